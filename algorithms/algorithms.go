@@ -61,6 +61,9 @@ type Observation struct {
 	Signals  []Signal  `json:"signals"`
 	Replicas Replicas  `json:"replicas"`
 	Limits   Limits    `json:"limits"`
+	// ActiveSince is when the workload last left zero replicas; the zero time means unknown or long ago. There was no demand
+	// in the time before it, so a policy may take means from then on.
+	ActiveSince time.Time `json:"activeSince"`
 }
 
 // Signal returns the signal of that name and window; ok is false when there is none or its value is unknown.

@@ -69,15 +69,15 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 
 	waiting, waitingKnown := o.Signal(algorithms.Waiting, algorithms.Instant)
 	wake := 0
-	if cur == 0 && waitingKnown && waiting.Value > 0 {
-		wake = 1
+	if o.Replicas.Ready == 0 && waitingKnown && waiting.Value > 0 {
+		wake = max(1, cur) // means over windows lag behind a wake-up: nothing is taken back while it goes on
 		if p.cfg.Target > 0 {
-			wake = max(1, algorithms.Pods(math.Ceil(waiting.Value/p.cfg.Target)))
+			wake = max(wake, algorithms.Pods(math.Ceil(waiting.Value/p.cfg.Target)))
 		}
 	}
 	switch {
 	case wake > 0 && (!d.Valid || d.Replicas < wake):
-		note(&d, wake, "Wake", fmt.Sprintf("%.0f requests wait at zero", waiting.Value))
+		note(&d, wake, "Wake", fmt.Sprintf("%.0f requests wait and no pod is ready", waiting.Value))
 		d.Valid = true
 	case !d.Valid || blind:
 		d.Valid = false

@@ -123,6 +123,8 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	if !okS || !okP || !algorithms.Finite(stable.Value) || !algorithms.Finite(panicky.Value) {
 		return algorithms.Decision{Reason: "NoData", Message: "concurrency over the stable or the panic window is unknown"}
 	}
+	stable.Value *= undiluted(o, stable.Window)
+	panicky.Value *= undiluted(o, panicky.Window)
 	c, s := p.cfg, &p.state
 	if !s.Started {
 		s.Started = true
@@ -188,6 +190,18 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 			{Name: "excessBurstCapacity", Value: excess},
 		},
 	}
+}
+
+// undiluted is the factor from a mean over the window to the mean since the workload left zero, if that is shorter (but at
+// least Knative's bucket of one second): Knative likewise divides by the buckets since the first one written.
+func undiluted(o algorithms.Observation, window time.Duration) float64 {
+	if o.ActiveSince.IsZero() {
+		return 1
+	}
+	if active := max(o.Now.Sub(o.ActiveSince), time.Second); active < window {
+		return window.Seconds() / active.Seconds()
+	}
+	return 1
 }
 
 // Snapshot returns the memory.
