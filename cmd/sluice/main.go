@@ -1,0 +1,141 @@
+// Command sluice is the user's tool: it explains decisions and lists policies.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
+	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
+	"github.com/sluice-autoscaler/sluice/scaler/explain"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// errUsage marks faults of the command line.
+var errUsage = errors.New("see --help") //nolint:gochecknoglobals // a sentinel
+
+// run is main without the process: 0, 1 for a failure, 2 for wrong use.
+func run(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := command()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(stderr, "sluice:", err)
+	if errors.Is(err, errUsage) {
+		return 2
+	}
+	return 1
+}
+
+func command() *cobra.Command {
+	root := &cobra.Command{
+		Use: "sluice", Short: "Explain what Sluice decides, and list its policies",
+		SilenceUsage: true, SilenceErrors: true,
+		RunE: func(*cobra.Command, []string) error { return fmt.Errorf("no command given: %w", errUsage) },
+	}
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", err, errUsage) })
+	root.AddCommand(policies(), explainer())
+	return root
+}
+
+func policies() *cobra.Command {
+	return &cobra.Command{
+		Use: "policies [NAME]", Short: "List the policies, or one with its parameters",
+		Args: usage(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
+			if len(args) == 0 {
+				fmt.Fprintln(w, "NAME\tSUMMARY\tSOURCE")
+				for _, e := range catalog.All() {
+					fmt.Fprintf(w, "%s\t%s\t%s\n", e.Name, e.Summary, e.Source)
+				}
+				return w.Flush()
+			}
+			for _, e := range catalog.All() {
+				if e.Name != args[0] {
+					continue
+				}
+				fmt.Fprintf(w, "%s: %s\nsource: %s\n\nPARAMETER\tRANGE\tDEFAULT\tMEANING\n", e.Name, e.Summary, e.Source)
+				for _, p := range e.Parameters {
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Name, p.Range, p.Default, p.Doc)
+				}
+				return w.Flush()
+			}
+			_, err := catalog.New(args[0], 0, nil)
+			return fmt.Errorf("%w: %w", err, errUsage)
+		},
+	}
+}
+
+func explainer() *cobra.Command {
+	var kubeconfig, namespace string
+	var last int
+	var terms bool
+	c := &cobra.Command{
+		Use: "explain AUTOSCALER", Short: "Say what an Autoscaler last decided, and why",
+		Args: usage(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			rules := clientcmd.NewDefaultClientConfigLoadingRules()
+			rules.ExplicitPath = kubeconfig
+			loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{})
+			rest, err := loader.ClientConfig()
+			if err != nil {
+				return fmt.Errorf("load the kubeconfig: %w", err)
+			}
+			if namespace == "" {
+				if namespace, _, err = loader.Namespace(); err != nil {
+					return fmt.Errorf("find the namespace: %w", err)
+				}
+			}
+			scheme := runtime.NewScheme()
+			if err := v1alpha1.AddToScheme(scheme); err != nil {
+				return fmt.Errorf("register the Autoscaler type: %w", err)
+			}
+			cl, err := client.New(rest, client.Options{Scheme: scheme})
+			if err != nil {
+				return fmt.Errorf("reach the cluster: %w", err)
+			}
+			var as v1alpha1.Autoscaler
+			if err := cl.Get(cmd.Context(), types.NamespacedName{Namespace: namespace, Name: args[0]}, &as); err != nil {
+				return fmt.Errorf("read Autoscaler %s/%s: %w", namespace, args[0], err)
+			}
+			return explain.Write(cmd.OutOrStdout(), &as, time.Now(), last, terms)
+		},
+	}
+	c.Flags().StringVar(&kubeconfig, "kubeconfig", "", "path of the kubeconfig (default: as kubectl)")
+	c.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace (default: as kubectl)")
+	c.Flags().IntVar(&last, "last", 10, "how many decisions to show, at most 10 are kept")
+	c.Flags().BoolVar(&terms, "terms", false, "show the numbers behind each decision")
+	return c
+}
+
+// usage marks an argument check's faults as wrong use.
+func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return fmt.Errorf("%w: %w", err, errUsage)
+		}
+		return nil
+	}
+}
