@@ -97,9 +97,8 @@ clientConnection:
 
 func proxyArgs(f files) []string { return []string{"--config=" + f.proxyConfig} }
 
-// proxyConfig is kube-proxy's. With masquerade, connections to Services come from the node's address: needed where the
-// kernel does not filter bridged frames, for answers to go back the way they came.
-func proxyConfig(kubeconfig string, masquerade bool) []byte {
+// proxyConfig is kube-proxy's. The limits of connection tracking are left alone: they are the host's.
+func proxyConfig(kubeconfig string) []byte {
 	return fmt.Appendf(nil, `apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 mode: nftables
@@ -116,10 +115,9 @@ conntrack:
   tcpEstablishedTimeout: 0s
   tcpCloseWaitTimeout: 0s
 nftables:
-  masqueradeAll: %t
   minSyncPeriod: 20ms
   syncPeriod: 30s
-`, nodeName, network.Pods(), kubeconfig, masquerade)
+`, nodeName, network.Pods(), kubeconfig)
 }
 
 func etcdReady(ctx context.Context) error {

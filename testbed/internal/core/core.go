@@ -71,13 +71,12 @@ func Run(ctx context.Context, cfg Config, events io.Writer, log *slog.Logger) er
 	return nil
 }
 
-func run(ctx context.Context, cfg Config, events *json.Encoder, log *slog.Logger) (err error) {
-	filtered, err := network.SetUp()
-	if err != nil {
+func run(ctx context.Context, cfg Config, events *json.Encoder, log *slog.Logger) error {
+	if err := network.SetUp(); err != nil {
 		return err
 	}
 	tell(events, Bridged, "")
-	files, err := writeFiles(cfg, filtered)
+	files, err := writeFiles(cfg)
 	if err != nil {
 		return err
 	}

@@ -41,7 +41,7 @@ func serverURL() string {
 }
 
 // writeFiles makes all certificates and configuration files below cfg.Dir.
-func writeFiles(cfg Config, filtered bool) (files, error) {
+func writeFiles(cfg Config) (files, error) {
 	dir := filepath.Join(cfg.Dir, "pki")
 	for _, d := range []string{dir, filepath.Join(cfg.Dir, LogDir)} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
@@ -129,7 +129,7 @@ func writeFiles(cfg Config, filtered bool) (files, error) {
 		}
 	}
 	f.proxyConfig = filepath.Join(cfg.Dir, "kube-proxy.yaml")
-	if err := writeFile(f.proxyConfig, proxyConfig(proxy, !filtered)); err != nil {
+	if err := writeFile(f.proxyConfig, proxyConfig(proxy)); err != nil {
 		return files{}, err
 	}
 	f.schedulerConfig = filepath.Join(cfg.Dir, "kube-scheduler.yaml")

@@ -40,37 +40,39 @@ func Services() netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{1
 // All returns the range that holds everything; one testbed at a time can have it.
 func All() netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, 0, 0}), 15) }
 
-// SetUp makes the bridge, routes and settings in the calling process's network namespace, which must be new. filtered
-// tells whether frames between ports of the bridge pass the packet filter: only then are Service addresses translated
-// back for pods without masquerading.
-func SetUp() (filtered bool, err error) {
+// SetUp makes the bridge, routes and settings in the calling process's network namespace, which must be new.
+//
+// Whoever is plugged in has a /32 address and the node as its only neighbour, so that every packet passes the node's
+// packet filter in both directions: what kube-proxy rewrote is written back, without masquerading and without filtering
+// frames on the bridge, which not every kernel can.
+func SetUp() error {
 	loopback, err := netlink.LinkByName("lo")
 	if err != nil {
-		return false, fmt.Errorf("find loopback: %w", err)
+		return fmt.Errorf("find loopback: %w", err)
 	}
 	if err := netlink.LinkSetUp(loopback); err != nil {
-		return false, fmt.Errorf("set loopback up: %w", err)
+		return fmt.Errorf("set loopback up: %w", err)
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = Bridge
 	bridge := &netlink.Bridge{LinkAttrs: attrs}
 	if err := netlink.LinkAdd(bridge); err != nil {
-		return false, fmt.Errorf("add bridge %s: %w", Bridge, err)
+		return fmt.Errorf("add bridge %s: %w", Bridge, err)
 	}
 	// A bridge without an address of its own takes the lowest of its ports, so that pods would see the node's change.
 	if err := netlink.LinkSetHardwareAddr(bridge, net.HardwareAddr{0x02, 0x5a, 198, 18, 0, 1}); err != nil {
-		return false, fmt.Errorf("set hardware address of bridge %s: %w", Bridge, err)
+		return fmt.Errorf("set hardware address of bridge %s: %w", Bridge, err)
 	}
 	if err := netlink.AddrAdd(bridge, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(Node(), 16))}); err != nil {
-		return false, fmt.Errorf("add address %s to bridge %s: %w", Node(), Bridge, err)
+		return fmt.Errorf("add address %s to bridge %s: %w", Node(), Bridge, err)
 	}
 	if err := netlink.LinkSetUp(bridge); err != nil {
-		return false, fmt.Errorf("set bridge %s up: %w", Bridge, err)
+		return fmt.Errorf("set bridge %s up: %w", Bridge, err)
 	}
 	// Without a route to them, the node's own connections to Service addresses fail before kube-proxy's rules rewrite them.
 	route := &netlink.Route{LinkIndex: bridge.Attrs().Index, Dst: ipNet(Services()), Scope: netlink.SCOPE_LINK}
 	if err := netlink.RouteAdd(route); err != nil {
-		return false, fmt.Errorf("add route to %s: %w", Services(), err)
+		return fmt.Errorf("add route to %s: %w", Services(), err)
 	}
 	for name, value := range map[string]string{
 		"net/ipv4/ip_forward":                    "1",
@@ -81,18 +83,14 @@ func SetUp() (filtered bool, err error) {
 		"net/ipv4/conf/" + Bridge + "/send_redirects": "0",
 	} {
 		if err := os.WriteFile("/proc/sys/"+name, []byte(value), 0o644); err != nil {
-			return false, fmt.Errorf("set %s to %s: %w", name, value, err)
+			return fmt.Errorf("set %s to %s: %w", name, value, err)
 		}
 	}
-	err = os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-iptables", []byte("1"), 0o644)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return false, fmt.Errorf("set bridge-nf-call-iptables: %w", err)
-	}
-	return err == nil, nil
+	return nil
 }
 
-// Attach plugs the calling process's network namespace, the host's, into the bridge in the namespace of process pid, and
-// routes Service addresses there.
+// Attach plugs the calling process's network namespace, the host's, into the bridge in the namespace of process pid,
+// and routes Service addresses there.
 func Attach(pid int) error {
 	ns, err := netns.GetFromPid(pid)
 	if err != nil {
@@ -127,15 +125,22 @@ func Attach(pid int) error {
 	if err != nil {
 		return fmt.Errorf("find veth %s: %w", HostLink, err)
 	}
-	if err := netlink.AddrAdd(host, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(Host(), 16))}); err != nil {
+	if err := netlink.AddrAdd(host, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(Host(), 32))}); err != nil {
 		return fmt.Errorf("add address %s to %s: %w", Host(), HostLink, err)
 	}
 	if err := netlink.LinkSetUp(host); err != nil {
 		return fmt.Errorf("set %s up: %w", HostLink, err)
 	}
-	route := &netlink.Route{LinkIndex: host.Attrs().Index, Dst: ipNet(Services()), Gw: Node().AsSlice()}
-	if err := netlink.RouteAdd(route); err != nil {
-		return fmt.Errorf("add route to %s: %w", Services(), err)
+	index := host.Attrs().Index
+	for _, route := range []netlink.Route{
+		{Dst: ipNet(netip.PrefixFrom(Node(), 32)), Scope: netlink.SCOPE_LINK},
+		{Dst: ipNet(Pods()), Gw: Node().AsSlice()},
+		{Dst: ipNet(Services()), Gw: Node().AsSlice()},
+	} {
+		route.LinkIndex, route.Src = index, Host().AsSlice()
+		if err := netlink.RouteAdd(&route); err != nil {
+			return fmt.Errorf("add route to %s: %w", route.Dst, err)
+		}
 	}
 	return nil
 }
