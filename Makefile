@@ -1,0 +1,113 @@
+# Sluice. `make help` lists the targets; `make demo` and `make test` do all their own set-up.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := help
+
+VERSION := 0.1.0
+LINT_VERSION := v2.15.0
+TOOLS := .cache/tools
+LINT := $(TOOLS)/golangci-lint-$(LINT_VERSION)
+HELM := $(TOOLS)/helm
+CMDS := sluice sluice-controller sluice-gateway sluice-sidecar sluice-sample
+LDFLAGS := -s -w -X main.version=$(VERSION)
+GOTOOL := go tool -modfile=tools.mod
+FUZZTIME ?= 20s
+export CGO_ENABLED ?= 0
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: deps
+deps: ## install the Debian packages that the testbed needs (root), or name them
+	@missing=(); for p in nft:nftables ip:iproute2; do command -v $${p%%:*} >/dev/null || missing+=($${p##*:}); done; \
+	if [ $${#missing[@]} -gt 0 ]; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing $${missing[*]}"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$${missing[@]}" >/dev/null; \
+	  else echo "missing: $${missing[*]}. Install these Debian packages (as root: apt-get install $${missing[*]}) and try again." >&2; exit 1; fi; \
+	fi
+
+.PHONY: build
+build: ## build all commands into bin/
+	@mkdir -p bin
+	@for c in $(CMDS); do echo "building $$c"; go build -trimpath -ldflags '$(LDFLAGS)' -o bin/$$c ./cmd/$$c; done
+	@echo "building testbed"; cd testbed && go build -trimpath -ldflags '-s -w' -o ../bin/ ./cmd/...
+
+$(HELM): tools.mod tools.sum
+	@mkdir -p $(TOOLS); echo "building helm (about 90 s the first time)"
+	@go build -modfile=tools.mod -trimpath -ldflags '-s -w' -o $@ helm.sh/helm/v4/cmd/helm
+
+$(LINT):
+	@mkdir -p $(TOOLS)/lint; echo "building golangci-lint $(LINT_VERSION) (about 4 minutes the first time)"
+	@GOBIN=$(CURDIR)/$(TOOLS)/lint go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	@mv $(TOOLS)/lint/golangci-lint $@
+
+.PHONY: controlplane
+controlplane: deps build ## build etcd and the Kubernetes control plane once (8 to 10 minutes the first time)
+	@bin/testbed build
+
+.PHONY: demo
+demo: deps build $(HELM) controlplane ## the main job on a real control plane: 0 → many → 0, an Autoscaler and a stock HPA (HOLD=1 leaves it up)
+	@HELM=$(CURDIR)/$(HELM) bin/demo $(if $(HOLD),--hold) $(DEMO_FLAGS)
+
+.PHONY: test
+test: lint unit race e2e ## everything: what CI runs
+
+.PHONY: unit
+unit: ## unit tests of both modules; no network, no cluster
+	go test ./...
+	cd testbed && go test ./...
+
+.PHONY: race
+race: ## the same under the race detector
+	CGO_ENABLED=1 go test -race ./algorithms/... ./adapter/... ./scaler/... ./gateway/... ./sidecar/... ./internal/serve/... ./bench/...
+	cd testbed && CGO_ENABLED=1 go test -race ./...
+
+.PHONY: e2e
+e2e: deps build $(HELM) controlplane ## end-to-end tests on the testbed: a real control plane, real processes, real sockets
+	cd testbed && HELM=$(CURDIR)/$(HELM) go test -tags e2e -count=1 -timeout 30m -p 1 -v ./...
+
+.PHONY: lint
+lint: $(LINT) ## golangci-lint and the formatters
+	$(LINT) run ./...
+	cd testbed && $(CURDIR)/$(LINT) run -c ../.golangci.yml ./...
+
+.PHONY: fmt
+fmt: $(LINT) ## format
+	$(LINT) fmt ./...
+	cd testbed && $(CURDIR)/$(LINT) fmt -c ../.golangci.yml ./...
+
+.PHONY: generate
+generate: ## deep copies and the CRD, from api/
+	$(GOTOOL) controller-gen object paths=./api/...
+	$(GOTOOL) controller-gen crd paths=./api/... output:crd:dir=deploy/chart/crds
+
+.PHONY: golden
+golden: ## rewrite golden files; explain the diff in the commit
+	UPDATE_GOLDEN=1 go test ./cmd/... ./sidecar/... ./gateway/... ./adapter/...
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME each
+	@for f in $$(grep -rl --include='*_test.go' '^func Fuzz' algorithms wire adapter gateway sidecar scaler); do \
+	  for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$f); do echo "$$t in $$(dirname $$f)"; go test -run='^$$' -fuzz="^$$t\$$" -fuzztime=$(FUZZTIME) ./$$(dirname $$f); done; done
+
+.PHONY: bench
+bench: ## Go benchmarks, ten runs
+	go test -run='^$$' -bench=. -count=10 ./algorithms/... ./sidecar/... ./gateway/... ./adapter/...
+
+.PHONY: cover
+cover: ## coverage of the unit tests
+	@mkdir -p out; go test -coverprofile=out/cover.txt ./... >/dev/null; go tool cover -func=out/cover.txt | tail -1
+
+.PHONY: tidy
+tidy: ## go mod tidy in every module
+	go mod tidy; cd testbed && go mod tidy; cd controlplane && go mod tidy
+
+.PHONY: vuln
+vuln: ## known vulnerabilities
+	$(GOTOOL) govulncheck ./...
+
+.PHONY: verify
+verify: tidy fmt generate lint race ## what must pass before a commit leaves the machine
+	@git diff --exit-code --stat
