@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/sluice-autoscaler/sluice/testbed/internal/core"
+	"github.com/sluice-autoscaler/sluice/testbed/node"
 )
 
 // The names by which the program calls itself, as argument 0.
@@ -31,6 +32,7 @@ const eventsFD = 3
 //		os.Exit(m.Run())
 //	}
 func MaybeChild() {
+	node.MaybeShim()
 	if len(os.Args) != 2 {
 		return
 	}

@@ -1,20 +1,18 @@
 package testbed
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"syscall"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+
+	"github.com/sluice-autoscaler/sluice/testbed/internal/core"
 )
 
 // Images is a flag.Value that collects NAME=PROGRAM pairs, as Options.Images takes them.
@@ -41,7 +39,7 @@ func (i Images) Set(pair string) error {
 // Exec replaces this process by a command in the node's network, or, if pod (NAMESPACE/NAME) is not empty, in that pod's,
 // with KUBECONFIG set and kubectl on the PATH. The command keeps the host's file system and processes. Exec returns only
 // when it could not do so.
-func (c *Cluster) Exec(ctx context.Context, pod string, command []string) error {
+func (c *Cluster) Exec(pod string, command []string) error {
 	for name, value := range map[string]string{
 		"KUBECONFIG": c.Kubeconfig(),
 		"PATH":       c.instance.Bin + ":" + os.Getenv("PATH") + ":/usr/sbin:/sbin",
@@ -54,15 +52,9 @@ func (c *Cluster) Exec(ctx context.Context, pod string, command []string) error 
 	if err != nil {
 		return fmt.Errorf("find command: %w", err)
 	}
-	pid := c.instance.InitPID
-	if pod != "" {
-		if pid, err = c.podProcess(ctx, pod); err != nil {
-			return err
-		}
-	}
-	ns, err := netns.GetFromPid(pid)
+	ns, err := c.namespace(pod)
 	if err != nil {
-		return fmt.Errorf("open network namespace: %w", err)
+		return err
 	}
 	// A network namespace belongs to a thread until exec makes that thread the process. This one is never given back.
 	runtime.LockOSThread()
@@ -75,78 +67,27 @@ func (c *Cluster) Exec(ctx context.Context, pod string, command []string) error 
 	return nil
 }
 
-// podProcess finds a process, numbered as the host does, in the network namespace that has the pod's address.
-func (c *Cluster) podProcess(ctx context.Context, pod string) (int, error) {
-	namespace, name, _ := strings.Cut(pod, "/")
-	out, err := c.Kubectl(ctx, "get", "pod", "-n", namespace, name, "-o", "jsonpath={.status.podIP}")
-	if err != nil {
-		return 0, err
-	}
-	want, err := netip.ParseAddr(out)
-	if err != nil {
-		return 0, fmt.Errorf("pod %s has no address yet", pod)
-	}
-	pids, err := namespaceProcesses(c.instance.InitPID)
-	if err != nil {
-		return 0, err
-	}
-	seen := map[string]bool{}
-	for _, pid := range pids {
-		id, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid))
-		if err != nil || seen[id] { // it has just ended, or its namespace was looked at
-			continue
-		}
-		seen[id] = true
-		if has, err := hasAddr(pid, want); err == nil && has {
-			return pid, nil
-		}
-	}
-	return 0, fmt.Errorf("pod %s (%s) has no running process", pod, want)
-}
-
-// namespaceProcesses lists the processes of the PID namespace whose first process is init.
-func namespaceProcesses(init int) ([]int, error) {
-	want, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid_for_children", init))
-	if err != nil {
-		return nil, fmt.Errorf("find PID namespace of process %d: %w", init, err)
-	}
-	links, err := filepath.Glob("/proc/[0-9]*/ns/pid")
-	if err != nil {
-		return nil, fmt.Errorf("list processes: %w", err)
-	}
-	var out []int
-	for _, link := range links {
-		if id, err := os.Readlink(link); err != nil || id != want {
-			continue
-		}
-		pid, err := strconv.Atoi(strings.Split(link, "/")[2])
+// namespace opens the network namespace of the node, or of the pod NAMESPACE/NAME, which the node agent keeps as a file in
+// a mount namespace that only init's root leads to.
+func (c *Cluster) namespace(pod string) (netns.NsHandle, error) {
+	init := fmt.Sprintf("/proc/%d", c.instance.InitPID)
+	if pod == "" {
+		ns, err := netns.GetFromPath(filepath.Join(init, "ns", "net"))
 		if err != nil {
-			return nil, errors.Join(errors.New("list processes"), err)
+			return -1, fmt.Errorf("open the node's network namespace: %w", err)
 		}
-		out = append(out, pid)
+		return ns, nil
 	}
-	return out, nil
-}
-
-func hasAddr(pid int, want netip.Addr) (bool, error) {
-	ns, err := netns.GetFromPid(pid)
+	namespace, name, ok := strings.Cut(pod, "/")
+	if !ok || namespace == "" || name == "" || strings.Contains(name, "/") {
+		return -1, fmt.Errorf("pod %q: want NAMESPACE/NAME", pod)
+	}
+	ns, err := netns.GetFromPath(filepath.Join(init, "root", c.instance.Dir, core.NodeDir, "netns", namespace+"_"+name))
+	if errors.Is(err, os.ErrNotExist) {
+		return -1, fmt.Errorf("pod %s has no network on the testbed's node", pod)
+	}
 	if err != nil {
-		return false, fmt.Errorf("open network namespace of process %d: %w", pid, err)
+		return -1, fmt.Errorf("open network namespace of pod %s: %w", pod, err)
 	}
-	defer ns.Close() //nolint:errcheck // only a handle
-	handle, err := netlink.NewHandleAt(ns)
-	if err != nil {
-		return false, fmt.Errorf("open netlink in namespace of process %d: %w", pid, err)
-	}
-	defer handle.Close()
-	addrs, err := handle.AddrList(nil, netlink.FAMILY_V4)
-	if err != nil {
-		return false, fmt.Errorf("list addresses in namespace of process %d: %w", pid, err)
-	}
-	for _, a := range addrs {
-		if addr, ok := netip.AddrFromSlice(a.IP.To4()); ok && addr == want {
-			return true, nil
-		}
-	}
-	return false, nil
+	return ns, nil
 }

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -182,12 +181,9 @@ func enter(ctx context.Context, flags *flag.FlagSet, args []string) error {
 	if flags.NArg() == 0 {
 		return fmt.Errorf("%w: exec needs a command", errUsage)
 	}
-	if *pod != "" && strings.Count(*pod, "/") != 1 {
-		return fmt.Errorf("%w: --pod %q: want NAMESPACE/NAME", errUsage, *pod)
-	}
 	c, err := testbed.Attach(ctx)
 	if err != nil {
 		return err
 	}
-	return c.Exec(ctx, *pod, flags.Args())
+	return c.Exec(*pod, flags.Args())
 }

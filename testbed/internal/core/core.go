@@ -58,6 +58,7 @@ type Event struct {
 const (
 	LogDir     = "logs"
 	Kubeconfig = "kubeconfig"
+	NodeDir    = "node"
 )
 
 // Run brings everything up, tells of it on events, runs until ctx ends or a component dies, and takes everything down.
