@@ -86,6 +86,13 @@ func (a *Assigner) Set(key string, ports []wire.Assignment) {
 	a.poke()
 }
 
+// Ports returns what key was last given.
+func (a *Assigner) Ports(key string) []wire.Assignment {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.ports[key])
+}
+
 // Used returns the gateway ports of all keys but one.
 func (a *Assigner) Used(except string) map[int]bool {
 	a.mu.Lock()

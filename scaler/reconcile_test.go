@@ -1,0 +1,318 @@
+package scaler_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
+	"github.com/sluice-autoscaler/sluice/scaler"
+	"github.com/sluice-autoscaler/sluice/scaler/activation"
+	"github.com/sluice-autoscaler/sluice/scaler/actuate"
+	"github.com/sluice-autoscaler/sluice/wire"
+)
+
+// world is a small cluster: what the reconciler sees and does, with a clock that the test moves.
+type world struct {
+	t        *testing.T
+	client   client.Client
+	r        *scaler.Reconciler
+	now      time.Time
+	replicas int
+	scaleErr error
+	// demand is the concurrency that every window shows; unknown makes signals unknown with half coverage; waiting is held.
+	demand  float64
+	unknown bool
+	waiting int
+	pods    []scaler.Pod
+	gateway bool
+	cold    *wire.ColdStart
+	// log is what was done, in order.
+	log []string
+}
+
+func (w *world) Signals(_ time.Time, _ string, _ labels.Selector, _ []string, needs []algorithms.Need, dst []algorithms.Signal) []algorithms.Signal {
+	for _, n := range needs {
+		s := algorithms.Signal{Name: n.Name, Window: n.Window, Value: w.demand, Known: !w.unknown, Coverage: 1}
+		if n.Name == algorithms.Waiting {
+			s.Value, s.Known = float64(w.waiting), true
+		} else if w.unknown {
+			s.Coverage = 0.5
+		}
+		dst = append(dst, s)
+	}
+	return dst
+}
+func (w *world) Pods(string, labels.Selector) []scaler.Pod { return w.pods }
+func (w *world) Gateways() []activation.Gateway {
+	if !w.gateway {
+		return nil
+	}
+	return []activation.Gateway{{Name: "gw-0", IP: "198.18.1.9", Control: "198.18.1.9:9096", Connected: true, Report: &wire.Report{
+		Gateway: "gw-0", Ports: []wire.PortReport{{Namespace: "shop", Service: "web", PortName: "http", Listening: true, Waiting: w.waiting, ColdStart: w.cold}},
+	}}}
+}
+
+func (w *world) Get(context.Context, actuate.Target) (actuate.State, error) {
+	return actuate.State{Replicas: w.replicas, Selector: labels.SelectorFromSet(labels.Set{"app": "web"})}, w.scaleErr
+}
+
+func (w *world) Set(_ context.Context, _ actuate.Target, n int) error {
+	if n == 0 && len(w.endpoints()) == 0 {
+		w.t.Errorf("replicas were set to 0 while the Service had no gateway endpoint")
+	}
+	w.log = append(w.log, fmt.Sprintf("%d→%d", w.replicas, n))
+	w.replicas = n
+	return nil
+}
+
+// endpoints are the addresses in Sluice's slice.
+func (w *world) endpoints() []string {
+	var s discoveryv1.EndpointSlice
+	if err := w.client.Get(w.t.Context(), types.NamespacedName{Namespace: "shop", Name: "web-sluice"}, &s); err != nil {
+		return nil
+	}
+	var ips []string
+	for _, e := range s.Endpoints {
+		ips = append(ips, e.Addresses...)
+	}
+	return ips
+}
+
+// ready gives the user's own slice n ready endpoints, and the world as many ready pods.
+func (w *world) ready(n int) {
+	w.t.Helper()
+	var s discoveryv1.EndpointSlice
+	if err := w.client.Get(w.t.Context(), types.NamespacedName{Namespace: "shop", Name: "web-abc"}, &s); err != nil {
+		w.t.Fatal(err)
+	}
+	s.Endpoints, w.pods = nil, nil
+	for i := range n {
+		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{fmt.Sprintf("198.18.2.%d", i)}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}})
+		w.pods = append(w.pods, scaler.Pod{Name: fmt.Sprintf("web-%d", i), IP: fmt.Sprintf("198.18.2.%d", i), State: scaler.PodReady, Created: w.now})
+	}
+	if err := w.client.Update(w.t.Context(), &s); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// step does one round, d after the last.
+func (w *world) step(d time.Duration) ctrl.Result {
+	w.t.Helper()
+	w.now = w.now.Add(d)
+	res, err := w.r.Reconcile(w.t.Context(), ctrl.Request{NamespacedName: types.NamespacedName{Namespace: "shop", Name: "web"}})
+	if err != nil {
+		w.t.Fatalf("Reconcile: %v", err)
+	}
+	return res
+}
+
+func (w *world) autoscaler() *v1alpha1.Autoscaler {
+	w.t.Helper()
+	var as v1alpha1.Autoscaler
+	if err := w.client.Get(w.t.Context(), types.NamespacedName{Namespace: "shop", Name: "web"}, &as); err != nil {
+		w.t.Fatal(err)
+	}
+	return &as
+}
+
+func newWorld(t *testing.T, change func(*v1alpha1.Autoscaler), more ...client.Object) *world {
+	t.Helper()
+	s := runtime.NewScheme()
+	if err := errors.Join(scheme.AddToScheme(s), v1alpha1.AddToScheme(s)); err != nil {
+		t.Fatal(err)
+	}
+	as := &v1alpha1.Autoscaler{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", Generation: 1, UID: "u1", CreationTimestamp: metav1.NewTime(time.Unix(1_000_000, 0))},
+		Spec: v1alpha1.AutoscalerSpec{
+			ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "web"},
+			ServiceRef:     &v1alpha1.ServiceReference{Name: "web"},
+			MaxReplicas:    10,
+			Signals:        []v1alpha1.SignalSpec{{Name: "concurrency", Target: v1alpha1.SignalTarget{AverageValue: resource.MustParse("10")}}},
+			Policy:         v1alpha1.PolicySpec{Name: "target", Parameters: &runtime.RawExtension{Raw: []byte(`{"stabilizationWindow":"0s"}`)}},
+		},
+	}
+	if change != nil {
+		change(as)
+	}
+	objects := append([]client.Object{
+		as,
+		&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "http", Port: 80}}}},
+		&discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web-abc", Labels: map[string]string{discoveryv1.LabelServiceName: "web"}}},
+	}, more...)
+	w := &world{t: t, now: time.Unix(2_000_000, 0), replicas: 1, gateway: true}
+	w.client = fake.NewClientBuilder().WithScheme(s).WithStatusSubresource(&v1alpha1.Autoscaler{}).WithObjects(objects...).Build()
+	log := slog.New(slog.DiscardHandler)
+	w.r = scaler.New(scaler.Options{
+		Client: w.client, Observer: w, Actuator: w, Assigner: activation.NewAssigner(http.DefaultClient, 1, nil, log),
+		Recorder: events.NewFakeRecorder(1000), Log: log, Metrics: prometheus.NewRegistry(),
+		Clock: func() time.Time { return w.now }, Tick: 2 * time.Second, Timing: activation.DefaultTiming(), Ports: activation.DefaultPorts(),
+	})
+	return w
+}
+
+// TestToZeroAndBack walks a workload through its whole circle and checks what was done, and in which order.
+func TestToZeroAndBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.ready(1)
+	w.demand = 35
+	w.step(time.Second)
+	w.ready(4)
+	w.step(2 * time.Second)
+	if w.replicas != 4 || w.autoscaler().Status.Phase != "Awake" || len(w.endpoints()) != 0 {
+		t.Fatalf("under 35 requests at 10 a pod: %d replicas, phase %s, gateway endpoints %v; want 4, Awake, none", w.replicas, w.autoscaler().Status.Phase, w.endpoints())
+	}
+
+	w.demand = 0
+	res := w.step(2 * time.Second)
+	if w.replicas != 4 || w.autoscaler().Status.Phase != "GoingToSleep" || res.RequeueAfter > 200*time.Millisecond {
+		t.Fatalf("idle: %d replicas, phase %s, next round in %v; want still 4, GoingToSleep, soon", w.replicas, w.autoscaler().Status.Phase, res.RequeueAfter)
+	}
+	if got := w.endpoints(); len(got) != 1 || got[0] != "198.18.1.9" {
+		t.Fatalf("idle: gateway endpoints %v, want the gateway's address", got)
+	}
+	w.step(100 * time.Millisecond)
+	w.step(time.Second)
+	if w.replicas != 4 {
+		t.Fatalf("within the grace time replicas went to %d, want 4", w.replicas)
+	}
+	w.step(time.Second)
+	w.step(time.Second)
+	if w.replicas != 0 || w.autoscaler().Status.Phase != "Asleep" {
+		t.Fatalf("after the grace time: %d replicas, phase %s; want 0, Asleep", w.replicas, w.autoscaler().Status.Phase)
+	}
+	w.ready(0)
+	w.step(time.Second)
+
+	w.waiting = 25
+	detected := w.now.Add(-3 * time.Millisecond)
+	w.step(time.Second)
+	if w.replicas != 3 || w.autoscaler().Status.Phase != "Waking" {
+		t.Fatalf("25 wait: %d replicas, phase %s; want 3, Waking", w.replicas, w.autoscaler().Status.Phase)
+	}
+	w.ready(3)
+	w.waiting, w.demand = 0, 25
+	w.cold = &wire.ColdStart{Detected: detected.UnixNano(), Answering: w.now.UnixNano(), Released: w.now.UnixNano(), Pod: "198.18.2.0", Held: 25}
+	w.step(time.Second)
+	st := w.autoscaler().Status
+	if st.Phase != "Awake" || len(w.endpoints()) != 0 {
+		t.Errorf("with ready pods: phase %s, gateway endpoints %v; want Awake, none", st.Phase, w.endpoints())
+	}
+	if c := st.LastColdStart; c == nil || c.Held != 25 || c.Decided == "" || c.Released == "" {
+		t.Errorf("cold start in status = %+v, want one of 25 requests with its phases", c)
+	}
+	if got := fmt.Sprint(w.log); got != "[1→4 4→0 0→3]" {
+		t.Errorf("scale writes %v, want [1→4 4→0 0→3]", got)
+	}
+	if n := len(st.Decisions); n != 3 || st.Decisions[0].To != 3 || !st.Decisions[0].Applied || st.Decisions[0].Reason != "Wake" {
+		t.Errorf("decisions = %+v, want three, the newest a wake to 3", st.Decisions)
+	}
+}
+
+func TestUnknownHolds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.replicas, w.unknown, w.demand = 5, true, 1
+	w.ready(5)
+	w.step(time.Second)
+	w.step(10 * time.Minute)
+	if len(w.log) != 0 {
+		t.Errorf("scale writes %v on unknown signals, want none", w.log)
+	}
+	c := meta.FindStatusCondition(w.autoscaler().Status.Conditions, v1alpha1.ConditionScalingActive)
+	if c == nil || c.Status != metav1.ConditionFalse || c.Reason != "PartialData" {
+		t.Errorf("ScalingActive = %+v, want False, PartialData", c)
+	}
+}
+
+func TestYieldsToAnHPA(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil, &autoscalingv2.HorizontalPodAutoscaler{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "old"},
+		Spec:       autoscalingv2.HorizontalPodAutoscalerSpec{ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "web"}},
+	})
+	w.demand = 100
+	w.step(time.Second)
+	c := meta.FindStatusCondition(w.autoscaler().Status.Conditions, v1alpha1.ConditionAbleToScale)
+	if len(w.log) != 0 || c == nil || c.Status != metav1.ConditionFalse || c.Reason != "AnotherAutoscaler" {
+		t.Errorf("beside an HPA: scale writes %v, AbleToScale %+v; want none, False AnotherAutoscaler", w.log, c)
+	}
+}
+
+func TestDryRunWritesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(as *v1alpha1.Autoscaler) { as.Spec.Mode = v1alpha1.ModeDryRun })
+	w.demand = 45
+	w.ready(1)
+	w.step(time.Second)
+	w.step(2 * time.Second)
+	st := w.autoscaler().Status
+	if len(w.log) != 0 || len(st.Decisions) != 1 || st.Decisions[0].To != 5 || st.Decisions[0].Applied {
+		t.Errorf("dry run: scale writes %v, decisions %+v; want none, and one record that says 5", w.log, st.Decisions)
+	}
+	if len(w.endpoints()) != 0 {
+		t.Errorf("dry run put the gateway into the path: %v", w.endpoints())
+	}
+}
+
+func TestInvalidSpecIsNamed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(as *v1alpha1.Autoscaler) {
+		as.Spec.Policy = v1alpha1.PolicySpec{Name: "kpa", Parameters: &runtime.RawExtension{Raw: []byte(`{"stableWindo":"6s"}`)}}
+	})
+	w.step(time.Second)
+	c := meta.FindStatusCondition(w.autoscaler().Status.Conditions, v1alpha1.ConditionScalingActive)
+	if c == nil || c.Reason != "InvalidSpec" || !strings.Contains(c.Message, "stableWindo") || !strings.Contains(c.Message, "stableWindow") {
+		t.Errorf("ScalingActive = %+v, want InvalidSpec naming the field and the known ones", c)
+	}
+}
+
+func TestNoGatewayKeepsTheLastPod(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.gateway = false
+	w.replicas = 2
+	w.ready(2)
+	for range 100 {
+		w.step(time.Second)
+	}
+	if got := fmt.Sprint(w.log); got != "[2→1]" {
+		t.Errorf("idle without a gateway: scale writes %v, want [2→1]", got)
+	}
+}
+
+func TestTroubledPodsFailFast(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.replicas = 0
+	w.waiting = 1
+	w.step(time.Second)
+	w.pods = []scaler.Pod{{Name: "web-0", State: scaler.PodStarting, Trouble: "ImagePullBackOff: no such image"}}
+	w.step(time.Second)
+	if got := w.r.Assigner.Ports("shop/web"); len(got) != 1 || !strings.Contains(got[0].Failure, "ImagePullBackOff") {
+		t.Errorf("assignment = %+v, want the pod's trouble as failure", got)
+	}
+}
