@@ -67,6 +67,8 @@ func (h *HTTP) run(ctx context.Context) error {
 	if err != nil {
 		err = errors.Join(fmt.Errorf("drain %s: %w", h.Address, err), h.Server.Close())
 	}
-	_ = <-served // http.ErrServerClosed
+	if end := <-served; !errors.Is(end, http.ErrServerClosed) {
+		err = errors.Join(err, fmt.Errorf("serve on %s: %w", h.Address, end))
+	}
 	return err
 }

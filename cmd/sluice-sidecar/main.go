@@ -1,0 +1,111 @@
+// Command sluice-sidecar stands beside an app in its pod, passes its requests on, and tells how many there are.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/pflag"
+
+	"github.com/sluice-autoscaler/sluice/sidecar"
+)
+
+const usage = `sluice-sidecar stands beside an app in its pod.
+
+Usage:
+  sluice-sidecar proxy [flags]   pass requests on to the app; count, limit and drain them
+  sluice-sidecar version         print the version
+
+"sluice-sidecar proxy --help" lists the flags.
+`
+
+const proxyUsage = `Pass requests on to the app; count, limit and drain them.
+
+Usage:
+  sluice-sidecar proxy [flags]
+
+On SIGTERM, and on a GET of the drain path, readiness fails at once, requests are served on for --lame-duck, and running
+ones get up to --drain. Give the pod a terminationGracePeriodSeconds above the sum of both.
+
+Flags:
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := report(run(ctx, os.Args[1:], os.Stdout, os.Stderr), os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// usageError is a fault of the command line.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func report(err error, stderr io.Writer) int {
+	if err == nil {
+		return 0
+	}
+	_, _ = fmt.Fprintf(stderr, "sluice-sidecar: %v\n", err)
+	if _, ok := errors.AsType[usageError](err); ok {
+		_, _ = fmt.Fprintln(stderr, `"sluice-sidecar proxy --help" lists the flags.`)
+		return 2
+	}
+	return 1
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	if len(args) == 0 {
+		return usageError{errors.New("want a command: proxy or version")}
+	}
+	switch args[0] {
+	case "proxy":
+		return proxy(ctx, args[1:], stdout, stderr)
+	case "version":
+		_, err := fmt.Fprintln(stdout, version())
+		return err
+	case "help", "-h", "--help":
+		_, err := io.WriteString(stdout, usage)
+		return err
+	default:
+		return usageError{fmt.Errorf("command %q: want proxy or version", args[0])}
+	}
+}
+
+func proxy(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	cfg := sidecar.Default()
+	flags := pflag.NewFlagSet("proxy", pflag.ContinueOnError)
+	flags.SortFlags = false
+	flags.SetOutput(io.Discard)
+	cfg.Bind(flags)
+	switch err := flags.Parse(args); {
+	case errors.Is(err, pflag.ErrHelp):
+		_, err := io.WriteString(stdout, proxyUsage+flags.FlagUsages())
+		return err
+	case err != nil:
+		return usageError{err}
+	case flags.NArg() > 0:
+		return usageError{fmt.Errorf("argument %q: want flags only", flags.Arg(0))}
+	}
+	if err := cfg.Validate(); err != nil {
+		return usageError{err}
+	}
+	s, err := sidecar.New(cfg, version(), cfg.NewLogger(stderr))
+	if err != nil {
+		return err
+	}
+	return s.Run(ctx)
+}
+
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}

@@ -1,0 +1,186 @@
+// Package sidecar assembles the process that stands beside an app in its pod: a proxy that counts, limits and drains the
+// app's requests, and the port on which it tells of them.
+package sidecar
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// Config is the proxy mode's configuration. Default gives the usual one; Validate tells what is wrong.
+type Config struct {
+	// Listen is the address of the proxied port; MetricsListen that of /metrics, /healthz, /readyz and the drain.
+	Listen, MetricsListen string
+	// App is the app's address, host:port. A name is looked up at each connect.
+	App string
+	// AppReadyPath is asked by GET to learn whether the app is ready (200–399). Empty: it is ready when it accepts a
+	// TCP connection.
+	AppReadyPath string
+	// AppDialTimeout bounds a connect to the app, > 0.
+	AppDialTimeout time.Duration
+	// AppIdleTimeout closes idle connections to the app, > 0. Keep it below the app's own keep-alive timeout; lower costs
+	// more connects.
+	AppIdleTimeout time.Duration
+	// ConcurrencyLimit is how many requests the app gets at once, ≥ 0; 0 means no limit.
+	ConcurrencyLimit int
+	// QueueLimit is how many more may wait, ≥ 0; the next is answered 503. Of no effect without ConcurrencyLimit.
+	QueueLimit int
+	// QueueTimeout is how long one may wait, ≥ 0; then it is answered 503. 0 means as long as the client waits.
+	QueueTimeout time.Duration
+	// LameDuck is how long requests are served on after readiness fails, ≥ 0: too short loses requests of clients that
+	// have not yet learned that the pod goes, longer only delays its end.
+	LameDuck time.Duration
+	// Drain is how long running requests may take after the lame duck, ≥ 0.
+	Drain time.Duration
+	// DrainPath is where a GET on the metrics port starts the drain and returns when it is over. Empty: nowhere.
+	DrainPath string
+	// HeaderTimeout is how long a client may take to send a request's headers, > 0.
+	HeaderTimeout time.Duration
+	// IdleTimeout is how long a client's connection may be idle, > 0. Keep it above that of load balancers before it.
+	IdleTimeout time.Duration
+	// MaxHeaderBytes bounds the headers of a request, 1024–16777216 bytes; each connection may use this much memory.
+	MaxHeaderBytes int
+	// IgnorePaths and IgnoreAgents tell requests that are no demand: by URL path (all that begin so, if it ends in "*"), and by
+	// the beginning of the User-Agent.
+	IgnorePaths, IgnoreAgents []string
+	// LogLevel is debug, info, warn or error.
+	LogLevel string
+}
+
+// Default returns the configuration without any flag.
+func Default() Config {
+	return Config{
+		Listen:         ":8012",
+		MetricsListen:  ":9095",
+		App:            "127.0.0.1:8080",
+		AppDialTimeout: time.Second,
+		AppIdleTimeout: 4 * time.Second, // Node.js closes at 5 s, others later
+		QueueLimit:     1000,
+		QueueTimeout:   30 * time.Second,
+		LameDuck:       3 * time.Second,
+		Drain:          30 * time.Second,
+		DrainPath:      "/drain",
+		HeaderTimeout:  10 * time.Second,
+		IdleTimeout:    620 * time.Second, // load balancers keep connections for up to 600 s
+		MaxHeaderBytes: 128 << 10,
+		IgnoreAgents:   []string{"kube-probe/", "Prometheus/", "GoogleHC", "ELB-HealthChecker"},
+		LogLevel:       "info",
+	}
+}
+
+// Bind makes flags set c; c's present values are their defaults.
+func (c *Config) Bind(f *pflag.FlagSet) {
+	f.StringVar(&c.Listen, "listen", c.Listen, "`address` of the proxied port")
+	f.StringVar(&c.MetricsListen, "metrics-listen", c.MetricsListen, "`address` of /metrics, /healthz, /readyz and the drain path")
+	f.StringVar(&c.App, "app", c.App, "the app's `address`, host:port")
+	f.StringVar(&c.AppReadyPath, "app-ready-path", c.AppReadyPath, "`path` that the app answers with 2xx or 3xx when it is ready (default: it is ready when it accepts connections)")
+	f.DurationVar(&c.AppDialTimeout, "app-dial-timeout", c.AppDialTimeout, "how long a connect to the app may take")
+	f.DurationVar(&c.AppIdleTimeout, "app-idle-timeout", c.AppIdleTimeout, "close connections to the app when idle for so long; keep it below the app's keep-alive timeout")
+	f.IntVar(&c.ConcurrencyLimit, "concurrency-limit", c.ConcurrencyLimit, "how many requests the app gets at once; 0 means no limit")
+	f.IntVar(&c.QueueLimit, "queue-limit", c.QueueLimit, "how many requests may wait for the app when there is a limit; more are answered 503")
+	f.DurationVar(&c.QueueTimeout, "queue-timeout", c.QueueTimeout, "how long a request may wait; 0 means as long as its client does")
+	f.DurationVar(&c.LameDuck, "lame-duck", c.LameDuck, "how long to serve on after readiness has failed")
+	f.DurationVar(&c.Drain, "drain", c.Drain, "how long running requests may take after the lame duck")
+	f.StringVar(&c.DrainPath, "drain-path", c.DrainPath, "`path` on the metrics port whose GET starts the drain and returns when it is over; empty for none")
+	f.DurationVar(&c.HeaderTimeout, "header-timeout", c.HeaderTimeout, "how long a client may take to send a request's headers")
+	f.DurationVar(&c.IdleTimeout, "idle-timeout", c.IdleTimeout, "close clients' connections when idle for so long; keep it above that of load balancers")
+	f.IntVar(&c.MaxHeaderBytes, "max-header-bytes", c.MaxHeaderBytes, "answer 431 to requests with larger headers")
+	f.StringArrayVar(&c.IgnorePaths, "ignore-path", c.IgnorePaths, "`path` whose requests are not demand; one that ends in * stands for all that begin so (repeatable)")
+	f.Var(&more{&c.IgnoreAgents}, "ignore-agent", "`beginning` of User-Agent values whose requests are not demand, in addition to known health checkers and scrapers (repeatable)")
+	f.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
+}
+
+// more is a flag that adds to a list.
+type more struct{ list *[]string }
+
+// Set adds v.
+func (m *more) Set(v string) error { *m.list = append(*m.list, v); return nil }
+
+// String is empty: help shows no default.
+func (m *more) String() string { return "" }
+
+// Type is what help would call the value.
+func (m *more) Type() string { return "string" }
+
+// Validate returns every fault, joined, or nil.
+func (c *Config) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	for _, a := range []struct{ flag, value string }{
+		{"listen", c.Listen},
+		{"metrics-listen", c.MetricsListen},
+		{"app", c.App},
+	} {
+		host, port, err := net.SplitHostPort(a.value)
+		n, convErr := strconv.ParseUint(port, 10, 16)
+		switch {
+		case err != nil || convErr != nil:
+			bad("%s = %q: want host:port with a port of 0–65535", a.flag, a.value)
+		case a.flag == "app" && (host == "" || n == 0):
+			bad("app = %q: want a host and a port of 1–65535", a.value)
+		}
+	}
+	for _, d := range []struct {
+		flag  string
+		value time.Duration
+		zero  bool
+	}{
+		{"app-dial-timeout", c.AppDialTimeout, false},
+		{"app-idle-timeout", c.AppIdleTimeout, false},
+		{"queue-timeout", c.QueueTimeout, true},
+		{"lame-duck", c.LameDuck, true},
+		{"drain", c.Drain, true},
+		{"header-timeout", c.HeaderTimeout, false},
+		{"idle-timeout", c.IdleTimeout, false},
+	} {
+		switch {
+		case d.value < 0 && d.zero:
+			bad("%s = %v: want ≥ 0", d.flag, d.value)
+		case d.value <= 0 && !d.zero:
+			bad("%s = %v: want > 0", d.flag, d.value)
+		}
+	}
+	if c.ConcurrencyLimit < 0 {
+		bad("concurrency-limit = %d: want ≥ 0 (requests)", c.ConcurrencyLimit)
+	}
+	if c.QueueLimit < 0 {
+		bad("queue-limit = %d: want ≥ 0 (requests)", c.QueueLimit)
+	}
+	if c.MaxHeaderBytes < 1<<10 || c.MaxHeaderBytes > 16<<20 {
+		bad("max-header-bytes = %d: want 1024–16777216 (bytes)", c.MaxHeaderBytes)
+	}
+	if p := c.AppReadyPath; p != "" {
+		if _, err := http.NewRequest(http.MethodGet, "http://app"+p, nil); err != nil || p[0] != '/' { //nolint:noctx // only parsed, never sent
+			bad("app-ready-path = %q: want a path that begins with /", p)
+		}
+	}
+	if p := c.DrainPath; p != "" {
+		switch {
+		case p[0] != '/' || strings.ContainsAny(p, " ?#{}"):
+			bad("drain-path = %q: want a path that begins with /, without ?, #, braces and spaces", p)
+		case p == "/metrics" || p == "/healthz" || p == "/readyz":
+			bad("drain-path = %q: taken", p)
+		}
+	}
+	for _, p := range c.IgnorePaths {
+		if !strings.HasPrefix(p, "/") {
+			bad("ignore-path = %q: want a path that begins with /", p)
+		}
+	}
+	for _, a := range c.IgnoreAgents {
+		if a == "" {
+			bad("ignore-agent = %q: want a beginning of a User-Agent; this would be every one", a)
+		}
+	}
+	if _, ok := logLevel(c.LogLevel); !ok {
+		bad("log-level = %q: want debug, info, warn or error", c.LogLevel)
+	}
+	return errors.Join(errs...)
+}

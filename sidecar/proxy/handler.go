@@ -1,0 +1,270 @@
+// Package proxy passes requests on to the app beside it, over net/http, and measures, limits and drains them.
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"strings"
+	"time"
+
+	"github.com/sluice-autoscaler/sluice/sidecar/drain"
+	"github.com/sluice-autoscaler/sluice/sidecar/exposition"
+	"github.com/sluice-autoscaler/sluice/sidecar/inflight"
+	"github.com/sluice-autoscaler/sluice/sidecar/limit"
+)
+
+// ReadyPath is answered by the sidecar itself on the proxied port, to GET and HEAD: 200 when the app answers and nothing
+// drains, else 503. A gateway asks it of pods that it waits for.
+const ReadyPath = "/.well-known/sluice/ready"
+
+// ReasonHeader is the response header in which the sidecar says why it, and not the app, answered.
+const ReasonHeader = "Sluice-Reason"
+
+// statusClientLeft is counted, never sent, for a request whose client left before an answer began.
+const statusClientLeft = 499
+
+// Options are a Handler's parts and settings.
+type Options struct {
+	// App is the app's address, host:port.
+	App string
+	// Now is the time since the start of the source, monotonic.
+	Now func() time.Duration
+	// InFlight counts the requests that are demand; Limiter bounds those that run; Drain says when to close connections.
+	InFlight *inflight.Counter
+	Limiter  *limit.Limiter
+	Drain    *drain.Drain
+	Metrics  *exposition.Metrics
+	// Check says whether the app answers.
+	Check func(context.Context) error
+	// IgnorePaths are URL paths that are no demand; one that ends in "*" stands for all that begin so.
+	IgnorePaths []string
+	// IgnoreAgents are beginnings of User-Agent values whose requests are no demand.
+	IgnoreAgents []string
+	// DialTimeout bounds a connect to the app. AppIdleTimeout closes idle connections to it; shorter than the app's
+	// own keep-alive timeout, or the app may close a connection just as a request is sent on it.
+	DialTimeout, AppIdleTimeout time.Duration
+	// Log gets what is wrong with single requests, at debug.
+	Log *slog.Logger
+}
+
+// Handler is the proxy's http.Handler. New makes it; it is safe for concurrent use.
+type Handler struct {
+	opts   Options
+	http1  *http.Transport
+	http2  *http.Transport
+	buf    httputil.BufferPool
+	errlog *log.Logger
+}
+
+// New returns a Handler. It starts nothing.
+func New(opts Options) *Handler {
+	return &Handler{
+		opts:   opts,
+		http1:  transport(opts, false),
+		http2:  transport(opts, true),
+		buf:    newBuffers(),
+		errlog: slog.NewLogLogger(opts.Log.Handler(), slog.LevelDebug),
+	}
+}
+
+// Close closes idle connections to the app.
+func (h *Handler) Close() {
+	h.http1.CloseIdleConnections()
+	h.http2.CloseIdleConnections()
+}
+
+// ServeHTTP answers one request from the app.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{ResponseWriter: w, h: h, arrived: h.opts.Now()}
+	switch {
+	case r.URL.Path == ReadyPath && (r.Method == http.MethodGet || r.Method == http.MethodHead):
+		h.ready(x, r)
+		return
+	case h.ignored(r):
+		h.opts.Metrics.Ignored()
+		x.ignored = true
+		x.forward(r)
+		return
+	}
+
+	h.opts.InFlight.Begin(x.arrived)
+	defer x.end()
+	if r.Method == http.MethodConnect {
+		// The app is an origin, not a proxy to elsewhere.
+		x.answer(http.StatusMethodNotAllowed, "", "CONNECT is not supported")
+		return
+	}
+	if err := h.opts.Limiter.Acquire(r.Context()); err != nil {
+		switch {
+		case errors.Is(err, limit.ErrFull):
+			x.refuse(http.StatusServiceUnavailable, exposition.QueueFull, "too many requests are waiting for the app")
+		case errors.Is(err, limit.ErrTimeout):
+			x.refuse(http.StatusServiceUnavailable, exposition.QueueTimeout, "the app was busy for too long")
+		default:
+			x.left()
+		}
+		return
+	}
+	defer h.opts.Limiter.Release()
+	x.queued = h.opts.Now() - x.arrived
+	x.forward(r)
+}
+
+func (h *Handler) ready(x *exchange, r *http.Request) {
+	x.Header().Set("Cache-Control", "no-store")
+	switch {
+	case h.opts.Drain.Draining():
+		x.answer(http.StatusServiceUnavailable, "draining", "draining")
+	case h.opts.Check(r.Context()) != nil:
+		x.answer(http.StatusServiceUnavailable, exposition.AppUnreachable.String(), "the app does not answer")
+	default:
+		x.answer(http.StatusOK, "", "ready")
+	}
+}
+
+func (h *Handler) ignored(r *http.Request) bool {
+	if agent := r.Header.Get("User-Agent"); agent != "" {
+		for _, prefix := range h.opts.IgnoreAgents {
+			if strings.HasPrefix(agent, prefix) {
+				return true
+			}
+		}
+	}
+	for _, path := range h.opts.IgnorePaths {
+		if prefix, all := strings.CutSuffix(path, "*"); r.URL.Path == path || all && strings.HasPrefix(r.URL.Path, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// exchange is one request and its answer. It stands between the reverse proxy and both sides: it is the
+// http.ResponseWriter towards the client and the http.RoundTripper towards the app.
+type exchange struct {
+	http.ResponseWriter
+	h                *Handler
+	arrived, queued  time.Duration
+	asked, responded time.Duration // the app; 0 means not (yet)
+	began            time.Duration // the answer to the client
+	code             int
+	ignored          bool
+}
+
+// Unwrap serves http.ResponseController.
+func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
+
+// WriteHeader sends an interim answer, or begins the final one.
+func (x *exchange) WriteHeader(code int) {
+	if code >= 200 && x.code == 0 {
+		x.code = code
+		x.began = x.h.opts.Now()
+		header := x.Header()
+		if x.h.opts.Drain.Draining() {
+			// HTTP/1 closes the connection after this answer; HTTP/2 turns it into GOAWAY.
+			header.Set("Connection", "close")
+		}
+		if _, ok := header["Content-Type"]; !ok {
+			header["Content-Type"] = nil // or net/http would guess one
+		}
+	}
+	x.ResponseWriter.WriteHeader(code)
+}
+
+// Hijack is how an upgraded connection begins.
+func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	x.code = http.StatusSwitchingProtocols
+	x.began = x.h.opts.Now()
+	return http.NewResponseController(x.ResponseWriter).Hijack()
+}
+
+// RoundTrip asks the app.
+func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
+	x.asked = x.h.opts.Now()
+	t := x.h.http1
+	if r.ProtoMajor == 2 {
+		t = x.h.http2
+	}
+	resp, err := t.RoundTrip(r)
+	x.responded = x.h.opts.Now()
+	return resp, err
+}
+
+func (x *exchange) forward(r *http.Request) {
+	p := httputil.ReverseProxy{
+		Rewrite:       x.h.rewrite,
+		Transport:     x,
+		FlushInterval: -1,
+		BufferPool:    x.h.buf,
+		ErrorLog:      x.h.errlog,
+		ErrorHandler:  x.failed,
+	}
+	p.ServeHTTP(x, r)
+}
+
+// failed answers for an app that did not.
+func (x *exchange) failed(_ http.ResponseWriter, r *http.Request, err error) {
+	if x.code != 0 {
+		return // an upgrade that failed after its connection was taken over: nothing can be said on it
+	}
+	// The request's own context, not the error, tells that the client left: transports report it in several ways.
+	if r.Context().Err() != nil {
+		x.left()
+		return
+	}
+	x.h.opts.Log.DebugContext(r.Context(), "app did not answer", slog.Any("error", err))
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+		x.refuse(http.StatusBadGateway, exposition.AppUnreachable, "the app accepts no connection")
+		return
+	}
+	x.refuse(http.StatusBadGateway, exposition.AppError, "the app closed the connection or broke the protocol")
+}
+
+func (x *exchange) refuse(code int, why exposition.Reason, text string) {
+	if !x.ignored {
+		x.h.opts.Metrics.Refused(why)
+	}
+	if code == http.StatusServiceUnavailable {
+		x.Header().Set("Retry-After", "1")
+	}
+	x.answer(code, why.String(), text)
+}
+
+// answer sends a one-line answer of the sidecar's own.
+func (x *exchange) answer(code int, reason, text string) {
+	header := x.Header()
+	header.Set("Content-Type", "text/plain; charset=utf-8")
+	header.Set("X-Content-Type-Options", "nosniff")
+	if reason != "" {
+		header.Set(ReasonHeader, reason)
+	}
+	x.WriteHeader(code)
+	_, _ = io.WriteString(x, text+"\n")
+}
+
+func (x *exchange) left() {
+	x.code = statusClientLeft
+	if !x.ignored {
+		x.h.opts.Metrics.Refused(exposition.ClientLeft)
+	}
+}
+
+// end is deferred, so it counts requests whose handler panics (as the reverse proxy does to cut an answer short) too.
+func (x *exchange) end() {
+	now := x.h.opts.Now()
+	x.h.opts.InFlight.End(now)
+	overhead := time.Duration(-1)
+	if x.asked > 0 && x.began >= x.responded {
+		overhead = x.asked - x.arrived - x.queued + x.began - x.responded
+	}
+	if x.code == 0 {
+		x.code = http.StatusBadGateway
+	}
+	x.h.opts.Metrics.Finished(x.code, now-x.arrived, overhead)
+}
