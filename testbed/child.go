@@ -64,7 +64,7 @@ func runInit(config string) int {
 		var status syscall.WaitStatus
 		pid, err := syscall.Wait4(-1, &status, 0, nil)
 		switch {
-		case err == syscall.EINTR: //nolint:errorlint // an errno, straight from the system call
+		case err == syscall.EINTR:
 		case err != nil:
 			log.Error("wait for children", slog.Any("error", err))
 			return 1

@@ -22,17 +22,16 @@ const (
 
 // files are the paths, and what of their contents is needed again, of certificates and configuration.
 type files struct {
-	authority, front     string // certificates of the authorities
-	serving, servingKey  string
-	proxy, proxyKey      string // the aggregation layer's client certificate
-	kubelet, kubeletKey  string // the API server's client certificate towards the node
-	tokens               string // key of service-account tokens
-	manager, scheduler   string // kubeconfig files
-	proxyConfig          string
-	schedulerConfig      string
-	pool                 *x509.CertPool
-	nodeServing          tls.Certificate
-	etcdDir, manifestDir string
+	authority, front    string // certificates of the authorities
+	serving, servingKey string
+	proxy, proxyKey     string // the aggregation layer's client certificate
+	kubelet, kubeletKey string // the API server's client certificate towards the node
+	tokens              string // key of service-account tokens
+	manager, scheduler  string // kubeconfig files
+	proxyConfig         string
+	schedulerConfig     string
+	pool                *x509.CertPool
+	nodeServing         tls.Certificate
 }
 
 // serverURL is where the API server is reached, from inside and from the host.
