@@ -55,7 +55,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	var g serve.Group
 	g.Add(sampleapp.Service(cfg))
-	if err := g.Run(ctx); err != nil && !(ctx.Err() != nil && errors.Is(err, context.Canceled)) {
+	if err := g.Run(ctx); err != nil && (ctx.Err() == nil || !errors.Is(err, context.Canceled)) {
 		_, _ = fmt.Fprintf(stderr, "sluice-sample: %v\n", err)
 		return 1
 	}
