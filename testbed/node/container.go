@@ -68,13 +68,13 @@ func (w *worker) runContainer(c *v1.Container, r *containerRun) {
 			return
 		}
 		if wait := delay.next(end.FinishedAt.Time, w.now()); wait > 0 {
-			message := fmt.Sprintf("back-off %v restarting failed container=%s pod=%s(%s)", delay.current, c.Name, w.name(), w.pod.UID)
+			message := fmt.Sprintf("back-off %v restarting failed container=%s pod=%s", delay.current, c.Name, w.format())
 			w.change(func(rec *podRecord) {
 				rec.Containers[c.Name].Last = v1.ContainerState{Terminated: end}
 				rec.Containers[c.Name].State = waiting("CrashLoopBackOff", message)
 			})
 			w.containerEvent(c, v1.EventTypeWarning, "BackOff",
-				fmt.Sprintf("Back-off restarting failed container %s in pod %s(%s)", c.Name, w.name(), w.pod.UID))
+				fmt.Sprintf("Back-off restarting failed container %s in pod %s", c.Name, w.format()))
 			if !w.sleep(wait) {
 				return
 			}
@@ -190,7 +190,7 @@ func (w *worker) configure(c *v1.Container, r *containerRun) (shimSpec, error) {
 }
 
 func (w *worker) shimSpec(c *v1.Container) (shimSpec, error) {
-	env, err := environment(w.pod, c, w.podFacts(), w.objs)
+	env, err := environment(w.alive, w.pod, c, w.podFacts(), w.objs)
 	if err != nil {
 		return shimSpec{}, err
 	}
@@ -360,7 +360,7 @@ func (w *worker) runHook(ctx context.Context, in *instance, hook *v1.LifecycleHa
 func (w *worker) startProbes(ctx context.Context, group *sync.WaitGroup, in *instance, r *containerRun) {
 	c := in.c
 	living, cancel := context.WithCancel(ctx)
-	context.AfterFunc(w.alive, cancel)
+	context.AfterFunc(w.alive, cancel) //nolint:contextcheck // two lives bound this one
 	kick := make(chan struct{}, 1)
 	begin := func() {
 		r.onceUp()
@@ -431,7 +431,7 @@ func (w *worker) killUnhealthy(ctx context.Context, group *sync.WaitGroup, in *i
 	if p.TerminationGracePeriodSeconds != nil {
 		grace = time.Duration(*p.TerminationGracePeriodSeconds) * time.Second
 	}
-	group.Go(func() {
+	group.Go(func() { //nolint:contextcheck // the stop outlives the probe that caused it
 		soft, cancel := context.WithTimeout(context.Background(), grace)
 		defer cancel()
 		w.stopInstance(soft, in, fmt.Sprintf("Container %s failed %s probe, will be restarted", in.c.Name, kind), nil)

@@ -56,7 +56,7 @@ func runTestProgram(args []string) int {
 			if err != nil {
 				return 1
 			}
-			fmt.Fprintf(conn, "seen as %v\n", conn.RemoteAddr())
+			_, _ = fmt.Fprintf(conn, "seen as %v\n", conn.RemoteAddr())
 			_ = conn.Close()
 		}
 	case "dial":

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -14,8 +15,8 @@ import (
 
 // objects is how names in a pod's spec become configuration: the API server in life, a map in tests.
 type objects interface {
-	ConfigMap(namespace, name string) (*v1.ConfigMap, error)
-	Secret(namespace, name string) (*v1.Secret, error)
+	ConfigMap(ctx context.Context, namespace, name string) (*v1.ConfigMap, error)
+	Secret(ctx context.Context, namespace, name string) (*v1.Secret, error)
 	// Services lists what a pod in the namespace is told of by its environment.
 	Services(namespace string) []*v1.Service
 }
@@ -25,11 +26,11 @@ var errMissing = errors.New("not found")
 
 // environment builds a container's environment in a kubelet's order of precedence: services, then envFrom, then env. The
 // result is sorted, but for nothing depending on its order: references are expanded in the order of the spec.
-func environment(pod *v1.Pod, c *v1.Container, facts podFacts, objs objects) (map[string]string, error) {
+func environment(ctx context.Context, pod *v1.Pod, c *v1.Container, facts podFacts, objs objects) (map[string]string, error) {
 	env := serviceEnv(pod, objs.Services(pod.Namespace))
 	result := map[string]string{}
 	for _, from := range c.EnvFrom {
-		values, err := envFrom(pod.Namespace, from, objs)
+		values, err := envFrom(ctx, pod.Namespace, from, objs)
 		if err != nil {
 			return nil, err
 		}
@@ -49,7 +50,7 @@ func environment(pod *v1.Pod, c *v1.Container, facts podFacts, objs objects) (ma
 			result[e.Name] = expand(e.Value, lookup)
 			continue
 		}
-		v, ok, err := envValueFrom(pod, c, e.ValueFrom, facts, objs)
+		v, ok, err := envValueFrom(ctx, pod, c, e.ValueFrom, facts, objs)
 		if err != nil {
 			return nil, fmt.Errorf("variable %s: %w", e.Name, err)
 		}
@@ -86,16 +87,16 @@ func hostname(pod *v1.Pod) string {
 	return strings.TrimRight(name[:min(len(name), 63)], "-.")
 }
 
-func envFrom(namespace string, from v1.EnvFromSource, objs objects) (map[string]string, error) {
+func envFrom(ctx context.Context, namespace string, from v1.EnvFromSource, objs objects) (map[string]string, error) {
 	switch {
 	case from.ConfigMapRef != nil:
-		cm, err := objs.ConfigMap(namespace, from.ConfigMapRef.Name)
+		cm, err := objs.ConfigMap(ctx, namespace, from.ConfigMapRef.Name)
 		if err != nil {
 			return nil, forgive(err, from.ConfigMapRef.Optional)
 		}
 		return cm.Data, nil
 	case from.SecretRef != nil:
-		s, err := objs.Secret(namespace, from.SecretRef.Name)
+		s, err := objs.Secret(ctx, namespace, from.SecretRef.Name)
 		if err != nil {
 			return nil, forgive(err, from.SecretRef.Optional)
 		}
@@ -115,17 +116,16 @@ func forgive(err error, optional *bool) error {
 	return err
 }
 
-func envValueFrom(pod *v1.Pod, c *v1.Container, from *v1.EnvVarSource, facts podFacts, objs objects) (string, bool, error) {
+func envValueFrom(ctx context.Context, pod *v1.Pod, c *v1.Container, from *v1.EnvVarSource, facts podFacts, objs objects) (string, bool, error) {
 	switch {
 	case from.FieldRef != nil:
 		v, err := fieldValue(pod, from.FieldRef.FieldPath, facts)
 		return v, true, err
 	case from.ResourceFieldRef != nil:
-		v, err := resourceValue(pod, c, from.ResourceFieldRef, facts)
-		return v, true, err
+		return resourceValue(pod, c, from.ResourceFieldRef, facts), true, nil
 	case from.ConfigMapKeyRef != nil:
 		ref := from.ConfigMapKeyRef
-		cm, err := objs.ConfigMap(pod.Namespace, ref.Name)
+		cm, err := objs.ConfigMap(ctx, pod.Namespace, ref.Name)
 		if err != nil {
 			return "", false, forgive(err, ref.Optional)
 		}
@@ -133,7 +133,7 @@ func envValueFrom(pod *v1.Pod, c *v1.Container, from *v1.EnvVarSource, facts pod
 		return v, ok, keyError(ok, ref.Optional, "ConfigMap", pod.Namespace, ref.Name, ref.Key)
 	case from.SecretKeyRef != nil:
 		ref := from.SecretKeyRef
-		s, err := objs.Secret(pod.Namespace, ref.Name)
+		s, err := objs.Secret(ctx, pod.Namespace, ref.Name)
 		if err != nil {
 			return "", false, forgive(err, ref.Optional)
 		}
@@ -199,7 +199,7 @@ func formatMap(m map[string]string) string {
 }
 
 // resourceValue resolves limits.X and requests.X, rounded up to the divisor; an unset limit is what the node has.
-func resourceValue(pod *v1.Pod, c *v1.Container, ref *v1.ResourceFieldSelector, facts podFacts) (string, error) {
+func resourceValue(pod *v1.Pod, c *v1.Container, ref *v1.ResourceFieldSelector, facts podFacts) string {
 	if ref.ContainerName != "" {
 		for _, list := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 			for i := range list {
@@ -226,7 +226,7 @@ func resourceValue(pod *v1.Pod, c *v1.Container, ref *v1.ResourceFieldSelector, 
 	if name == string(v1.ResourceCPU) {
 		value, by = q.MilliValue(), divisor.MilliValue()
 	}
-	return strconv.FormatInt((value+by-1)/by, 10), nil
+	return strconv.FormatInt((value+by-1)/by, 10)
 }
 
 // serviceEnv is the variables by which a pod finds Services without DNS.

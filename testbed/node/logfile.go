@@ -56,6 +56,7 @@ func (l *logFile) line(stream string, full bool, text []byte) error {
 	return err
 }
 
+// Close ends the file.
 func (l *logFile) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

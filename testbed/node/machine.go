@@ -49,6 +49,7 @@ type linux struct {
 	now     func() time.Time
 }
 
+// CreateSandbox implements machine.
 func (l *linux) CreateSandbox(name string, hostNetwork bool) (*sandbox, error) {
 	if hostNetwork {
 		return &sandbox{ip: l.nodeIP, ns: -1}, nil
@@ -56,6 +57,7 @@ func (l *linux) CreateSandbox(name string, hostNetwork bool) (*sandbox, error) {
 	return l.net.create(name)
 }
 
+// RemoveSandbox implements machine.
 func (l *linux) RemoveSandbox(s *sandbox) { l.net.remove(s) }
 
 type linuxProcess struct {
@@ -66,10 +68,16 @@ type linuxProcess struct {
 	sig  int32
 }
 
-func (p *linuxProcess) ID() string                       { return p.id }
-func (p *linuxProcess) Done() <-chan struct{}            { return p.done }
+// ID implements process.
+func (p *linuxProcess) ID() string { return p.id }
+
+// Done implements process.
+func (p *linuxProcess) Done() <-chan struct{} { return p.done }
+
+// Exit implements process.
 func (p *linuxProcess) Exit() (code int32, signal int32) { return p.code, p.sig }
 
+// Signal implements process; a process that has ended already takes any.
 func (p *linuxProcess) Signal(sig syscall.Signal) error {
 	err := p.cmd.Process.Signal(sig)
 	if errors.Is(err, os.ErrProcessDone) {
@@ -81,6 +89,7 @@ func (p *linuxProcess) Signal(sig syscall.Signal) error {
 // startTimeout bounds how long a shim may take to become the container's program.
 const startTimeout = 60 * time.Second
 
+// Start implements machine.
 func (l *linux) Start(ctx context.Context, sb *sandbox, spec shimSpec, logPath string) (process, error) {
 	spec.Scratch = l.scratch
 	orders, err := json.Marshal(spec)
@@ -164,7 +173,7 @@ func (l *linux) launch(cmd *exec.Cmd, sb *sandbox, orders []byte) (failure *os.F
 }
 
 func readStartError(ctx context.Context, f *os.File) (string, error) {
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })
@@ -179,6 +188,7 @@ func readStartError(ctx context.Context, f *os.File) (string, error) {
 // maxExecOutput is how much of a probe's or hook's output is kept (bytes), as a kubelet does.
 const maxExecOutput = 10 << 10
 
+// Exec implements machine.
 func (l *linux) Exec(ctx context.Context, p process, argv, env []string) ([]byte, int, error) {
 	lp, ok := p.(*linuxProcess)
 	if !ok || len(argv) == 0 {
@@ -191,7 +201,7 @@ func (l *linux) Exec(ctx context.Context, p process, argv, env []string) ([]byte
 		if err != nil {
 			return fmt.Errorf("find container: %w", err)
 		}
-		defer unix.Close(pidfd)
+		defer func() { _ = unix.Close(pidfd) }()
 		// A mount namespace can only be entered by a thread that shares its root with no other.
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
 			return fmt.Errorf("unshare file system: %w", err)

@@ -50,11 +50,11 @@ func newManager(client kubernetes.Interface, d deps) *manager {
 	return m
 }
 
-func (m *manager) handler() cache.ResourceEventHandler {
+func (m *manager) handler(ctx context.Context) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{
-		AddFunc: func(obj any) { m.seen(obj) },
+		AddFunc: func(obj any) { m.seen(ctx, obj) },
 		UpdateFunc: func(_, obj any) {
-			m.seen(obj)
+			m.seen(ctx, obj)
 		},
 		DeleteFunc: func(obj any) {
 			if t, ok := obj.(cache.DeletedFinalStateUnknown); ok {
@@ -67,7 +67,7 @@ func (m *manager) handler() cache.ResourceEventHandler {
 	}
 }
 
-func (m *manager) seen(obj any) {
+func (m *manager) seen(ctx context.Context, obj any) {
 	pod, ok := obj.(*v1.Pod)
 	if !ok {
 		return
@@ -76,7 +76,7 @@ func (m *manager) seen(obj any) {
 	p := m.pods[pod.UID]
 	fresh := p == nil && !m.stopping
 	if fresh {
-		p = m.adopt(pod)
+		p = m.adopt(ctx, pod)
 	}
 	m.mu.Unlock()
 	if p == nil {
@@ -92,20 +92,20 @@ func (m *manager) seen(obj any) {
 }
 
 // adopt begins a pod's life. One that is over already, or was to be deleted before this node saw it, runs nothing.
-func (m *manager) adopt(pod *v1.Pod) *managed {
+func (m *manager) adopt(ctx context.Context, pod *v1.Pod) *managed {
 	p := &managed{
 		pod: pod, worker: newWorker(m.deps, pod), wake: make(chan struct{}, 1), gone: make(chan struct{}), ended: make(chan struct{}),
 		passive: pod.DeletionTimestamp != nil || pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed,
 	}
 	m.pods[pod.UID] = p
-	m.group.Go(func() {
+	m.group.Go(func() { //nolint:contextcheck // a pod ends in its own order when the node stops
 		if !p.passive {
 			p.worker.run()
 		}
 		close(p.ended)
 		p.nudge()
 	})
-	m.group.Go(func() { m.report(p) })
+	m.group.Go(func() { m.report(ctx, p) })
 	return p
 }
 
@@ -142,20 +142,20 @@ func (m *manager) status(w *worker, _ *v1.Pod, rec podRecord) {
 	p.nudge()
 }
 
-// stop ends all pods' processes fast and returns when they have ended. Nothing is written of it: the node vanishes.
+// stop ends all pods' processes fast and returns when they have ended; the handlers' context must have ended. Nothing is
+// written of it: the node vanishes.
 func (m *manager) stop() {
 	m.mu.Lock()
 	m.stopping = true
 	for _, p := range m.pods {
 		p.worker.stopFast()
-		p.nudge()
 	}
 	m.mu.Unlock()
 	m.group.Wait()
 }
 
-// report keeps the API server up to date on a pod until its object is gone.
-func (m *manager) report(p *managed) {
+// report keeps the API server up to date on a pod until its object is gone or the node stops.
+func (m *manager) report(ctx context.Context, p *managed) {
 	const firstRetry = 20 * time.Millisecond
 	var written *v1.PodStatus // what the API server is known to have
 	for retry := firstRetry; ; {
@@ -164,12 +164,11 @@ func (m *manager) report(p *managed) {
 		case <-p.gone:
 			m.forget(p)
 			return
-		}
-		if m.isStopping() {
+		case <-ctx.Done():
 			return
 		}
-		if err := m.sync(p, &written); err != nil {
-			m.deps.log.Warn("pod not synced, will be tried again", slog.String("pod", p.worker.name()), slog.Any("error", err))
+		if err := m.sync(ctx, p, &written); err != nil && ctx.Err() == nil {
+			m.deps.log.WarnContext(ctx, "pod not synced, will be tried again", slog.String("pod", p.worker.name()), slog.Any("error", err))
 			time.AfterFunc(retry, p.nudge)
 			retry = min(2*retry, 2*time.Second)
 			continue
@@ -180,26 +179,20 @@ func (m *manager) report(p *managed) {
 
 // sync writes the pod's status if it has changed, the newest only, and deletes the object when the pod was to be deleted and
 // nothing of it runs any more.
-func (m *manager) sync(p *managed, written **v1.PodStatus) (err error) {
+func (m *manager) sync(ctx context.Context, p *managed, written **v1.PodStatus) (err error) {
 	over := closed(p.ended) // asked first: what is written below is final then
 	p.mu.Lock()
 	pod, rec := p.pod, p.rec
 	p.mu.Unlock()
 	if rec.Containers != nil {
-		if *written, err = m.write(pod, *written, rec); err != nil {
+		if *written, err = m.write(ctx, pod, *written, rec); err != nil {
 			return err
 		}
 	}
 	if over && pod.DeletionTimestamp != nil {
-		return m.remove(pod)
+		return m.remove(ctx, pod)
 	}
 	return nil
-}
-
-func (m *manager) isStopping() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.stopping
 }
 
 func closed(c <-chan struct{}) bool {
@@ -219,7 +212,7 @@ func (m *manager) forget(p *managed) {
 }
 
 // write patches the status if it differs from what the server has, and returns what it has then.
-func (m *manager) write(pod *v1.Pod, written *v1.PodStatus, rec podRecord) (*v1.PodStatus, error) {
+func (m *manager) write(ctx context.Context, pod *v1.Pod, written *v1.PodStatus, rec podRecord) (*v1.PodStatus, error) {
 	// Conditions of others come from the newest version seen, ours from what we wrote: that may be newer.
 	old := pod.Status.DeepCopy()
 	if written != nil {
@@ -231,7 +224,7 @@ func (m *manager) write(pod *v1.Pod, written *v1.PodStatus, rec podRecord) (*v1.
 	if err != nil || patch == nil {
 		return &now, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	_, err = m.client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
@@ -260,11 +253,7 @@ func mergeConditions(own, seen []v1.PodCondition) []v1.PodCondition {
 }
 
 func isOurs(t v1.PodConditionType) bool {
-	switch t {
-	case v1.PodReady, v1.ContainersReady, v1.PodInitialized, v1.PodReadyToStartContainers:
-		return true
-	}
-	return false
+	return t == v1.PodReady || t == v1.ContainersReady || t == v1.PodInitialized || t == v1.PodReadyToStartContainers
 }
 
 // statusPatch is the strategic merge patch from one status to another, bound to the pod's UID; nil if they are the same.
@@ -293,8 +282,8 @@ func statusPatch(pod *v1.Pod, from, to *v1.PodStatus) ([]byte, error) {
 }
 
 // remove deletes the object for good.
-func (m *manager) remove(pod *v1.Pod) error {
-	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+func (m *manager) remove(ctx context.Context, pod *v1.Pod) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	options := metav1.DeleteOptions{GracePeriodSeconds: new(int64(0)), Preconditions: &metav1.Preconditions{UID: &pod.UID}}
 	err := m.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, options)

@@ -132,12 +132,14 @@ func Run(ctx context.Context, cfg Config) error {
 	defer broadcaster.Shutdown()
 	broadcaster.StartRecordingToSink(&typedcore.EventSinkImpl{Interface: client.CoreV1().Events("")})
 
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
 	services := informers.NewSharedInformerFactory(client, 0)
 	objs := &apiObjects{client: client, services: services.Core().V1().Services().Lister()}
 	serviceInformer := services.Core().V1().Services().Informer()
 	mgr := newManager(client, deps{
-		machine: m, prober: newNetProber(m, cfg.NodeIP), objs: objs, tokens: objs,
+		machine: m, prober: newNetProber(m), objs: objs, tokens: objs,
 		events: broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: "kubelet", Host: cfg.NodeName}),
 		images: images, facts: podFacts{HostIP: cfg.NodeIP.String(), Allocatable: cfg.Capacity},
 		dir: cfg.Dir, log: cfg.Logger, backoff: cfg.CrashBackoff, maxBackoff: cfg.MaxCrashBackoff, now: time.Now,
@@ -146,19 +148,19 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	services.Start(ctx.Done())
-	defer services.Shutdown()
+	defer func() {
+		cancel()
+		services.Shutdown()
+	}()
 	if !cache.WaitForCacheSync(ctx.Done(), serviceInformer.HasSynced) {
 		return nil
 	}
 
 	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTweakListOptions(onNode(cfg.NodeName)))
 	pods := factory.Core().V1().Pods().Informer()
-	if _, err := pods.AddEventHandler(mgr.handler()); err != nil {
+	if _, err := pods.AddEventHandler(mgr.handler(ctx)); err != nil {
 		return fmt.Errorf("watch pods: %w", err)
 	}
-	factory.Start(ctx.Done())
-	defer factory.Shutdown()
-
 	if len(cfg.ServingCert.Certificate) > 0 {
 		s, err := listen(ctx, cfg, mgr)
 		if err != nil {
@@ -166,6 +168,8 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 		group.Go(func() error { return s.run(ctx) })
 	}
+	factory.Start(ctx.Done())
+	defer factory.Shutdown() // Wait has ended ctx by then
 	group.Go(func() error { return heartbeat(ctx, client, cfg) })
 	group.Go(func() error {
 		<-ctx.Done()

@@ -26,15 +26,17 @@ type apiObjects struct {
 	services listers.ServiceLister
 }
 
-func (o *apiObjects) ConfigMap(namespace, name string) (*v1.ConfigMap, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+// ConfigMap implements objects.
+func (o *apiObjects) ConfigMap(ctx context.Context, namespace, name string) (*v1.ConfigMap, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	cm, err := o.client.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
 	return cm, missing(err, "configmap", name)
 }
 
-func (o *apiObjects) Secret(namespace, name string) (*v1.Secret, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+// Secret implements objects.
+func (o *apiObjects) Secret(ctx context.Context, namespace, name string) (*v1.Secret, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	s, err := o.client.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
 	return s, missing(err, "secret", name)
@@ -47,6 +49,7 @@ func missing(err error, kind, name string) error {
 	return err
 }
 
+// Services implements objects, from a cache.
 func (o *apiObjects) Services(namespace string) []*v1.Service {
 	list, err := o.services.Services(namespace).List(labels.Everything())
 	if err != nil {
@@ -60,6 +63,7 @@ func (o *apiObjects) Services(namespace string) []*v1.Service {
 	return list
 }
 
+// Token implements tokens.
 func (o *apiObjects) Token(ctx context.Context, pod *v1.Pod, audience string, seconds int64) (string, time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strconv"
 	"time"
@@ -35,21 +34,21 @@ type prober interface {
 	Hook(ctx context.Context, h *v1.LifecycleHandler, t target) error
 }
 
-// userAgent is that of this version's kubelet, which the product tells from real demand.
-const userAgent = "kube-probe/1.37"
+// The names by which this version's kubelet goes: the product tells its probes from real demand.
+const (
+	probeAgent = "kube-probe/1.37"
+	hookAgent  = "kube-lifecycle/1.37"
+)
 
-// netProber probes from the node's address.
+// netProber probes from the node's network namespace, so from the bridge's address.
 type netProber struct {
 	machine machine
 	dialer  *net.Dialer
 	client  *http.Client
 }
 
-func newNetProber(m machine, nodeIP netip.Addr) *netProber {
+func newNetProber(m machine) *netProber {
 	d := &net.Dialer{KeepAlive: -1}
-	if nodeIP.IsValid() {
-		d.LocalAddr = &net.TCPAddr{IP: nodeIP.AsSlice()}
-	}
 	transport := &http.Transport{
 		DialContext: d.DialContext, DisableKeepAlives: true, DisableCompression: true,
 		// A kubelet does not verify either: the certificate names a Service, the probe an address.
@@ -68,10 +67,11 @@ func sameHostRedirects(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
+// Probe implements prober.
 func (p *netProber) Probe(ctx context.Context, h *v1.ProbeHandler, t target) (ok bool, message string, err error) {
 	switch {
 	case h.HTTPGet != nil:
-		return p.httpGet(ctx, h.HTTPGet, t)
+		return p.httpGet(ctx, h.HTTPGet, t, probeAgent)
 	case h.TCPSocket != nil:
 		host := h.TCPSocket.Host
 		if host == "" {
@@ -83,7 +83,7 @@ func (p *netProber) Probe(ctx context.Context, h *v1.ProbeHandler, t target) (ok
 		}
 		conn, err := p.dialer.DialContext(ctx, "tcp", net.JoinHostPort(host, port))
 		if err != nil {
-			return false, err.Error(), nil
+			return failed(err)
 		}
 		_ = conn.Close()
 		return true, "", nil
@@ -93,7 +93,7 @@ func (p *netProber) Probe(ctx context.Context, h *v1.ProbeHandler, t target) (ok
 		case errors.Is(err, context.DeadlineExceeded):
 			return false, "command timed out", nil
 		case err != nil:
-			return false, err.Error(), nil
+			return failed(err)
 		}
 		return code == 0, string(out), nil
 	case h.GRPC != nil:
@@ -102,16 +102,19 @@ func (p *netProber) Probe(ctx context.Context, h *v1.ProbeHandler, t target) (ok
 	return false, "", errors.New("missing probe handler")
 }
 
-func (p *netProber) httpGet(ctx context.Context, get *v1.HTTPGetAction, t target) (bool, string, error) {
-	req, err := httpRequest(ctx, get, t)
+// failed is the outcome of a probe that the container did not answer.
+func failed(err error) (bool, string, error) { return false, err.Error(), nil }
+
+func (p *netProber) httpGet(ctx context.Context, get *v1.HTTPGetAction, t target, agent string) (bool, string, error) {
+	req, err := httpRequest(ctx, get, t, agent)
 	if err != nil {
 		return false, "", err
 	}
 	resp, err := p.client.Do(req)
 	if err != nil {
-		return false, err.Error(), nil
+		return failed(err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	_, _ = io.CopyN(io.Discard, resp.Body, maxExecOutput)
 	if resp.StatusCode >= 200 && resp.StatusCode < 400 {
 		return true, "", nil
@@ -119,7 +122,7 @@ func (p *netProber) httpGet(ctx context.Context, get *v1.HTTPGetAction, t target
 	return false, fmt.Sprintf("HTTP probe failed with statuscode: %d", resp.StatusCode), nil
 }
 
-func httpRequest(ctx context.Context, get *v1.HTTPGetAction, t target) (*http.Request, error) {
+func httpRequest(ctx context.Context, get *v1.HTTPGetAction, t target, agent string) (*http.Request, error) {
 	host := get.Host
 	if host == "" {
 		host = t.podIP
@@ -147,7 +150,7 @@ func httpRequest(ctx context.Context, get *v1.HTTPGetAction, t target) (*http.Re
 		}
 	}
 	if _, ok := req.Header["User-Agent"]; !ok {
-		req.Header.Set("User-Agent", userAgent)
+		req.Header.Set("User-Agent", agent)
 	}
 	if _, ok := req.Header["Accept"]; !ok {
 		req.Header.Set("Accept", "*/*")
@@ -157,21 +160,21 @@ func httpRequest(ctx context.Context, get *v1.HTTPGetAction, t target) (*http.Re
 
 func (p *netProber) grpc(ctx context.Context, action *v1.GRPCAction, t target) (bool, string, error) {
 	conn, err := grpc.NewClient("passthrough:///"+net.JoinHostPort(t.podIP, strconv.Itoa(int(action.Port))),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUserAgent(userAgent),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUserAgent(probeAgent),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 			return p.dialer.DialContext(ctx, "tcp", addr)
 		}))
 	if err != nil {
 		return false, "", err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	req := &healthpb.HealthCheckRequest{}
 	if action.Service != nil {
 		req.Service = *action.Service
 	}
 	resp, err := healthpb.NewHealthClient(conn).Check(ctx, req)
 	if err != nil {
-		return false, err.Error(), nil
+		return failed(err)
 	}
 	if resp.GetStatus() != healthpb.HealthCheckResponse_SERVING {
 		return false, "service unhealthy (responded with \"" + resp.GetStatus().String() + "\")", nil
@@ -179,6 +182,7 @@ func (p *netProber) grpc(ctx context.Context, action *v1.GRPCAction, t target) (
 	return true, "", nil
 }
 
+// Hook implements prober.
 func (p *netProber) Hook(ctx context.Context, h *v1.LifecycleHandler, t target) error {
 	switch {
 	case h.Exec != nil:
@@ -188,7 +192,7 @@ func (p *netProber) Hook(ctx context.Context, h *v1.LifecycleHandler, t target) 
 		}
 		return err
 	case h.HTTPGet != nil:
-		ok, message, err := p.httpGet(ctx, h.HTTPGet, t)
+		ok, message, err := p.httpGet(ctx, h.HTTPGet, t, hookAgent)
 		if err == nil && !ok {
 			err = errors.New(message)
 		}

@@ -130,7 +130,7 @@ func (n *network) create(name string) (_ *sandbox, err error) {
 		if err := os.WriteFile(s.path, nil, 0o600); err != nil {
 			return err
 		}
-		return unix.Mount(fmt.Sprintf("/proc/thread-self/ns/net"), s.path, "", unix.MS_BIND, "")
+		return unix.Mount("/proc/thread-self/ns/net", s.path, "", unix.MS_BIND, "")
 	})
 	if err != nil {
 		return nil, err

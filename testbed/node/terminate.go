@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -86,7 +87,7 @@ func turnsOf(pod *v1.Pod, running map[string]*instance) map[string][]<-chan stru
 			continue
 		}
 		turns[c.Name] = later
-		later = append(later[:len(later):len(later)], in.gone)
+		later = append(slices.Clip(later), in.gone)
 	}
 	return turns
 }
@@ -127,7 +128,7 @@ func (w *worker) stopInstance(soft context.Context, in *instance, message string
 }
 
 func (w *worker) preStop(soft context.Context, in *instance) {
-	if in.c.Lifecycle == nil || in.c.Lifecycle.PreStop == nil {
+	if in.c.Lifecycle == nil || in.c.Lifecycle.PreStop == nil || closed(w.fast) {
 		return
 	}
 	if err := w.runHook(soft, in, in.c.Lifecycle.PreStop); err != nil && soft.Err() == nil {

@@ -85,9 +85,9 @@ func (v *volumes) changing() bool {
 func (v *volumes) content(ctx context.Context, vol *v1.Volume, facts podFacts) (map[string]file, error) {
 	switch {
 	case vol.ConfigMap != nil:
-		return v.configMap(vol.ConfigMap.Name, vol.ConfigMap.Items, vol.ConfigMap.Optional, mode(vol.ConfigMap.DefaultMode))
+		return v.configMap(ctx, vol.ConfigMap.Name, vol.ConfigMap.Items, vol.ConfigMap.Optional, mode(vol.ConfigMap.DefaultMode))
 	case vol.Secret != nil:
-		return v.secret(vol.Secret.SecretName, vol.Secret.Items, vol.Secret.Optional, mode(vol.Secret.DefaultMode))
+		return v.secret(ctx, vol.Secret.SecretName, vol.Secret.Items, vol.Secret.Optional, mode(vol.Secret.DefaultMode))
 	case vol.DownwardAPI != nil:
 		return v.downward(vol.DownwardAPI.Items, mode(vol.DownwardAPI.DefaultMode), facts)
 	case vol.Projected != nil:
@@ -107,9 +107,9 @@ func (v *volumes) content(ctx context.Context, vol *v1.Volume, facts podFacts) (
 func (v *volumes) projection(ctx context.Context, volume string, s v1.VolumeProjection, m os.FileMode, facts podFacts) (map[string]file, error) {
 	switch {
 	case s.ConfigMap != nil:
-		return v.configMap(s.ConfigMap.Name, s.ConfigMap.Items, s.ConfigMap.Optional, m)
+		return v.configMap(ctx, s.ConfigMap.Name, s.ConfigMap.Items, s.ConfigMap.Optional, m)
 	case s.Secret != nil:
-		return v.secret(s.Secret.Name, s.Secret.Items, s.Secret.Optional, m)
+		return v.secret(ctx, s.Secret.Name, s.Secret.Items, s.Secret.Optional, m)
 	case s.DownwardAPI != nil:
 		return v.downward(s.DownwardAPI.Items, m, facts)
 	case s.ServiceAccountToken != nil:
@@ -147,8 +147,8 @@ func mode(m *int32) os.FileMode {
 	return os.FileMode(*m)
 }
 
-func (v *volumes) configMap(name string, items []v1.KeyToPath, optional *bool, m os.FileMode) (map[string]file, error) {
-	cm, err := v.objs.ConfigMap(v.pod.Namespace, name)
+func (v *volumes) configMap(ctx context.Context, name string, items []v1.KeyToPath, optional *bool, m os.FileMode) (map[string]file, error) {
+	cm, err := v.objs.ConfigMap(ctx, v.pod.Namespace, name)
 	if err != nil {
 		return nil, forgive(err, optional)
 	}
@@ -160,8 +160,8 @@ func (v *volumes) configMap(name string, items []v1.KeyToPath, optional *bool, m
 	return pick(data, items, optional, m)
 }
 
-func (v *volumes) secret(name string, items []v1.KeyToPath, optional *bool, m os.FileMode) (map[string]file, error) {
-	s, err := v.objs.Secret(v.pod.Namespace, name)
+func (v *volumes) secret(ctx context.Context, name string, items []v1.KeyToPath, optional *bool, m os.FileMode) (map[string]file, error) {
+	s, err := v.objs.Secret(ctx, v.pod.Namespace, name)
 	if err != nil {
 		return nil, forgive(err, optional)
 	}
@@ -202,7 +202,7 @@ func (v *volumes) downward(items []v1.DownwardAPIVolumeFile, m os.FileMode, fact
 		case item.FieldRef != nil:
 			text, err = fieldValue(v.pod, item.FieldRef.FieldPath, facts)
 		case item.ResourceFieldRef != nil:
-			text, err = resourceValue(v.pod, &v1.Container{}, item.ResourceFieldRef, facts)
+			text = resourceValue(v.pod, &v1.Container{}, item.ResourceFieldRef, facts)
 		}
 		if err != nil {
 			return nil, err

@@ -73,6 +73,11 @@ func newWorker(d deps, pod *v1.Pod) *worker {
 
 func (w *worker) podDir() string { return filepath.Join(w.dir, "pods", string(w.pod.UID)) }
 
+// format is how a kubelet names a pod in messages.
+func (w *worker) format() string {
+	return fmt.Sprintf("%s_%s(%s)", w.pod.Name, w.pod.Namespace, w.pod.UID)
+}
+
 // name is what files of this pod are called for tools outside.
 func (w *worker) name() string { return w.pod.Namespace + "_" + w.pod.Name }
 
@@ -301,13 +306,6 @@ func (w *worker) runContainers() {
 			return
 		}
 	}
-	w.change(func(r *podRecord) {
-		for i := range w.pod.Spec.Containers {
-			if s := r.Containers[w.pod.Spec.Containers[i].Name]; s.State.Waiting != nil {
-				s.State = waiting("ContainerCreating", "")
-			}
-		}
-	})
 	if d := w.delays.pod; d > 0 {
 		for i := range w.pod.Spec.Containers {
 			c := &w.pod.Spec.Containers[i]
