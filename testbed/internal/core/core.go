@@ -117,6 +117,10 @@ func run(ctx context.Context, cfg Config, events *json.Encoder, log *slog.Logger
 	if err := clusterReady(ctx, admin, cfg.ReadyTimeout); err != nil {
 		return errors.Join(err, context.Cause(ctx))
 	}
+	// Last, because the node agent switches it on: of no use to it here, where whatever is on the bridge is routed.
+	if err := network.KeepOffFrames(); err != nil {
+		return err
+	}
 	tell(events, Ready, "")
 	<-ctx.Done()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {

@@ -89,6 +89,17 @@ func SetUp() error {
 	return nil
 }
 
+// KeepOffFrames keeps the packet filter away from frames on bridges. Where the kernel lets it at them, a frame for a Service
+// is rewritten in the bridge and sent on from there, except to the port it came from: a pod could not reach itself
+// through its Service. A kernel without that ability has no such setting.
+func KeepOffFrames() error {
+	err := os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-iptables", []byte("0"), 0o644)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("set bridge-nf-call-iptables to 0: %w", err)
+	}
+	return nil
+}
+
 // Attach plugs the calling process's network namespace, the host's, into the bridge in the namespace of process pid,
 // and routes Service addresses there.
 func Attach(pid int) error {
