@@ -50,6 +50,9 @@ type Options struct {
 	// HPASyncPeriod is how often the HorizontalPodAutoscaler controller decides; zero means 5 s. (Kubernetes' own
 	// default is 15 s.)
 	HPASyncPeriod time.Duration
+	// CrashBackoff is the first wait before a crashed container is started again, doubled each time; zero means a
+	// kubelet's 10 s.
+	CrashBackoff time.Duration
 	// ExtraArgs are further arguments by component ("kube-apiserver": {"--v=4"}).
 	ExtraArgs map[string][]string
 	// ReadyTimeout bounds the wait for each component; zero means 60 s.
@@ -216,6 +219,10 @@ func findControlPlane() (string, error) {
 
 // preflight says what is missing, in a sentence.
 func preflight() error {
+	// Without this a program that forgot would start itself again and again, each inside the one before.
+	if os.Args[0] == initName || os.Args[0] == coreName {
+		return errors.New("start a testbed: the program must call testbed.MaybeChild first thing in main or TestMain")
+	}
 	if os.Geteuid() != 0 {
 		return errors.New("the testbed needs root, for its network, mount and PID namespaces: run it with sudo")
 	}
@@ -288,7 +295,7 @@ func empty(dir string) error {
 // launch starts init in its namespaces and waits until the core calls itself ready.
 func (c *Cluster) launch(ctx context.Context, o Options) error {
 	config, err := json.Marshal(core.Config{
-		Dir: c.instance.Dir, Bin: c.instance.Bin, Images: o.Images, HPASyncPeriod: o.HPASyncPeriod, ExtraArgs: o.ExtraArgs, ReadyTimeout: o.ReadyTimeout,
+		Dir: c.instance.Dir, Bin: c.instance.Bin, Images: o.Images, HPASyncPeriod: o.HPASyncPeriod, CrashBackoff: o.CrashBackoff, ExtraArgs: o.ExtraArgs, ReadyTimeout: o.ReadyTimeout,
 	})
 	if err != nil {
 		return fmt.Errorf("encode configuration: %w", err)

@@ -44,6 +44,9 @@ func exit(err error) int {
 	switch {
 	case err == nil:
 		return 0
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Print(usage)
+		return 0
 	case errors.Is(err, errUsage):
 		fmt.Fprintf(os.Stderr, "testbed: %v\n%s", err, usage)
 		return 2

@@ -30,6 +30,8 @@ type Config struct {
 	Images map[string]string
 	// HPASyncPeriod is how often the HorizontalPodAutoscaler controller decides.
 	HPASyncPeriod time.Duration
+	// CrashBackoff is the first wait before a crashed container is started again; zero means the node agent's default.
+	CrashBackoff time.Duration
 	// ExtraArgs are further arguments by component.
 	ExtraArgs map[string][]string
 	// ReadyTimeout bounds the wait for each component.

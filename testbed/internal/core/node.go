@@ -32,6 +32,8 @@ func (s *stack) startNode(ctx context.Context, f files, config *rest.Config) (st
 		Logger:      s.log.With(slog.String("component", "node")),
 		ServingCert: f.nodeServing,
 		ClientCA:    f.pool,
+
+		CrashBackoff: s.cfg.CrashBackoff,
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
