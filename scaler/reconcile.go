@@ -100,7 +100,7 @@ func (rd *round) run(ctx context.Context) (time.Duration, error) {
 
 	gateways := rd.Observer.Gateways()
 	waiting, held := rd.waiting(gateways)
-	if !(rd.w.scaleKnown && rd.w.scale.Replicas == 0 && waiting > 0) { // on a wake-up the read is spared
+	if !rd.w.scaleKnown || rd.w.scale.Replicas != 0 || waiting == 0 { // on a wake-up the read is spared
 		st, err := rd.Actuator.Get(ctx, rd.target())
 		if err != nil {
 			rd.w.scaleKnown = false

@@ -26,7 +26,7 @@ import (
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 // errUsage marks faults of the command line.
-var errUsage = errors.New("see --help") //nolint:gochecknoglobals // a sentinel
+var errUsage = errors.New("see --help")
 
 // run is main without the process: 0, 1 for a failure, 2 for wrong use.
 func run(args []string, stdout, stderr io.Writer) int {

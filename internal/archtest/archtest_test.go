@@ -45,8 +45,7 @@ func list(t *testing.T, args ...string) []pkg {
 	cmd.Dir = "../.."
 	out, err := cmd.Output()
 	if err != nil {
-		var e *exec.ExitError
-		if errors.As(err, &e) {
+		if e, ok := errors.AsType[*exec.ExitError](err); ok {
 			t.Fatalf("go list %v: %v\n%s", args, err, e.Stderr)
 		}
 		t.Fatalf("go list %v: %v", args, err)
@@ -61,6 +60,12 @@ func list(t *testing.T, args ...string) []pkg {
 		}
 		all = append(all, p)
 	}
+}
+
+// host is the first element of an import path; it has a dot unless the package is of the standard library.
+func host(path string) string {
+	h, _, _ := strings.Cut(path, "/")
+	return h
 }
 
 func kube(path string) bool {
@@ -94,7 +99,7 @@ func TestLayers(t *testing.T) {
 				if !l.kube {
 					t.Errorf("%s imports %s: no Kubernetes module in %s", rel, imp, name)
 				}
-			case strings.Contains(strings.SplitN(imp, "/", 2)[0], "."):
+			case strings.Contains(host(imp), "."):
 				if !l.third && !l.kube && !strings.HasPrefix(imp, "gonum.org/v1/gonum") {
 					t.Errorf("%s imports %s: %s is for the standard library", rel, imp, name)
 				}
@@ -139,8 +144,7 @@ func TestAlgorithmsLinkLittle(t *testing.T) {
 	t.Parallel()
 	for _, p := range list(t, "./algorithms/...") {
 		for _, d := range p.Deps {
-			first := strings.SplitN(d, "/", 2)[0]
-			if strings.Contains(first, ".") && !strings.HasPrefix(d, module) && !strings.HasPrefix(d, "gonum.org/v1/gonum") {
+			if strings.Contains(host(d), ".") && !strings.HasPrefix(d, module) && !strings.HasPrefix(d, "gonum.org/v1/gonum") {
 				t.Errorf("%s links %s: algorithms link the standard library and gonum only", p.ImportPath, d)
 			}
 		}

@@ -11,13 +11,13 @@ import (
 type Phase string
 
 const (
-	// Awake: ready pods take the requests; the gateway is out of the path.
+	// Awake means that ready pods take the requests; the gateway is out of the path.
 	Awake Phase = "Awake"
-	// GoingToSleep: demand has been zero; the gateway is being put into the path before the last pod goes.
+	// GoingToSleep means that demand has been zero and the gateway is being put into the path before the last pod goes.
 	GoingToSleep Phase = "GoingToSleep"
-	// Asleep: no replicas; the gateway holds what comes.
+	// Asleep means no replicas: the gateway holds what comes.
 	Asleep Phase = "Asleep"
-	// Waking: replicas are wanted and none is ready, or the gateway is still letting go what it held.
+	// Waking means that replicas are wanted and none is ready, or the gateway is still letting go what it held.
 	Waking Phase = "Waking"
 )
 
