@@ -234,18 +234,16 @@ type probeRun struct {
 	kick <-chan struct{}
 }
 
-// run probes until ctx ends or the run is over. The first probe comes when initialDelaySeconds have passed since the
-// container's start, with none at once.
+// run probes until ctx ends or the run is over. The first probe comes when initialDelaySeconds have passed, or a little later
+// than at once: a program needs a moment to listen, and a kubelet to hear that it runs.
 func (p *probeRun) run(ctx context.Context) {
 	period := max(time.Duration(p.probe.PeriodSeconds)*time.Second, time.Second)
-	if d := time.Duration(p.probe.InitialDelaySeconds) * time.Second; d > 0 {
-		delay := time.NewTimer(d)
-		defer delay.Stop()
-		select {
-		case <-ctx.Done():
-			return
-		case <-delay.C:
-		}
+	if !sleep(ctx, max(time.Duration(p.probe.InitialDelaySeconds)*time.Second, syncDelay)) {
+		return
+	}
+	select {
+	case <-p.kick: // the first probe does what it asks for
+	default:
 	}
 	ticker := time.NewTicker(period)
 	defer ticker.Stop()

@@ -264,7 +264,7 @@ func TestOrder(t *testing.T) {
 			loose: []string{"5s"},
 			phase: v1.PodSucceeded,
 			want: []string{
-				"0s start init", "1s exit init", "1s start side", "3s start b", "3s start a", "3s ready true",
+				"0s start init", "1s exit init", "1s start side", "3.1s start b", "3.1s start a", "3.1s ready true",
 				"5s terminated a", "5s exit a", "5s terminated b", "5s exit b", "5s ready false", "5s terminated side", "5s exit side",
 			},
 		},
@@ -318,7 +318,7 @@ func TestOrder(t *testing.T) {
 			pod: podOf(30, nil, container("main", readiness)),
 			act: func(w *node.Worker, pod *v1.Pod) { time.Sleep(2500 * time.Millisecond); w.Update(deleted(pod, 30)) },
 			want: []string{
-				"0s start main", "0s ready true", "2.5s terminated main", "7s ready false", "12.5s exit main",
+				"0s start main", "100ms ready true", "2.5s terminated main", "7.1s ready false", "12.5s exit main",
 			},
 			phase: v1.PodSucceeded,
 		},
@@ -338,8 +338,8 @@ func TestOrder(t *testing.T) {
 			pod:     podOf(30, nil, container("main", preStop("1s"), func(c *v1.Container) { c.LivenessProbe = probe("/live") })),
 			act:     func(w *node.Worker, pod *v1.Pod) { time.Sleep(7 * time.Second); w.Update(deleted(pod, 30)) },
 			want: []string{
-				"0s start main", "0s ready true", "4s hook main", "5s terminated main", "5s exit main", "5s ready false",
-				"5s start main", "5s ready true", "7s hook main", "8s terminated main", "8s exit main", "8s ready false",
+				"0s start main", "0s ready true", "4.1s hook main", "5.1s terminated main", "5.1s exit main", "5.1s ready false",
+				"5.1s start main", "5.1s ready true", "7s hook main", "8s terminated main", "8s exit main", "8s ready false",
 			},
 			phase: v1.PodSucceeded,
 		},
