@@ -373,7 +373,7 @@ func (c *Cluster) follow(events io.ReadCloser, progress io.Writer) (err error) {
 		}
 		switch e.Kind {
 		case core.Progress:
-			fmt.Fprintln(progress, e.Text) //nolint:errcheck // progress is for show
+			fmt.Fprintln(progress, e.Text)
 		case core.Bridged:
 			if err := network.Attach(c.instance.InitPID); err != nil {
 				return err

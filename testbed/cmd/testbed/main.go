@@ -148,7 +148,7 @@ func up(ctx context.Context, flags *flag.FlagSet, args []string, stdout, stderr 
 	close(started)
 	if err != nil {
 		if starting.Err() != nil { // asked for: not a failure
-			fmt.Fprintln(stderr, "stopped while starting") //nolint:errcheck // progress is for show
+			fmt.Fprintln(stderr, "stopped while starting")
 			return nil
 		}
 		return err
@@ -163,7 +163,7 @@ func up(ctx context.Context, flags *flag.FlagSet, args []string, stdout, stderr 
 	case <-c.Done():
 		return errors.Join(c.Err(), c.Kill())
 	}
-	fmt.Fprintln(stderr, "stopping (Ctrl-C again kills)") //nolint:errcheck // progress is for show
+	fmt.Fprintln(stderr, "stopping (Ctrl-C again kills)")
 	stopping, kill := context.WithTimeout(ctx, 20*time.Second)
 	defer kill()
 	go func() {

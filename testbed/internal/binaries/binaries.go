@@ -111,10 +111,10 @@ func Key(inputs ...[]byte) string {
 	h := sha256.New()
 	for _, in := range inputs {
 		// Lengths keep a byte that moves from one input to the next from going unnoticed.
-		fmt.Fprintf(h, "%d\x00", len(in)) //nolint:errcheck // a hash takes all
+		fmt.Fprintf(h, "%d\x00", len(in))
 		h.Write(in)
 	}
-	fmt.Fprintf(h, "%s/%s", runtime.GOOS, runtime.GOARCH) //nolint:errcheck // a hash takes all
+	fmt.Fprintf(h, "%s/%s", runtime.GOOS, runtime.GOARCH)
 	return hex.EncodeToString(h.Sum(nil))[:16]
 }
 
@@ -143,7 +143,7 @@ func (c Cache) build(ctx context.Context, dir string, p program, flags []string,
 	cmd := c.goCommand(ctx, append(args, p.pkg)...)
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
-	fmt.Fprintf(c.Progress, "building %s (%s)\n", p.name, count) //nolint:errcheck // progress is for show
+	fmt.Fprintf(c.Progress, "building %s (%s)\n", p.name, count)
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("build %s: %w", p.name, err)
 	}
@@ -154,7 +154,7 @@ func (c Cache) build(ctx context.Context, dir string, p program, flags []string,
 	for {
 		select {
 		case <-tick.C:
-			fmt.Fprintf(c.Progress, "building %s (%s): %.0f s so far\n", p.name, count, time.Since(started).Seconds()) //nolint:errcheck // progress is for show
+			fmt.Fprintf(c.Progress, "building %s (%s): %.0f s so far\n", p.name, count, time.Since(started).Seconds())
 		case err := <-done:
 			if ctx.Err() != nil {
 				return fmt.Errorf("build %s: %w", p.name, ctx.Err())
@@ -165,7 +165,7 @@ func (c Cache) build(ctx context.Context, dir string, p program, flags []string,
 			if err := os.Rename(partial, filepath.Join(dir, p.name)); err != nil {
 				return fmt.Errorf("keep %s: %w", p.name, err)
 			}
-			fmt.Fprintf(c.Progress, "built %s (%s) in %.0f s\n", p.name, count, time.Since(started).Seconds()) //nolint:errcheck // progress is for show
+			fmt.Fprintf(c.Progress, "built %s (%s) in %.0f s\n", p.name, count, time.Since(started).Seconds())
 			return nil
 		}
 	}
@@ -200,7 +200,7 @@ func (c Cache) lock(ctx context.Context, path string) (func(), error) {
 			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
 		}
 		if !said {
-			fmt.Fprintln(c.Progress, "another process builds the same programs: waiting for it") //nolint:errcheck // progress is for show
+			fmt.Fprintln(c.Progress, "another process builds the same programs: waiting for it")
 			said = true
 		}
 		select {
