@@ -1,0 +1,242 @@
+// Command sluice-gateway holds requests for workloads that have no pod and forwards them as soon as one answers.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spf13/pflag"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/sluice-autoscaler/sluice/gateway"
+	"github.com/sluice-autoscaler/sluice/gateway/endpoints"
+	"github.com/sluice-autoscaler/sluice/internal/serve"
+)
+
+// errUsage marks a fault of the command line.
+var errUsage = errors.New("usage") //nolint:gochecknoglobals // a sentinel
+
+func main() {
+	os.Exit(status(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// status runs the command and returns its exit status: 2 for a fault of the command line, 1 for any other.
+func status(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	switch err := run(ctx, args, stdout, stderr); {
+	case err == nil, errors.Is(err, pflag.ErrHelp):
+		return 0
+	case errors.Is(err, errUsage):
+		fmt.Fprintf(stderr, "%v\nsluice-gateway --help tells more.\n", err)
+		return 2
+	default:
+		fmt.Fprintf(stderr, "sluice-gateway: %v\n", err)
+		return 1
+	}
+}
+
+type options struct {
+	gateway.Config
+	control, metrics      string
+	kubeconfig, tokenFile string
+	logLevel, logFormat   string
+}
+
+func parse(args []string, stdout io.Writer) (options, error) {
+	o := options{Config: gateway.Default()}
+	host, _ := os.Hostname()
+	f := pflag.NewFlagSet("sluice-gateway", pflag.ContinueOnError)
+	f.SortFlags = false
+	f.SetOutput(stdout)
+	f.Usage = func() {
+		fmt.Fprintf(stdout, "sluice-gateway holds requests for workloads that have no pod, tells the controller, and forwards as soon as a pod answers.\n\nUsage:\n  sluice-gateway [flags]\n\nFlags:\n%s", f.FlagUsagesWrapped(110))
+	}
+	f.StringVar(&o.Name, "name", "", "this gateway's name in its reports; its pod's name (default the host name)")
+	f.StringVar(&o.control, "control-listen", ":9096", "`address` of the control port, on which the controller assigns ports and reads reports")
+	f.StringVar(&o.metrics, "metrics-listen", ":9097", "`address` of /metrics, /healthz and /readyz")
+	f.StringVar(&o.ListenHost, "listen-host", "", "`IP` on which assigned ports are opened (default every one)")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` that names the cluster (default the one this pod runs in)")
+	f.StringVar(&o.tokenFile, "token-file", "", "`file` with the bearer token that callers of the control port must show; read again when it changes (default none is asked for)")
+	f.IntVar(&o.MaxHeld, "max-held", o.MaxHeld, "most requests held at once for one Service port")
+	f.IntVar(&o.MaxHeldTotal, "max-held-total", o.MaxHeldTotal, "most requests held at once over all")
+	f.Var((*bytesValue)(&o.MaxHeldBytes), "max-held-bytes", "most bytes that held requests of one Service port keep buffered")
+	f.DurationVar(&o.HoldTimeout, "hold-timeout", o.HoldTimeout, "how long a request is held before it is answered 504")
+	f.DurationVar(&o.ProbeInterval, "probe-interval", o.ProbeInterval, "time between two probes of a pod that does not answer yet (50ms after two seconds)")
+	f.IntVar(&o.PodConcurrency, "pod-concurrency", o.PodConcurrency, "most requests in flight to one pod, where the assignment does not say")
+	f.DurationVar(&o.DialTimeout, "dial-timeout", o.DialTimeout, "how long a connection to a pod may take before another pod is tried")
+	f.DurationVar(&o.TerminatingGrace, "terminating-grace", o.TerminatingGrace, "how long a terminating pod may get new requests while there is no other; shorter than the pods' lame duck")
+	f.StringSliceVar(&o.ProbeAgents, "probe-agent", o.ProbeAgents, "`prefix` of the User-Agent of a health checker or scraper: not held, not counted; repeatable")
+	f.StringSliceVar(&o.ProbePaths, "probe-path", o.ProbePaths, "request `path` treated as a health check from any agent; repeatable")
+	f.IntVar(&o.MaxReaders, "max-readers", o.MaxReaders, "most readers of the report stream at once")
+	f.DurationVar(&o.LameDuck, "lame-duck", o.LameDuck, "how long to serve on, not ready, after SIGTERM")
+	f.DurationVar(&o.Drain, "drain", o.Drain, "how long held and running requests may take after that")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
+	if err := f.Parse(args); err != nil {
+		if errors.Is(err, pflag.ErrHelp) {
+			return o, err
+		}
+		return o, fmt.Errorf("%w: %w", errUsage, err)
+	}
+	if !f.Changed("name") {
+		o.Name = host
+	}
+	errs := []error{o.Validate()}
+	if f.NArg() > 0 {
+		errs = append(errs, fmt.Errorf("unexpected argument %q", f.Arg(0)))
+	}
+	for _, a := range []struct{ name, address string }{{"control-listen", o.control}, {"metrics-listen", o.metrics}} {
+		if _, err := net.ResolveTCPAddr("tcp", a.address); err != nil {
+			errs = append(errs, fmt.Errorf("%s = %q: want host:port or :port", a.name, a.address))
+		}
+	}
+	if err := new(slog.LevelVar).UnmarshalText([]byte(o.logLevel)); err != nil {
+		errs = append(errs, fmt.Errorf("log-level = %q: want debug, info, warn or error", o.logLevel))
+	}
+	if o.logFormat != "text" && o.logFormat != "json" {
+		errs = append(errs, fmt.Errorf("log-format = %q: want text or json", o.logFormat))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return o, fmt.Errorf("%w: %w", errUsage, err)
+	}
+	return o, nil
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	o, err := parse(args, stdout)
+	if err != nil {
+		return err
+	}
+	log := logger(o, stderr)
+	client, err := connect(o.kubeconfig)
+	if err != nil {
+		return err
+	}
+	source, err := endpoints.New(client, log)
+	if err != nil {
+		return err
+	}
+	gw := gateway.New(o.Config, source, log)
+
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(gw.Collector(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	side := http.NewServeMux()
+	side.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError)}))
+	side.Handle("GET /healthz", serve.Health())
+	side.Handle("GET /readyz", serve.Health(serve.Check{Name: "gateway", Probe: func(context.Context) error { return gw.Ready() }}))
+
+	var token func() (string, error)
+	if o.tokenFile != "" {
+		token = gateway.TokenFile(o.tokenFile)
+		if _, err := token(); err != nil {
+			return err
+		}
+	}
+	metrics := &serve.HTTP{Name: "metrics", Address: o.metrics, Server: server(side, log), Drain: time.Second}
+	control := &serve.HTTP{Name: "control", Address: o.control, Server: server(gw.Control(token), log), Drain: time.Second}
+	var group serve.Group
+	// Stopped in reverse: the gateway drains while endpoints still come in and reports still go out.
+	group.Add(
+		metrics.Service(),
+		serve.Service{Name: "endpoints", Run: source.Run},
+		control.Service(),
+		serve.Service{Name: "gateway", Run: gw.Run},
+	)
+	return group.Run(ctx)
+}
+
+func server(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+func logger(o options, w io.Writer) *slog.Logger {
+	level := new(slog.LevelVar)
+	_ = level.UnmarshalText([]byte(o.logLevel)) // parse checked it
+	opts := &slog.HandlerOptions{Level: level}
+	if o.logFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+func connect(kubeconfig string) (kubernetes.Interface, error) {
+	var config *rest.Config
+	var err error
+	if kubeconfig != "" {
+		config, err = clientcmd.BuildConfigFromFlags("", kubeconfig)
+	} else {
+		config, err = rest.InClusterConfig()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find the cluster: %w", err)
+	}
+	config.UserAgent = "sluice-gateway"
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the cluster: %w", err)
+	}
+	return client, nil
+}
+
+// bytesValue is a flag in bytes, with Ki, Mi or Gi.
+type bytesValue int64
+
+func (b *bytesValue) units() []struct {
+	name string
+	size int64
+} {
+	return []struct {
+		name string
+		size int64
+	}{{"Gi", 1 << 30}, {"Mi", 1 << 20}, {"Ki", 1 << 10}}
+}
+
+// String implements pflag.Value.
+func (b *bytesValue) String() string {
+	for _, u := range b.units() {
+		if n := int64(*b); n >= u.size && n%u.size == 0 {
+			return strconv.FormatInt(n/u.size, 10) + u.name
+		}
+	}
+	return strconv.FormatInt(int64(*b), 10)
+}
+
+// Set implements pflag.Value.
+func (b *bytesValue) Set(s string) error {
+	size := int64(1)
+	for _, u := range b.units() {
+		if rest, ok := strings.CutSuffix(s, u.name); ok {
+			s, size = rest, u.size
+			break
+		}
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 0 || n > (1<<62)/size {
+		return errors.New("want a number of bytes such as 65536, 64Ki, 64Mi or 1Gi")
+	}
+	*b = bytesValue(n * size)
+	return nil
+}
+
+// Type implements pflag.Value.
+func (*bytesValue) Type() string { return "bytes" }

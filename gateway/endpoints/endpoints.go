@@ -1,0 +1,242 @@
+// Package endpoints tells the gateway which pods stand behind a Service, from the cluster's EndpointSlices. Slices that
+// Sluice wrote itself are not looked at: they name the gateway.
+package endpoints
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	discovery "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/sluice-autoscaler/sluice/gateway"
+	"github.com/sluice-autoscaler/sluice/gateway/hold"
+	"github.com/sluice-autoscaler/sluice/wire"
+)
+
+// byService is the index of slices by namespace/service.
+const byService = "service"
+
+// Slices is a gateway.Source that watches all EndpointSlices. It is safe for concurrent use.
+type Slices struct {
+	informer cache.SharedIndexInformer
+	factory  informers.SharedInformerFactory
+	log      *slog.Logger
+
+	mu   sync.Mutex
+	subs map[string]map[*subscription]struct{} // by namespace/service
+}
+
+type subscription struct {
+	target gateway.Target
+	update func([]hold.Endpoint)
+
+	mu   sync.Mutex // one update at a time, and none after cancel
+	over bool
+}
+
+// New returns a source over client; it watches while Run runs.
+func New(client kubernetes.Interface, log *slog.Logger) (*Slices, error) {
+	selector := discovery.LabelServiceName + "," + discovery.LabelManagedBy + "!=" + wire.Domain
+	factory := informers.NewSharedInformerFactoryWithOptions(client, 0,
+		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = selector }),
+		informers.WithTransform(trim))
+	s := &Slices{
+		informer: factory.Discovery().V1().EndpointSlices().Informer(), factory: factory, log: log,
+		subs: map[string]map[*subscription]struct{}{},
+	}
+	if err := s.informer.AddIndexers(cache.Indexers{byService: serviceKeys}); err != nil {
+		return nil, fmt.Errorf("index endpoint slices: %w", err)
+	}
+	_, err := s.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: s.changed,
+		UpdateFunc: func(before, after any) {
+			s.changed(before) // its label may have moved to another Service
+			s.changed(after)
+		},
+		DeleteFunc: func(o any) {
+			if gone, ok := o.(cache.DeletedFinalStateUnknown); ok {
+				o = gone.Obj
+			}
+			s.changed(o)
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("watch endpoint slices: %w", err)
+	}
+	return s, nil
+}
+
+// Run watches until ctx ends.
+func (s *Slices) Run(ctx context.Context) error {
+	s.log.InfoContext(ctx, "watching endpoint slices")
+	s.factory.Start(ctx.Done())
+	<-ctx.Done()
+	s.factory.Shutdown()
+	return nil
+}
+
+// Synced implements gateway.Source.
+func (s *Slices) Synced() bool { return s.informer.HasSynced() }
+
+// Subscribe implements gateway.Source.
+func (s *Slices) Subscribe(t gateway.Target, update func([]hold.Endpoint)) (cancel func()) {
+	sub, key := &subscription{target: t, update: update}, t.Namespace+"/"+t.Service
+	s.mu.Lock()
+	if s.subs[key] == nil {
+		s.subs[key] = map[*subscription]struct{}{}
+	}
+	s.subs[key][sub] = struct{}{}
+	s.mu.Unlock()
+	s.tell(key, sub)
+	return func() {
+		s.mu.Lock()
+		delete(s.subs[key], sub)
+		if len(s.subs[key]) == 0 {
+			delete(s.subs, key)
+		}
+		s.mu.Unlock()
+		sub.mu.Lock()
+		sub.over = true
+		sub.mu.Unlock()
+	}
+}
+
+func (s *Slices) changed(o any) {
+	keys, err := serviceKeys(o)
+	if err != nil {
+		s.log.Error("unexpected object", slog.Any("error", err))
+		return
+	}
+	for _, key := range keys {
+		s.mu.Lock()
+		subs := make([]*subscription, 0, len(s.subs[key]))
+		for sub := range s.subs[key] {
+			subs = append(subs, sub)
+		}
+		s.mu.Unlock()
+		for _, sub := range subs {
+			s.tell(key, sub)
+		}
+	}
+}
+
+// tell reads the store under the subscription's lock, so that an older view never overtakes a newer one.
+func (s *Slices) tell(key string, sub *subscription) {
+	sub.mu.Lock()
+	defer sub.mu.Unlock()
+	if sub.over {
+		return
+	}
+	objects, err := s.informer.GetIndexer().ByIndex(byService, key)
+	if err != nil {
+		s.log.Error("read endpoint slices", slog.String("service", key), slog.Any("error", err))
+		return
+	}
+	all := make([]*discovery.EndpointSlice, 0, len(objects))
+	for _, o := range objects {
+		if slice, ok := o.(*discovery.EndpointSlice); ok {
+			all = append(all, slice)
+		}
+	}
+	sub.update(Of(all, sub.target.PortName))
+}
+
+// Of returns the endpoints of a Service's slices for its port of that name, sorted by address, each address once: an
+// endpoint that moves between slices may be in two, and is then as good as the better one says.
+func Of(all []*discovery.EndpointSlice, portName string) []hold.Endpoint {
+	found := map[string]hold.Endpoint{}
+	for _, slice := range all {
+		if slice.AddressType == discovery.AddressTypeFQDN || slice.Labels[discovery.LabelManagedBy] == wire.Domain {
+			continue
+		}
+		for _, p := range slice.Ports {
+			name := ""
+			if p.Name != nil {
+				name = *p.Name
+			}
+			if p.Port == nil || name != portName {
+				continue
+			}
+			port := strconv.Itoa(int(*p.Port))
+			for _, e := range slice.Endpoints {
+				if len(e.Addresses) == 0 {
+					continue
+				}
+				next := endpoint(e.Conditions)
+				next.Address = net.JoinHostPort(e.Addresses[0], port)
+				if old, ok := found[next.Address]; !ok || better(next, old) {
+					found[next.Address] = next
+				}
+			}
+		}
+	}
+	eps := make([]hold.Endpoint, 0, len(found))
+	for _, e := range found {
+		eps = append(eps, e)
+	}
+	slices.SortFunc(eps, func(a, b hold.Endpoint) int { return strings.Compare(a.Address, b.Address) })
+	return eps
+}
+
+// endpoint reads the conditions as the API defines them: an unknown ready is true, an unknown serving is ready.
+func endpoint(c discovery.EndpointConditions) hold.Endpoint {
+	e := hold.Endpoint{Ready: c.Ready == nil || *c.Ready, Terminating: c.Terminating != nil && *c.Terminating}
+	e.Serving = e.Ready
+	if c.Serving != nil {
+		e.Serving = *c.Serving
+	}
+	return e
+}
+
+func better(a, b hold.Endpoint) bool {
+	rank := func(e hold.Endpoint) int {
+		switch {
+		case e.Ready && !e.Terminating:
+			return 3
+		case !e.Terminating:
+			return 2
+		case e.Serving:
+			return 1
+		}
+		return 0
+	}
+	return rank(a) > rank(b)
+}
+
+func serviceKeys(o any) ([]string, error) {
+	slice, ok := o.(*discovery.EndpointSlice)
+	if !ok {
+		return nil, fmt.Errorf("index %T: want an EndpointSlice", o)
+	}
+	service := slice.Labels[discovery.LabelServiceName]
+	// The list asks for the others only; a label may still change under a watch.
+	if service == "" || labels.Set(slice.Labels).Get(discovery.LabelManagedBy) == wire.Domain {
+		return nil, nil
+	}
+	return []string{slice.Namespace + "/" + service}, nil
+}
+
+// trim drops what is not read, which is most of a big cluster's slices.
+func trim(o any) (any, error) {
+	slice, ok := o.(*discovery.EndpointSlice)
+	if !ok {
+		return o, nil
+	}
+	slice.ManagedFields, slice.Annotations = nil, nil
+	for i := range slice.Endpoints {
+		e := &slice.Endpoints[i]
+		e.TargetRef, e.NodeName, e.Zone, e.Hints, e.Hostname, e.DeprecatedTopology = nil, nil, nil, nil, nil, nil
+	}
+	return slice, nil
+}

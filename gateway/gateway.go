@@ -1,0 +1,341 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-autoscaler/sluice/gateway/hold"
+	"github.com/sluice-autoscaler/sluice/wire"
+)
+
+// ErrStale says that newer assignments of the same epoch are in effect.
+var ErrStale = errors.New("a newer generation is in effect") //nolint:gochecknoglobals // a sentinel
+
+// reopen is how often a port that could not be opened is tried again.
+const reopen = time.Second
+
+// Gateway holds and forwards for the Service ports assigned to it. It is safe for concurrent use.
+type Gateway struct {
+	cfg     Config
+	source  Source
+	log     *slog.Logger
+	start   time.Time
+	budget  *hold.Budget
+	metrics *metrics
+	readers hub
+	ready   atomic.Bool
+	over    chan struct{} // closed when all is drained: streams end
+
+	dial       func(ctx context.Context, address string) (net.Conn, error)
+	transports [4]*http.Transport // http1, http2, and both without reuse
+	buffers    *bufferPool
+
+	mu         sync.Mutex
+	work       *workers // nil while not running
+	running    func() context.Context
+	lanes      map[Target]*lane
+	epoch      int64
+	generation uint64
+	draining   bool
+	retired    sync.WaitGroup // ports that drain although the gateway goes on
+}
+
+// New returns a gateway of a valid configuration; it does nothing until Run.
+func New(cfg Config, source Source, log *slog.Logger) *Gateway {
+	g := &Gateway{
+		cfg: cfg, source: source, log: log, start: time.Now(), budget: hold.NewBudget(cfg.MaxHeldTotal),
+		over: make(chan struct{}), buffers: newBufferPool(), lanes: map[Target]*lane{},
+	}
+	dialer := &net.Dialer{Timeout: cfg.DialTimeout}
+	g.dial = func(ctx context.Context, address string) (net.Conn, error) {
+		return dialer.DialContext(ctx, "tcp", address)
+	}
+	for i := range g.transports {
+		g.transports[i] = newTransport(g.dial, i%2 == 1, i >= 2)
+	}
+	g.metrics = newMetrics(g)
+	return g
+}
+
+// Run serves what is and will be assigned until ctx ends, then goes on for the lame duck (not ready, all ports open),
+// and drains: it closes the ports, answers what is held and running, and returns.
+func (g *Gateway) Run(ctx context.Context) error {
+	w := newWorkers(ctx)
+	defer w.close()
+	base := context.WithoutCancel(ctx)
+	g.mu.Lock()
+	if g.work != nil {
+		g.mu.Unlock()
+		return errors.New("run the gateway: it ran before")
+	}
+	g.work, g.running = w, func() context.Context { return base }
+	g.mu.Unlock()
+	g.ready.Store(true)
+	tick := time.NewTicker(reopen)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+			g.reopen(base)
+		}
+	}
+	g.ready.Store(false)
+	g.log.Info("draining soon", slog.Float64("lame_duck_seconds", g.cfg.LameDuck.Seconds()))
+	timer := time.NewTimer(g.cfg.LameDuck)
+	defer timer.Stop()
+	<-timer.C
+	g.drain(base)
+	close(g.over)
+	for _, t := range g.transports {
+		t.CloseIdleConnections()
+	}
+	return nil
+}
+
+// drain closes all ports and waits for what they have. Lanes stay in the reports meanwhile: what they hold is demand.
+func (g *Gateway) drain(ctx context.Context) {
+	g.mu.Lock()
+	g.draining = true
+	var ports []*port
+	lanes := slices.Collect(maps.Values(g.lanes))
+	for _, l := range lanes {
+		if l.port != nil {
+			l.port.stop()
+			ports = append(ports, l.port)
+		}
+	}
+	g.mu.Unlock()
+	var all sync.WaitGroup
+	for _, p := range ports {
+		// The lame duck was the linger.
+		all.Go(func() { p.drain(ctx, 0, g.cfg.Drain) })
+	}
+	all.Wait()
+	g.retired.Wait()
+	for _, l := range lanes {
+		l.cancel()
+	}
+}
+
+// Apply replaces the assignments. Ports that are not in a any more stop accepting, and what they hold is still
+// answered; the bounds of those that stay change in place.
+func (g *Gateway) Apply(a wire.Assignments) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.work == nil {
+		return errors.New("apply assignments: the gateway does not run")
+	}
+	if a.Epoch == g.epoch && a.Generation < g.generation {
+		return fmt.Errorf("apply generation %d of epoch %d over %d: %w", a.Generation, a.Epoch, g.generation, ErrStale)
+	}
+	g.epoch, g.generation = a.Epoch, a.Generation
+	ctx := g.running()
+	wanted := make(map[Target]wire.Assignment, len(a.Ports))
+	for _, p := range a.Ports {
+		wanted[targetOf(p)] = g.resolve(p)
+	}
+	// First close, then open: a port number may have moved to another Service.
+	for t, l := range g.lanes {
+		w, ok := wanted[t]
+		l.live = ok
+		if l.port != nil && !g.draining && (!ok || l.port.number != w.Listen || l.port.protocol != w.Protocol) {
+			g.retire(l)
+		}
+	}
+	for _, p := range a.Ports {
+		t := targetOf(p)
+		w, l := wanted[t], g.lanes[t]
+		if l == nil && g.draining {
+			continue
+		}
+		if l == nil {
+			l = g.newLane(t, w)
+			g.lanes[t] = l
+		} else {
+			l.assign(w, g.cfg.TerminatingGrace)
+		}
+		l.live = true
+		if l.port == nil && !g.draining {
+			l.port = g.newPort(l, w)
+			l.ports++
+			g.open(ctx, l.port)
+		}
+	}
+	g.readers.notify(false)
+	return nil
+}
+
+// resolve fills in the gateway's own defaults.
+func (g *Gateway) resolve(a wire.Assignment) wire.Assignment {
+	a.MaxHeld = cmp.Or(a.MaxHeld, g.cfg.MaxHeld)
+	a.MaxHeldBytes = cmp.Or(a.MaxHeldBytes, g.cfg.MaxHeldBytes)
+	a.HoldSeconds = cmp.Or(a.HoldSeconds, g.cfg.HoldTimeout.Seconds())
+	a.PodConcurrency = cmp.Or(a.PodConcurrency, g.cfg.PodConcurrency)
+	return a
+}
+
+func (g *Gateway) newLane(t Target, a wire.Assignment) *lane {
+	l := &lane{
+		target: t, clock: g.now, notify: g.readers.notify, work: g.work, every: g.cfg.ProbeInterval,
+		kick: make(chan struct{}, 1), probe: probeHTTP,
+		queue: hold.New(hold.Limits{}, g.budget, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))),
+	}
+	if a.Protocol == protocolTCP {
+		l.probe = probeTCP
+	}
+	l.queue.OnHold, l.queue.OnColdStart = g.metrics.observers(t)
+	l.assign(a, g.cfg.TerminatingGrace)
+	l.cancel = g.source.Subscribe(t, l.endpoints)
+	return l
+}
+
+func (g *Gateway) newPort(l *lane, a wire.Assignment) *port {
+	return &port{
+		lane: l, number: a.Listen, protocol: a.Protocol, dial: g.dial, health: g.health, log: g.log, buffers: g.buffers,
+		http1: g.transports[0], http2: g.transports[1], fresh1: g.transports[2], fresh2: g.transports[3],
+	}
+}
+
+// open tries to open a port and notes the outcome; g.mu is held.
+func (g *Gateway) open(ctx context.Context, p *port) {
+	err := p.open(ctx, g.cfg.ListenHost, g.work)
+	fault := ""
+	if err != nil {
+		fault = err.Error()
+	}
+	if fault != p.fault || err == nil {
+		log := g.log.With(slog.String("target", p.lane.target.String()), slog.Int("port", p.number))
+		if err != nil {
+			log.Warn("cannot listen", slog.Any("error", err))
+		} else {
+			log.Info("listening", slog.String("protocol", p.protocol))
+		}
+		g.readers.notify(false)
+	}
+	p.fault = fault
+}
+
+func (g *Gateway) reopen(ctx context.Context) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, l := range g.lanes {
+		if l.port != nil && l.port.listener == nil {
+			g.open(ctx, l.port)
+		}
+	}
+}
+
+// retire takes a lane's port away: it accepts no more, drains in the background, and the lane is forgotten after the
+// last one unless it was assigned again; g.mu is held.
+func (g *Gateway) retire(l *lane) {
+	p := l.port
+	l.port = nil
+	p.stop()
+	g.log.Info("closing", slog.String("target", l.target.String()), slog.Int("port", p.number))
+	g.retired.Add(1) // not with drain, which sets draining first
+	ctx := g.running()
+	g.work.start(func(context.Context) {
+		defer g.retired.Done()
+		p.drain(ctx, g.cfg.LameDuck, g.cfg.Drain)
+		g.mu.Lock()
+		l.ports--
+		forget := !l.live && l.ports == 0 && g.lanes[l.target] == l
+		if forget {
+			delete(g.lanes, l.target)
+			g.metrics.drop(l.target, g.lanes)
+		}
+		g.mu.Unlock()
+		if forget {
+			l.cancel()
+			g.readers.notify(false)
+		}
+	})
+}
+
+// health reports whether a request comes from a health checker or scraper.
+func (g *Gateway) health(r *http.Request) bool {
+	agent := r.Header.Get("User-Agent")
+	for _, prefix := range g.cfg.ProbeAgents {
+		if len(agent) >= len(prefix) && agent[:len(prefix)] == prefix {
+			return true
+		}
+	}
+	return slices.Contains(g.cfg.ProbePaths, r.URL.Path)
+}
+
+// now is the gateway's own monotonic clock, since its start.
+func (g *Gateway) now() time.Duration { return time.Since(g.start) }
+
+// Report reads all counters at one instant.
+func (g *Gateway) Report() wire.Report {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	lanes := make([]*lane, 0, len(g.lanes))
+	for _, l := range g.lanes {
+		lanes = append(lanes, l)
+	}
+	slices.SortFunc(lanes, func(a, b *lane) int {
+		return cmp.Or(cmp.Compare(a.target.Namespace, b.target.Namespace), cmp.Compare(a.target.Service, b.target.Service), cmp.Compare(a.target.PortName, b.target.PortName))
+	})
+	// All locks, then one instant: an integral cannot be read backwards. Only Report takes several.
+	for _, l := range lanes {
+		l.mu.Lock()
+	}
+	now := g.now()
+	r := wire.Report{
+		Gateway: g.cfg.Name, StartTime: float64(g.start.UnixNano()) / 1e9, Monotonic: now.Seconds(),
+		Epoch: g.epoch, Generation: g.generation, Ports: make([]wire.PortReport, 0, len(lanes)),
+	}
+	for _, l := range lanes {
+		c := l.queue.Counts(now)
+		p := wire.PortReport{
+			Namespace: l.target.Namespace, Service: l.target.Service, PortName: l.target.PortName,
+			Waiting: c.Waiting, WaitingSeconds: c.WaitingSeconds, Forwarding: c.Forwarding, Arrived: c.Arrived,
+			Forwarded: c.Forwarded, Rejected: c.Rejected, Expired: c.Expired, Canceled: c.Canceled, ReadyPods: c.ReadyPods,
+		}
+		if l.port != nil {
+			p.Listening, p.Error = l.port.listener != nil, l.port.fault
+		}
+		if c.ColdStart != nil {
+			p.ColdStart = &wire.ColdStart{
+				Detected: g.unix(c.ColdStart.Detected), Answering: g.unix(c.ColdStart.Answering), Pod: c.ColdStart.Pod,
+				Released: g.unix(c.ColdStart.Released), Held: c.ColdStart.Held,
+			}
+		}
+		r.Ports = append(r.Ports, p)
+	}
+	for _, l := range lanes {
+		l.mu.Unlock()
+	}
+	return r
+}
+
+func (g *Gateway) unix(at time.Duration) int64 {
+	if at == 0 {
+		return 0
+	}
+	return g.start.UnixNano() + int64(at)
+}
+
+// Ready returns nil while the gateway serves and knows the cluster's endpoints, else what is missing.
+func (g *Gateway) Ready() error {
+	if !g.ready.Load() {
+		return errors.New("not serving")
+	}
+	if !g.source.Synced() {
+		return errors.New("endpoints are not synced")
+	}
+	return nil
+}
