@@ -3,11 +3,14 @@ package node
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"path/filepath"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 )
 
@@ -121,3 +124,24 @@ func (w *worker) StopFast() { w.stopFast() }
 
 // TargetOf tells which container a probe or hook is aimed at.
 func TargetOf(t target) string { return t.container.Name }
+
+// NewManager keeps the API server told of pods that run on a staged machine.
+func NewManager(client kubernetes.Interface, o WorkerOptions) *manager {
+	return newManager(client, deps{
+		machine: o.Machine, prober: o.Prober, objs: o.Objects, events: o.Events, images: o.Images, dir: o.Dir,
+		facts: podFacts{HostIP: "198.18.0.1"}, log: slog.New(slog.DiscardHandler), backoff: 10 * time.Second, maxBackoff: 5 * time.Minute,
+		now: time.Now,
+	})
+}
+
+// Handler takes what an informer tells.
+func (m *manager) Handler(ctx context.Context) cache.ResourceEventHandler { return m.handler(ctx) }
+
+// Stop ends all pods.
+func (m *manager) Stop() { m.stop() }
+
+// API serves the kubelet API without TLS.
+func (m *manager) API() http.Handler { return handler(m) }
+
+// NewTarget is a container with an address.
+func NewTarget(c *v1.Container, ip string) Target { return target{container: c, podIP: ip} }
