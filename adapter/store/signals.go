@@ -201,13 +201,16 @@ func (t *sum) add(series *window.Series, k int, live bool, instant float64) {
 }
 
 // miss takes a source that is needed and was not heard of since an instant.
-func (t *sum) miss(what, cause string, since time.Time) {
+// Counted says that add took it too.
+func (t *sum) miss(what, cause string, since time.Time, counted bool) {
 	v := 1.0
 	if t.need.Window != algorithms.Instant {
 		v = max(0, min(t.now.Sub(since), t.need.Window).Seconds())
 	}
 	t.stale = true
-	t.total += v
+	if !counted || t.need.Window == algorithms.Instant {
+		t.total += v
+	}
 	t.expected += v
 	t.gap += v
 	if t.explain {
@@ -250,7 +253,7 @@ func (s *Store) addPod(t *sum, src *podSource) {
 	}
 	t.add(&src.series, k, live, instant)
 	if !late.IsZero() {
-		t.miss("pod "+src.pod.Name, cause(src), late)
+		t.miss("pod "+src.pod.Name, cause(src), late, !src.read.IsZero())
 	}
 }
 
@@ -293,7 +296,7 @@ func (s *Store) addGateways(t *sum, namespace string, services []string) {
 		if holds {
 			held++
 			if g.running && !fresh {
-				t.miss("gateway "+g.gateway.Name, "no report", g.read)
+				t.miss("gateway "+g.gateway.Name, "no report", g.read, true)
 			}
 		}
 	}
@@ -304,7 +307,7 @@ func (s *Store) addGateways(t *sum, namespace string, services []string) {
 	for _, g := range s.gateways {
 		if g.running && g.gateway.Report == nil && t.now.Sub(g.since) > s.opts.GatewayStale {
 			held++
-			t.miss("gateway "+g.gateway.Name, "it never reported", g.since)
+			t.miss("gateway "+g.gateway.Name, "it never reported", g.since, false)
 		}
 	}
 	t.gateways += held

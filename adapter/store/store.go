@@ -227,13 +227,16 @@ func (s *Store) SetGateway(now time.Time, uid types.UID, name, ip, control strin
 	g.gateway.Name, g.gateway.IP, g.gateway.Control = name, ip, control
 }
 
-// SetConnected notes whether a gateway's report stream is up.
-func (s *Store) SetConnected(uid types.UID, up bool) {
+// SetConnected notes whether a gateway's report stream is up, and returns the gateway.
+func (s *Store) SetConnected(uid types.UID, up bool) (Gateway, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if g := s.gateways[uid]; g != nil && g.deleted.IsZero() {
-		g.gateway.Connected = up
+	g := s.gateways[uid]
+	if g == nil {
+		return Gateway{}, false
 	}
+	g.gateway.Connected = up && g.deleted.IsZero()
+	return g.gateway, true
 }
 
 // AddReport takes a gateway's report received at now. It returns the gateway as it was before and as it is; ok is false for a gateway
