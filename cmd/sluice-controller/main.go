@@ -1,0 +1,148 @@
+// Command sluice-controller runs the adapter, which serves the metrics APIs, and the scaler, which drives Autoscalers.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spf13/pflag"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+)
+
+// version is set by the linker.
+var version = "dev" //nolint:gochecknoglobals // set with -ldflags -X
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// options are the command line.
+type options struct {
+	kubeconfig      string
+	namespace       string
+	apiListen       string
+	metricsListen   string
+	collectInterval time.Duration
+	metricsWindow   time.Duration
+	apiCustom       bool
+	apiExternal     bool
+	adapter         bool
+	scaler          bool
+	leaderElect     bool
+	tick            time.Duration
+	grace           time.Duration
+	logLevel        string
+	qps             float32
+	burst           int
+}
+
+func flags(o *options) *pflag.FlagSet {
+	fs := pflag.NewFlagSet("sluice-controller", pflag.ContinueOnError)
+	fs.SortFlags = false
+	fs.StringVar(&o.kubeconfig, "kubeconfig", "", "path of the kubeconfig (default: the pod's service account)")
+	fs.StringVar(&o.namespace, "namespace", "", "the controller's own namespace, for its lease and its certificate (default: the service account's)")
+	fs.StringVar(&o.apiListen, "api-listen", ":6443", "address of the metrics APIs (TLS)")
+	fs.StringVar(&o.metricsListen, "metrics-listen", ":9090", "address of /metrics, /healthz and /readyz")
+	fs.DurationVar(&o.collectInterval, "collect-interval", time.Second, "how often each sidecar is read, 1s–60s")
+	fs.DurationVar(&o.metricsWindow, "metrics-window", 15*time.Second, "averaging time of served metrics when a request names none, 1s–1h")
+	fs.BoolVar(&o.apiCustom, "api-custom", true, "serve custom.metrics.k8s.io")
+	fs.BoolVar(&o.apiExternal, "api-external", true, "serve external.metrics.k8s.io")
+	fs.BoolVar(&o.scaler, "scaler", true, "drive Autoscalers; false leaves the metrics APIs alone")
+	fs.BoolVar(&o.leaderElect, "leader-elect", true, "scale only while holding the lease, so that several replicas can run")
+	fs.DurationVar(&o.tick, "tick", 2*time.Second, "time between rounds of a workload in which nothing happens, 100ms–1m")
+	fs.DurationVar(&o.grace, "sleep-grace", 2*time.Second, "how long the gateway must be on a Service before its last pod goes, 0s–1m")
+	fs.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	fs.Float32Var(&o.qps, "kube-api-qps", 200, "requests per second to the API server, > 0")
+	fs.IntVar(&o.burst, "kube-api-burst", 400, "requests at once to the API server, ≥ 1")
+	return fs
+}
+
+// validate reports every fault.
+func (o *options) validate() error {
+	var errs []error
+	within := func(name string, d, lo, hi time.Duration) {
+		if d < lo || d > hi {
+			errs = append(errs, fmt.Errorf("--%s = %v: want %v–%v", name, d, lo, hi))
+		}
+	}
+	within("collect-interval", o.collectInterval, time.Second, time.Minute)
+	within("metrics-window", o.metricsWindow, time.Second, time.Hour)
+	within("tick", o.tick, 100*time.Millisecond, time.Minute)
+	within("sleep-grace", o.grace, 0, time.Minute)
+	for name, addr := range map[string]string{"api-listen": o.apiListen, "metrics-listen": o.metricsListen} {
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			errs = append(errs, fmt.Errorf("--%s = %q: want host:port, such as :6443", name, addr))
+		}
+	}
+	if o.qps <= 0 || o.burst < 1 {
+		errs = append(errs, fmt.Errorf("--kube-api-qps = %v, --kube-api-burst = %d: want > 0 and ≥ 1", o.qps, o.burst))
+	}
+	if _, err := level(o.logLevel); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func level(s string) (slog.Level, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(s)); err != nil {
+		return l, fmt.Errorf("--log-level = %q: want debug, info, warn or error", s)
+	}
+	return l, nil
+}
+
+// run is main without the process: 0, 1 for a failure, 2 for wrong use.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	var o options
+	fs := flags(&o)
+	fs.SetOutput(stderr)
+	fs.Usage = func() {
+		fmt.Fprintf(stdout, "sluice-controller serves request metrics to HPAs and scales Autoscalers.\n\nFlags:\n%s", fs.FlagUsages())
+	}
+	if err := fs.Parse(args); errors.Is(err, pflag.ErrHelp) {
+		return 0
+	} else if err != nil {
+		fmt.Fprintf(stderr, "sluice-controller: %v: see --help\n", err)
+		return 2
+	}
+	if len(fs.Args()) > 0 {
+		fmt.Fprintf(stderr, "sluice-controller: %q: takes flags only, see --help\n", fs.Args())
+		return 2
+	}
+	if err := o.validate(); err != nil {
+		fmt.Fprintf(stderr, "sluice-controller: %v\n", err)
+		return 2
+	}
+	lvl, _ := level(o.logLevel) // validated
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: lvl}))
+	klog.SetSlogLogger(log.With(slog.String("component", "kubernetes")))
+	ctrl.SetLogger(logr.FromSlogHandler(log.With(slog.String("component", "runtime")).Handler()))
+
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	c, err := assemble(ctx, o, reg, log)
+	if err == nil {
+		err = c.run(ctx, promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg, EnableOpenMetrics: true}))
+	}
+	if err != nil {
+		log.ErrorContext(ctx, "stopped", slog.Any("error", err))
+		return 1
+	}
+	return 0
+}
