@@ -261,9 +261,11 @@ func (s *Store) AddReport(now time.Time, uid types.UID, r *wire.Report) (before,
 			p = &portSource{}
 			g.ports[key] = p
 			if last := before.Report; last != nil && last.StartTime == r.StartTime && last.Monotonic < r.Monotonic {
-				// Nothing was held for it when the report before was made: its integral was zero then.
-				age := time.Duration((r.Monotonic - last.Monotonic) * float64(time.Second))
-				p.series.Add(window.Reading{Life: r.StartTime, Mono: last.Monotonic, At: now.Add(-age)})
+				// It was not assigned when the report before was made: nothing was held for it until then.
+				for _, mono := range []float64{max(0, last.Monotonic-window.Longest.Seconds()), last.Monotonic} {
+					age := time.Duration((r.Monotonic - mono) * float64(time.Second))
+					p.series.Add(window.Reading{Life: r.StartTime, Mono: mono, At: now.Add(-age)})
+				}
 			}
 		}
 		p.held, p.waiting = true, float64(pr.Waiting)
