@@ -228,6 +228,9 @@ func (w *worker) shimSpec(c *v1.Container) (shimSpec, error) {
 		s.setUser(p.RunAsUser, p.RunAsGroup)
 		s.ReadOnly = p.ReadOnlyRootFilesystem != nil && *p.ReadOnlyRootFilesystem
 	}
+	if _, ok := env["HOME"]; !ok {
+		s.Env = append(s.Env, "HOME="+map[bool]string{true: "/", false: "/root"}[s.UID > 0])
+	}
 	return s, nil
 }
 

@@ -65,9 +65,6 @@ func environment(ctx context.Context, pod *v1.Pod, c *v1.Container, facts podFac
 	if _, ok := env["HOSTNAME"]; !ok {
 		env["HOSTNAME"] = hostname(pod)
 	}
-	if _, ok := env["HOME"]; !ok {
-		env["HOME"] = "/root"
-	}
 	return env, nil
 }
 

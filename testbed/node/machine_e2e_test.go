@@ -85,7 +85,7 @@ func TestContainerSeesItsOwnWorld(t *testing.T) {
 		t.Fatal(err)
 	}
 	script := `echo pid $$; hostname; ip -o -4 addr show eth0; cat ` + secrets + `/token; echo
-		echo x > /litter && echo wrote; echo x > ` + secrets + `/y || echo refused; ls /proc | grep -c '^[0-9]'; exit 7`
+		echo x > /litter && echo wrote; echo x > ` + secrets + `/y || echo refused; echo tmp: $(ls -A /tmp); ls /proc | grep -c '^[0-9]'; exit 7`
 	p, log, err := node.StartProgram(t.Context(), m, sb, dir, "web", []node.MountSpec{{Source: volume, Target: secrets, ReadOnly: true}},
 		"sh", "-c", script)
 	if err != nil {
@@ -96,7 +96,7 @@ func TestContainerSeesItsOwnWorld(t *testing.T) {
 		t.Errorf("exit code = %d, want 7", code)
 	}
 	got := readLog(t, log)
-	for _, want := range []string{"pid 1\n", " web\n", sb.Addr().String() + "/32", "secret-word", "wrote", "refused"} {
+	for _, want := range []string{"pid 1\n", " web\n", sb.Addr().String() + "/32", "secret-word", "wrote", "refused", "F tmp:\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("log lacks %q:\n%s", want, got)
 		}
@@ -172,14 +172,15 @@ func TestPodsReachOneAnotherThroughTheGateway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, serverLog, err := node.StartProgram(t.Context(), m, b, dir, "server", nil, self, testProgram, "serve")
+	mounts := []node.MountSpec{{Source: self, Target: "/usr/local/bin/self"}}
+	server, serverLog, err := node.StartProgram(t.Context(), m, b, dir, "server", mounts, "self", testProgram, "serve")
 	if err != nil {
 		t.Fatalf("start server: %v", err)
 	}
 	for !strings.Contains(readLog(t, serverLog), "listening") {
 		time.Sleep(5 * time.Millisecond)
 	}
-	client, log, err := node.StartProgram(t.Context(), m, a, dir, "client", nil, self, testProgram, "dial", b.Addr().String()+":8080")
+	client, log, err := node.StartProgram(t.Context(), m, a, dir, "client", mounts, "self", testProgram, "dial", b.Addr().String()+":8080")
 	if err != nil {
 		t.Fatalf("start client: %v", err)
 	}

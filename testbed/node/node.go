@@ -185,6 +185,9 @@ func newLinux(cfg Config) (*linux, error) {
 		nodeIP: cfg.NodeIP, scratch: filepath.Join(cfg.Dir, "scratch"), pids: filepath.Join(cfg.Dir, "pids"), now: time.Now,
 	}
 	netnsDir := filepath.Join(cfg.Dir, "netns")
+	// An earlier node's: what they named has ended with it.
+	_ = os.RemoveAll(m.pids)
+	_ = os.RemoveAll(netnsDir)
 	for _, dir := range []string{m.scratch, m.pids, netnsDir} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, fmt.Errorf("make state directory: %w", err)

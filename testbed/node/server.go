@@ -63,6 +63,8 @@ type podSource interface {
 	list() []v1.Pod
 	// runs gives a container's log files, oldest first.
 	logs(namespace, name, container string) ([]string, error)
+	// waiting is why a container has not started yet, "" if it has.
+	waiting(namespace, name, container string) string
 	// running tells whether the newest of these logs may still grow.
 	running(namespace, name, container string) bool
 }
@@ -150,11 +152,13 @@ func serveLogs(w http.ResponseWriter, r *http.Request, pods podSource) {
 		last--
 	}
 	if last < 0 {
-		what := "container"
+		what, why := "container", "not found"
 		if o.previous {
 			what = "previous terminated container"
+		} else if reason := pods.waiting(namespace, pod, container); reason != "" {
+			why = "is waiting to start: " + reason
 		}
-		http.Error(w, fmt.Sprintf("%s %q in pod %q not found", what, container, pod), http.StatusBadRequest)
+		http.Error(w, fmt.Sprintf("%s %q in pod %q %s", what, container, pod, why), http.StatusBadRequest)
 		return
 	}
 	f, err := os.Open(files[last])
@@ -300,6 +304,20 @@ func (m *manager) logs(namespace, name, container string) ([]string, error) {
 	}
 	slices.SortFunc(files, func(a, b string) int { return number(a) - number(b) })
 	return files, nil
+}
+
+func (m *manager) waiting(namespace, name, container string) string {
+	p := m.find(namespace, name)
+	if p == nil {
+		return ""
+	}
+	p.worker.mu.Lock()
+	defer p.worker.mu.Unlock()
+	c := p.worker.rec.Containers[container]
+	if c == nil || c.State.Waiting == nil {
+		return ""
+	}
+	return c.State.Waiting.Reason
 }
 
 func (m *manager) running(namespace, name, container string) bool {

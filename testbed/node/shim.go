@@ -139,6 +139,15 @@ func enterRoot(spec shimSpec) error {
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
+	// What other programs have lying there is not for containers to see.
+	for dir, options := range map[string]string{"/tmp": "mode=1777", "/run": "mode=0755"} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+			return fmt.Errorf("mount %s: %w", dir, err)
+		}
+	}
 	mounts := []mountSpec{{Source: "/sys", Target: "/sys"}, {Source: "/dev", Target: "/dev"}}
 	mounts = append(mounts, slices.SortedStableFunc(slices.Values(spec.Mounts), func(a, b mountSpec) int {
 		return strings.Count(filepath.Clean(a.Target), "/") - strings.Count(filepath.Clean(b.Target), "/")
@@ -154,10 +163,6 @@ func enterRoot(spec shimSpec) error {
 	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return fmt.Errorf("mount proc: %w", err)
 	}
-	for _, dir := range []string{"/tmp", "/run"} {
-		_ = os.MkdirAll(dir, 0o777)
-	}
-	_ = os.Chmod("/tmp", 0o1777)
 	if err := unix.Unmount(old, unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("let go of the host's root: %w", err)
 	}
