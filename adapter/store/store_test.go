@@ -269,7 +269,7 @@ func TestWorkload(t *testing.T) {
 					w.report("g", s, 3, 3*(s-55), "web")
 				}
 			},
-			want: want{value: 3, known: true, coverage: 1, source: "gateway"},
+			want: want{value: 1, known: true, coverage: 1, source: "gateway"},
 		},
 		{
 			name: "pods and gateways together", now: 60,

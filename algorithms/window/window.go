@@ -88,14 +88,22 @@ type Series struct {
 	lives []life
 	// forgot says that lives before the first one were dropped.
 	forgot bool
+	// received is the newest reading's At.
+	received time.Time
 }
 
 // Add takes a reading and tells whether it was used. Readings with NaN, infinite or negative numbers are refused, and so are those
-// of the same life that are older than the newest. A counter that fell within a life begins a new one, without a known birth.
+// received before the newest, and those of the same life that are older than it. A counter that fell within a life begins a new
+// one, without a known birth.
 func (s *Series) Add(r Reading) bool {
-	if !valid(r) {
+	if !valid(r) || r.At.Before(s.received) || !s.add(r) {
 		return false
 	}
+	s.received = r.At
+	return true
+}
+
+func (s *Series) add(r Reading) bool {
 	l := s.newest()
 	if l == nil {
 		s.begin(r, true)
