@@ -41,6 +41,7 @@ const (
 	ClientLeft
 	AppUnreachable
 	AppError
+	BadRequest
 	reasons int = iota
 )
 
@@ -56,6 +57,8 @@ func (r Reason) String() string {
 		return "app-unreachable"
 	case AppError:
 		return "app-error"
+	case BadRequest:
+		return "bad-request"
 	default:
 		return "unknown"
 	}

@@ -1,12 +1,16 @@
 package proxy
 
 import (
+	"bufio"
 	"context"
+	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -98,4 +102,45 @@ func (b *buffers) Put(p []byte) {
 	if cap(p) >= bufferSize {
 		b.pool.Put((*[bufferSize]byte)(p[:bufferSize]))
 	}
+}
+
+// body is a request's body that remembers how it ended. Another goroutine reads it than asks.
+type body struct {
+	io.ReadCloser
+	ended, broken atomic.Bool
+}
+
+// Read reads on.
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	switch {
+	case err == nil:
+	case errors.Is(err, io.EOF):
+		b.ended.Store(true)
+	default:
+		b.broken.Store(true)
+	}
+	return n, err
+}
+
+// readAhead is a connection from which something was read ahead.
+type readAhead struct {
+	net.Conn
+	ahead *bufio.Reader
+}
+
+// Read gives what was read ahead first.
+func (c *readAhead) Read(p []byte) (int, error) {
+	if n := c.ahead.Buffered(); n > 0 {
+		return c.ahead.Read(p[:min(n, len(p))])
+	}
+	return c.Conn.Read(p)
+}
+
+// CloseWrite ends one direction.
+func (c *readAhead) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
 }

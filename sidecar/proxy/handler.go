@@ -155,6 +155,7 @@ type exchange struct {
 	began            time.Duration // the answer to the client
 	code             int
 	ignored          bool
+	body             *body // of an HTTP/1 request, nil without
 }
 
 // Unwrap serves http.ResponseController.
@@ -166,8 +167,9 @@ func (x *exchange) WriteHeader(code int) {
 		x.code = code
 		x.began = x.h.opts.Now()
 		header := x.Header()
-		if x.h.opts.Drain.Draining() {
-			// HTTP/1 closes the connection after this answer; HTTP/2 turns it into GOAWAY.
+		// HTTP/1 closes the connection after this answer; HTTP/2 turns it into GOAWAY. In full duplex net/http would read
+		// the next request even from the middle of a body that is malformed, so one that has not ended by now is the last.
+		if x.h.opts.Drain.Draining() || x.body != nil && !x.body.ended.Load() {
 			header.Set("Connection", "close")
 		}
 		if _, ok := header["Content-Type"]; !ok {
@@ -181,7 +183,12 @@ func (x *exchange) WriteHeader(code int) {
 func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	x.code = http.StatusSwitchingProtocols
 	x.began = x.h.opts.Now()
-	return http.NewResponseController(x.ResponseWriter).Hijack()
+	conn, rw, err := http.NewResponseController(x.ResponseWriter).Hijack()
+	if err == nil && rw.Reader.Buffered() > 0 {
+		// The reverse proxy reads on from the connection and would lose what the client has sent already.
+		conn = &readAhead{Conn: conn, ahead: rw.Reader}
+	}
+	return conn, rw, err
 }
 
 // RoundTrip asks the app.
@@ -197,6 +204,15 @@ func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func (x *exchange) forward(r *http.Request) {
+	if r.ProtoMajor == 1 && r.ContentLength != 0 {
+		// Else net/http would hold back an answer that begins before the request's body has ended. An error means that
+		// the writer is none of net/http's, and knows no such rule.
+		_ = http.NewResponseController(x.ResponseWriter).EnableFullDuplex()
+		x.body = &body{ReadCloser: r.Body}
+		copied := *r // net/http looks at the Body of its own
+		copied.Body = x.body
+		r = &copied
+	}
 	p := httputil.ReverseProxy{
 		Rewrite:       x.h.rewrite,
 		Transport:     x,
@@ -216,6 +232,10 @@ func (x *exchange) failed(_ http.ResponseWriter, r *http.Request, err error) {
 	// The request's own context, not the error, tells that the client left: transports report it in several ways.
 	if r.Context().Err() != nil {
 		x.left()
+		return
+	}
+	if x.body != nil && x.body.broken.Load() {
+		x.refuse(http.StatusBadRequest, exposition.BadRequest, "the body of the request is malformed or was cut")
 		return
 	}
 	x.h.opts.Log.DebugContext(r.Context(), "app did not answer", slog.Any("error", err))
