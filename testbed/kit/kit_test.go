@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/sluice-autoscaler/sluice/wire"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -20,7 +21,6 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/sluice-autoscaler/sluice/testbed/kit"
-	"github.com/sluice-autoscaler/sluice/wire"
 )
 
 // Every image that the examples name, and that the chart does by its values, must be known, or the node answers ErrImagePull.
@@ -36,7 +36,7 @@ func TestImagesCoverDeploy(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, word := range strings.Fields(string(text)) {
+		for word := range strings.FieldsSeq(string(text)) {
 			word = strings.Trim(word, `"',{}`)
 			if !strings.HasPrefix(word, "sluice-autoscaler/") {
 				continue
@@ -87,7 +87,7 @@ func api(t *testing.T) *kit.Cluster {
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
-		fmt.Fprint(w, text) //nolint:errcheck // the client notices
+		fmt.Fprint(w, text)
 	}))
 	t.Cleanup(server.Close)
 	kube, err := kubernetes.NewForConfig(&rest.Config{Host: server.URL})
@@ -128,7 +128,7 @@ func TestWaitingSumsReadyGateways(t *testing.T) {
 			http.NotFound(w, r)
 			return
 		}
-		fmt.Fprintln(w, `{"gateway":"g","ports":[{"namespace":"demo","service":"web","waiting":3},{"namespace":"demo","service":"web","portName":"b","waiting":4},{"namespace":"x","service":"web","waiting":9}]}`) //nolint:errcheck // the client notices
+		fmt.Fprintln(w, `{"gateway":"g","ports":[{"namespace":"demo","service":"web","waiting":3},{"namespace":"demo","service":"web","portName":"b","waiting":4},{"namespace":"x","service":"web","waiting":9}]}`)
 		w.(http.Flusher).Flush()
 		<-r.Context().Done() // the answer never ends
 	}))

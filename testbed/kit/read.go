@@ -13,12 +13,13 @@ import (
 	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	custommetrics "k8s.io/metrics/pkg/apis/custom_metrics/v1beta2"
-	externalmetrics "k8s.io/metrics/pkg/apis/external_metrics/v1beta1"
-
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
 	"github.com/sluice-autoscaler/sluice/wire"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	custommetrics "k8s.io/metrics/pkg/apis/custom_metrics/v1beta2"
+	externalmetrics "k8s.io/metrics/pkg/apis/external_metrics/v1beta1"
 )
 
 // Metric is one value of a metrics API.
@@ -276,4 +277,15 @@ func podReady(p corev1.Pod) bool {
 func (c *Cluster) HPAs(ctx context.Context, namespace string) (string, error) {
 	out, err := c.Kubectl(ctx, "get", "hpa", "--namespace", namespace)
 	return strings.TrimRight(out, "\n"), err
+}
+
+// GatewaySlices counts the endpoint slices by which Sluice's gateways are on a Service now: 0 while requests go straight to
+// the pods.
+func (c *Cluster) GatewaySlices(ctx context.Context, namespace, service string) (int, error) {
+	selector := discoveryv1.LabelServiceName + "=" + service + "," + discoveryv1.LabelManagedBy + "=" + wire.Domain
+	list, err := c.Kube.DiscoveryV1().EndpointSlices(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
+	if err != nil {
+		return 0, fmt.Errorf("list endpoint slices %s in %s: %w", selector, namespace, err)
+	}
+	return len(list.Items), nil
 }
