@@ -20,7 +20,7 @@ import (
 )
 
 // ErrStale says that newer assignments of the same epoch are in effect.
-var ErrStale = errors.New("a newer generation is in effect") //nolint:gochecknoglobals // a sentinel
+var ErrStale = errors.New("a newer generation is in effect")
 
 // reopen is how often a port that could not be opened is tried again.
 const reopen = time.Second

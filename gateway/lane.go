@@ -148,8 +148,10 @@ func (l *lane) wait(ctx context.Context, t *hold.Ticket, gone func() bool) error
 			}
 		case <-timer.C:
 			if l.leave(t, hold.Expired) {
-				return &refusal{code: 504, grpc: grpcDeadline, reason: "held-too-long",
-					text: fmt.Sprintf("%s: no pod could take the request within %v", l.target, limit)}
+				return &refusal{
+					code: 504, grpc: grpcDeadline, reason: "held-too-long",
+					text: fmt.Sprintf("%s: no pod could take the request within %v", l.target, limit),
+				}
 			}
 		case <-look:
 			if gone() && l.leave(t, hold.Canceled) {
@@ -181,14 +183,20 @@ func (l *lane) refuse(t *hold.Ticket) error {
 	l.mu.Unlock()
 	switch a := l.assigned.Load(); {
 	case full:
-		return &refusal{code: 503, grpc: grpcUnavailable, reason: "full", retry: true,
-			text: fmt.Sprintf("%s: too many requests wait for a pod", l.target)}
+		return &refusal{
+			code: 503, grpc: grpcUnavailable, reason: "full", retry: true,
+			text: fmt.Sprintf("%s: too many requests wait for a pod", l.target),
+		}
 	case a.Failure != "":
-		return &refusal{code: 503, grpc: grpcUnavailable, reason: a.Failure, retry: true,
-			text: fmt.Sprintf("%s: no pod can start: %s", l.target, a.Failure)}
+		return &refusal{
+			code: 503, grpc: grpcUnavailable, reason: a.Failure, retry: true,
+			text: fmt.Sprintf("%s: no pod can start: %s", l.target, a.Failure),
+		}
 	default: // the failure has been lifted since
-		return &refusal{code: 503, grpc: grpcUnavailable, reason: "cannot-start", retry: true,
-			text: fmt.Sprintf("%s: no pod could start", l.target)}
+		return &refusal{
+			code: 503, grpc: grpcUnavailable, reason: "cannot-start", retry: true,
+			text: fmt.Sprintf("%s: no pod could start", l.target),
+		}
 	}
 }
 
@@ -234,36 +242,36 @@ func poke(c chan struct{}) {
 	}
 }
 
-// workers starts goroutines that share one context and are waited for together.
+// workers are goroutines that share one context and are waited for together.
 type workers struct {
-	mu     sync.Mutex
-	closed bool
-	wg     sync.WaitGroup
-	ctx    func() context.Context
-	end    context.CancelFunc
+	// start runs f, unless close was called.
+	start func(f func(context.Context)) bool
+	// close ends the context and waits for all that was started.
+	close func()
 }
 
 func newWorkers(ctx context.Context) *workers {
-	own, end := context.WithCancel(context.WithoutCancel(ctx))
-	return &workers{ctx: func() context.Context { return own }, end: end}
-}
-
-// start runs f, unless close was called.
-func (w *workers) start(f func(context.Context)) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed {
-		return false
+	ctx, end := context.WithCancel(context.WithoutCancel(ctx))
+	var (
+		mu     sync.Mutex
+		closed bool
+		all    sync.WaitGroup
+	)
+	return &workers{
+		start: func(f func(context.Context)) bool {
+			mu.Lock()
+			defer mu.Unlock()
+			if !closed {
+				all.Go(func() { f(ctx) })
+			}
+			return !closed
+		},
+		close: func() {
+			mu.Lock()
+			closed = true
+			mu.Unlock()
+			end()
+			all.Wait()
+		},
 	}
-	w.wg.Go(func() { f(w.ctx()) })
-	return true
-}
-
-// close ends the context and waits for all that was started.
-func (w *workers) close() {
-	w.mu.Lock()
-	w.closed = true
-	w.mu.Unlock()
-	w.end()
-	w.wg.Wait()
 }

@@ -160,7 +160,7 @@ func rewrite(r *httputil.ProxyRequest) {
 	}
 }
 
-var errHealth = errors.New("health check at zero") //nolint:gochecknoglobals // a sentinel
+var errHealth = errors.New("health check at zero")
 
 // RoundTrip holds the request until a pod has a place for it, and sends it there.
 func (p *port) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -199,8 +199,10 @@ func (p *port) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		if sent {
 			l.finish(t)
-			return nil, &refusal{code: 502, grpc: grpcUnavailable, reason: "pod-failed",
-				text: fmt.Sprintf("%s: the pod ended the request: %v", l.target, err)}
+			return nil, &refusal{
+				code: 502, grpc: grpcUnavailable, reason: "pod-failed",
+				text: fmt.Sprintf("%s: the pod ended the request: %v", l.target, err),
+			}
 		}
 		err = l.refused(ctx, t, gone)
 		switch {
@@ -302,8 +304,11 @@ type unclosed struct {
 	body interface{ Read([]byte) (int, error) }
 }
 
+// Read implements io.Reader.
 func (u unclosed) Read(b []byte) (int, error) { return u.body.Read(b) }
-func (unclosed) Close() error                 { return nil }
+
+// Close implements io.Closer and does nothing.
+func (unclosed) Close() error { return nil }
 
 type bufferPool struct{ pool sync.Pool }
 
@@ -311,7 +316,10 @@ func newBufferPool() *bufferPool {
 	return &bufferPool{pool: sync.Pool{New: func() any { b := make([]byte, copyBuffer); return &b }}}
 }
 
-func (b *bufferPool) Get() []byte  { return *b.pool.Get().(*[]byte) }
+// Get implements httputil.BufferPool.
+func (b *bufferPool) Get() []byte { return *b.pool.Get().(*[]byte) }
+
+// Put implements httputil.BufferPool.
 func (b *bufferPool) Put(x []byte) { b.pool.Put(&x) }
 
 // newTransport returns a transport to pods, for HTTP/1.1 or HTTP/2 without TLS.

@@ -36,7 +36,7 @@ func (l *lane) probeLoop(ctx context.Context) {
 		flying      int
 		over        bool // won or not wanted any more; kept until its last probe has ended
 		cancel      context.CancelFunc
-		ctx         func() context.Context
+		probe       func()
 	}
 	type result struct {
 		address string
@@ -73,7 +73,7 @@ func (l *lane) probeLoop(ctx context.Context) {
 			a := attempts[addr]
 			if a == nil {
 				own, end := context.WithCancel(ctx)
-				a = &attempt{since: now, next: now, cancel: end, ctx: func() context.Context { return own }}
+				a = &attempt{since: now, next: now, cancel: end, probe: func() { results <- result{addr, l.probe(own, addr)} }}
 				attempts[addr] = a
 			}
 			if a.over {
@@ -91,7 +91,7 @@ func (l *lane) probeLoop(ctx context.Context) {
 				a.next = now.Add(every * time.Duration(1+len(addresses)/16))
 				a.flying++
 				flying++
-				go func() { results <- result{addr, l.probe(a.ctx(), addr)} }()
+				go a.probe()
 			}
 			if a.flying < probeOverlap {
 				sleep = min(sleep, a.next.Sub(now))

@@ -30,7 +30,7 @@ import (
 )
 
 // errUsage marks a fault of the command line.
-var errUsage = errors.New("usage") //nolint:gochecknoglobals // a sentinel
+var errUsage = errors.New("usage")
 
 func main() {
 	os.Exit(status(os.Args[1:], os.Stdout, os.Stderr))

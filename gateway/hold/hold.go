@@ -111,7 +111,7 @@ func (t *Ticket) Address() string {
 	if t.pod == nil {
 		return ""
 	}
-	return t.pod.Endpoint.Address
+	return t.pod.Address
 }
 
 // Fresh says that the ticket's pod is terminating, so that no pooled connection to it should be trusted.
@@ -235,6 +235,7 @@ func (q *Queue) Refused(now time.Duration, t *Ticket) {
 	p.suspect, p.answered = true, false
 	q.leavePod(t)
 	q.rebuild()
+	defer q.settle(now)
 	if t.probe {
 		t.state = Rejected
 		return
@@ -250,7 +251,6 @@ func (q *Queue) Refused(now time.Duration, t *Ticket) {
 	t.state = Waiting
 	q.budget.take(true)
 	q.push(now, t)
-	q.dispatch(now)
 }
 
 // Finish ends a Granted or Connected ticket: its place at the pod is free.
@@ -294,16 +294,20 @@ func (q *Queue) Leave(now time.Duration, t *Ticket, why State) bool {
 func (q *Queue) Limit(now time.Duration, l Limits) {
 	q.limits = l
 	q.rebuild()
+	q.settle(now)
+}
+
+// settle follows a change of the pods.
+func (q *Queue) settle(now time.Duration) {
 	q.dispatch(now)
 	if q.hopeless() {
-		q.RejectAll(now)
+		q.rejectAll(now)
 	}
 }
 
 func (q *Queue) hopeless() bool { return q.limits.Failure != "" && len(q.usable) == 0 }
 
-// RejectAll rejects all that wait.
-func (q *Queue) RejectAll(now time.Duration) {
+func (q *Queue) rejectAll(now time.Duration) {
 	for q.head != nil {
 		t := q.head
 		q.remove(now, t)
@@ -312,9 +316,6 @@ func (q *Queue) RejectAll(now time.Duration) {
 		t.wake()
 	}
 }
-
-// Limits returns the limits in effect.
-func (q *Queue) Limits() Limits { return q.limits }
 
 // Endpoints replaces what the cluster says of the pods. Of several with one address the last counts.
 func (q *Queue) Endpoints(now time.Duration, eps []Endpoint) {
@@ -346,10 +347,7 @@ func (q *Queue) Endpoints(now time.Duration, eps []Endpoint) {
 	if q.head != nil && len(q.usable) > 0 {
 		q.answering(now, q.usable[0].Address)
 	}
-	q.dispatch(now)
-	if q.hopeless() {
-		q.RejectAll(now)
-	}
+	q.settle(now)
 }
 
 // Answered says that the pod at address answered a probe.

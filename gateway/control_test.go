@@ -1,0 +1,298 @@
+package gateway_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/common/expfmt"
+
+	"github.com/sluice-autoscaler/sluice/gateway"
+	"github.com/sluice-autoscaler/sluice/wire"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+func TestDecodeAssignments(t *testing.T) {
+	tests := map[string]struct{ in, want string }{
+		"none":         {`{"epoch":1,"generation":1,"ports":null}`, ""},
+		"good":         {`{"ports":[{"namespace":"a","service":"b","listen":80,"protocol":"http","unknown":1}]}`, ""},
+		"not JSON":     {`ports: []`, "decode assignments"},
+		"two":          {`{} {}`, "more than one"},
+		"bad name":     {`{"ports":[{"namespace":"A/","service":"b","listen":80,"protocol":"http"}]}`, `namespace = "A/"`},
+		"bad port":     {`{"ports":[{"namespace":"a","service":"b","listen":65536,"protocol":"http"}]}`, "listen = 65536: want 1–65535"},
+		"bad protocol": {`{"ports":[{"namespace":"a","service":"b","listen":80,"protocol":"udp"}]}`, `protocol = "udp"`},
+		"bad numbers": {
+			`{"ports":[{"namespace":"a","service":"b","listen":80,"protocol":"tcp","maxHeld":-1,"maxHeldBytes":-1,"holdSeconds":1e9,"podConcurrency":-2}]}`,
+			"podConcurrency = -2",
+		},
+		"port twice": {
+			`{"ports":[{"namespace":"a","service":"b","listen":80,"protocol":"tcp"},{"namespace":"a","service":"c","listen":80,"protocol":"tcp"}]}`,
+			"listen = 80 is taken by ports[0]",
+		},
+		"Service twice": {
+			`{"ports":[{"namespace":"a","service":"b","listen":80,"protocol":"tcp"},{"namespace":"a","service":"b","listen":81,"protocol":"tcp"}]}`,
+			"a/b is assigned by ports[0]",
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, err := gateway.DecodeAssignments(strings.NewReader(tc.in))
+			switch {
+			case tc.want == "" && err != nil:
+				t.Errorf("DecodeAssignments(%s) = %v, want no error", tc.in, err)
+			case tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)):
+				t.Errorf("DecodeAssignments(%s) = %v, want %q", tc.in, err, tc.want)
+			}
+		})
+	}
+}
+
+// What is accepted is accepted again after a round trip, and is the same.
+func FuzzDecodeAssignments(f *testing.F) {
+	f.Add([]byte(`{"epoch":1,"generation":2,"ports":[{"namespace":"a","service":"b","portName":"c","listen":80,"protocol":"http","inPath":true,"holdSeconds":1.5,"failure":"x"}]}`))
+	f.Add([]byte(`{"ports":[{"listen":-1}]}`))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		a, err := gateway.DecodeAssignments(bytes.NewReader(in))
+		if err != nil {
+			return
+		}
+		out, err := json.Marshal(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := gateway.DecodeAssignments(bytes.NewReader(out))
+		if err != nil {
+			t.Fatalf("decode %s: %v", out, err)
+		}
+		if diff := cmp.Diff(a, again); diff != "" {
+			t.Errorf("round trip: %s", diff)
+		}
+	})
+}
+
+func TestGenerations(t *testing.T) {
+	b := start(t, nil)
+	for _, step := range []struct {
+		epoch      int64
+		generation uint64
+		want       int
+	}{
+		{7, 5, 204}, {7, 5, 204}, {7, 4, 409}, {7, 6, 204}, {8, 1, 204}, {8, 0, 409},
+	} {
+		code, text := b.put(wire.Assignments{Epoch: step.epoch, Generation: step.generation})
+		if code != step.want {
+			t.Errorf("PUT epoch %d generation %d = %d %s, want %d", step.epoch, step.generation, code, text, step.want)
+		}
+	}
+	if r := b.gw.Report(); r.Epoch != 8 || r.Generation != 1 {
+		t.Errorf("in effect: epoch %d generation %d, want 8, 1", r.Epoch, r.Generation)
+	}
+	if code, text := b.put(map[string]any{"ports": []any{map[string]any{"listen": 0}}}); code != 400 || !strings.Contains(text, "listen = 0") {
+		t.Errorf("PUT of a bad port = %d %s, want 400 with the fault", code, text)
+	}
+	if code, _ := b.put(strings.Repeat("x", 5<<20)); code != 400 {
+		t.Errorf("PUT of 5 MiB = %d, want 400", code)
+	}
+}
+
+func TestPortInUse(t *testing.T) {
+	b := start(t, nil)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := assignment(func(a *wire.Assignment) { a.Listen = l.Addr().(*net.TCPAddr).Port })
+	if code, text := b.put(wire.Assignments{Ports: []wire.Assignment{taken}}); code != 204 {
+		t.Fatalf("PUT = %d %s, want 204: the fault is the gateway's", code, text)
+	}
+	b.until("the fault", func(r wire.Report) bool { return !r.Ports[0].Listening && strings.Contains(r.Ports[0].Error, "in use") })
+	_ = l.Close()
+	b.until("the port open", func(r wire.Report) bool { return r.Ports[0].Listening && r.Ports[0].Error == "" })
+}
+
+func TestReports(t *testing.T) {
+	b := start(t, func(c *gateway.Config) { c.MaxReaders = 1 })
+	url := b.assign(assignment(nil))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	req, _ := http.NewRequestWithContext(ctx, http.MethodGet, b.control.URL+wire.ReportsPath, nil)
+	res, err := b.control.Client().Do(req)
+	// The reader that watched the start may be about to leave.
+	for err == nil && res.StatusCode == http.StatusServiceUnavailable {
+		_ = res.Body.Close()
+		res, err = b.control.Client().Do(req)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	if ct := res.Header.Get("Content-Type"); ct != "application/x-ndjson" {
+		t.Errorf("Content-Type = %q", ct)
+	}
+	lines := bufio.NewReader(res.Body)
+	next := func() wire.Report {
+		t.Helper()
+		line, err := lines.ReadBytes('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r wire.Report
+		if err := json.Unmarshal(line, &r); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	first := next()
+	if first.Gateway != "gw-0" || len(first.Ports) != 1 || !first.Ports[0].Listening {
+		t.Errorf("first report = %+v", first)
+	}
+	if r := get(t.Context(), client(t), b.control.URL+wire.ReportsPath); r.code != 503 {
+		t.Errorf("second reader = %+v, want 503: only 1 may read", r)
+	}
+
+	// The very next report after a first waiter tells of it, long before the heartbeat is due.
+	c := client(t)
+	wait := async(func() reply { return get(t.Context(), c, url) })
+	woken := next()
+	if woken.Ports[0].Waiting != 1 || woken.Ports[0].ColdStart == nil {
+		t.Errorf("report = %+v, want 1 waiting and a cold start", woken)
+	}
+	if late := woken.Monotonic - (float64(woken.Ports[0].ColdStart.Detected)/1e9 - woken.StartTime); late > 0.5 {
+		t.Errorf("the first waiter was reported %v s after it came, want at once", late)
+	}
+	// While it waits, each report's integral grows by just the time between them.
+	beat := next()
+	got, want := beat.Ports[0].WaitingSeconds-woken.Ports[0].WaitingSeconds, beat.Monotonic-woken.Monotonic
+	if diff := got - want; diff > 1e-6 || diff < -1e-6 || want > 1.5 {
+		t.Errorf("integral grew by %v in %v s with 1 waiting", got, want)
+	}
+	p := newPod(t, nil)
+	b.source.set(web, up(p.address()))
+	wait()
+}
+
+func TestToken(t *testing.T) {
+	b := start(t, nil)
+	file := filepath.Join(t.TempDir(), "token")
+	write := func(s string, at time.Time) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(s), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(file, at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("old\n", time.Unix(1000, 0))
+	srv := httptest.NewServer(b.gw.Control(gateway.TokenFile(file)))
+	defer srv.Close()
+	code := func(header string) int {
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodPut, srv.URL+wire.AssignmentsPath, strings.NewReader(`{}`))
+		if header != "" {
+			req.Header.Set("Authorization", header)
+		}
+		res, err := srv.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		return res.StatusCode
+	}
+	for _, step := range []struct {
+		header string
+		want   int
+	}{{"", 401}, {"Bearer new", 401}, {"Bearer old", 204}} {
+		if got := code(step.header); got != step.want {
+			t.Errorf("PUT with %q = %d, want %d", step.header, got, step.want)
+		}
+	}
+	write("new\n", time.Unix(2000, 0))
+	if old, now := code("Bearer old"), code("Bearer new"); old != 401 || now != 204 {
+		t.Errorf("after the change: old token %d, new token %d, want 401, 204", old, now)
+	}
+	_ = os.Remove(file)
+	if got := code("Bearer new"); got != 503 {
+		t.Errorf("without the file = %d, want 503", got)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	b := start(t, nil)
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(b.gw.Collector())
+	url := b.assign(assignment(nil), assignment(func(a *wire.Assignment) { a.PortName = "admin" }))
+	c := client(t)
+	wait := async(func() reply { return get(t.Context(), c, url) })
+	b.until("1 waiting", func(r wire.Report) bool { return r.Ports[0].Waiting+r.Ports[1].Waiting == 1 })
+	p := newPod(t, nil)
+	b.source.set(web, starting(p.address()))
+	wait()
+	b.until("the place free", func(r wire.Report) bool { return r.Ports[0].Forwarding+r.Ports[1].Forwarding == 0 })
+
+	if faults, err := testutil.GatherAndLint(registry); err != nil || len(faults) > 0 {
+		t.Errorf("promlint: %v %v", faults, err)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text bytes.Buffer
+	for _, f := range families {
+		if _, err := expfmt.MetricFamilyToText(&text, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Times differ from run to run, and so do the buckets they fall into; the reader is the test's own, about to leave.
+	got := regexp.MustCompile(`(?m)^([^#].*(?:_seconds_(?:total|sum|bucket).*|report_readers)) \S+$`).ReplaceAll(text.Bytes(), []byte("$1 X"))
+	golden(t, "testdata/metrics.txt", got)
+
+	b.assign()
+	b.until("the ports gone", func(r wire.Report) bool { return len(r.Ports) == 0 })
+	if n, err := testutil.GatherAndCount(registry); n != 1 || err != nil {
+		t.Errorf("%d series after the workload is gone, %v, want only that of the readers", n, err)
+	}
+}
+
+func golden(t *testing.T, path string, got []byte) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", path, diff)
+	}
+}
+
+func TestValidateReportsEveryFault(t *testing.T) {
+	err := gateway.Config{ProbeAgents: []string{""}, ProbePaths: []string{"x"}, LameDuck: -1, TerminatingGrace: -1, ListenHost: "nowhere"}.Validate()
+	for _, key := range []string{"name", "listen-host", "max-held", "max-held-total", "max-held-bytes", "hold-timeout", "probe-interval", "pod-concurrency", "dial-timeout", "terminating-grace", "lame-duck", "drain", "max-readers", "probe-agent", "probe-path"} {
+		if err == nil || !strings.Contains(err.Error(), key+" ") {
+			t.Errorf("Validate() = %v, want %s named", err, key)
+		}
+	}
+	if err := gateway.Default().Validate(); err == nil || strings.Contains(err.Error(), "\n") {
+		t.Errorf("Validate() of the defaults = %v, want only the name missing", err)
+	}
+}
