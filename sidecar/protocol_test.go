@@ -290,7 +290,7 @@ func TestStreams(t *testing.T) {
 					t.Fatalf("got %q, %v after sending %q", got, err, line)
 				}
 			}
-			if got := r.metric2(wire.InFlight); got != 1 {
+			if got := r.metricApart(wire.InFlight); got != 1 {
 				t.Errorf("%v in flight while streaming, want 1", got)
 			}
 			req.Trailer.Set("X-Sum", "11")
@@ -305,8 +305,8 @@ func TestStreams(t *testing.T) {
 	}
 }
 
-// metric2 reads a metric over a client of its own, for tests whose client speaks HTTP/2 only.
-func (r *running) metric2(name string, labels ...string) float64 {
+// metricApart reads a metric over a client of its own, for tests whose client speaks HTTP/2 only.
+func (r *running) metricApart(name string, labels ...string) float64 {
 	r.t.Helper()
 	own := *r
 	own.client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
@@ -442,7 +442,9 @@ func TestGRPC(t *testing.T) {
 	go func() { served <- server.Serve(l) }()
 	defer func() {
 		server.Stop()
-		<-served
+		if err := <-served; err != nil {
+			t.Errorf("app: %v", err)
+		}
 	}()
 	r := start(t, l.Addr().String(), nil)
 	conn, err := grpc.NewClient("passthrough:///"+r.addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -480,6 +482,34 @@ func TestGRPC(t *testing.T) {
 	cancel()
 	r.wait(0, wire.InFlight) // a client that cancels its stream leaves nothing behind
 	r.wait(3, wire.Requests, "code", "2xx")
+}
+
+// TestEarlyAnswer is an app that answers without reading the body. The client gets the answer before it has sent all, and
+// the connection ends, since what follows on it could be the rest of the body.
+func TestEarlyAnswer(t *testing.T) {
+	app := rawApp(t, func(conn net.Conn) {
+		in := bufio.NewReader(conn)
+		_, _ = http.ReadRequest(in)
+		_, _ = io.WriteString(conn, "HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
+		_, _ = io.Copy(io.Discard, in)
+	})
+	r := start(t, app, nil)
+	conn, in := r.dial()
+	_, _ = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+	resp, err := http.ReadResponse(in, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if err != nil || resp.StatusCode != http.StatusRequestEntityTooLarge || string(body) != "no" || !resp.Close {
+		t.Errorf("answer %d %q, close %v, %v; want 413 no, close", resp.StatusCode, body, resp.Close, err)
+	}
+	_, _ = io.WriteString(conn, "0\r\n\r\nGET /next HTTP/1.1\r\nHost: a\r\n\r\n")
+	if rest, err := io.ReadAll(in); len(rest) > 0 {
+		t.Errorf("behind the last answer came %q, %v", rest, err)
+	}
+	r.wait(0, wire.InFlight)
 }
 
 func TestCutAnswer(t *testing.T) {
