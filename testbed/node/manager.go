@@ -53,7 +53,11 @@ func newManager(client kubernetes.Interface, d deps) *manager {
 func (m *manager) handler(ctx context.Context) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: func(obj any) { m.seen(ctx, obj) },
-		UpdateFunc: func(_, obj any) {
+		UpdateFunc: func(was, obj any) {
+			before, ok := was.(*v1.Pod)
+			if after, ok2 := obj.(*v1.Pod); ok && ok2 && before.UID != after.UID {
+				m.gone(before) // a deletion and a creation that the watch missed look like an update
+			}
 			m.seen(ctx, obj)
 		},
 		DeleteFunc: func(obj any) {

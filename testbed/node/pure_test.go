@@ -336,7 +336,43 @@ func TestLogs(t *testing.T) {
 			}
 		})
 	}
+
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	looks := 0
+	grows := func() bool {
+		if looks++; looks == 2 {
+			line := "2026-01-01T00:00:00Z stdout P grown\n2026-01-01T00:00:00Z stdout F  up\n"
+			if err := os.WriteFile(path, append(mustRead(t, path), line...), 0o600); err != nil {
+				t.Error(err)
+			}
+		}
+		return looks < 2
+	}
+	tailOne, err := node.ParseLogOptions(map[string][]string{"tailLines": {"1"}}, clock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var followed strings.Builder
+	if err := node.CopyLog(t.Context(), &followed, func() {}, f, tailOne, grows); err != nil {
+		t.Fatal(err)
+	}
+	if want := "last without end\ngrown up\n"; followed.String() != want {
+		t.Errorf("followed log = %q, want %q", followed.String(), want)
+	}
 	if _, err := node.ParseLogOptions(map[string][]string{"tailLines": {"many"}}, clock); err == nil {
 		t.Error("tailLines=many was accepted")
 	}
+}
+
+func mustRead(t *testing.T, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Error(err)
+	}
+	return b
 }

@@ -65,8 +65,8 @@ type podSource interface {
 	logs(namespace, name, container string) ([]string, error)
 	// waiting is why a container has not started yet, "" if it has.
 	waiting(namespace, name, container string) string
-	// running tells whether the newest of these logs may still grow.
-	running(namespace, name, container string) bool
+	// growing tells whether more may come in one of these logs.
+	growing(namespace, name, container, file string) bool
 }
 
 func handler(pods podSource) http.Handler {
@@ -171,7 +171,7 @@ func serveLogs(w http.ResponseWriter, r *http.Request, pods podSource) {
 	w.Header().Set("Transfer-Encoding", "chunked")
 	w.WriteHeader(http.StatusOK)
 	flush := func() { _ = http.NewResponseController(w).Flush() }
-	grows := func() bool { return o.follow && !o.previous && pods.running(namespace, pod, container) }
+	grows := func() bool { return o.follow && !o.previous && pods.growing(namespace, pod, container, files[last]) }
 	_ = copyLog(r.Context(), w, flush, f, o, grows)
 }
 
@@ -320,13 +320,15 @@ func (m *manager) waiting(namespace, name, container string) string {
 	return c.State.Waiting.Reason
 }
 
-func (m *manager) running(namespace, name, container string) bool {
+func (m *manager) growing(namespace, name, container, file string) bool {
+	files, err := m.logs(namespace, name, container)
 	p := m.find(namespace, name)
-	if p == nil {
-		return false
+	if err != nil || p == nil || len(files) == 0 || files[len(files)-1] != file {
+		return false // a restart has begun another one
 	}
 	p.worker.mu.Lock()
 	defer p.worker.mu.Unlock()
-	_, ok := p.worker.running[container]
-	return ok
+	_, running := p.worker.running[container]
+	c := p.worker.rec.Containers[container]
+	return running || c != nil && c.ID == "" && c.State.Waiting != nil
 }
