@@ -1,0 +1,245 @@
+package provider
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+)
+
+// Informers is the Objects of a cluster: watches on Services, Deployments, StatefulSets and ReplicaSets of all namespaces, of
+// which only what lookups need is kept. It is safe for concurrent use.
+type Informers struct {
+	factory informers.SharedInformerFactory
+	watches []watch
+	log     *slog.Logger
+}
+
+type watch struct {
+	resource schema.GroupResource
+	informer cache.SharedIndexInformer
+}
+
+var _ Objects = (*Informers)(nil)
+
+// NewInformers makes the watches and starts none.
+func NewInformers(client kubernetes.Interface, log *slog.Logger) (*Informers, error) {
+	i := &Informers{factory: informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(strip)), log: log}
+	apps := i.factory.Apps().V1()
+	i.watches = []watch{
+		{services, i.factory.Core().V1().Services().Informer()},
+		{deployments, apps.Deployments().Informer()},
+		{statefulsets, apps.StatefulSets().Informer()},
+		{replicasets, apps.ReplicaSets().Informer()},
+	}
+	for _, w := range i.watches {
+		err := w.informer.SetWatchErrorHandlerWithContext(func(ctx context.Context, _ *cache.Reflector, err error) {
+			if ctx.Err() == nil {
+				log.WarnContext(ctx, "watch interrupted, will retry", slog.String("resource", w.resource.String()), slog.Any("error", err))
+			}
+		})
+		if err != nil {
+			return nil, fmt.Errorf("watch %s: %w", w.resource, err)
+		}
+	}
+	return i, nil
+}
+
+// Run watches until ctx ends, and returns once all watches have ended.
+func (i *Informers) Run(ctx context.Context) error {
+	i.factory.StartWithContext(ctx)
+	<-ctx.Done()
+	i.factory.Shutdown()
+	return nil
+}
+
+// Ready names the resources that have not been listed yet.
+func (i *Informers) Ready() error {
+	var missing []string
+	for _, w := range i.watches {
+		if !w.informer.HasSynced() {
+			missing = append(missing, w.resource.String())
+		}
+	}
+	if missing != nil {
+		return fmt.Errorf("not listed yet: %s", strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+// Get returns one object.
+func (i *Informers) Get(resource schema.GroupResource, namespace, name string) (Target, bool, error) {
+	w, err := i.watch(resource)
+	if err != nil {
+		return Target{}, false, err
+	}
+	o, ok, err := w.informer.GetIndexer().GetByKey(namespace + "/" + name)
+	if err != nil || !ok {
+		return Target{}, false, err
+	}
+	return i.target(o), true, nil
+}
+
+// List returns the selected objects of a namespace, ordered by name.
+func (i *Informers) List(resource schema.GroupResource, namespace string, selector labels.Selector) ([]Target, error) {
+	w, err := i.watch(resource)
+	if err != nil {
+		return nil, err
+	}
+	var out []Target
+	err = cache.ListAllByNamespace(w.informer.GetIndexer(), namespace, selector, func(o any) { out = append(out, i.target(o)) })
+	slices.SortFunc(out, func(a, b Target) int { return strings.Compare(a.Name, b.Name) })
+	return out, err
+}
+
+func (i *Informers) watch(resource schema.GroupResource) (watch, error) {
+	for _, w := range i.watches {
+		if w.resource == resource {
+			return w, nil
+		}
+	}
+	return watch{}, fmt.Errorf("%s are not watched", resource)
+}
+
+func (i *Informers) target(o any) Target {
+	if s, ok := o.(*corev1.Service); ok {
+		return i.service(s)
+	}
+	w, _ := workloadOf(o)
+	t := Target{Name: w.meta.Name}
+	var err error
+	switch {
+	case w.selector == nil || len(w.selector.MatchLabels)+len(w.selector.MatchExpressions) == 0:
+		t.Fault = "its spec.selector selects no pods"
+	case !hasPort(w.template):
+		t.Fault = "its pod template has no container port named " + portName + "; " + remedy
+	default:
+		if t.Pods, err = metav1.LabelSelectorAsSelector(w.selector); err != nil {
+			t.Fault = fmt.Sprintf("its spec.selector cannot be read: %v", err)
+		}
+	}
+	_ = cache.ListAllByNamespace(i.watches[0].informer.GetIndexer(), w.meta.Namespace, labels.Everything(), func(o any) {
+		if s, ok := o.(*corev1.Service); ok && selects(s.Spec.Selector, w.template.Labels) {
+			t.Services = append(t.Services, s.Name)
+		}
+	})
+	slices.Sort(t.Services)
+	return t
+}
+
+// service looks behind a Service: if any workload that it selects has no sidecar, its sum would lack that one's share.
+func (i *Informers) service(s *corev1.Service) Target {
+	t := Target{Name: s.Name, Services: []string{s.Name}, Pods: labels.SelectorFromSet(s.Spec.Selector), Untyped: true}
+	if len(s.Spec.Selector) == 0 {
+		t.Fault = "it has no spec.selector, so that its pods are not known; ask for the metric of the workload"
+		return t
+	}
+	var (
+		without              []string
+		measured, unmeasured bool // at all; and running
+	)
+	for _, w := range i.watches[1:] {
+		_ = cache.ListAllByNamespace(w.informer.GetIndexer(), s.Namespace, labels.Everything(), func(o any) {
+			l, ok := workloadOf(o)
+			// A Deployment speaks for its ReplicaSets, of which the old ones no longer matter.
+			if !ok || metav1.GetControllerOfNoCopy(l.meta) != nil || !selects(s.Spec.Selector, l.template.Labels) {
+				return
+			}
+			t.Untyped = false
+			if hasPort(l.template) {
+				measured = true
+				return
+			}
+			without = append(without, w.resource.Resource+" "+l.meta.Name)
+			unmeasured = unmeasured || l.replicas == nil || *l.replicas > 0
+		})
+	}
+	if unmeasured || !measured && len(without) > 0 {
+		slices.Sort(without)
+		t.Fault = fmt.Sprintf("the pod template of %s, which is behind it, has no container port named %s; %s", strings.Join(without, " and of "), portName, remedy)
+	}
+	return t
+}
+
+// workload is what the kinds of workloads have in common.
+type workload struct {
+	meta     *metav1.ObjectMeta
+	replicas *int32
+	selector *metav1.LabelSelector
+	template *corev1.PodTemplateSpec
+}
+
+func workloadOf(o any) (workload, bool) {
+	switch o := o.(type) {
+	case *appsv1.Deployment:
+		return workload{&o.ObjectMeta, o.Spec.Replicas, o.Spec.Selector, &o.Spec.Template}, true
+	case *appsv1.StatefulSet:
+		return workload{&o.ObjectMeta, o.Spec.Replicas, o.Spec.Selector, &o.Spec.Template}, true
+	case *appsv1.ReplicaSet:
+		return workload{&o.ObjectMeta, o.Spec.Replicas, o.Spec.Selector, &o.Spec.Template}, true
+	}
+	return workload{meta: &metav1.ObjectMeta{}, template: &corev1.PodTemplateSpec{}}, false
+}
+
+// selects is a Service's rule: every label given, and none given selects nothing.
+func selects(selector, of map[string]string) bool {
+	for k, v := range selector {
+		if got, ok := of[k]; !ok || got != v {
+			return false
+		}
+	}
+	return len(selector) > 0
+}
+
+func hasPort(t *corev1.PodTemplateSpec) bool {
+	of := func(c corev1.Container) bool {
+		return slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.Name == portName })
+	}
+	return slices.ContainsFunc(t.Spec.Containers, of) || slices.ContainsFunc(t.Spec.InitContainers, of)
+}
+
+// strip keeps of an object what lookups read, since every one of the cluster is held.
+func strip(o any) (any, error) {
+	switch o := o.(type) {
+	case *corev1.Service:
+		return &corev1.Service{ObjectMeta: bare(o.ObjectMeta), Spec: corev1.ServiceSpec{Selector: o.Spec.Selector}}, nil
+	case *appsv1.Deployment:
+		return &appsv1.Deployment{ObjectMeta: bare(o.ObjectMeta), Spec: appsv1.DeploymentSpec{
+			Replicas: o.Spec.Replicas, Selector: o.Spec.Selector, Template: bareTemplate(o.Spec.Template),
+		}}, nil
+	case *appsv1.StatefulSet:
+		return &appsv1.StatefulSet{ObjectMeta: bare(o.ObjectMeta), Spec: appsv1.StatefulSetSpec{
+			Replicas: o.Spec.Replicas, Selector: o.Spec.Selector, Template: bareTemplate(o.Spec.Template),
+		}}, nil
+	case *appsv1.ReplicaSet:
+		return &appsv1.ReplicaSet{ObjectMeta: bare(o.ObjectMeta), Spec: appsv1.ReplicaSetSpec{
+			Replicas: o.Spec.Replicas, Selector: o.Spec.Selector, Template: bareTemplate(o.Spec.Template),
+		}}, nil
+	}
+	return o, nil
+}
+
+func bare(m metav1.ObjectMeta) metav1.ObjectMeta {
+	return metav1.ObjectMeta{
+		Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion,
+		Labels: m.Labels, OwnerReferences: m.OwnerReferences,
+	}
+}
+
+func bareTemplate(t corev1.PodTemplateSpec) corev1.PodTemplateSpec {
+	out := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: t.Labels}}
+	if hasPort(&t) {
+		out.Spec.Containers = []corev1.Container{{Ports: []corev1.ContainerPort{{Name: portName}}}}
+	}
+	return out
+}

@@ -1,0 +1,212 @@
+// Package server runs the aggregated API server of the metrics APIs: custom.metrics.k8s.io in v1beta1 and v1beta2 and
+// external.metrics.k8s.io in v1beta1, as JSON and protobuf, behind the cluster's own authentication and authorization.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+
+	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/endpoints"
+	"k8s.io/apiserver/pkg/endpoints/discovery"
+	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/server/dynamiccertificates"
+	"k8s.io/apiserver/pkg/server/healthz"
+	genericoptions "k8s.io/apiserver/pkg/server/options"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	openapicommon "k8s.io/kube-openapi/pkg/common"
+	"k8s.io/metrics/pkg/apis/custom_metrics"
+	"k8s.io/metrics/pkg/apis/external_metrics"
+	"sigs.k8s.io/custom-metrics-apiserver/pkg/apiserver"
+	generatedcore "sigs.k8s.io/custom-metrics-apiserver/pkg/generated/openapi/core"
+	generatedcustom "sigs.k8s.io/custom-metrics-apiserver/pkg/generated/openapi/custommetrics"
+	generatedexternal "sigs.k8s.io/custom-metrics-apiserver/pkg/generated/openapi/externalmetrics"
+	"sigs.k8s.io/custom-metrics-apiserver/pkg/provider"
+)
+
+// name names the server in openapi documents and logs.
+const name = "sluice-adapter"
+
+// Options say what is served and how.
+type Options struct {
+	// Config reaches the cluster's API server, which is asked who a caller is and what it may do. It needs the right to
+	// create TokenReviews and SubjectAccessReviews and to read the ConfigMap extension-apiserver-authentication in kube-system.
+	Config *rest.Config
+	// Listen is the host:port to serve on; an empty host means every address. Listener, when set, is served on instead.
+	Listen   string
+	Listener net.Listener
+	// Certificate is the serving certificate. It may change at any time; its listeners are told.
+	Certificate dynamiccertificates.CertKeyContentProvider
+	// Custom and External answer the APIs; one that is nil is not served.
+	Custom   provider.CustomMetricsProvider
+	External provider.ExternalMetricsProvider
+	// Ready gates /readyz; nil gates nothing.
+	Ready func() error
+	Log   *slog.Logger
+}
+
+// Validate names every fault of the options.
+func (o Options) Validate() error {
+	var errs []error
+	if o.Config == nil {
+		errs = append(errs, errors.New("config is missing"))
+	}
+	if o.Listener == nil {
+		if _, _, err := net.SplitHostPort(o.Listen); err != nil {
+			errs = append(errs, fmt.Errorf("listen = %q: want host:port: %w", o.Listen, err))
+		}
+	}
+	if o.Certificate == nil {
+		errs = append(errs, errors.New("certificate is missing"))
+	}
+	if o.Custom == nil && o.External == nil {
+		errs = append(errs, errors.New("custom and external are both missing: there is nothing to serve"))
+	}
+	if o.Log == nil {
+		errs = append(errs, errors.New("log is missing"))
+	}
+	return errors.Join(errs...)
+}
+
+// Server is the API server.
+type Server struct {
+	options Options
+}
+
+// New makes a Server and starts nothing.
+func New(o Options) (*Server, error) {
+	if err := o.Validate(); err != nil {
+		return nil, fmt.Errorf("make the metrics API server: %w", err)
+	}
+	return &Server{o}, nil
+}
+
+// Run serves until ctx ends, then answers what it has begun and returns. It is called once.
+//
+// The cluster's API server need not be reachable when it starts: until it is, callers are refused and /readyz fails.
+func (s *Server) Run(ctx context.Context) error {
+	listener := s.options.Listener
+	if listener == nil {
+		var err error
+		if listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", s.options.Listen); err != nil {
+			return fmt.Errorf("listen for the metrics APIs: %w", err)
+		}
+	}
+	defer listener.Close() //nolint:errcheck // the server has closed it already, unless it never started
+	prepared, err := s.prepare(listener)
+	if err != nil {
+		return fmt.Errorf("prepare the metrics API server: %w", err)
+	}
+	s.options.Log.InfoContext(ctx, "serving metrics apis", slog.String("address", listener.Addr().String()),
+		slog.Bool("custom", s.options.Custom != nil), slog.Bool("external", s.options.External != nil))
+	if err := prepared(ctx); err != nil {
+		return fmt.Errorf("serve the metrics APIs: %w", err)
+	}
+	return nil
+}
+
+// prepare sets by code what such a server's flags otherwise set. It does no I/O.
+func (s *Server) prepare(listener net.Listener) (run func(context.Context) error, err error) {
+	o := s.options
+	client, err := reviewer(o.Config)
+	if err != nil {
+		return nil, err
+	}
+	config := genericapiserver.NewConfig(apiserver.Codecs)
+	config.ExternalAddress = listener.Addr().String()
+	config.EnableProfiling = false
+	config.OpenAPIConfig = genericapiserver.DefaultOpenAPIConfig(o.definitions, openapinamer.NewDefinitionNamer(apiserver.Scheme))
+	config.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(o.definitions, openapinamer.NewDefinitionNamer(apiserver.Scheme))
+	config.OpenAPIConfig.Info.Title, config.OpenAPIV3Config.Info.Title = name, name
+	config.OpenAPIConfig.Info.Version, config.OpenAPIV3Config.Info.Version = "v1", "v1"
+
+	serving := genericoptions.NewSecureServingOptions()
+	serving.Listener, serving.ServerCert.GeneratedCert = listener, o.Certificate
+	if err := serving.WithLoopback().ApplyTo(&config.SecureServing, &config.LoopbackClientConfig); err != nil {
+		return nil, fmt.Errorf("set up TLS: %w", err)
+	}
+	identified, err := authenticate(config, client)
+	if err != nil {
+		return nil, fmt.Errorf("set up authentication: %w", err)
+	}
+	if err := authorize(config, client); err != nil {
+		return nil, fmt.Errorf("set up authorization: %w", err)
+	}
+	complete := (&apiserver.Config{GenericConfig: config}).Complete(nil)
+	server, err := complete.New(name, o.Custom, o.External)
+	if err != nil {
+		return nil, err
+	}
+	generic := server.GenericAPIServer
+	if err := o.discover(generic); err != nil {
+		return nil, fmt.Errorf("set up discovery: %w", err)
+	}
+	checks := []healthz.HealthChecker{healthz.NamedCheck("authentication-config", func(*http.Request) error { return identified() })}
+	if o.Ready != nil {
+		checks = append(checks, healthz.NamedCheck("metrics", func(*http.Request) error { return o.Ready() }))
+	}
+	if err := generic.AddReadyzChecks(checks...); err != nil {
+		return nil, fmt.Errorf("set up readyz: %w", err)
+	}
+	return generic.PrepareRun().RunWithContext, nil
+}
+
+// reviewer is a client whose own rate limit does not make callers wait.
+func reviewer(c *rest.Config) (kubernetes.Interface, error) {
+	c = rest.CopyConfig(c)
+	c.QPS, c.Burst, c.Timeout = 200, 400, reviewTimeout
+	client, err := kubernetes.NewForConfig(c)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for reviews: %w", err)
+	}
+	return client, nil
+}
+
+// discover writes the groups into the discovery documents with all their versions and resources. The library would name only
+// the first version there, and none in the aggregated document, which is the one that the cluster's API server merges.
+func (o Options) discover(server *genericapiserver.GenericAPIServer) error {
+	add := func(group string, lister discovery.APIResourceLister) error {
+		legacy := metav1.APIGroup{Name: group}
+		for _, gv := range apiserver.Scheme.PrioritizedVersionsForGroup(group) {
+			legacy.Versions = append(legacy.Versions, metav1.GroupVersionForDiscovery{GroupVersion: gv.String(), Version: gv.Version})
+			resources, err := endpoints.ConvertGroupVersionIntoToDiscovery(lister.ListAPIResources())
+			if err != nil {
+				return fmt.Errorf("list the resources of %s: %w", gv, err)
+			}
+			server.AggregatedDiscoveryGroupManager.AddGroupVersion(group, apidiscoveryv2.APIVersionDiscovery{
+				Version: gv.Version, Freshness: apidiscoveryv2.DiscoveryFreshnessCurrent, Resources: resources,
+			})
+		}
+		legacy.PreferredVersion = legacy.Versions[0]
+		server.DiscoveryGroupManager.AddGroup(legacy)
+		return nil
+	}
+	var errs []error
+	if o.Custom != nil {
+		errs = append(errs, add(custom_metrics.GroupName, provider.NewCustomMetricResourceLister(o.Custom)))
+	}
+	if o.External != nil {
+		errs = append(errs, add(external_metrics.GroupName, provider.NewExternalMetricResourceLister(o.External)))
+	}
+	return errors.Join(errs...)
+}
+
+// definitions are the openapi definitions of what is served.
+func (o Options) definitions(ref openapicommon.ReferenceCallback) map[string]openapicommon.OpenAPIDefinition {
+	all := generatedcore.GetOpenAPIDefinitions(ref)
+	if o.Custom != nil {
+		maps.Copy(all, generatedcustom.GetOpenAPIDefinitions(ref))
+	}
+	if o.External != nil {
+		maps.Copy(all, generatedexternal.GetOpenAPIDefinitions(ref))
+	}
+	return all
+}
