@@ -14,6 +14,8 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 GOTOOL := go tool -modfile=tools.mod
 FUZZTIME ?= 20s
 export CGO_ENABLED ?= 0
+# One set of flags for builds, tests and linters, so that they share the build cache.
+export GOFLAGS := $(GOFLAGS) -trimpath
 
 .PHONY: help
 help: ## list the targets
@@ -31,12 +33,12 @@ deps: ## install the Debian packages that the testbed needs (root), or name them
 .PHONY: build
 build: ## build all commands into bin/
 	@mkdir -p bin
-	@for c in $(CMDS); do echo "building $$c"; go build -trimpath -ldflags '$(LDFLAGS)' -o bin/$$c ./cmd/$$c; done
-	@echo "building testbed"; cd testbed && go build -trimpath -ldflags '-s -w' -o ../bin/ ./cmd/...
+	@for c in $(CMDS); do echo "building $$c"; go build -ldflags '$(LDFLAGS)' -o bin/$$c ./cmd/$$c; done
+	@echo "building testbed"; cd testbed && go build -ldflags '-s -w' -o ../bin/ ./cmd/...
 
 $(HELM): tools.mod tools.sum
 	@mkdir -p $(TOOLS); echo "building helm (about 90 s the first time)"
-	@go build -modfile=tools.mod -trimpath -ldflags '-s -w' -o $@ helm.sh/helm/v4/cmd/helm
+	@go build -modfile=tools.mod -ldflags '-s -w' -o $@ helm.sh/helm/v4/cmd/helm
 
 $(LINT):
 	@mkdir -p $(TOOLS)/lint; echo "building golangci-lint $(LINT_VERSION) (about 4 minutes the first time)"

@@ -81,8 +81,8 @@ type sum struct {
 	now  time.Time
 	need algorithms.Need
 	// value is the sum of means. The others are source-seconds (sources, for an instant): all there could be, those that count,
-	// those of them that are unknown, and those after the newest readings.
-	value, total, expected, gap, unread float64
+	// and those of them that are unknown.
+	value, total, expected, gap float64
 	newest, stalest                     time.Time
 	pods, gateways                      int
 	// stale says that a source is missing, bad that the signal does not exist.
@@ -108,7 +108,7 @@ func (t *sum) coverage() float64 {
 	case t.bad:
 		return 0
 	case t.total > 0:
-		return min(max(0, 1-(t.gap+t.unread)/t.total), 1)
+		return min(max(0, 1-t.gap/t.total), 1) // what came after the newest readings is told by the age
 	}
 	return 1 // nothing to report is wholly known
 }
@@ -187,7 +187,6 @@ func (t *sum) add(series *window.Series, k int, live bool, instant float64) {
 	}
 	end, width := t.now, t.need.Window.Seconds()
 	if live && at.Before(end) {
-		t.unread += min(end.Sub(at).Seconds(), width)
 		end = at
 	}
 	sp := series.Over(end, t.need.Window, k)

@@ -133,7 +133,7 @@ func TestWorkload(t *testing.T) {
 					w.read("a", -1000, s, s+15, 7)
 				}
 			},
-			want: want{value: 7, known: true, coverage: 1. / 15, source: "sidecar"},
+			want: want{value: 7, known: true, coverage: 1, source: "sidecar"},
 		},
 		{
 			name: "a pod born within the window served nothing before", now: 60,
