@@ -83,8 +83,8 @@ type sum struct {
 	// value is the sum of means. The others are source-seconds (sources, for an instant): all there could be, those that count,
 	// and those of them that are unknown.
 	value, total, expected, gap float64
-	newest, stalest                     time.Time
-	pods, gateways                      int
+	newest, stalest             time.Time
+	pods, gateways              int
 	// stale says that a source is missing, bad that the signal does not exist.
 	stale, bad bool
 	explain    bool

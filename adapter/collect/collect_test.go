@@ -1,0 +1,415 @@
+package collect_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.uber.org/goleak"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/sluice-autoscaler/sluice/adapter/collect"
+	"github.com/sluice-autoscaler/sluice/adapter/store"
+	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds every wait; nothing here takes near as long.
+const patience = 20 * time.Second
+
+// sidecar answers like one, with n requests in flight since its start.
+type sidecar struct {
+	*httptest.Server
+	start time.Time
+	reads atomic.Int64
+	// fail, when not nil, answers instead.
+	fail atomic.Pointer[http.HandlerFunc]
+}
+
+func newSidecar(t *testing.T, n float64) *sidecar {
+	t.Helper()
+	s := &sidecar{start: time.Now()}
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.reads.Add(1)
+		if f := s.fail.Load(); f != nil {
+			(*f)(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+		fmt.Fprint(w, exposition(float64(s.start.UnixMilli())/1000, time.Since(s.start).Seconds(), n))
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func exposition(start, mono, n float64) string {
+	return fmt.Sprintf("# TYPE %s counter\n%s %v\n# TYPE %s counter\n%s{code=\"2xx\"} %v\n%s{code=\"5xx\"} 1\n# TYPE %s gauge\n%s %v\n%s %v\n%s %v\n",
+		wire.ConcurrencySeconds, wire.ConcurrencySeconds, n*mono, wire.Requests, wire.Requests, 4*mono, wire.Requests,
+		wire.InFlight, wire.InFlight, n, wire.MonotonicSeconds, mono, wire.StartTime, start)
+}
+
+// cluster is a fake one with a collector at work.
+type cluster struct {
+	*fake.Clientset
+	store *store.Store
+	reg   *prometheus.Registry
+}
+
+func newCluster(t *testing.T, onReport func(store.Gateway, []types.NamespacedName), pods ...*corev1.Pod) *cluster {
+	t.Helper()
+	c := &cluster{Clientset: fake.NewClientset(), store: store.New(store.Options{Interval: time.Second}), reg: prometheus.NewRegistry()}
+	for _, p := range pods {
+		c.put(t, p)
+	}
+	factory := informers.NewSharedInformerFactoryWithOptions(c, 0, informers.WithTransform(collect.Strip))
+	col, err := collect.New(collect.Options{
+		Pods: factory.Core().V1().Pods().Informer(), Store: c.store, Log: slog.New(slog.DiscardHandler), Registerer: c.reg,
+		Interval: time.Second, OnReport: onReport,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	factory.StartWithContext(ctx)
+	done := make(chan error, 1)
+	go func() { done <- col.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		factory.Shutdown()
+	})
+	return c
+}
+
+func (c *cluster) put(t *testing.T, p *corev1.Pod) {
+	t.Helper()
+	api := c.CoreV1().Pods(p.Namespace)
+	if _, err := api.Update(context.Background(), p, metav1.UpdateOptions{}); err == nil {
+		return
+	}
+	if _, err := api.Create(context.Background(), p, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (c *cluster) value() (float64, bool, string) {
+	v := c.store.Workload(time.Now(), "ns", labels.SelectorFromSet(labels.Set{"app": "web"}), nil, algorithms.Concurrency, 2*time.Second)
+	return v.Value, v.Known, v.Missing
+}
+
+// eventually waits until a condition holds.
+func eventually(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	for !cond() {
+		select {
+		case <-deadline.C:
+			t.Fatalf("%s: not within %v", what, patience)
+		case <-tick.C:
+		}
+	}
+}
+
+// newPod is ready and has a port on which the server listens; in a native sidecar, as our manifests have it.
+func newPod(t *testing.T, name, server, portName string) *corev1.Pod {
+	t.Helper()
+	host, port, err := net.SplitHostPort(strings.TrimPrefix(server, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	always := corev1.ContainerRestartPolicyAlways
+	now := metav1.Now()
+	up := corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}}
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: types.UID(name), Labels: map[string]string{"app": "web"}, CreationTimestamp: now, Annotations: map[string]string{"big": "x"}},
+		Spec: corev1.PodSpec{
+			InitContainers: []corev1.Container{{Name: "sidecar", RestartPolicy: &always, Ports: []corev1.ContainerPort{{Name: portName, ContainerPort: int32(number)}}}},
+			Containers:     []corev1.Container{{Name: "app", Image: "app"}},
+		},
+		Status: corev1.PodStatus{
+			Phase: corev1.PodRunning, PodIP: host,
+			Conditions:            []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: now}, {Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: now}},
+			ContainerStatuses:     []corev1.ContainerStatus{{Name: "app", State: up}},
+			InitContainerStatuses: []corev1.ContainerStatus{{Name: "sidecar", State: up}},
+		},
+	}
+}
+
+func TestPodsAreReadExactly(t *testing.T) {
+	t.Parallel()
+	a, b := newSidecar(t, 3), newSidecar(t, 4)
+	c := newCluster(t, nil, newPod(t, "a", a.URL, wire.MetricsPortName))
+	eventually(t, "ready", func() bool { return c.store.Ready() == nil })
+	c.put(t, newPod(t, "b", b.URL, wire.MetricsPortName))
+	eventually(t, "both read for the whole window", func() bool {
+		v, known, _ := c.value()
+		return known && a.reads.Load() > 3 && b.reads.Load() > 3 && v > 6.99 && v < 7.01
+	})
+	if got := testutil.ToFloat64(counter(t, c.reg, "sluice_adapter_reads_total")); got < 6 {
+		t.Errorf("sluice_adapter_reads_total = %v, want what was read", got)
+	}
+}
+
+// counter gathers one family's sum as a gauge.
+func counter(t *testing.T, reg *prometheus.Registry, name string) prometheus.Collector {
+	t.Helper()
+	all, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "sum"})
+	for _, mf := range all {
+		if mf.GetName() == name {
+			for _, m := range mf.GetMetric() {
+				g.Add(m.GetCounter().GetValue())
+			}
+		}
+	}
+	return g
+}
+
+// A pod that does not answer yet is tried much faster than the interval.
+func TestFirstAnswerIsNotWaitedForByInterval(t *testing.T) {
+	t.Parallel()
+	s := newSidecar(t, 1)
+	refuse := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
+	s.fail.Store(&refuse)
+	c := newCluster(t, nil, newPod(t, "a", s.URL, wire.MetricsPortName))
+	began := time.Now()
+	eventually(t, "three tries", func() bool { return s.reads.Load() >= 3 })
+	if took := time.Since(began); took > 900*time.Millisecond {
+		t.Errorf("three tries took %v, want well under the interval", took)
+	}
+	s.fail.Store(nil)
+	eventually(t, "an answer", func() bool {
+		return len(c.store.Pods(time.Now(), "ns", labels.Everything(), algorithms.Concurrency, 0)) == 1
+	})
+}
+
+func TestUnreadablePodsMakeItUnknownAndSayWhy(t *testing.T) {
+	t.Parallel()
+	answer := func(s string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, s) }
+	}
+	tests := map[string]struct {
+		answer http.HandlerFunc
+		want   string
+	}{
+		"status":    {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) }, "status 404"},
+		"garbage":   {answer("}{"), "cannot be read"},
+		"empty":     {answer(""), "no source of concurrency"},
+		"not ours":  {answer("go_goroutines 5\n"), "no source of concurrency"},
+		"NaN":       {answer(exposition(1, 1, 1) + wire.Queued + " NaN\n"), "no source of concurrency"},
+		"too large": {answer(strings.Repeat("# a comment\n", 1<<17)), "larger than"},
+		"silence":   {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "no answer in time"},
+		"redirect":  {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/other", http.StatusFound) }, "status 302"},
+	}
+	var wg sync.WaitGroup
+	for name, tt := range tests {
+		s := newSidecar(t, 1)
+		s.fail.Store(&tt.answer)
+		c := newCluster(t, nil, newPod(t, "a", s.URL, wire.MetricsPortName))
+		wg.Go(func() {
+			eventually(t, name, func() bool {
+				_, known, missing := c.value()
+				return !known && strings.Contains(missing, tt.want)
+			})
+		})
+	}
+	wg.Wait()
+}
+
+func TestLastReadWhenAPodBeginsToTerminate(t *testing.T) {
+	t.Parallel()
+	s := newSidecar(t, 1)
+	p := newPod(t, "a", s.URL, wire.MetricsPortName)
+	c := newCluster(t, nil, p)
+	eventually(t, "read", func() bool { return s.reads.Load() >= 1 })
+	p = p.DeepCopy()
+	now := metav1.Now()
+	p.DeletionTimestamp = &now
+	n := s.reads.Load()
+	c.put(t, p)
+	began := time.Now()
+	eventually(t, "read again", func() bool { return s.reads.Load() > n })
+	if took := time.Since(began); took > 990*time.Millisecond {
+		t.Logf("the last read took %v: it may have been the interval's", took)
+	}
+	eventually(t, "terminating", func() bool {
+		l := c.store.List("ns", labels.Everything())
+		return len(l) == 1 && l[0].State == store.Terminating
+	})
+	if err := c.CoreV1().Pods("ns").Delete(t.Context(), "a", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "gone", func() bool { return len(c.store.List("ns", labels.Everything())) == 0 })
+}
+
+func TestPodStates(t *testing.T) {
+	t.Parallel()
+	starting := newPod(t, "starting", "http://198.18.0.1:1", "other")
+	starting.Status.Conditions = starting.Status.Conditions[1:]
+	starting.Status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: "no such image"}}
+	starting.Status.InitContainerStatuses = nil
+	finished := newPod(t, "finished", "http://198.18.0.1:1", "other")
+	finished.Status.Phase = corev1.PodSucceeded
+	c := newCluster(t, nil, newPod(t, "ready", "http://198.18.0.1:1", "other"), starting, finished)
+	eventually(t, "listed", func() bool { return c.store.Ready() == nil })
+	var got []string
+	for _, p := range c.store.List("ns", labels.Everything()) {
+		got = append(got, fmt.Sprintf("%s %s running=%v port=%d ready=%v scheduled=%v %s", p.Name, p.State, p.Running, p.MetricsPort, !p.Ready.IsZero(), !p.Scheduled.IsZero(), p.Trouble))
+	}
+	want := []string{
+		"ready Ready running=true port=0 ready=true scheduled=true ",
+		"starting Starting running=false port=0 ready=false scheduled=true ErrImagePull: container app: no such image",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("pods (-want +got):\n%s", d)
+	}
+}
+
+// gateway streams whatever is put into its channel, to one client at a time.
+func newGateway(t *testing.T) (url string, reports chan wire.Report, cut chan struct{}) {
+	t.Helper()
+	reports, cut = make(chan wire.Report), make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != wire.ReportsPath {
+			http.NotFound(w, r)
+			return
+		}
+		enc := json.NewEncoder(w)
+		for {
+			select {
+			case rep := <-reports:
+				_ = enc.Encode(rep)
+				_ = http.NewResponseController(w).Flush()
+			case <-cut:
+				return
+			case <-r.Context().Done():
+				return
+			}
+		}
+	}))
+	t.Cleanup(srv.Close)
+	return srv.URL, reports, cut
+}
+
+func TestGatewayStream(t *testing.T) {
+	t.Parallel()
+	url, reports, cut := newGateway(t)
+	p := newPod(t, "gw", url, wire.ControlPortName)
+	p.Labels[wire.GatewayLabel] = wire.GatewayValue
+	type news struct {
+		Connected bool
+		Urgent    string
+	}
+	heard := make(chan news, 100)
+	c := newCluster(t, func(g store.Gateway, urgent []types.NamespacedName) {
+		heard <- news{g.Connected, fmt.Sprint(urgent)}
+	}, p)
+	expect := func(what string, want news) {
+		t.Helper()
+		select {
+		case got := <-heard:
+			if got != want {
+				t.Errorf("%s: heard %+v, want %+v", what, got, want)
+			}
+		case <-time.After(patience):
+			t.Fatalf("%s: nothing heard", what)
+		}
+	}
+	rep := wire.Report{Gateway: "gw", StartTime: 1000, Monotonic: 1}
+	say := func(ports ...wire.PortReport) {
+		t.Helper()
+		rep.Monotonic++
+		rep.Ports = ports
+		select {
+		case reports <- rep:
+		case <-time.After(patience):
+			t.Fatal("the gateway is not connected")
+		}
+	}
+	web := wire.PortReport{Namespace: "ns", Service: "web", PortName: "http", Listening: true}
+	say()
+	expect("nothing assigned", news{true, "[]"})
+	say(web)
+	expect("a port opened", news{true, "[ns/web]"})
+	say(web)
+	expect("nothing new", news{true, "[]"})
+	held := web
+	held.Waiting, held.WaitingSeconds = 2, 0.5
+	say(held)
+	expect("requests are held", news{true, "[ns/web]"})
+	eventually(t, "held requests are demand", func() bool {
+		v := c.store.Workload(time.Now(), "ns", labels.Everything(), []string{"web"}, algorithms.Waiting, algorithms.Instant)
+		return v.Known && v.Value == 2
+	})
+	woken := web
+	woken.WaitingSeconds, woken.ReadyPods = 1, 1
+	say(woken)
+	expect("a pod takes requests", news{true, "[ns/web]"})
+	cut <- struct{}{}
+	expect("the stream ended", news{false, "[ns/web]"})
+	if gs := c.store.Gateways(); len(gs) != 1 || gs[0].Control != strings.TrimPrefix(url, "http://") || gs[0].Report == nil {
+		t.Errorf("Gateways = %+v: want the one at %s with its last report", gs, url)
+	}
+	say(woken)
+	expect("after the reconnect everything is news", news{true, "[ns/web]"})
+	if !c.store.Gateways()[0].Connected {
+		t.Error("the gateway does not count as connected")
+	}
+}
+
+func TestNewReportsEveryFault(t *testing.T) {
+	t.Parallel()
+	_, err := collect.New(collect.Options{Interval: time.Hour})
+	if err == nil || !strings.Contains(err.Error(), "1s–1m") || !strings.Contains(err.Error(), "needed") {
+		t.Errorf("New = %v: want both faults", err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(exposition(1000, 5, 3), true)
+	f.Add("", false)
+	f.Add(wire.ConcurrencySeconds+" NaN\n", true)
+	f.Fuzz(func(t *testing.T, body string, text bool) {
+		h := http.Header{"Content-Type": {"application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"}}
+		if text {
+			h.Set("Content-Type", "text/plain; version=0.0.4")
+		}
+		s, err := collect.Parse(h, strings.NewReader(body), time.Unix(1e9, 0))
+		if err == nil && !(s.Reading.Mono >= 0 && s.Reading.Life >= 0 && s.Reading.Sums[0] >= 0 && s.Reading.Sums[1] >= 0) {
+			t.Errorf("Parse(%q) = %+v without an error: want finite numbers ≥ 0", body, s)
+		}
+	})
+}

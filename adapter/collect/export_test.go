@@ -1,0 +1,4 @@
+package collect
+
+// Parse is parse, for its tests.
+var Parse = parse
