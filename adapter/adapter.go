@@ -20,6 +20,8 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/sluice-autoscaler/sluice/adapter/collect"
+	"github.com/sluice-autoscaler/sluice/adapter/provider"
+	"github.com/sluice-autoscaler/sluice/adapter/server"
 	"github.com/sluice-autoscaler/sluice/adapter/store"
 	"github.com/sluice-autoscaler/sluice/algorithms"
 )
@@ -90,6 +92,10 @@ type Adapter struct {
 	store     *store.Store
 	collector *collect.Collector
 	factory   informers.SharedInformerFactory
+	// objects, provider and server are nil when no API is served.
+	objects  *provider.Informers
+	provider *provider.Provider
+	server   *server.Server
 }
 
 // New returns an Adapter that has not started.
@@ -113,7 +119,35 @@ func New(o Options) (*Adapter, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.Custom || o.External {
+		if err := a.serve(client); err != nil {
+			return nil, err
+		}
+	}
 	return a, nil
+}
+
+// serve makes what serves the metrics APIs.
+func (a *Adapter) serve(client kubernetes.Interface) error {
+	var err error
+	if a.objects, err = provider.NewInformers(client, a.opts.Log); err != nil {
+		return err
+	}
+	a.provider, err = provider.New(provider.Options{Reader: a.store, Objects: a.objects, DefaultWindow: a.opts.DefaultWindow})
+	if err != nil {
+		return err
+	}
+	o := server.Options{
+		Config: a.opts.Config, Listen: a.opts.Listen, Certificate: a.opts.Certificate, Ready: a.provider.Ready, Log: a.opts.Log,
+	}
+	if a.opts.Custom {
+		o.Custom = a.provider
+	}
+	if a.opts.External {
+		o.External = a.provider
+	}
+	a.server, err = server.New(o)
+	return err
 }
 
 func (a *Adapter) onReport(g store.Gateway, urgent []types.NamespacedName) {
@@ -128,11 +162,21 @@ func (a *Adapter) Run(ctx context.Context) error {
 	defer a.factory.Shutdown()
 	a.factory.StartWithContext(ctx)
 	g.Go(func() error { return a.collector.Run(ctx) })
+	if a.server != nil {
+		g.Go(func() error { return a.objects.Run(ctx) })
+		g.Go(func() error { return a.server.Run(ctx) })
+	}
 	return g.Wait()
 }
 
-// Ready says why nothing can be answered yet; nil once every pod has been read, or has failed to be, and from then on.
-func (a *Adapter) Ready() error { return a.store.Ready() }
+// Ready says why nothing can be answered yet; nil once everything has been listed and every pod has been read, or has failed to be,
+// and from then on.
+func (a *Adapter) Ready() error {
+	if a.provider != nil {
+		return a.provider.Ready()
+	}
+	return a.store.Ready()
+}
 
 // Signals appends a signal for each need of the selected pods and of what gateways hold for the Services; see store.Store.Workload.
 func (a *Adapter) Signals(now time.Time, namespace string, pods labels.Selector, services []string, needs []algorithms.Need, dst []algorithms.Signal) []algorithms.Signal {
