@@ -151,7 +151,7 @@ func (g *Gateway) Apply(a wire.Assignments) error {
 		w, ok := wanted[t]
 		l.live = ok
 		if l.port != nil && !g.draining && (!ok || l.port.number != w.Listen || l.port.protocol != w.Protocol) {
-			g.retire(l)
+			g.retire(ctx, l)
 		}
 	}
 	for _, p := range a.Ports {
@@ -239,13 +239,12 @@ func (g *Gateway) reopen(ctx context.Context) {
 
 // retire takes a lane's port away: it accepts no more, drains in the background, and the lane is forgotten after the
 // last one unless it was assigned again; g.mu is held.
-func (g *Gateway) retire(l *lane) {
+func (g *Gateway) retire(ctx context.Context, l *lane) {
 	p := l.port
 	l.port = nil
 	p.stop()
 	g.log.Info("closing", slog.String("target", l.target.String()), slog.Int("port", p.number))
 	g.retired.Add(1) // not with drain, which sets draining first
-	ctx := g.running()
 	g.work.start(func(context.Context) {
 		defer g.retired.Done()
 		p.drain(ctx, g.cfg.LameDuck, g.cfg.Drain)

@@ -6,9 +6,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -232,4 +235,144 @@ func TestTCP(t *testing.T) {
 			t.Error("second connection got an answer, want it cut")
 		}
 	})
+}
+
+// A pod that does not say ready yet is used as soon as what answers there is an app.
+func TestProbe(t *testing.T) {
+	tests := map[string]struct {
+		answer func(w http.ResponseWriter, ready bool)
+		first  bool // is used although ready is false
+	}{
+		"sidecar whose app is not up": {answer: func(w http.ResponseWriter, ready bool) {
+			if !ready {
+				w.WriteHeader(http.StatusServiceUnavailable)
+			}
+		}},
+		"app without the path": {answer: func(w http.ResponseWriter, _ bool) { w.WriteHeader(http.StatusNotFound) }, first: true},
+		"proxy that hangs up": {answer: func(w http.ResponseWriter, ready bool) {
+			if !ready {
+				panic(http.ErrAbortHandler)
+			}
+		}},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			b := start(t, nil)
+			url := b.assign(assignment(nil))
+			var ready atomic.Bool
+			probes := make(chan string, 1000)
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/.well-known/sluice/ready" {
+					probes <- r.UserAgent()
+					tc.answer(w, ready.Load())
+				}
+			}))
+			defer srv.Close()
+			b.source.set(web, starting(srv.Listener.Addr().String()))
+			c := client(t)
+			wait := async(func() reply { return get(t.Context(), c, url) })
+			if agent := <-probes; !strings.HasPrefix(agent, "sluice-probe") {
+				t.Errorf("probe's User-Agent = %q", agent)
+			}
+			if !tc.first {
+				for range 3 { // it goes on, and is not content
+					<-probes
+				}
+				if r := b.gw.Report().Ports[0]; r.Waiting != 1 || r.ReadyPods != 0 {
+					t.Errorf("report = %+v, want 1 waiting and no pod", r)
+				}
+				ready.Store(true)
+			}
+			if r := wait(); r.code != 200 {
+				t.Errorf("answer = %+v, want 200", r)
+			}
+		})
+	}
+}
+
+// What a request carries reaches the pod unchanged, and the answer the client.
+func TestPassesOn(t *testing.T) {
+	b := start(t, nil)
+	url := b.assign(assignment(nil))
+	p := newPod(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		w.Header().Set("X-Host", r.Host)
+		w.Header().Set("X-Uri", r.RequestURI)
+		w.Header().Set("X-For", r.Header.Get("X-Forwarded-For"))
+		w.Header().Set("X-Proto", r.Header.Get("X-Forwarded-Proto"))
+		w.Header().Set("X-Trailer", r.Trailer.Get("Sum"))
+		w.Header().Set("Trailer", "Late")
+		w.WriteHeader(http.StatusTeapot)
+		_, _ = w.Write(body)
+		w.Header().Set("Late", "yes")
+	})
+	b.source.set(web, up(p.address()))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"//a%2Fb/;x?q=1;2&%zz", io.MultiReader(strings.NewReader("streamed")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = "shop.example"
+	req.Header.Set("X-Forwarded-For", "192.0.2.1")
+	req.Header.Set("X-Forwarded-Proto", "https")
+	req.Trailer = http.Header{"Sum": {"42"}}
+	res, err := client(t).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{"body": string(body), "late": res.Trailer.Get("Late")}
+	for _, k := range []string{"X-Host", "X-Uri", "X-For", "X-Proto", "X-Trailer"} {
+		got[k] = res.Header.Get(k)
+	}
+	want := map[string]string{
+		"body": "streamed", "late": "yes", "X-Host": "shop.example", "X-Uri": "//a%2Fb/;x?q=1;2&%zz",
+		"X-For": "192.0.2.1, 127.0.0.1", "X-Proto": "https", "X-Trailer": "42",
+	}
+	if diff := cmp.Diff(want, got); diff != "" || res.StatusCode != http.StatusTeapot {
+		t.Errorf("status %d (-want +got):\n%s", res.StatusCode, diff)
+	}
+}
+
+// A pod that breaks off after it may have seen the request is not asked again, nor is another.
+func TestNothingElseIsRetried(t *testing.T) {
+	b := start(t, nil)
+	url := b.assign(assignment(nil))
+	p := newPod(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	b.source.set(web, up(p.address()))
+	res, err := client(t).Post(url, "text/plain", strings.NewReader("once"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != http.StatusBadGateway || p.served.Load() != 1 {
+		t.Errorf("status %d after %d attempts, want 502 after 1", res.StatusCode, p.served.Load())
+	}
+}
+
+func TestRemovedPortAnswersHeldGRPC(t *testing.T) {
+	b := start(t, nil)
+	c := grpcClient(t, b.assign(assignment(nil)))
+	wait := async(func() error {
+		_, err := c.Check(t.Context(), &healthpb.HealthCheckRequest{})
+		return err
+	})
+	b.untilWaiting(1)
+	b.assign()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := grpc.NewServer()
+	healthpb.RegisterHealthServer(srv, health.NewServer())
+	go func() { _ = srv.Serve(l) }()
+	defer srv.Stop()
+	b.source.set(web, starting(l.Addr().String()))
+	if err := wait(); err != nil {
+		t.Errorf("Check() = %v, want the server's answer", err)
+	}
+	b.until("the port gone", func(r wire.Report) bool { return len(r.Ports) == 0 })
 }
