@@ -156,6 +156,7 @@ type exchange struct {
 	code             int
 	ignored          bool
 	body             *body // of an HTTP/1 request, nil without
+	proxy            httputil.ReverseProxy
 }
 
 // Unwrap serves http.ResponseController.
@@ -200,6 +201,11 @@ func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	resp, err := t.RoundTrip(r)
 	x.responded = x.h.opts.Now()
+	if err == nil && resp.ContentLength == 0 {
+		// Headers and the end of an answer without a body must go out together: gRPC takes the status from headers only
+		// of a stream that ends with them. A flush between would split them.
+		x.proxy.FlushInterval = 0
+	}
 	return resp, err
 }
 
@@ -213,7 +219,7 @@ func (x *exchange) forward(r *http.Request) {
 		copied.Body = x.body
 		r = &copied
 	}
-	p := httputil.ReverseProxy{
+	x.proxy = httputil.ReverseProxy{
 		Rewrite:       x.h.rewrite,
 		Transport:     x,
 		FlushInterval: -1,
@@ -221,7 +227,7 @@ func (x *exchange) forward(r *http.Request) {
 		ErrorLog:      x.h.errlog,
 		ErrorHandler:  x.failed,
 	}
-	p.ServeHTTP(x, r)
+	x.proxy.ServeHTTP(x, r)
 }
 
 // failed answers for an app that did not.
@@ -268,11 +274,14 @@ func (x *exchange) answer(code int, reason, text string) {
 	_, _ = io.WriteString(x, text+"\n")
 }
 
+// left ends a request whose context has ended: its client left, or the drain's limit is over. It cuts the connection (HTTP/2:
+// the stream), because net/http would make a return without an answer a 200.
 func (x *exchange) left() {
 	x.code = statusClientLeft
 	if !x.ignored {
 		x.h.opts.Metrics.Refused(exposition.ClientLeft)
 	}
+	panic(http.ErrAbortHandler)
 }
 
 // end is deferred, so it counts requests whose handler panics (as the reverse proxy does to cut an answer short) too.
