@@ -88,7 +88,7 @@ func delay(w http.ResponseWriter, r *http.Request) bool {
 	case <-t.C:
 		return true
 	case <-r.Context().Done():
-		return false
+		panic(http.ErrAbortHandler) // a plain return would be a 200
 	}
 }
 
