@@ -88,7 +88,7 @@ func (g *Gateway) putAssignments(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	switch err := g.Apply(a); {
+	switch err := g.Apply(r.Context(), a); {
 	case errors.Is(err, ErrStale):
 		http.Error(w, err.Error(), http.StatusConflict)
 	case err != nil:

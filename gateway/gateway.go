@@ -43,7 +43,6 @@ type Gateway struct {
 
 	mu         sync.Mutex
 	work       *workers // nil while not running
-	running    func() context.Context
 	lanes      map[Target]*lane
 	epoch      int64
 	generation uint64
@@ -79,7 +78,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		g.mu.Unlock()
 		return errors.New("run the gateway: it ran before")
 	}
-	g.work, g.running = w, func() context.Context { return base }
+	g.work = w
 	g.mu.Unlock()
 	g.ready.Store(true)
 	tick := time.NewTicker(reopen)
@@ -131,7 +130,7 @@ func (g *Gateway) drain(ctx context.Context) {
 
 // Apply replaces the assignments. Ports that are not in a any more stop accepting, and what they hold is still
 // answered; the bounds of those that stay change in place.
-func (g *Gateway) Apply(a wire.Assignments) error {
+func (g *Gateway) Apply(ctx context.Context, a wire.Assignments) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.work == nil {
@@ -141,7 +140,7 @@ func (g *Gateway) Apply(a wire.Assignments) error {
 		return fmt.Errorf("apply generation %d of epoch %d over %d: %w", a.Generation, a.Epoch, g.generation, ErrStale)
 	}
 	g.epoch, g.generation = a.Epoch, a.Generation
-	ctx := g.running()
+	ctx = context.WithoutCancel(ctx) // ports outlive the push that opens them
 	wanted := make(map[Target]wire.Assignment, len(a.Ports))
 	for _, p := range a.Ports {
 		wanted[targetOf(p)] = g.resolve(p)
