@@ -255,3 +255,16 @@ func (c *Cluster) InPod(ctx context.Context, namespace, pod string, command ...s
 	}
 	return string(out), nil
 }
+
+// Sluice runs bin/sluice, the user's tool, as the administrator and returns its standard output. An error holds its standard
+// error.
+func (c *Cluster) Sluice(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(c.Place.Bin, "sluice"), args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig())
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("sluice %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+	}
+	return stdout.String(), nil
+}
