@@ -36,7 +36,11 @@ func pairs(selector labels.Selector, known ...string) (map[string]string, error)
 			values = nil
 		}
 		if len(values) != 1 || values[0] == "" {
-			return nil, apierrors.NewBadRequest(fmt.Sprintf("the metric selector's %q: want %s=VALUE", r.String(), r.Key()))
+			example := "NAME"
+			if r.Key() == windowKey {
+				example = "30s"
+			}
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("the metric selector's %q: want one value, as in %s=%s", r.String(), r.Key(), example))
 		}
 		if was, twice := out[r.Key()]; twice && was != values[0] {
 			return nil, apierrors.NewBadRequest(fmt.Sprintf("the metric selector gives %s twice: %s and %s", r.Key(), was, values[0]))

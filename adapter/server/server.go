@@ -10,9 +10,11 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"slices"
 
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/apiserver/pkg/endpoints"
 	"k8s.io/apiserver/pkg/endpoints/discovery"
 	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
@@ -123,6 +125,8 @@ func (s *Server) prepare(listener net.Listener) (run func(context.Context) error
 	config := genericapiserver.NewConfig(apiserver.Codecs)
 	config.ExternalAddress = listener.Addr().String()
 	config.EnableProfiling = false
+	// The default checks also watch klog, with a goroutine that nothing ends, though nothing here depends on klog.
+	config.HealthzChecks, config.LivezChecks, config.ReadyzChecks = ping(), ping(), ping()
 	config.OpenAPIConfig = genericapiserver.DefaultOpenAPIConfig(o.definitions, openapinamer.NewDefinitionNamer(apiserver.Scheme))
 	config.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(o.definitions, openapinamer.NewDefinitionNamer(apiserver.Scheme))
 	config.OpenAPIConfig.Info.Title, config.OpenAPIV3Config.Info.Title = name, name
@@ -159,6 +163,8 @@ func (s *Server) prepare(listener net.Listener) (run func(context.Context) error
 	return generic.PrepareRun().RunWithContext, nil
 }
 
+func ping() []healthz.HealthChecker { return []healthz.HealthChecker{healthz.PingHealthz} }
+
 // reviewer is a client whose own rate limit does not make callers wait.
 func reviewer(c *rest.Config) (kubernetes.Interface, error) {
 	c = rest.CopyConfig(c)
@@ -185,6 +191,9 @@ func (o Options) discover(server *genericapiserver.GenericAPIServer) error {
 				Version: gv.Version, Freshness: apidiscoveryv2.DiscoveryFreshnessCurrent, Resources: resources,
 			})
 		}
+		slices.SortFunc(legacy.Versions, func(a, b metav1.GroupVersionForDiscovery) int {
+			return version.CompareKubeAwareVersionStrings(b.Version, a.Version)
+		})
 		legacy.PreferredVersion = legacy.Versions[0]
 		server.DiscoveryGroupManager.AddGroup(legacy)
 		return nil
