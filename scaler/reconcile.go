@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"strconv"
 	"time"
@@ -488,8 +489,12 @@ func (rd *round) coldStart(reports []wire.PortReport, pods []Pod) {
 		return strconv.FormatFloat(d, 'f', 3, 64)
 	}
 	st.Decided = phase("decided", rd.w.decidedAt)
+	ip := c.Pod
+	if host, _, err := net.SplitHostPort(c.Pod); err == nil {
+		ip = host
+	}
 	for _, p := range pods {
-		if p.IP != "" && p.IP == c.Pod {
+		if p.IP != "" && p.IP == ip {
 			st.PodCreated, st.Scheduled, st.Started = phase("pod_created", p.Created), phase("scheduled", p.Scheduled), phase("started", p.Started)
 		}
 	}

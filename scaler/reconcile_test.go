@@ -215,13 +215,13 @@ func TestToZeroAndBack(t *testing.T) {
 	}
 	w.ready(3)
 	w.waiting, w.demand = 0, 25
-	w.cold = &wire.ColdStart{Detected: detected.UnixNano(), Answering: w.now.UnixNano(), Released: w.now.UnixNano(), Pod: "198.18.2.0", Held: 25}
+	w.cold = &wire.ColdStart{Detected: detected.UnixNano(), Answering: w.now.UnixNano(), Released: w.now.UnixNano(), Pod: "198.18.2.0:8012", Held: 25}
 	w.step(time.Second)
 	st := w.autoscaler().Status
 	if st.Phase != "Awake" || len(w.endpoints()) != 0 {
 		t.Errorf("with ready pods: phase %s, gateway endpoints %v; want Awake, none", st.Phase, w.endpoints())
 	}
-	if c := st.LastColdStart; c == nil || c.Held != 25 || c.Decided == "" || c.Released == "" {
+	if c := st.LastColdStart; c == nil || c.Held != 25 || c.Decided == "" || c.PodCreated == "" || c.Released == "" {
 		t.Errorf("cold start in status = %+v, want one of 25 requests with its phases", c)
 	}
 	if got := fmt.Sprint(w.log); got != "[1→4 4→0 0→3]" {

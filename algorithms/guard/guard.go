@@ -59,7 +59,8 @@ func (p *Policy) Needs() []algorithms.Need {
 // Decide asks the inner policy and applies the rules, in this order: unknown, waking, idleness, bounds.
 func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	cur := o.Replicas.Current
-	partial, blind := p.doubts(o)
+	doubt, blind := p.doubts(o)
+	partial := doubt != ""
 	asked := o
 	if partial {
 		asked.Signals = trusted(o.Signals)
@@ -81,11 +82,11 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 		d.Valid = true
 	case !d.Valid || blind:
 		d.Valid = false
-		d.Reason = "NoData"
+		d.Reason, d.Message = "NoData", doubt
 		return d
 	case partial && d.Replicas <= cur:
 		d.Valid = false
-		d.Reason, d.Message = "PartialData", "only a part of the sources or of the window is known: holding, since down is not allowed on that ("+d.Message+")"
+		d.Reason, d.Message = "PartialData", doubt+": up only ("+d.Message+")"
 		return d
 	}
 
@@ -101,17 +102,20 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	return d
 }
 
-// doubts tells whether some signal that the inner policy needs is not known well enough to scale down on (partial), and
-// whether nothing at all is known of one of them (blind).
-func (p *Policy) doubts(o algorithms.Observation) (partial, blind bool) {
+// doubts names the first signal that the inner policy needs and that is not known well enough to scale down on, "" when there is
+// none, and tells whether nothing at all is known of one of them (blind).
+func (p *Policy) doubts(o algorithms.Observation) (doubt string, blind bool) {
 	for _, n := range p.inner.Needs() {
 		s, ok := o.Signal(n.Name, n.Window)
-		if !ok || s.Coverage < FullCoverage {
-			partial = true
-			blind = blind || s.Coverage <= 0 || !algorithms.Finite(s.Value)
+		if ok && s.Coverage >= FullCoverage {
+			continue
 		}
+		if doubt == "" {
+			doubt = fmt.Sprintf("%s over %s is known to %.0f %% only, its stalest reading %s old", n.Name, n.Window, 100*s.Coverage, s.Age.Round(time.Millisecond))
+		}
+		blind = blind || s.Coverage <= 0 || !algorithms.Finite(s.Value)
 	}
-	return partial, blind
+	return doubt, blind
 }
 
 // idle tells whether demand was exactly zero over the whole idle time, and nothing waits.
