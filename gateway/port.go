@@ -250,10 +250,28 @@ func (p *port) send(r *http.Request, t *hold.Ticket) (res *http.Response, sent b
 
 // modify sends clients on to the pods once the gateway is out of the path.
 func (p *port) modify(res *http.Response) error {
+	trailGRPC(res)
 	if res.StatusCode != http.StatusSwitchingProtocols && p.parting() {
 		res.Header.Set("Connection", "close") // HTTP/2 makes a GOAWAY of it
 	}
 	return nil
+}
+
+// trailGRPC turns a gRPC answer of headers only into one with trailers. ReverseProxy flushes headers at once, and a
+// status in headers that do not end the stream is none.
+func trailGRPC(res *http.Response) {
+	if _, only := res.Header["Grpc-Status"]; !only || res.ProtoMajor != 2 {
+		return
+	}
+	if res.Trailer == nil {
+		res.Trailer = http.Header{}
+	}
+	for _, k := range []string{"Grpc-Status", "Grpc-Message", "Grpc-Status-Details-Bin"} {
+		if v, ok := res.Header[k]; ok {
+			res.Trailer[k] = v
+			delete(res.Header, k)
+		}
+	}
 }
 
 func (p *port) parting() bool {
