@@ -144,17 +144,18 @@ func (t *sum) answer() reading.Value {
 	return v
 }
 
+// words says what is missing, in words that stay the same while it does, so that a cluster's events of them are one.
 func (t *sum) words() string {
 	if len(t.missing) == 0 {
 		if t.bad {
 			return "no readings"
 		}
-		return fmt.Sprintf("only %.0f %% of the last %v is known", 100*t.coverage(), t.need.Window)
+		return fmt.Sprintf("less than half of the last %v is known", t.need.Window)
 	}
 	slices.SortFunc(t.missing, func(a, b missing) int { return cmp.Or(a.since.Compare(b.since), strings.Compare(a.what, b.what)) })
 	var parts []string
 	for _, m := range t.missing[:min(named, len(t.missing))] {
-		parts = append(parts, fmt.Sprintf("%s not read for %.0f s (%s)", m.what, t.now.Sub(m.since).Seconds(), m.cause))
+		parts = append(parts, fmt.Sprintf("%s not read since %s (%s)", m.what, m.since.UTC().Format(time.RFC3339), m.cause))
 	}
 	if more := len(t.missing) - named; more > 0 {
 		parts = append(parts, fmt.Sprintf("and %d more", more))

@@ -170,7 +170,7 @@ func TestWorkload(t *testing.T) {
 				w.flow("b", -1000, 0, 54, 5)
 				w.Failed("ns", "b", "connection refused")
 			},
-			want: want{value: 6, coverage: 0.8, missing: "pod b not read for 6 s (connection refused)", source: "sidecar"},
+			want: want{value: 6, coverage: 0.8, missing: "pod b not read since 2027-01-15T08:00:54Z (connection refused)", source: "sidecar"},
 		},
 		{
 			name: "so does one whose readiness failed with it, since it may serve on", now: 60,
@@ -179,7 +179,7 @@ func TestWorkload(t *testing.T) {
 				w.flow("a", -1000, 0, 50, 5)
 				w.SetPod(at(51), pod("a", store.Starting))
 			},
-			want: want{value: 5. / 3, coverage: 1. / 3, missing: "pod a not read for 10 s", source: "sidecar"},
+			want: want{value: 5. / 3, coverage: 1. / 3, missing: "pod a not read since 2027-01-15T08:00:50Z", source: "sidecar"},
 		},
 		{
 			name: "but not one whose container ended", now: 60,
@@ -216,7 +216,7 @@ func TestWorkload(t *testing.T) {
 		{
 			name: "and no longer", now: 60,
 			world: func(w *world) { w.SetPod(at(57.5), pod("a", store.Ready)) },
-			want:  want{missing: "pod a not read for 2 s (no answer)", source: "sidecar"},
+			want:  want{missing: "pod a not read since 2027-01-15T08:00:57Z (no answer)", source: "sidecar"},
 		},
 		{
 			name: "a pod without the port says what to do", now: 60,
@@ -238,7 +238,7 @@ func TestWorkload(t *testing.T) {
 				w.SetPod(epoch, pod("a", store.Ready))
 				w.flow("a", -1000, 55, 60, 6)
 			},
-			want: want{value: 6, coverage: 4. / 15, missing: "only 27 % of the last 15s is known", source: "sidecar"},
+			want: want{value: 6, coverage: 4. / 15, missing: "less than half of the last 15s is known", source: "sidecar"},
 		},
 		{
 			name: "until half of it is", now: 60,
@@ -302,7 +302,7 @@ func TestWorkload(t *testing.T) {
 					w.report("g", s, 0, 0, "web")
 				}
 			},
-			want: want{coverage: 0.6, missing: "gateway g not read for 6 s (no report)", source: "gateway"},
+			want: want{coverage: 0.6, missing: "gateway g not read since 2027-01-15T08:00:54Z (no report)", source: "gateway"},
 		},
 		{
 			name: "one that holds for others does not", now: 60,
