@@ -272,9 +272,8 @@ func (c *Collector) readAll(ctx context.Context, t *target, namespace string, ui
 		c.metrics.duration.Observe(time.Since(began).Seconds())
 		result, why := classify(err)
 		c.metrics.reads.WithLabelValues(result).Inc()
-		wait := c.Interval
-		switch {
-		case err == nil:
+		var wait time.Duration
+		if err == nil {
 			if !answered {
 				c.Log.DebugContext(ctx, "pod answers", slog.String("namespace", namespace), slog.String("address", t.address))
 			}
@@ -282,7 +281,7 @@ func (c *Collector) readAll(ctx context.Context, t *target, namespace string, ui
 			if wait = (phase - time.Duration(began.UnixNano()%int64(c.Interval)) + c.Interval) % c.Interval; wait < c.Interval/4 {
 				wait += c.Interval
 			}
-		default:
+		} else {
 			if answered {
 				c.Log.WarnContext(ctx, "pod not read", slog.String("namespace", namespace), slog.String("address", t.address), slog.Any("error", err))
 				answered, retry = false, firstRetry

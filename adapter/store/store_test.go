@@ -62,7 +62,8 @@ func (w *world) flow(name string, born, from, to, n float64) {
 	}
 }
 
-func (w *world) report(name string, second, waiting, integral float64, services ...string) {
+func (w *world) report(second, waiting, integral float64, services ...string) {
+	const name = "g"
 	r := &wire.Report{Gateway: name, StartTime: float64(epoch.Unix()) - 1000, Monotonic: 1000 + second}
 	for _, s := range services {
 		r.Ports = append(r.Ports, wire.PortReport{Namespace: "ns", Service: s, PortName: "http", Waiting: int(waiting), WaitingSeconds: integral})
@@ -70,7 +71,8 @@ func (w *world) report(name string, second, waiting, integral float64, services 
 	w.AddReport(at(second), types.UID(name), r)
 }
 
-func (w *world) gateway(name string) {
+func (w *world) gateway() {
+	const name = "g"
 	w.SetGateway(epoch, types.UID(name), name, "198.18.0.9", "198.18.0.9:8013", true)
 }
 
@@ -87,7 +89,7 @@ func TestWorkload(t *testing.T) {
 		name     string
 		interval time.Duration
 		signal   string
-		window   time.Duration
+		instant  bool
 		now      float64
 		world    func(w *world)
 		want     want
@@ -116,7 +118,7 @@ func TestWorkload(t *testing.T) {
 			want: want{value: 6, known: true, coverage: 1, source: "sidecar"},
 		},
 		{
-			name: "an instant is the gauges' sum", window: -1, now: 60.5,
+			name: "an instant is the gauges' sum", instant: true, now: 60.5,
 			world: func(w *world) {
 				w.SetPod(epoch, pod("a", store.Ready))
 				w.SetPod(epoch, pod("b", store.Ready))
@@ -251,9 +253,9 @@ func TestWorkload(t *testing.T) {
 		{
 			name: "zero pods and a gateway that holds", now: 60,
 			world: func(w *world) {
-				w.gateway("g")
+				w.gateway()
 				for s := 0.0; s <= 60; s++ {
-					w.report("g", s, 2, 2*s, "web")
+					w.report(s, 2, 2*s, "web")
 				}
 			},
 			want: want{value: 2, known: true, coverage: 1, source: "gateway"},
@@ -261,12 +263,12 @@ func TestWorkload(t *testing.T) {
 		{
 			name: "a port that was just assigned held nothing before", now: 60,
 			world: func(w *world) {
-				w.gateway("g")
+				w.gateway()
 				for s := 40.0; s <= 55; s++ {
-					w.report("g", s, 0, 0)
+					w.report(s, 0, 0)
 				}
 				for s := 56.0; s <= 60; s++ {
-					w.report("g", s, 3, 3*(s-55), "web")
+					w.report(s, 3, 3*(s-55), "web")
 				}
 			},
 			want: want{value: 1, known: true, coverage: 1, source: "gateway"},
@@ -274,11 +276,11 @@ func TestWorkload(t *testing.T) {
 		{
 			name: "pods and gateways together", now: 60,
 			world: func(w *world) {
-				w.gateway("g")
+				w.gateway()
 				w.SetPod(epoch, pod("a", store.Ready))
 				w.flow("a", -1000, 0, 60, 5)
 				for s := 0.0; s <= 60; s++ {
-					w.report("g", s, 2, 2*s, "web", "other")
+					w.report(s, 2, 2*s, "web", "other")
 				}
 			},
 			want: want{value: 7, known: true, coverage: 1, source: "sidecar+gateway"},
@@ -286,10 +288,10 @@ func TestWorkload(t *testing.T) {
 		{
 			name: "waiting leaves the pods out", signal: algorithms.Waiting, now: 60,
 			world: func(w *world) {
-				w.gateway("g")
+				w.gateway()
 				w.SetPod(epoch, pod("a", store.Ready))
 				for s := 0.0; s <= 60; s++ {
-					w.report("g", s, 2, 2*s, "web")
+					w.report(s, 2, 2*s, "web")
 				}
 			},
 			want: want{value: 2, known: true, coverage: 1, source: "gateway"},
@@ -297,9 +299,9 @@ func TestWorkload(t *testing.T) {
 		{
 			name: "a silent gateway that holds makes it unknown", now: 60,
 			world: func(w *world) {
-				w.gateway("g")
+				w.gateway()
 				for s := 0.0; s <= 54; s++ {
-					w.report("g", s, 0, 0, "web")
+					w.report(s, 0, 0, "web")
 				}
 			},
 			want: want{coverage: 0.6, missing: "gateway g not read since 2027-01-15T08:00:54Z (no report)", source: "gateway"},
@@ -307,9 +309,9 @@ func TestWorkload(t *testing.T) {
 		{
 			name: "one that holds for others does not", now: 60,
 			world: func(w *world) {
-				w.gateway("g")
+				w.gateway()
 				for s := 0.0; s <= 54; s++ {
-					w.report("g", s, 0, 0, "other")
+					w.report(s, 0, 0, "other")
 				}
 			},
 			want: want{known: true, coverage: 1, source: "sidecar"},
@@ -317,9 +319,9 @@ func TestWorkload(t *testing.T) {
 		{
 			name: "a gateway that was deleted holds nothing", now: 60,
 			world: func(w *world) {
-				w.gateway("g")
+				w.gateway()
 				for s := 0.0; s <= 54; s++ {
-					w.report("g", s, 0, 0, "web")
+					w.report(s, 0, 0, "web")
 				}
 				w.DeleteGateway(at(55), "g")
 			},
@@ -340,21 +342,19 @@ func TestWorkload(t *testing.T) {
 			if tt.signal == "" {
 				tt.signal = algorithms.Concurrency
 			}
-			switch tt.window {
-			case 0:
-				tt.window = 15 * time.Second
-			case -1:
-				tt.window = algorithms.Instant
+			width := 15 * time.Second
+			if tt.instant {
+				width = algorithms.Instant
 			}
 			w := newWorld(tt.interval)
 			tt.world(w)
 			sel := labels.SelectorFromSet(labels.Set{"app": "web"})
-			got := w.Workload(at(tt.now), "ns", sel, []string{"web"}, tt.signal, tt.window)
+			got := w.Workload(at(tt.now), "ns", sel, []string{"web"}, tt.signal, width)
 			if math.Abs(got.Value-tt.want.value) > 0.02 || got.Known != tt.want.known || math.Abs(got.Coverage-tt.want.coverage) > 0.02 ||
 				!strings.Contains(got.Missing, tt.want.missing) || got.Missing != "" && tt.want.missing == "" || got.Source != tt.want.source {
 				t.Errorf("Workload = %+v, want %+v", got, tt.want)
 			}
-			need := []algorithms.Need{{Name: tt.signal, Window: tt.window}}
+			need := []algorithms.Need{{Name: tt.signal, Window: width}}
 			sig := w.Signals(at(tt.now), "ns", sel, []string{"web"}, need, nil)[0]
 			if sig.Value != got.Value || sig.Known != got.Known || sig.Coverage != got.Coverage || sig.Age != got.Age || sig.Source != got.Source {
 				t.Errorf("Signals = %+v, Workload = %+v: want the same", sig, got)
@@ -411,7 +411,7 @@ func TestSweep(t *testing.T) {
 	w.SetPod(epoch, pod("a", store.Ready))
 	w.flow("a", -1000, 0, 5, 1)
 	w.DeletePod(at(5), "ns", "a")
-	w.gateway("g")
+	w.gateway()
 	w.DeleteGateway(at(5), "g")
 	if w.Sweep(at(1000)); len(w.List("ns", labels.Everything())) != 0 {
 		t.Error("a deleted pod is listed")
