@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"sync/atomic"
 
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -81,6 +82,8 @@ func (o Options) Validate() error {
 // Server is the API server.
 type Server struct {
 	options Options
+	// identified says why users cannot be told yet; nil until it serves.
+	identified atomic.Pointer[func() error]
 }
 
 // New makes a Server and starts nothing.
@@ -88,7 +91,17 @@ func New(o Options) (*Server, error) {
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("make the metrics API server: %w", err)
 	}
-	return &Server{o}, nil
+	return &Server{options: o}, nil
+}
+
+// Ready says why requests are refused whatever the metrics are: it does not serve yet, or has not read who the aggregation layer
+// is. It is safe for concurrent use.
+func (s *Server) Ready() error {
+	identified := s.identified.Load()
+	if identified == nil {
+		return errors.New("the metrics APIs are not served yet")
+	}
+	return (*identified)()
 }
 
 // Run serves until ctx ends, then answers what it has begun and returns. It is called once.
@@ -141,6 +154,7 @@ func (s *Server) prepare(listener net.Listener) (run func(context.Context) error
 	if err != nil {
 		return nil, fmt.Errorf("set up authentication: %w", err)
 	}
+	s.identified.Store(&identified)
 	if err := authorize(config, client); err != nil {
 		return nil, fmt.Errorf("set up authorization: %w", err)
 	}

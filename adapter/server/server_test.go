@@ -77,6 +77,7 @@ func (shelf) Ready() error { return nil }
 
 // world is a running server and who can reach it.
 type world struct {
+	server            *server.Server
 	address           string
 	ca, users, proxy  *authority
 	cert              *changing
@@ -110,6 +111,10 @@ func start(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if s.Ready() == nil {
+		t.Error("ready before it serves")
+	}
+	w.server = s
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -314,6 +319,9 @@ func TestServer(t *testing.T) {
 	})
 
 	t.Run("readiness", func(t *testing.T) {
+		if err := w.server.Ready(); err != nil {
+			t.Errorf("Ready: %v", err)
+		}
 		fault := errors.New("2 pods not read yet")
 		w.unready.Store(&fault)
 		if code, body := w.get(t, w.plain, "/readyz", nil); code != http.StatusInternalServerError || !strings.Contains(body, "[-]metrics") {
