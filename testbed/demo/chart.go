@@ -11,6 +11,7 @@ import (
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/text"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgimg"
@@ -54,8 +55,7 @@ func writeHTML(w io.Writer, r Report) error {
 		return err
 	}
 	// An XML declaration has no place inside HTML.
-	text := svg.String()
-	text = text[max(0, strings.Index(text, "<svg")):]
+	_, image, _ := strings.Cut(svg.String(), "<svg")
 	page, err := template.New("page").Funcs(template.FuncMap{
 		"clock": clock, "short": short, "offset": offset, "share": share, "took": took,
 	}).Parse(pageTemplate)
@@ -65,7 +65,7 @@ func writeHTML(w io.Writer, r Report) error {
 	return page.Execute(w, struct {
 		Report
 		Chart template.HTML
-	}{r, template.HTML(text)}) //nolint:gosec // drawn above
+	}{r, template.HTML("<svg" + image)}) //nolint:gosec // drawn above
 }
 
 // drawChart draws load above, and pods below, over one axis of time.
@@ -80,7 +80,7 @@ func drawChart(canvas draw.Canvas, r Report) error {
 	}
 	plots := [][]*plot.Plot{{top}, {bottom}}
 	canvas.SetColor(color.White)
-	canvas.Fill(canvas.Rectangle.Path())
+	canvas.Fill(canvas.Path())
 	tiles := draw.Tiles{Rows: 2, Cols: 1, PadX: vg.Points(8), PadY: vg.Points(10), PadTop: vg.Points(8), PadBottom: vg.Points(6), PadLeft: vg.Points(8), PadRight: vg.Points(14)}
 	for row, line := range plot.Align(plots, tiles, canvas) {
 		plots[row][0].Draw(line[0])
@@ -99,14 +99,19 @@ func basic(r Report, y string, height float64) (*plot.Plot, error) {
 	p.Legend.Left = true
 	p.Legend.XOffs = vg.Points(8)
 	p.Legend.Padding = vg.Points(2)
-	p.Legend.TextStyle.Font.Size = vg.Points(10)
+	p.Legend.YOffs = vg.Points(-6)
+	for _, style := range []*text.Style{&p.Title.TextStyle, &p.X.Label.TextStyle, &p.Y.Label.TextStyle, &p.X.Tick.Label, &p.Y.Tick.Label, &p.Legend.TextStyle} {
+		sans(style, 10)
+	}
+	p.X.Tick.Color, p.Y.Tick.Color = grey(), grey()
+	p.X.Color, p.Y.Color = grey(), grey()
 	for i, a := range r.Acts {
 		if i%2 == 0 {
 			box, err := plotter.NewPolygon(plotter.XYs{{X: a.From.Seconds(), Y: 0}, {X: a.To.Seconds(), Y: 0}, {X: a.To.Seconds(), Y: height}, {X: a.From.Seconds(), Y: height}})
 			if err != nil {
 				return nil, fmt.Errorf("shade act %d: %w", i+1, err)
 			}
-			box.Color, box.LineStyle.Width = shade(), 0
+			box.Color, box.Width = shade(), 0
 			p.Add(box)
 		}
 	}
@@ -125,13 +130,14 @@ func loadPlot(r Report) (*plot.Plot, error) {
 			most = max(most, float64(*s.Waiting))
 		}
 	}
-	p, err := basic(r, "requests", most*1.35)
+	p, err := basic(r, "requests", most*1.3)
 	if err != nil {
 		return nil, err
 	}
 	sent, _, lost := r.Requests()
 	p.Title.Text = fmt.Sprintf("Sluice on a real control plane: %d requests, %d lost", sent, lost)
-	p.Title.TextStyle.Font.Size = vg.Points(15)
+	sans(&p.Title.TextStyle, 15)
+	p.Y.Tick.Marker = every(50)
 	p.Title.Padding = vg.Points(6)
 	held, err := line(r.Samples, amber(), func(s Sample) (float64, bool) { return float(s.Waiting) })
 	if err != nil {
@@ -149,7 +155,7 @@ func loadPlot(r Report) (*plot.Plot, error) {
 	p.Add(held, wanted, answered)
 	p.Legend.Add("wanted per second", wanted)
 	p.Legend.Add("answered per second", answered)
-	p.Legend.Add("held at the gateways", held)
+	p.Legend.Add("held at the gateways (most at once)", held)
 	if lost > 0 {
 		total, err := line(r.Samples, red(), func(s Sample) (float64, bool) { return float64(s.Lost), true })
 		if err != nil {
@@ -168,7 +174,7 @@ func loadPlot(r Report) (*plot.Plot, error) {
 		return nil, fmt.Errorf("name the acts: %w", err)
 	}
 	for i := range labels.TextStyle {
-		labels.TextStyle[i].Font.Size = vg.Points(12)
+		sans(&labels.TextStyle[i], 13)
 		labels.TextStyle[i].XAlign = draw.XCenter
 	}
 	p.Add(labels)
@@ -192,6 +198,7 @@ func podPlot(r Report) (*plot.Plot, error) {
 		return nil, err
 	}
 	p.X.Label.Text = "minutes since the first act began"
+	p.Y.Tick.Marker = every(2)
 	ready, err := line(r.Samples, green(), func(s Sample) (float64, bool) { return float(s.Ready) })
 	if err != nil {
 		return nil, err
@@ -246,6 +253,30 @@ func float(n *int) (float64, bool) {
 	return float64(*n), true
 }
 
+// sans sets a style in a sans-serif font of a size in points.
+func sans(s *text.Style, points float64) {
+	s.Font.Variant = "Sans"
+	s.Font.Size = vg.Points(points)
+}
+
+// every marks the multiples of a number, or of twice, four times … of it if that were too many.
+type every float64
+
+// Ticks implements plot.Ticker.
+func (e every) Ticks(low, high float64) []plot.Tick {
+	step := float64(e)
+	for (high-low)/step > 10 {
+		step *= 2
+	}
+	var ticks []plot.Tick
+	for y := 0.0; y <= high; y += step {
+		if y >= low {
+			ticks = append(ticks, plot.Tick{Value: y, Label: fmt.Sprintf("%.0f", y)})
+		}
+	}
+	return ticks
+}
+
 // minutes marks each half minute and names it m:ss.
 type minutes struct{}
 
@@ -290,7 +321,7 @@ const pageTemplate = `<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Sluice demo</title>
 <style>
 body{font:15px/1.45 system-ui,sans-serif;max-width:1180px;margin:2em auto;padding:0 1em;color:#202124}
-svg{width:100%;height:auto} table{border-collapse:collapse;margin:.4em 0} td,th{padding:.15em .8em .15em 0;text-align:left;vertical-align:top}
+svg{width:100%;height:auto} svg text{font-family:system-ui,sans-serif!important} table{border-collapse:collapse;margin:.4em 0} td,th{padding:.15em .8em .15em 0;text-align:left;vertical-align:top}
 .n{text-align:right;font-variant-numeric:tabular-nums} .bar{background:#e8eaed;width:26em;padding:0} .bar i{display:block;height:.9em;background:#1a73e8;min-width:2px}
 .ok{color:#188038} .bad{color:#d93025} h2{margin-bottom:.2em} small{color:#5f6368}
 </style></head><body>

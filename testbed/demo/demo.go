@@ -15,9 +15,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/bench/load"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/sluice-autoscaler/sluice/bench/load"
 	"github.com/sluice-autoscaler/sluice/testbed"
 	"github.com/sluice-autoscaler/sluice/testbed/kit"
 )
@@ -27,6 +27,9 @@ const (
 	name      = "web"
 	// podTarget is the concurrency per pod that deploy/examples ask for.
 	podTarget = 10
+	// freshShare is the share of requests on connections of their own. The others stay, as long as their connection does, with
+	// the pods that were there when it was opened: kube-proxy spreads connections, not requests.
+	freshShare = 0.75
 )
 
 // Options says how to run the demo.
@@ -51,6 +54,7 @@ var ErrInterrupted = errors.New("interrupted")
 // Run runs the demo. When ctx ends, it stops everything and sums up what there is. The program must call testbed.MaybeChild
 // first thing.
 func Run(ctx context.Context, o Options) (err error) {
+	o.Stdout = &locked{w: o.Stdout}
 	out := printer{w: o.Stdout, color: o.Color}
 	cache, err := testbed.DefaultCache()
 	if err != nil {
@@ -171,6 +175,9 @@ func (s *show) showAPIServices(ctx context.Context) error {
 	args := []string{"get", "apiservice"}
 	for _, a := range services {
 		args = append(args, a.Name)
+		if !a.Available {
+			s.report.Faults = append(s.report.Faults, fmt.Sprintf("APIService %s is not Available: %s", a.Name, a.Message))
+		}
 	}
 	text, err := s.c.Kubectl(ctx, args...)
 	if err != nil {
@@ -257,7 +264,7 @@ func (s *show) act(ctx context.Context, a act, middle func(context.Context) erro
 	cfg := load.Default()
 	cfg.URL = fmt.Sprintf("%s/?ms=%d", url, requestMillis)
 	cfg.Timeout = 60 * time.Second
-	cfg.FreshShare = 0.5
+	cfg.FreshShare = freshShare
 	cfg.Poisson = true
 	cfg.Seed = uint64(len(s.report.Acts)) + 1
 	g, err := load.New(cfg)
@@ -273,6 +280,7 @@ func (s *show) act(ctx context.Context, a act, middle func(context.Context) erro
 	watching, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { w.run(watching) })
+	wg.Go(func() { s.c.FollowGateways(watching, w.report) })
 	var middleErr error
 	if middle != nil {
 		wg.Go(func() {
@@ -292,7 +300,7 @@ func (s *show) act(ctx context.Context, a act, middle func(context.Context) erro
 	wg.Wait()
 
 	result := load.Join(results...)
-	samples, starts, _ := w.seen()
+	samples, starts := w.seen()
 	s.loads = append(s.loads, result)
 	s.report.Samples = append(s.report.Samples, samples...)
 	s.report.Acts = append(s.report.Acts, ActReport{
@@ -427,6 +435,19 @@ func (s *show) hold(ctx context.Context) {
   curl "http://$(kubectl get service web --namespace demo -o jsonpath='{.spec.clusterIP}')/?ms=200"
   sluice explain web --namespace demo --terms`, i.Kubeconfig, i.Bin, s.Place.Bin, s.Place.Example("autoscaler.yaml"))
 	<-ctx.Done()
+}
+
+// locked lets several goroutines write, a whole text at a time.
+type locked struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+// Write implements io.Writer.
+func (l *locked) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
 }
 
 // indent writes lines two columns to the right.

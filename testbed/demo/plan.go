@@ -110,8 +110,8 @@ func hpaAct() act {
 		blocks: []block{{
 			parts: []part{
 				{"trickle", load.Constant(5, 4*second)},
-				{fmt.Sprintf("ramp to %d/s", peakRate), load.Ramp(5, peakRate, 20*second)},
-				{fmt.Sprintf("%d/s", peakRate), load.Constant(peakRate, 18*second)},
+				{fmt.Sprintf("ramp to %d/s", peakRate), load.Ramp(5, peakRate, 35*second)},
+				{fmt.Sprintf("%d/s", peakRate), load.Constant(peakRate, 20*second)},
 				{"ramp down", load.Ramp(peakRate, 5, 5*second)},
 			},
 			until: &until{name: "trickle: back to one", rate: 5, done: single, timeout: 90 * second},

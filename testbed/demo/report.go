@@ -27,7 +27,7 @@ type Sample struct {
 	// InFlight counts requests that the load generator waits for, Lost all that were lost since the start.
 	InFlight int `json:"inFlight"`
 	Lost     int `json:"lost"`
-	// Waiting is how many requests the gateways hold.
+	// Waiting is how many requests the gateways held at once, at most since the sample before.
 	Waiting *int `json:"waiting"`
 	// Concurrency is request_concurrency as the metrics API serves it.
 	Concurrency *float64 `json:"concurrency"`
@@ -115,8 +115,12 @@ func coldStart(s *v1alpha1.ColdStartStatus) (ColdStart, bool) {
 	}
 	c := ColdStart{Detected: s.Detected.Time, Held: int(s.Held)}
 	for _, p := range []struct{ name, seconds string }{
-		{"scale written", s.Decided}, {"pod created", s.PodCreated}, {"scheduled", s.Scheduled}, {"containers started", s.Started},
-		{"pod answers", s.Answering}, {"first request released", s.Released},
+		{"scale written", s.Decided},
+		{"pod created", s.PodCreated},
+		{"scheduled", s.Scheduled},
+		{"containers started", s.Started},
+		{"pod answers", s.Answering},
+		{"first request released", s.Released},
 	} {
 		seconds, err := strconv.ParseFloat(p.seconds, 64)
 		if err != nil {
@@ -130,7 +134,7 @@ func coldStart(s *v1alpha1.ColdStartStatus) (ColdStart, bool) {
 // writeSamples writes samples as CSV; unknown values are empty.
 func writeSamples(w io.Writer, samples []Sample) error {
 	out := csv.NewWriter(w)
-	rows := [][]string{{"at_seconds", "act", "stage", "wanted_per_second", "sent_per_second", "answered_per_second", "in_flight", "lost_total", "waiting", "concurrency", "replicas", "ready", "phase"}}
+	rows := [][]string{{"at_seconds", "act", "stage", "wanted_per_second", "sent_per_second", "answered_per_second", "in_flight", "lost_total", "held", "concurrency", "replicas", "ready", "phase"}}
 	for _, s := range samples {
 		rows = append(rows, []string{
 			number(s.At.Seconds()), strconv.Itoa(s.Act), s.Stage, number(s.Wanted), number(s.Sent), number(s.Answered), strconv.Itoa(s.InFlight),

@@ -3,6 +3,8 @@ package demo
 import (
 	"fmt"
 	"io"
+	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,21 +29,23 @@ func (p printer) paint(code, text string) string {
 	return "\x1b[" + code + "m" + text + "\x1b[0m"
 }
 
-func (p printer) title(format string, args ...any) {
-	p.line("\n%s", p.paint("1", "── "+fmt.Sprintf(format, args...)+" ──"))
+func (p printer) title(text string) {
+	p.line("\n%s", p.paint("1", "── "+text+" ──"))
 }
 
 // command shows what a user would type and what came of it.
 func (p printer) command(output, format string, args ...any) {
-	p.line("  %s", p.paint("36", "$ "+fmt.Sprintf(format, args...)))
+	var b strings.Builder
+	b.WriteString("  " + p.paint("36", "$ "+fmt.Sprintf(format, args...)))
 	for l := range strings.Lines(strings.TrimRight(output, "\n")) {
-		p.line("    %s", strings.TrimRight(l, "\n"))
+		b.WriteString("\n    " + strings.TrimRight(l, "\n"))
 	}
+	p.line("%s", b.String()) // at once, so that a sample does not come between
 }
 
 // header names the columns of sample.
 func (p printer) header() {
-	p.line("%s", p.paint("2", fmt.Sprintf("%5s  %-26s %7s %9s %9s %8s %12s  %-13s %-13s", "time", "load", "wanted", "answered", "in flight", "waiting", "concurrency", "replicas", "state")))
+	p.line("%s", p.paint("2", fmt.Sprintf("%5s  %-26s %7s %9s %9s %8s %12s  %-13s %-13s", "time", "load", "wanted", "answered", "in flight", "held", "concurrency", "replicas", "state")))
 }
 
 // sample is the line of one second. Bars stand for pods: full ones are ready, the others on their way (or, at the end of a bar
@@ -155,8 +159,17 @@ func (p printer) charts(samples []Sample) {
 		// Both charts must begin at the same column.
 		asciigraph.YAxisValueFormatter(func(y float64) string { return fmt.Sprintf("%4.0f", y) }),
 	}
-	plot := func(title string, height int, series [][]float64, names []string, colors []asciigraph.AnsiColor) {
-		o := append([]asciigraph.Option{asciigraph.Height(height)}, axis...)
+	// A row stands for step, or for a multiple of it that keeps the chart low, so that the axis has whole numbers.
+	plot := func(title string, step float64, series [][]float64, names []string, colors []asciigraph.AnsiColor) {
+		most := step
+		for _, values := range series {
+			most = max(most, slices.Max(values))
+		}
+		for most/step > 10 {
+			step *= 2
+		}
+		rows := math.Ceil(most / step)
+		o := append([]asciigraph.Option{asciigraph.Height(int(rows)), asciigraph.UpperBound(rows * step)}, axis...)
 		if p.color {
 			o = append(o, asciigraph.SeriesColors(colors...), asciigraph.SeriesLegends(names...))
 		} else {
@@ -165,8 +178,8 @@ func (p printer) charts(samples []Sample) {
 		p.line("  %s", title)
 		p.line("%s\n", asciigraph.PlotMany(series, o...))
 	}
-	plot("requests per second", 8, [][]float64{wanted, answered}, []string{"wanted", "answered"}, []asciigraph.AnsiColor{asciigraph.Gray, asciigraph.Blue})
-	plot("pods", 6, [][]float64{replicas, ready}, []string{"replicas", "ready"}, []asciigraph.AnsiColor{asciigraph.Orange, asciigraph.Green})
+	plot("requests per second", 25, [][]float64{wanted, answered}, []string{"wanted", "answered"}, []asciigraph.AnsiColor{asciigraph.Gray, asciigraph.Blue})
+	plot("pods", 1, [][]float64{replicas, ready}, []string{"replicas", "ready"}, []asciigraph.AnsiColor{asciigraph.Orange, asciigraph.Green})
 }
 
 // carry is a value, or the one before where it is unknown.

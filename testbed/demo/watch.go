@@ -3,13 +3,15 @@ package demo
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/bench/load"
+	"github.com/sluice-autoscaler/sluice/wire"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/sluice-autoscaler/sluice/bench/load"
 	"github.com/sluice-autoscaler/sluice/testbed/kit"
 )
 
@@ -26,12 +28,10 @@ type cluster struct {
 
 // observed is what one look at the cluster found. What could not be read is nil or empty.
 type observed struct {
-	waiting, replicas, ready *int
-	concurrency              *float64
-	phase                    string
-	coldStart                *ColdStart
-	// current tells that the HPA has a current value of its metric.
-	current bool
+	replicas, ready *int
+	concurrency     *float64
+	phase           string
+	coldStart       *ColdStart
 }
 
 // look reads everything at once, within a time that leaves a sample its second.
@@ -40,11 +40,6 @@ func (c cluster) look(ctx context.Context) observed {
 	defer cancel()
 	var o observed
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		if n, err := c.Waiting(ctx, c.namespace, c.name); err == nil {
-			o.waiting = &n
-		}
-	})
 	wg.Go(func() {
 		if m, err := c.DeploymentMetric(ctx, c.namespace, c.name, "request_concurrency", metricWindow); err == nil {
 			o.concurrency = &m.Value
@@ -57,7 +52,7 @@ func (c cluster) look(ctx context.Context) observed {
 	})
 	wg.Go(func() {
 		if c.hpa {
-			o.phase, o.current = c.lookHPA(ctx)
+			o.phase, _ = c.lookHPA(ctx)
 			return
 		}
 		a, err := c.Autoscaler(ctx, c.namespace, c.name)
@@ -96,6 +91,9 @@ type stage struct {
 	shape load.Shape
 }
 
+// held is what one gateway held: now, and at most since the last sample.
+type held struct{ now, most int }
+
 // watcher samples once a second and keeps what it saw. Its methods may be called concurrently.
 type watcher struct {
 	cluster   cluster
@@ -110,12 +108,12 @@ type watcher struct {
 	stage   stage
 	samples []Sample
 	starts  []ColdStart
-	current bool
+	held    map[string]*held
 	changed chan struct{} // closed at each sample, and replaced
 }
 
 func newWatcher(c cluster, g *load.Generator, out printer, start time.Time, act, lostBefore int) *watcher {
-	return &watcher{cluster: c, generator: g, out: out, start: start, act: act, lostBefore: lostBefore, changed: make(chan struct{})}
+	return &watcher{cluster: c, generator: g, out: out, start: start, act: act, lostBefore: lostBefore, held: map[string]*held{}, changed: make(chan struct{})}
 }
 
 // enter tells the watcher what the plan is at: a block, or, with a name, a wait.
@@ -123,6 +121,37 @@ func (w *watcher) enter(name string, b block, shape load.Shape) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.stage = stage{name: name, start: time.Now(), block: b, shape: shape}
+}
+
+// report takes what a gateway says of itself.
+func (w *watcher) report(r wire.Report) {
+	n := 0
+	for _, p := range r.Ports {
+		if p.Namespace == w.cluster.namespace && p.Service == w.cluster.name {
+			n += p.Waiting
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	h := w.held[r.Gateway]
+	if h == nil {
+		h = &held{}
+		w.held[r.Gateway] = h
+	}
+	h.now, h.most = n, max(h.most, n)
+}
+
+// mostHeld adds up what gateways held at most, and begins anew; nil before any has said something.
+func (w *watcher) mostHeld() *int {
+	if len(w.held) == 0 {
+		return nil
+	}
+	n := 0
+	for _, h := range w.held {
+		n += h.most
+		h.most = h.now
+	}
+	return &n
 }
 
 // run samples until ctx ends.
@@ -168,13 +197,17 @@ func (w *watcher) sample(now, last time.Time, counts, before load.Counts, o obse
 		Sent:     float64(counts.Sent-before.Sent) / seconds,
 		Answered: float64(counts.OK-before.OK) / seconds,
 		InFlight: int(counts.InFlight), Lost: w.lostBefore + int(counts.Lost),
-		Waiting: o.waiting, Concurrency: o.concurrency, Replicas: o.replicas, Ready: o.ready, Phase: o.phase,
+		Waiting: w.mostHeld(), Concurrency: o.concurrency, Replicas: o.replicas, Ready: o.ready, Phase: o.phase,
 	}
 	w.samples = append(w.samples, s)
-	if o.coldStart != nil && !o.coldStart.Detected.Before(w.start) && (len(w.starts) == 0 || w.starts[len(w.starts)-1].Detected.Before(o.coldStart.Detected)) {
-		w.starts = append(w.starts, *o.coldStart)
+	if o.coldStart != nil && !o.coldStart.Detected.Before(w.start) {
+		last := len(w.starts) - 1
+		if last >= 0 && w.starts[last].Detected.Equal(o.coldStart.Detected) {
+			w.starts[last] = *o.coldStart // phases become known one by one
+		} else {
+			w.starts = append(w.starts, *o.coldStart)
+		}
 	}
-	w.current = w.current || o.current
 	close(w.changed)
 	w.changed = make(chan struct{})
 	return s
@@ -188,11 +221,9 @@ func (w *watcher) wait(ctx context.Context, done func(Sample) bool) error {
 	for {
 		w.mu.Lock()
 		changed, fresh := w.changed, w.samples[seen:]
-		for _, s := range fresh {
-			if done(s) {
-				w.mu.Unlock()
-				return nil
-			}
+		if slices.ContainsFunc(fresh, done) {
+			w.mu.Unlock()
+			return nil
 		}
 		seen = len(w.samples)
 		w.mu.Unlock()
@@ -205,8 +236,8 @@ func (w *watcher) wait(ctx context.Context, done func(Sample) bool) error {
 }
 
 // seen returns what was kept.
-func (w *watcher) seen() (samples []Sample, starts []ColdStart, current bool) {
+func (w *watcher) seen() (samples []Sample, starts []ColdStart) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.samples, w.starts, w.current
+	return w.samples, w.starts
 }

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
@@ -193,18 +194,68 @@ func (c *Cluster) GatewayReports(ctx context.Context) ([]wire.Report, error) {
 	var all []wire.Report
 	var errs []error
 	for _, p := range pods {
-		port := controlPort(p)
-		if !podReady(p) || port == 0 {
+		address := reportsAddress(p)
+		if address == "" {
 			continue
 		}
-		r, err := report(ctx, "http://"+net.JoinHostPort(p.Status.PodIP, strconv.Itoa(int(port)))+wire.ReportsPath)
-		if err != nil {
+		enough := errors.New("enough")
+		asking, cancel := context.WithTimeout(ctx, 2*time.Second)
+		err := reports(asking, address, func(r wire.Report) error {
+			all = append(all, r)
+			return enough
+		})
+		cancel()
+		if !errors.Is(err, enough) {
 			errs = append(errs, fmt.Errorf("ask gateway %s for its report: %w", p.Name, err))
-			continue
 		}
-		all = append(all, r)
 	}
 	return all, errors.Join(errs...)
+}
+
+// FollowGateways calls handle, from several goroutines, with each report of each ready gateway as it comes, until ctx ends. It
+// looks for gateways once a second.
+func (c *Cluster) FollowGateways(ctx context.Context, handle func(wire.Report)) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	var mu sync.Mutex
+	followed := map[string]bool{}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		pods, _ := c.Pods(ctx, Namespace, GatewaySelector) // asked again in a second
+		for _, p := range pods {
+			address := reportsAddress(p)
+			mu.Lock()
+			begin := address != "" && !followed[address]
+			if begin {
+				followed[address] = true
+			}
+			mu.Unlock()
+			if !begin {
+				continue
+			}
+			wg.Go(func() {
+				_ = reports(ctx, address, func(r wire.Report) error { handle(r); return nil }) // followed again in a second
+				mu.Lock()
+				defer mu.Unlock()
+				delete(followed, address)
+			})
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// reportsAddress is where a gateway serves its reports; "" if it is not ready.
+func reportsAddress(p corev1.Pod) string {
+	port := controlPort(p)
+	if !podReady(p) || port == 0 {
+		return ""
+	}
+	return "http://" + net.JoinHostPort(p.Status.PodIP, strconv.Itoa(int(port))) + wire.ReportsPath
 }
 
 // Waiting returns how many requests the gateways hold for a Service now.
@@ -221,33 +272,33 @@ func (c *Cluster) Waiting(ctx context.Context, namespace, service string) (int, 
 	return n, err
 }
 
-// report reads the first line of the endless answer: the gateway's present state.
-func report(ctx context.Context, address string) (wire.Report, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
+// reports reads the endless answer of a gateway, line by line, until handle returns an error.
+func reports(ctx context.Context, address string, handle func(wire.Report) error) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
-		return wire.Report{}, err
+		return err
 	}
 	// A connection of its own, since the answer never ends.
 	response, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
 	if err != nil {
-		return wire.Report{}, err
+		return err
 	}
 	defer response.Body.Close() //nolint:errcheck // only read
 	if response.StatusCode != http.StatusOK {
-		return wire.Report{}, fmt.Errorf("answered %s", response.Status)
+		return fmt.Errorf("answered %s", response.Status)
 	}
 	lines := bufio.NewScanner(response.Body)
 	lines.Buffer(nil, maxReport)
-	if !lines.Scan() {
-		return wire.Report{}, errors.Join(errors.New("no report came"), lines.Err())
+	for lines.Scan() {
+		var r wire.Report
+		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+			return fmt.Errorf("decode report: %w", err)
+		}
+		if err := handle(r); err != nil {
+			return err
+		}
 	}
-	var r wire.Report
-	if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
-		return wire.Report{}, fmt.Errorf("decode report: %w", err)
-	}
-	return r, nil
+	return errors.Join(errors.New("the reports ended"), lines.Err())
 }
 
 func controlPort(p corev1.Pod) int32 {
