@@ -245,8 +245,16 @@ func (rd *round) observe() (algorithms.Observation, []Pod) {
 	sel := rd.w.scale.Selector
 	pods := rd.Observer.Pods(rd.key.Namespace, sel)
 	rd.w.signals = rd.Observer.Signals(rd.now, rd.key.Namespace, sel, services, rd.w.policy.Needs(), rd.w.signals[:0])
+	// A policy's time is that of its data: timers such as the end of panic must not run out on readings that stand still.
+	age := time.Duration(0)
+	for _, sig := range rd.w.signals {
+		age = max(age, sig.Age)
+	}
+	if at := rd.now.Add(-age); at.After(rd.w.dataTime) {
+		rd.w.dataTime = at
+	}
 	o := algorithms.Observation{
-		Now: rd.now, Signals: rd.w.signals, ActiveSince: rd.w.activeSince,
+		Now: rd.w.dataTime, Signals: rd.w.signals, ActiveSince: rd.w.activeSince,
 		Replicas: algorithms.Replicas{Current: rd.w.scale.Replicas},
 		Limits:   algorithms.Limits{Min: rd.as.Spec.Min(), Max: int(rd.as.Spec.MaxReplicas)},
 	}

@@ -45,6 +45,7 @@ type world struct {
 	// demand is the concurrency that every window shows; unknown makes signals unknown with half coverage; waiting is held.
 	demand  float64
 	unknown bool
+	age     time.Duration
 	waiting int
 	pods    []scaler.Pod
 	gateway bool
@@ -55,7 +56,7 @@ type world struct {
 
 func (w *world) Signals(_ time.Time, _ string, _ labels.Selector, _ []string, needs []algorithms.Need, dst []algorithms.Signal) []algorithms.Signal {
 	for _, n := range needs {
-		s := algorithms.Signal{Name: n.Name, Window: n.Window, Value: w.demand, Known: !w.unknown, Coverage: 1}
+		s := algorithms.Signal{Name: n.Name, Window: n.Window, Value: w.demand, Known: !w.unknown, Coverage: 1, Age: w.age}
 		if n.Name == algorithms.Waiting {
 			s.Value, s.Known = float64(w.waiting), true
 		} else if w.unknown {
@@ -245,6 +246,36 @@ func TestUnknownHolds(t *testing.T) {
 	c := meta.FindStatusCondition(w.autoscaler().Status.Conditions, v1alpha1.ConditionScalingActive)
 	if c == nil || c.Status != metav1.ConditionFalse || c.Reason != "PartialData" {
 		t.Errorf("ScalingActive = %+v, want False, PartialData", c)
+	}
+}
+
+// TestTimersStandStillWithTheData lets the readings of a burst grow old: the panic that they caused must not run out on them.
+func TestTimersStandStillWithTheData(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(as *v1alpha1.Autoscaler) {
+		as.Spec.Policy = v1alpha1.PolicySpec{Name: "kpa", Parameters: &runtime.RawExtension{Raw: []byte(`{"stableWindow":"6s"}`)}}
+	})
+	w.demand = 30
+	w.ready(1)
+	w.step(time.Second)
+	if w.replicas != 3 {
+		t.Fatalf("a burst of 30 at 10 a pod gives %d replicas, want 3", w.replicas)
+	}
+	w.ready(3)
+	w.demand = 10
+	for range 20 {
+		w.age += time.Second
+		w.step(time.Second)
+	}
+	if w.replicas != 3 {
+		t.Errorf("20 s after the last reading replicas are %d, want 3 as when it came", w.replicas)
+	}
+	w.age = 0
+	for range 2 {
+		w.step(4 * time.Second)
+	}
+	if w.replicas != 1 {
+		t.Errorf("with new readings replicas are %d, want 1", w.replicas)
 	}
 }
 

@@ -99,6 +99,8 @@ type workload struct {
 	// decidedAt is when the last wake-up's scale was written; coldDetected is the last cold start recorded.
 	decidedAt    time.Time
 	coldDetected int64
+	// dataTime is the instant up to which all signals were known in the last round; it never goes back.
+	dataTime time.Time
 	// activeSince is when the workload last left zero in this controller's life.
 	activeSince time.Time
 	// status is what was last meant to be in the Autoscaler's status; statusAt when it was last written.

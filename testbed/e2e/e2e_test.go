@@ -142,6 +142,16 @@ func wait(t *testing.T, timeout time.Duration, what string, poll func(ctx contex
 	}
 }
 
+// answers waits until a Service that was just made has somebody to answer: until then the cluster refuses connections.
+func answers(t *testing.T, url string) {
+	t.Helper()
+	client := fresh()
+	wait(t, time.Minute, "an answer of "+url, func(ctx context.Context) (string, bool) {
+		err := get(ctx, client, url)
+		return fmt.Sprint(err), err == nil
+	})
+}
+
 // waitReplicas waits for a state of web's replicas.
 func waitReplicas(t *testing.T, namespace string, timeout time.Duration, what string, want func(spec, ready int32) bool) {
 	t.Helper()

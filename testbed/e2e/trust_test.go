@@ -61,6 +61,7 @@ func TestExactness(t *testing.T) {
 		ns := fmt.Sprintf("exact-%d", n)
 		urls[n] = web(t, ns, "replicas: 1", "replicas: 3")
 		waitReplicas(t, ns, time.Minute, "3 ready", func(_, ready int32) bool { return ready == 3 })
+		answers(t, urls[n])
 	}
 	for _, interval := range []string{"1s", "5s", "15s"} {
 		t.Run(interval, func(t *testing.T) {
@@ -142,6 +143,7 @@ func TestUnknownIsNotZero(t *testing.T) {
 	const ns = "unknown"
 	url := web(t, ns)
 	apply(t, ns, "autoscaler.yaml", quick()...)
+	answers(t, url)
 	stop := closedLoop(t.Context(), url, 30)
 	waitReplicas(t, ns, time.Minute, "at least 3 ready", func(_, ready int32) bool { return ready >= 3 })
 	waitReplicas(t, ns, time.Minute, "as many ready as wanted", func(spec, ready int32) bool { return ready == spec })
@@ -210,6 +212,7 @@ func TestControllerKilled(t *testing.T) {
 	const ns = "killed"
 	url := web(t, ns)
 	apply(t, ns, "autoscaler.yaml", quick()...)
+	answers(t, url)
 	stop := closedLoop(t.Context(), url, 35)
 	waitReplicas(t, ns, time.Minute, "4 ready", func(spec, ready int32) bool { return ready == 4 && spec == 4 })
 	steady := time.NewTimer(8 * time.Second) // panic is over, the windows are full
@@ -252,25 +255,45 @@ func TestControllerKilled(t *testing.T) {
 	asleep(t, ns)
 }
 
-// findController returns the host's number of the controller's process, 0 when there is none.
+// findController returns the host's number of the controller's process, which descends from this one, 0 when there is none.
 func findController() int {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return 0
 	}
-	want := []byte(filepath.Join(cluster.Place.Bin, "sluice-controller"))
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil {
 			continue
 		}
 		exe, err := os.Readlink(filepath.Join("/proc", e.Name(), "exe"))
-		cmdline, err2 := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
-		if err == nil && err2 == nil && (exe == string(want) || bytes.HasPrefix(cmdline, append(want, 0))) {
+		if err == nil && filepath.Base(exe) == "sluice-controller" && descends(pid) {
 			return pid
 		}
 	}
 	return 0
+}
+
+// descends tells whether a process is below this one.
+func descends(pid int) bool {
+	for pid > 1 {
+		if pid == os.Getpid() {
+			return true
+		}
+		raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+		if err != nil {
+			return false
+		}
+		// The fields after the name in brackets: state, parent.
+		fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
+		if len(fields) < 2 {
+			return false
+		}
+		if pid, err = strconv.Atoi(fields[1]); err != nil {
+			return false
+		}
+	}
+	return false
 }
 
 func controllerPID(t *testing.T) int {
@@ -288,7 +311,7 @@ func TestStockHPA(t *testing.T) {
 	const ns = "hpa"
 	url := web(t, ns)
 	apply(t, ns, "hpa.yaml")
-	waitReplicas(t, ns, time.Minute, "1 ready", func(spec, ready int32) bool { return spec == 1 && ready == 1 })
+	answers(t, url)
 	stop := closedLoop(t.Context(), url, 45)
 	waitReplicas(t, ns, 90*time.Second, "at least 4 ready", func(_, ready int32) bool { return ready >= 4 })
 	out, err := cluster.HPAs(t.Context(), ns)
