@@ -1,6 +1,8 @@
 package collect
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -25,20 +27,41 @@ const maxBody = 1 << 20
 var (
 	errTooLarge = fmt.Errorf("the exposition is larger than %d bytes", maxBody)
 	errContent  = errors.New("no source of concurrency")
+	errFrames   = errors.New("parse the exposition: a message is longer than all of it")
 )
+
+// framed tells whether raw is messages, each after its length. The decoder makes room for whatever length it is told, so that a few
+// bytes from one pod could take the process down.
+func framed(raw []byte) bool {
+	for len(raw) > 0 {
+		size, n := binary.Uvarint(raw)
+		if n <= 0 || size > uint64(len(raw)-n) {
+			return false
+		}
+		raw = raw[n+int(size):]
+	}
+	return true
+}
 
 // parse reads an exposition received at an instant.
 func parse(header http.Header, body io.Reader, at time.Time) (store.Sample, error) {
-	limited := &io.LimitedReader{R: body, N: maxBody + 1}
-	dec := expfmt.NewDecoder(limited, expfmt.ResponseFormat(header))
+	raw, err := io.ReadAll(io.LimitReader(body, maxBody+1))
+	if err != nil {
+		return store.Sample{}, fmt.Errorf("read the exposition: %w", err)
+	}
+	if len(raw) > maxBody {
+		return store.Sample{}, errTooLarge
+	}
+	format := expfmt.ResponseFormat(header)
+	if format.FormatType() == expfmt.TypeProtoDelim && !framed(raw) {
+		return store.Sample{}, errFrames
+	}
+	dec := expfmt.NewDecoder(bytes.NewReader(raw), format)
 	s := store.Sample{Reading: window.Reading{At: at, Mono: math.NaN(), Life: math.NaN()}}
 	s.Reading.Sums[0] = math.NaN()
 	for {
 		var mf dto.MetricFamily
 		err := dec.Decode(&mf)
-		if limited.N <= 0 {
-			return s, errTooLarge
-		}
 		if errors.Is(err, io.EOF) {
 			break
 		}
