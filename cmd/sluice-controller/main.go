@@ -90,6 +90,9 @@ func (o *options) validate() error {
 			errs = append(errs, fmt.Errorf("--%s = %q: want host:port, such as :6443", name, addr))
 		}
 	}
+	if o.metricsWindow%time.Second != 0 {
+		errs = append(errs, fmt.Errorf("--metrics-window = %v: want whole seconds, the only ones that the metrics APIs can tell", o.metricsWindow))
+	}
 	if o.qps <= 0 || o.burst < 1 {
 		errs = append(errs, fmt.Errorf("--kube-api-qps = %v, --kube-api-burst = %d: want > 0 and ≥ 1", o.qps, o.burst))
 	}
@@ -131,6 +134,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	lvl, _ := level(o.logLevel) // validated
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: lvl}))
+	slog.SetDefault(log) // what the standard log prints, such as net/http's complaints
 	klog.SetSlogLogger(log.With(slog.String("component", "kubernetes")))
 	ctrl.SetLogger(logr.FromSlogHandler(log.With(slog.String("component", "runtime")).Handler()))
 
