@@ -172,14 +172,10 @@ func (a *Adapter) Run(ctx context.Context) error {
 // Ready says why nothing can be answered yet; nil once everything has been listed and every pod has been read, or has failed to be,
 // and from then on.
 func (a *Adapter) Ready() error {
-	errs := []error{a.store.Ready()}
-	if a.provider != nil {
-		errs = append(errs, a.provider.Ready())
+	if a.provider == nil {
+		return a.store.Ready()
 	}
-	if a.server != nil {
-		errs = append(errs, a.server.Ready())
-	}
-	return errors.Join(errs...)
+	return errors.Join(a.provider.Ready(), a.server.Ready())
 }
 
 // Signals appends a signal for each need of the selected pods and of what gateways hold for the Services; see store.Store.Workload.
