@@ -30,6 +30,9 @@ const (
 	// freshShare is the share of requests on connections of their own. The others stay, as long as their connection does, with
 	// the pods that were there when it was opened: kube-proxy spreads connections, not requests.
 	freshShare = 0.75
+	// maxInFlight is below the 220 that one pod of deploy/examples/web.yaml takes (20 running, 200 queued), and above what bursts
+	// need. A machine that stood still for seconds then makes requests late, which the summary tells, and no pod overflow.
+	maxInFlight = 200
 )
 
 // Options says how to run the demo.
@@ -264,7 +267,7 @@ func (s *show) act(ctx context.Context, a act, middle func(context.Context) erro
 	cfg := load.Default()
 	cfg.URL = fmt.Sprintf("%s/?ms=%d", url, requestMillis)
 	cfg.Timeout = 60 * time.Second
-	cfg.FreshShare = freshShare
+	cfg.FreshShare, cfg.MaxInFlight = freshShare, maxInFlight
 	cfg.Poisson = true
 	cfg.Seed = uint64(len(s.report.Acts)) + 1
 	g, err := load.New(cfg)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/guptarohit/asciigraph"
+	"github.com/sluice-autoscaler/sluice/bench/load"
 )
 
 // printer writes to people. Write errors are not its business: who cannot print can still finish.
@@ -84,8 +85,11 @@ func (p printer) summary(r Report) {
 		p.line("  requests    %v", a.Load)
 		p.line("  latency     median %s, 90 %% %s, 99 %% %s, longest %s, from the intended instant; each request takes the app %d ms",
 			short(a.Load.P50), short(a.Load.P90), short(a.Load.P99), short(a.Load.Max), requestMillis)
-		if a.Load.Late > 0 || a.Load.Resent > 0 {
-			p.line("  client      %d sent more than 20 ms late; %d sent again on a new connection, because a pooled one was closed", a.Load.Late, a.Load.Resent)
+		if a.Load.Late*20 > a.Load.Sent {
+			p.line("  client      %d sent more than %d ms late: this machine was short of CPU time", a.Load.Late, load.LateAfter.Milliseconds())
+		}
+		if a.Load.Resent > 0 {
+			p.line("  client      %d sent again on a new connection, because a pooled one was closed", a.Load.Resent)
 		}
 		for k, m := range a.Milestones {
 			label := ""
