@@ -23,7 +23,7 @@ import (
 )
 
 // version is set by the linker.
-var version = "dev" //nolint:gochecknoglobals // set with -ldflags -X
+var version = "dev"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -42,7 +42,6 @@ type options struct {
 	metricsWindow   time.Duration
 	apiCustom       bool
 	apiExternal     bool
-	adapter         bool
 	scaler          bool
 	leaderElect     bool
 	tick            time.Duration

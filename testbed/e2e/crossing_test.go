@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -101,10 +102,8 @@ func phaseIs(ctx context.Context, ns string, phases ...string) error {
 		if err != nil {
 			return err
 		}
-		for _, p := range phases {
-			if as.Status.Phase == p {
-				return nil
-			}
+		if slices.Contains(phases, as.Status.Phase) {
+			return nil
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("phase is %s, want one of %v", as.Status.Phase, phases)
