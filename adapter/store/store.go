@@ -66,6 +66,8 @@ type Gateway struct {
 	// Connected says whether its report stream is up; Report is the last one, nil before the first. It is not to be changed.
 	Connected bool
 	Report    *wire.Report
+	// Leaving says that its pod does not run, or is told to go: nothing new is to be sent to it.
+	Leaving bool
 }
 
 // Options configure a Store.
@@ -343,7 +345,9 @@ func (s *Store) Gateways() []Gateway {
 	out := make([]Gateway, 0, len(s.gateways))
 	for _, g := range s.gateways {
 		if g.deleted.IsZero() {
-			out = append(out, g.gateway)
+			gw := g.gateway
+			gw.Leaving = !g.running
+			out = append(out, gw)
 		}
 	}
 	s.mu.RUnlock()

@@ -23,6 +23,8 @@ type Gateway struct {
 	// Connected says whether its report stream is up; Report is the last one, nil before the first.
 	Connected bool
 	Report    *wire.Report
+	// Leaving says that its pod does not run, or is told to go: it still serves, but no slice may name it.
+	Leaving bool
 }
 
 // Assigner keeps every gateway's assignments equal to what was set. Set and Observe may be called at any rate from any
@@ -226,6 +228,10 @@ func (a *Assigner) put(ctx context.Context, g Gateway, raw []byte) error {
 // Listening returns the gateways that accept on every one of the ports, and the first reason why one does not.
 func Listening(gateways []Gateway, ports []wire.Assignment) (ok []Gateway, fault string) {
 	for _, g := range gateways {
+		if g.Leaving {
+			fault = "gateway " + g.Name + " is leaving"
+			continue
+		}
 		if !g.Connected || g.Report == nil {
 			fault = "gateway " + g.Name + " is not connected"
 			continue
