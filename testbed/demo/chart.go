@@ -130,11 +130,12 @@ func loadPlot(r Report) (*plot.Plot, error) {
 			most = max(most, float64(*s.Waiting))
 		}
 	}
-	p, err := basic(r, "requests", most*1.3)
+	sent, _, lost := r.Requests()
+	height := max(most, float64(lost)) * 1.3
+	p, err := basic(r, "requests", height)
 	if err != nil {
 		return nil, err
 	}
-	sent, _, lost := r.Requests()
 	p.Title.Text = fmt.Sprintf("Sluice on a real control plane: %d requests, %d lost", sent, lost)
 	sans(&p.Title.TextStyle, 15)
 	p.Y.Tick.Marker = every(50)
@@ -166,7 +167,7 @@ func loadPlot(r Report) (*plot.Plot, error) {
 	}
 	var names plotter.XYLabels
 	for i, a := range r.Acts {
-		names.XYs = append(names.XYs, plotter.XY{X: (a.From + (a.To-a.From)/2).Seconds(), Y: most * 1.25})
+		names.XYs = append(names.XYs, plotter.XY{X: (a.From + (a.To-a.From)/2).Seconds(), Y: height * 0.95})
 		names.Labels = append(names.Labels, fmt.Sprintf("Act %d: %s", i+1, a.Name))
 	}
 	labels, err := plotter.NewLabels(names)
@@ -175,7 +176,7 @@ func loadPlot(r Report) (*plot.Plot, error) {
 	}
 	for i := range labels.TextStyle {
 		sans(&labels.TextStyle[i], 13)
-		labels.TextStyle[i].XAlign = draw.XCenter
+		labels.TextStyle[i].XAlign, labels.TextStyle[i].YAlign = draw.XCenter, draw.YCenter
 	}
 	p.Add(labels)
 	return p, nil
