@@ -79,6 +79,9 @@ func clock(d time.Duration) string {
 // summary writes the outcome.
 func (p printer) summary(r Report) {
 	p.title("Summary")
+	if r.Interrupted {
+		p.line("The demo was stopped before its end.")
+	}
 	for i, a := range r.Acts {
 		p.line("")
 		p.line("%s", p.paint("1", fmt.Sprintf("Act %d: %s (%s to %s)", i+1, a.Name, clock(a.From), clock(a.To))))
@@ -96,9 +99,12 @@ func (p printer) summary(r Report) {
 			if k == 0 {
 				label = "replicas"
 			}
-			if m.Reached {
+			switch {
+			case m.Reached:
 				p.line("  %-10s  %s %5s  %s", label, p.paint("32", "✓"), clock(m.At), m.What)
-			} else {
+			case r.Interrupted:
+				p.line("  %-10s  - %5s  %s", label, "", m.What)
+			default:
 				p.line("  %-10s  %s %5s  %s", label, p.paint("31", "✗"), "—", m.What)
 			}
 		}
