@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -137,6 +139,26 @@ func TestSidecarLinksNoKubernetes(t *testing.T) {
 				t.Errorf("sluice-sidecar links %s: it must link no Kubernetes package", d)
 			}
 		}
+	}
+}
+
+// TestSidecarIsSmall builds the sidecar as it is shipped: it sits beside every pod.
+func TestSidecarIsSmall(t *testing.T) {
+	t.Parallel()
+	const most = 15_000_000
+	out := filepath.Join(t.TempDir(), "sluice-sidecar")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-ldflags", "-s -w", "-o", out, "./cmd/sluice-sidecar")
+	cmd.Dir = "../.."
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build the sidecar: %v\n%s", err, text)
+	}
+	info, err := os.Stat(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Size() >= most {
+		t.Errorf("the sidecar has %d bytes, want less than %d", info.Size(), most)
 	}
 }
 
