@@ -90,6 +90,9 @@ func Run(ctx context.Context, o Options) (err error) {
 			return interrupted(ctx, err)
 		}
 		s.diagnose(context.WithoutCancel(ctx))
+		if o.Hold && errors.Is(err, ErrFailed) {
+			s.hold(running)
+		}
 		return errors.Join(err, context.Cause(running))
 	}
 	if o.Hold {
@@ -143,10 +146,25 @@ func (s *show) play(ctx context.Context, begun time.Time) error {
 		for _, f := range failures {
 			s.out.line("%s", s.out.paint("31", "✗ "+f))
 		}
+		s.showLost()
 		return ErrFailed
 	}
 	s.out.line("%s", s.out.paint("32", "✓ No request was lost, and every replica count was reached."))
 	return nil
+}
+
+// showLost tells of the first requests that were lost; all are in requests-*.csv.
+func (s *show) showLost() {
+	shown := 0
+	for _, r := range s.loads {
+		for _, q := range r.Records {
+			if q.Lost() && shown < 5 {
+				shown++
+				at := r.Start.Add(q.Intended)
+				s.out.line("  lost at %s (%s UTC) after %s: %s %s", clock(at.Sub(s.report.Start)), at.UTC().Format("15:04:05.000"), short(q.Latency()), q.Cause, q.Error)
+			}
+		}
+	}
 }
 
 // install puts Sluice on the cluster.
