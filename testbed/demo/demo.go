@@ -444,7 +444,7 @@ func (s *show) hold(ctx context.Context) {
 	s.out.line(`
   export KUBECONFIG=%s
   export PATH=$PATH:%s:%s
-  kubectl get sa,hpa,deploy,pods --namespace demo
+  kubectl get autoscalers,hpa,deploy,pods --namespace demo
   kubectl get apiservice | grep sluice
   kubectl get --raw '/apis/custom.metrics.k8s.io/v1beta2/namespaces/demo/deployments.apps/web/request_concurrency'
   kubectl get --raw '/apis/external.metrics.k8s.io/v1beta1/namespaces/demo/request_rate?labelSelector=deployment%%3Dweb'
@@ -452,7 +452,7 @@ func (s *show) hold(ctx context.Context) {
   # back to the Autoscaler: watch it sleep, then wake it with a request from this machine
   kubectl delete hpa web --namespace demo
   kubectl apply --namespace demo -f %s
-  kubectl get sa web --namespace demo --watch
+  kubectl get autoscaler web --namespace demo --watch
   curl "http://$(kubectl get service web --namespace demo -o jsonpath='{.spec.clusterIP}')/?ms=200"
   sluice explain web --namespace demo --terms`, i.Kubeconfig, i.Bin, s.Place.Bin, s.Place.Example("autoscaler.yaml"))
 	<-ctx.Done()
