@@ -133,6 +133,7 @@ func (rd *round) run(ctx context.Context) (time.Duration, error) {
 			Waiting: waiting, Gateways: len(hand.listening), SliceIn: hand.in(),
 		}, rd.Timing)
 	}
+	plan = rd.settle(plan)
 	if err := rd.carryOut(ctx, plan, decision, hand, pods); err != nil {
 		return 0, err
 	}
@@ -377,6 +378,37 @@ func (rd *round) bounds(a *wire.Assignment) {
 	}
 }
 
+// settleAfterWake is for how long after a wake-up nothing is taken back: windows know little of it yet.
+const settleAfterWake = 6 * time.Second
+
+// settle puts off scaling down that would come too soon: within a tick of the last change (rounds also come with events, and a
+// policy near an edge would flap with them), soon after a wake-up, or to zero before the Autoscaler has watched for the idle time.
+func (rd *round) settle(plan activation.Plan) activation.Plan {
+	from := rd.w.scale.Replicas
+	if plan.Replicas >= from {
+		return plan
+	}
+	due := later(rd.w.scaledAt.Add(rd.Tick), rd.w.activeSince.Add(settleAfterWake))
+	if plan.Replicas == 0 {
+		due = later(due, rd.as.CreationTimestamp.Add(rd.as.Spec.IdleAfter()))
+	}
+	if left := due.Sub(rd.now); left > 0 {
+		plan.Replicas, plan.Recheck = from, left
+		plan.Why = "scaling down is put off until the last change has settled"
+		if plan.Phase == activation.Asleep {
+			plan.Phase = activation.GoingToSleep
+		}
+	}
+	return plan
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 // carryOut does what the plan says, in the order that loses nothing: from zero the scale is written first, since it takes the
 // longest; to zero the slice has long been in (the plan sees to that).
 func (rd *round) carryOut(ctx context.Context, plan activation.Plan, d algorithms.Decision, h *hand, pods []Pod) error {
@@ -395,7 +427,7 @@ func (rd *round) carryOut(ctx context.Context, plan activation.Plan, d algorithm
 				rd.w.decidedAt = rd.Clock()
 				rd.w.activeSince = rd.now
 			}
-			rd.w.scale.Replicas = plan.Replicas
+			rd.w.scale.Replicas, rd.w.scaledAt = plan.Replicas, rd.now
 			rec.Applied = true
 			rd.remember(rec)
 			at := metav1.NewMicroTime(rd.now)
@@ -470,22 +502,27 @@ func (rd *round) failure(plan activation.Plan, pods []Pod) string {
 	return why
 }
 
+// clockSkew is by how much a gateway's clock may be ahead of the controller's.
+const clockSkew = time.Second
+
 // coldStart accounts for a wake-up that a gateway has seen through.
 func (rd *round) coldStart(reports []wire.PortReport, pods []Pod) {
+	if rd.w.decidedAt.IsZero() { // not woken in this controller's life
+		return
+	}
+	// Several gateways may have held requests of one wake-up. The earliest tells of it, and clocks may differ a little.
 	var c *wire.ColdStart
+	latest := rd.w.decidedAt.Add(clockSkew).UnixNano()
 	for i := range reports {
-		if x := reports[i].ColdStart; x != nil && x.Released > 0 && (c == nil || x.Detected > c.Detected) {
+		x := reports[i].ColdStart
+		if x != nil && x.Released > 0 && x.Detected > rd.w.coldDetected && x.Detected <= latest && (c == nil || x.Detected < c.Detected) {
 			c = x
 		}
 	}
-	if c == nil || c.Detected <= rd.w.coldDetected {
+	if c == nil {
 		return
 	}
-	if rd.w.coldDetected == 0 && rd.w.decidedAt.IsZero() { // before this controller's life
-		rd.w.coldDetected = c.Detected
-		return
-	}
-	rd.w.coldDetected = c.Detected
+	rd.w.coldDetected = latest
 	detected := time.Unix(0, c.Detected)
 	st := &v1alpha1.ColdStartStatus{Detected: metav1.NewMicroTime(detected), Held: int32(min(c.Held, 1<<30))}
 	phase := func(name string, at time.Time) string {

@@ -279,6 +279,52 @@ func TestTimersStandStillWithTheData(t *testing.T) {
 	}
 }
 
+// TestSettles sees that a burst of events does not make a policy near an edge flap, that a wake-up is given time, and that a new
+// Autoscaler watches for the idle time before it puts anything to sleep.
+func TestSettles(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(as *v1alpha1.Autoscaler) { as.CreationTimestamp = metav1.NewTime(time.Unix(2_000_000, 0)) })
+	w.replicas = 0
+	w.waiting = 25
+	w.step(time.Second)
+	w.ready(1)
+	w.waiting, w.demand = 0, 1
+	for range 50 {
+		w.step(100 * time.Millisecond)
+	}
+	if got := fmt.Sprint(w.log); got != "[0→3]" {
+		t.Errorf("5 s after a wake-up to 3 the scale was written %v, want [0→3]", got)
+	}
+	w.step(2 * time.Second)
+	if w.replicas != 1 {
+		t.Errorf("7 s after the wake-up replicas are %d, want 1", w.replicas)
+	}
+	w.demand = 45
+	w.step(100 * time.Millisecond)
+	w.demand = 15
+	w.step(100 * time.Millisecond)
+	if w.replicas != 5 {
+		t.Errorf("0.1 s after going up replicas are %d, want 5", w.replicas)
+	}
+	w.step(2 * time.Second)
+	if w.replicas != 2 {
+		t.Errorf("a tick after going up replicas are %d, want 2", w.replicas)
+	}
+	w.demand = 0
+	for range 30 { // the Autoscaler is 40 s old after these, its idle time is 60 s
+		w.step(time.Second)
+	}
+	if w.replicas == 0 {
+		t.Error("the workload sleeps before its Autoscaler has watched for the idle time")
+	}
+	for range 30 {
+		w.step(time.Second)
+	}
+	if w.replicas != 0 {
+		t.Errorf("after the idle time replicas are %d, want 0", w.replicas)
+	}
+}
+
 func TestYieldsToAnHPA(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil, &autoscalingv2.HorizontalPodAutoscaler{

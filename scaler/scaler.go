@@ -101,6 +101,8 @@ type workload struct {
 	coldDetected int64
 	// dataTime is the instant up to which all signals were known in the last round; it never goes back.
 	dataTime time.Time
+	// scaledAt is when the scale was last written.
+	scaledAt time.Time
 	// activeSince is when the workload last left zero in this controller's life.
 	activeSince time.Time
 	// status is what was last meant to be in the Autoscaler's status; statusAt when it was last written.

@@ -76,7 +76,16 @@ func New(cfg Config, version string, log *slog.Logger) (*Sidecar, error) {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", scrape)
 	mux.Handle("GET /healthz", serve.Health())
+	up := make(chan struct{})
 	mux.Handle("GET /readyz", serve.Health(
+		serve.Check{Name: "listening", Probe: func(context.Context) error {
+			select {
+			case <-up:
+				return nil
+			default:
+				return errors.New("the proxied port is not open yet")
+			}
+		}},
 		serve.Check{Name: "not draining", Probe: func(context.Context) error {
 			if d.Draining() {
 				return errors.New("draining")
@@ -104,7 +113,7 @@ func New(cfg Config, version string, log *slog.Logger) (*Sidecar, error) {
 	return &Sidecar{
 		log:   log,
 		drain: d,
-		up:    make(chan struct{}),
+		up:    up,
 		server: &proxy.Server{
 			Address: cfg.Listen,
 			Handler: proxy.New(proxy.Options{

@@ -61,7 +61,7 @@ func logsOnFailure(t *testing.T, namespace string) {
 			return
 		}
 		ctx := context.WithoutCancel(t.Context())
-		if out, err := cluster.Kubectl(ctx, "get", "sa.sluice.dev,deploy,hpa,pods,endpointslices", "-n", namespace, "-o", "wide"); err == nil {
+		if out, err := cluster.Kubectl(ctx, "get", "autoscalers,deploy,hpa,pods,endpointslices", "-n", namespace, "-o", "wide"); err == nil {
 			t.Log(out)
 		}
 		if out, err := cluster.Kubectl(ctx, "get", "autoscalers", "-n", namespace, "-o", "yaml"); err == nil {
