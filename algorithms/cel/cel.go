@@ -314,7 +314,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 }
 
 // Snapshot returns the last answer.
-func (p *Policy) Snapshot() json.RawMessage { return memory.Save(version, p.state) }
+func (p *Policy) Snapshot() json.RawMessage { return memory.Save("cel", version, p.state) }
 
 // Restore puts back a Snapshot.
 func (p *Policy) Restore(raw json.RawMessage) error {

@@ -55,7 +55,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 }
 
 // Snapshot returns an empty memory.
-func (p *Policy) Snapshot() json.RawMessage { return memory.Save(1, struct{}{}) }
+func (p *Policy) Snapshot() json.RawMessage { return memory.Save("fixed", 1, struct{}{}) }
 
 // Restore checks that it is one of Snapshot's.
 func (p *Policy) Restore(raw json.RawMessage) error {

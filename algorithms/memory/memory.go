@@ -11,24 +11,25 @@ import (
 
 // envelope is the form of a snapshot.
 type envelope struct {
+	Policy  string          `json:"policy"`
 	Version int             `json:"version"`
 	State   json.RawMessage `json:"state"`
 }
 
-// Save returns state as JSON under that version, null when it cannot be written (a NaN in it).
-func Save(version int, state any) json.RawMessage {
+// Save returns the named policy's state as JSON under that version, null when it cannot be written (a NaN in it).
+func Save(policy string, version int, state any) json.RawMessage {
 	b, err := json.Marshal(state)
 	if err != nil {
 		return json.RawMessage("null")
 	}
-	out, err := json.Marshal(envelope{Version: version, State: b})
+	out, err := json.Marshal(envelope{Policy: policy, Version: version, State: b})
 	if err != nil {
 		return json.RawMessage("null")
 	}
 	return out
 }
 
-// Load reads what Save wrote for the named policy. Another version, unknown fields and more than one value are errors.
+// Load reads what Save wrote for the named policy. Another policy's, another version, unknown fields and more than one value are errors.
 func Load[T any](policy string, version int, raw json.RawMessage) (T, error) {
 	var (
 		e    envelope
@@ -36,6 +37,9 @@ func Load[T any](policy string, version int, raw json.RawMessage) (T, error) {
 	)
 	if err := algorithms.Strict(raw, &e); err != nil {
 		return z, fmt.Errorf("read %s snapshot: %w", policy, err)
+	}
+	if e.Policy != policy {
+		return z, fmt.Errorf("snapshot is of policy %q: want %s", e.Policy, policy)
 	}
 	if e.Version != version {
 		return z, fmt.Errorf("%s snapshot has version %d: want %d", policy, e.Version, version)

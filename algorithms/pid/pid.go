@@ -167,7 +167,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 }
 
 // Snapshot returns the memory.
-func (p *Policy) Snapshot() json.RawMessage { return memory.Save(version, p.state) }
+func (p *Policy) Snapshot() json.RawMessage { return memory.Save("pid", version, p.state) }
 
 // Restore puts back a Snapshot.
 func (p *Policy) Restore(raw json.RawMessage) error {

@@ -96,8 +96,10 @@ func Check(t *testing.T, seed uint64, rounds int, make Make) {
 				t.Fatalf("seed %d round %d: snapshot and restore at %d: decision %d = %s, uninterrupted %s", seed, round, cut, i, got[i], whole[i])
 			}
 		}
-		if err := resumed.Restore(json.RawMessage(`{"version":999,"state":{}}`)); err == nil {
-			t.Fatalf("a snapshot of another version was taken")
+		for _, foreign := range []string{`{"version":999}`, `{"policy":"other","version":1,"state":{}}`, `7`} {
+			if err := resumed.Restore(json.RawMessage(foreign)); err == nil {
+				t.Fatalf("the snapshot %s was taken", foreign)
+			}
 		}
 	}
 }

@@ -111,6 +111,7 @@ func (c Config) compile() (compiled, error) {
 type Policy struct {
 	cfg Config
 	compiled
+	// from and until are the stretch for which holds is the answer; until is zero when it never changes.
 	from, until time.Time
 	holds       int
 }
@@ -162,7 +163,7 @@ const none = -1
 
 // look finds the rule that decides at t and until when.
 func (p *Policy) look(t time.Time) {
-	p.from, p.until, p.holds = t, t.Add(24*time.Hour), none
+	p.from, p.until, p.holds = t, time.Time{}, none
 	for i := range p.rules {
 		holds, next := p.rules[i].at(t, time.Duration(p.cfg.LeadTime))
 		if !next.IsZero() {
@@ -177,10 +178,13 @@ func (p *Policy) look(t time.Time) {
 // Decide answers one observation, and asks to be asked again when the answer can change.
 func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	t := o.Now.In(p.loc)
-	if p.from.IsZero() || t.Before(p.from) || !t.Before(p.until) {
+	if p.from.IsZero() || t.Before(p.from) || !p.until.IsZero() && !t.Before(p.until) {
 		p.look(t)
 	}
-	d := algorithms.Decision{Replicas: p.cfg.DefaultReplicas, Valid: true, Reason: "Default", Next: p.until.Sub(t)}
+	d := algorithms.Decision{Replicas: p.cfg.DefaultReplicas, Valid: true, Reason: "Default"}
+	if !p.until.IsZero() {
+		d.Next = p.until.Sub(t)
+	}
 	if p.holds != none {
 		d.Replicas, d.Reason = p.rules[p.holds].Replicas, "Scheduled"
 	}
@@ -198,13 +202,13 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 		d.Terms = append(o.Scratch[:0],
 			algorithms.Term{Name: "scheduled", Value: float64(asked)},
 			algorithms.Term{Name: "rule", Value: float64(p.holds)},
-			algorithms.Term{Name: "secondsToNext", Value: p.until.Sub(t).Seconds()})
+			algorithms.Term{Name: "secondsToNext", Value: d.Next.Seconds()})
 	}
 	return d
 }
 
 // Snapshot returns an empty memory.
-func (p *Policy) Snapshot() json.RawMessage { return memory.Save(1, struct{}{}) }
+func (p *Policy) Snapshot() json.RawMessage { return memory.Save("schedule", 1, struct{}{}) }
 
 // Restore checks that it is one of Snapshot's.
 func (p *Policy) Restore(raw json.RawMessage) error {

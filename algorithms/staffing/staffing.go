@@ -244,7 +244,7 @@ func (p *Policy) keep(o algorithms.Observation) time.Duration {
 }
 
 // Snapshot returns the memory.
-func (p *Policy) Snapshot() json.RawMessage { return memory.Save(version, p.state) }
+func (p *Policy) Snapshot() json.RawMessage { return memory.Save("staffing", version, p.state) }
 
 // Restore puts back a Snapshot.
 func (p *Policy) Restore(raw json.RawMessage) error {

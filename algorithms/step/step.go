@@ -305,7 +305,7 @@ func (c Config) apply(base int, s Step) int {
 }
 
 // Snapshot returns the memory.
-func (p *Policy) Snapshot() json.RawMessage { return memory.Save(version, p.state) }
+func (p *Policy) Snapshot() json.RawMessage { return memory.Save("step", version, p.state) }
 
 // Restore puts back a Snapshot.
 func (p *Policy) Restore(raw json.RawMessage) error {

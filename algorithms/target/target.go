@@ -225,7 +225,7 @@ func row(n int, breach bool) int {
 }
 
 // Snapshot returns the memory.
-func (p *Policy) Snapshot() json.RawMessage { return memory.Save(version, p.state) }
+func (p *Policy) Snapshot() json.RawMessage { return memory.Save("target", version, p.state) }
 
 // Restore puts back a Snapshot.
 func (p *Policy) Restore(raw json.RawMessage) error {

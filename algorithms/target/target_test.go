@@ -51,8 +51,13 @@ func TestDefault(t *testing.T) {
 func TestAWS(t *testing.T) {
 	t.Parallel()
 	events := []event{
-		{0, 5, 60, 5, "Evaluating"}, {30, 5, 60, 5, "Evaluating"}, {60, 5, 60, 5, "Evaluating"}, {120, 5, 60, 6, "Target"},
-		{180, 6, 90, 6, "CoolingDown"}, {360, 6, 90, 6, "CoolingDown"}, {420, 6, 90, 9, "Target"},
+		{0, 5, 60, 5, "Evaluating"},
+		{30, 5, 60, 5, "Evaluating"},
+		{60, 5, 60, 5, "Evaluating"},
+		{120, 5, 60, 6, "Target"},
+		{180, 6, 90, 6, "CoolingDown"},
+		{360, 6, 90, 6, "CoolingDown"},
+		{420, 6, 90, 9, "Target"},
 		{480, 9, 85, 9, "WithinTolerance"},
 	}
 	for i := range 14 {

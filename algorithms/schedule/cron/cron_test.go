@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
 	_ "time/tzdata"
 
 	"github.com/sluice-autoscaler/sluice/algorithms/schedule/cron"
