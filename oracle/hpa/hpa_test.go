@@ -16,16 +16,15 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/behavior"
+	"github.com/sluice-autoscaler/sluice/algorithms/hpa"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	defaults "k8s.io/kubernetes/pkg/apis/autoscaling/v2"
 	"k8s.io/kubernetes/pkg/controller/podautoscaler/metrics"
-
-	"github.com/sluice-autoscaler/sluice/algorithms"
-	"github.com/sluice-autoscaler/sluice/algorithms/behavior"
-	"github.com/sluice-autoscaler/sluice/algorithms/hpa"
 )
 
 var (
@@ -157,6 +156,7 @@ func pod(rng *rand.Rand, i int, now time.Time, all []metric, c *cluster, load fl
 	k := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: p.Name, Namespace: "ns"}, Status: corev1.PodStatus{Phase: corev1.PodRunning}}
 	ready := corev1.ConditionTrue
 	switch p.State {
+	case algorithms.PodReady:
 	case algorithms.PodStarting:
 		ready = corev1.ConditionFalse
 	case algorithms.PodUnknown:
@@ -256,7 +256,7 @@ func run(t *testing.T, seed uint64, steps int, calculator bool, mutate func(*hpa
 			t.Fatalf("seed %d: %v: %+v", seed, err, spec)
 		}
 		c.begin(h)
-		c.spec = int32(lo + rng.IntN(min(hi-lo, 20)+1))
+		c.spec = int32(max(1, lo+rng.IntN(min(hi-lo, 20)+1))) // awake, so that both sides see the first step
 		changed := false
 		for range min(100, steps-done) {
 			done++
