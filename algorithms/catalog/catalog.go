@@ -294,3 +294,19 @@ func (e Entry) known() []string {
 	}
 	return names
 }
+
+// Guard documents the rules that wrap any policy (algorithms/guard); its New is nil, since it makes no policy of its own.
+func Guard() Entry {
+	return Entry{
+		Name: "guard", Summary: "the rules around any policy: bounds, behavior, zero, missing data, containment", Source: "algorithms/guard; spec.behavior of autoscaling/v2",
+		Note: "In an Autoscaler these are fields of its spec; sluice decide takes them by --guard.",
+		Parameters: []Parameter{
+			{"minReplicas", "0–1000000 pods", "the observation's limits", "lower bound"},
+			{"maxReplicas", "1–1000000 pods", "the observation's limits", "upper bound"},
+			{"target", "≥ 0 requests per pod", "0: one pod", "sizes a wake-up from zero by what waits"},
+			{"behavior", "as spec.behavior of autoscaling/v2", "none", "stabilization windows and rates"},
+			{"scaleToZero", "{after: 1s–1h}", "1m0s", "how long demand must have been zero before 0 pods"},
+			{"onMissingData", "{hold: 0s–24h, fallbackReplicas: 0–1000000}", "10m0s, none", "how long nothing changes while nothing is known, and the least count then"},
+		},
+	}
+}

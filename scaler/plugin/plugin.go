@@ -415,7 +415,7 @@ func Entry() catalog.Entry {
 	return catalog.Entry{
 		Name: Name, Summary: "asks a policy server of yours, in any language", Source: "wire/policy/policy.proto",
 		Parameters: []catalog.Parameter{
-			{Name: "address", Range: "host:port or unix:///path", Default: "", Doc: "where the server listens"},
+			{Name: "address", Range: "host:port or unix:///path", Default: "none: required", Doc: "where the server listens"},
 			{Name: "timeout", Range: "1ms–10s", Default: "500ms", Doc: "patience with one request"},
 			{Name: "signals", Range: "1–100 of {name, window}", Default: "concurrency over 1m0s and 6s", Doc: "what to send"},
 			{Name: "parameters", Range: "a JSON object", Default: "none", Doc: "passed on to the server as it is"},
