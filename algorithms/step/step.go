@@ -82,12 +82,11 @@ type Config struct {
 // Default returns an example that works: at or above 70 per pod a pod more, from 140 on two more; at or below 35 one less, after 5
 // minutes of quiet.
 func Default() Config {
-	v := func(f float64) *float64 { return &f }
 	return Config{
 		Signal: algorithms.Concurrency, Window: algorithms.Duration(time.Minute), Metric: PerPod, AdjustmentType: ChangeInCapacity,
 		EstimatedInstanceWarmup: algorithms.Duration(time.Minute), ScaleInCooldown: algorithms.Duration(5 * time.Minute),
-		ScaleOut: Alarm{Threshold: 70, EvaluationPeriods: 1, StepAdjustments: []Step{{MetricIntervalLowerBound: v(0), MetricIntervalUpperBound: v(70), ScalingAdjustment: 1}, {MetricIntervalLowerBound: v(70), ScalingAdjustment: 2}}},
-		ScaleIn:  Alarm{Threshold: 35, EvaluationPeriods: 1, StepAdjustments: []Step{{MetricIntervalUpperBound: v(0), ScalingAdjustment: -1}}},
+		ScaleOut: Alarm{Threshold: 70, EvaluationPeriods: 1, StepAdjustments: []Step{{MetricIntervalLowerBound: new(0.0), MetricIntervalUpperBound: new(70.0), ScalingAdjustment: 1}, {MetricIntervalLowerBound: new(70.0), ScalingAdjustment: 2}}},
+		ScaleIn:  Alarm{Threshold: 35, EvaluationPeriods: 1, StepAdjustments: []Step{{MetricIntervalUpperBound: new(0.0), ScalingAdjustment: -1}}},
 	}
 }
 

@@ -9,19 +9,17 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/step"
 )
 
-func v(f float64) *float64 { return &f }
-
 // aws is the example of AWS's page: alarms at 60 and 40, 10 % and 30 % either way.
 func aws() step.Config {
 	c := step.Default()
 	c.Metric, c.AdjustmentType, c.ScaleInCooldown = step.Total, step.PercentChangeInCapacity, 0
 	c.ScaleOut = step.Alarm{Threshold: 60, EvaluationPeriods: 1, StepAdjustments: []step.Step{
-		{MetricIntervalLowerBound: v(0), MetricIntervalUpperBound: v(10), ScalingAdjustment: 10},
-		{MetricIntervalLowerBound: v(10), ScalingAdjustment: 30},
+		{MetricIntervalLowerBound: new(0.0), MetricIntervalUpperBound: new(10.0), ScalingAdjustment: 10},
+		{MetricIntervalLowerBound: new(10.0), ScalingAdjustment: 30},
 	}}
 	c.ScaleIn = step.Alarm{Threshold: 40, EvaluationPeriods: 1, StepAdjustments: []step.Step{
-		{MetricIntervalLowerBound: v(-10), MetricIntervalUpperBound: v(0), ScalingAdjustment: -10},
-		{MetricIntervalUpperBound: v(-10), ScalingAdjustment: -30},
+		{MetricIntervalLowerBound: new(-10.0), MetricIntervalUpperBound: new(0.0), ScalingAdjustment: -10},
+		{MetricIntervalUpperBound: new(-10.0), ScalingAdjustment: -30},
 	}}
 	return c
 }
@@ -74,7 +72,7 @@ func TestPercentRounding(t *testing.T) {
 	}{{10, 67, 0, 16}, {1, 67, 0, 2}, {10, 127, 0, 22}, {90, 1, 0, 91}, {10, 10, 3, 13}, {0, 50, 2, 2}, {0, 50, 0, 0}} {
 		cfg := aws()
 		cfg.MinAdjustmentMagnitude = c.least
-		cfg.ScaleOut.StepAdjustments = []step.Step{{MetricIntervalLowerBound: v(0), ScalingAdjustment: c.percent}}
+		cfg.ScaleOut.StepAdjustments = []step.Step{{MetricIntervalLowerBound: new(0.0), ScalingAdjustment: c.percent}}
 		reason := "ScaleOut"
 		if c.want == c.base {
 			reason = "AlreadyOut"
@@ -87,7 +85,7 @@ func TestPercentRounding(t *testing.T) {
 		want    int
 	}{{10, -67, 4}, {1, -58, 0}, {100, -6.67, 94}} {
 		cfg := aws()
-		cfg.ScaleIn.StepAdjustments = []step.Step{{MetricIntervalUpperBound: v(0), ScalingAdjustment: c.percent}}
+		cfg.ScaleIn.StepAdjustments = []step.Step{{MetricIntervalUpperBound: new(0.0), ScalingAdjustment: c.percent}}
 		play(t, cfg, event{0, c.base, 0, c.want, "ScaleIn"})
 	}
 }
@@ -98,8 +96,8 @@ func TestExactAndPeriodsAndCooldown(t *testing.T) {
 	c.AdjustmentType, c.ScaleInCooldown = step.ExactCapacity, algorithms.Duration(time.Minute)
 	c.EstimatedInstanceWarmup = 0
 	c.ScaleOut.EvaluationPeriods = 3
-	c.ScaleOut.StepAdjustments = []step.Step{{MetricIntervalLowerBound: v(0), ScalingAdjustment: 20}}
-	c.ScaleIn.StepAdjustments = []step.Step{{MetricIntervalUpperBound: v(0), ScalingAdjustment: 2}}
+	c.ScaleOut.StepAdjustments = []step.Step{{MetricIntervalLowerBound: new(0.0), ScalingAdjustment: 20}}
+	c.ScaleIn.StepAdjustments = []step.Step{{MetricIntervalUpperBound: new(0.0), ScalingAdjustment: 2}}
 	play(t, c,
 		event{0, 5, 80, 5, "NoBreach"}, event{10, 5, 80, 5, "NoBreach"}, event{20, 5, 80, 20, "ScaleOut"},
 		event{30, 20, 50, 20, "NoBreach"}, event{40, 20, 10, 20, "CoolingDown"}, event{80, 20, 10, 2, "ScaleIn"}, event{90, 2, 10, 2, "AlreadyIn"},
@@ -121,10 +119,10 @@ func TestProperties(t *testing.T) {
 func TestValidate(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*step.Config){
-		"overlap":         func(c *step.Config) { c.ScaleOut.StepAdjustments[1].MetricIntervalLowerBound = v(5) },
+		"overlap":         func(c *step.Config) { c.ScaleOut.StepAdjustments[1].MetricIntervalLowerBound = new(5.0) },
 		"thresholds":      func(c *step.Config) { c.ScaleIn.Threshold = 61 },
 		"wrong direction": func(c *step.Config) { c.ScaleOut.StepAdjustments[0].ScalingAdjustment = -1 },
-		"wrong side":      func(c *step.Config) { c.ScaleOut.StepAdjustments[0].MetricIntervalUpperBound = v(-1) },
+		"wrong side":      func(c *step.Config) { c.ScaleOut.StepAdjustments[0].MetricIntervalUpperBound = new(-1.0) },
 		"periods":         func(c *step.Config) { c.ScaleOut.EvaluationPeriods = 0 },
 	} {
 		c := aws()

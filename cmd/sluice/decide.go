@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"strconv"
 	"strings"
@@ -97,9 +98,7 @@ func build(name, file string, params, guards []string, guarded bool) (asked, err
 	if err != nil {
 		return asked{}, err
 	}
-	for k, v := range given {
-		values[k] = v
-	}
+	maps.Copy(values, given)
 	raw, err := json.Marshal(values)
 	if err != nil {
 		return asked{}, fmt.Errorf("--param: %w", err)
@@ -138,9 +137,7 @@ func parse(flag string, given []string) (map[string]json.RawMessage, error) {
 			if err := json.Unmarshal([]byte(g), &several); err != nil {
 				return nil, fmt.Errorf("%s %s: %w", flag, g, err)
 			}
-			for k, v := range several {
-				out[k] = v
-			}
+			maps.Copy(out, several)
 			continue
 		}
 		name, text, ok := strings.Cut(g, "=")

@@ -14,7 +14,7 @@ import (
 // say why.
 func TestDecideWhileTheServerIsKilled(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("", "sluice") // t.TempDir's names can be too long for a socket
+	dir, err := os.MkdirTemp("", "sluice") //nolint:usetesting // t.TempDir's names can be too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -263,7 +263,7 @@ func TestSampleServersKilledMidRun(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			argv := start(t)
-			dir, err := os.MkdirTemp("", "sluice") // t.TempDir's names can be too long for a socket
+			dir, err := os.MkdirTemp("", "sluice") //nolint:usetesting // t.TempDir's names can be too long for a socket
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -318,7 +318,7 @@ func TestCatalogEntry(t *testing.T) {
 	for params, want := range map[string]string{
 		`{}`: "address", `{"address":"a:1","timeout":"1m"}`: "timeout", `{"address":"a:1","signals":[]}`: "signals",
 		`{"address":"a:1","fallback":{"name":"no"}}`: "fallback: policy \"no\"", `{"address":"a:1","parameters":[1]}`: "JSON object",
-		`{"address":"a:1","tls":{"caFile":"nowhere.pem"}}`: "nowhere.pem", `{"adress":"a:1"}`: "adress",
+		`{"address":"a:1","tls":{"caFile":"nowhere.pem"}}`: "nowhere.pem", `{"addr":"a:1"}`: "addr",
 	} {
 		if _, err := catalog.New("grpc", 10, json.RawMessage(params), plugin.Entry()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("New(%s) = %v, want an error with %q", params, err, want)
