@@ -183,7 +183,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 		asked.Signals = p.buffer
 	}
 	d := p.ask(asked)
-	if !o.Quiet {
+	if !o.Quiet && d.Valid {
 		d.Terms = append(d.Terms, algorithms.Term{Name: "policyReplicas", Value: float64(d.Replicas)})
 	}
 
@@ -200,14 +200,17 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 		return p.hold(&o, d)
 	case partial && d.Replicas <= cur:
 		d.Valid, d.Reason = false, "PartialData"
+		what := "only a part of the sources or of the window is known"
 		if blind {
-			d.Reason = "NoData"
+			d.Reason, what = "NoData", "a needed signal is unknown"
+		}
+		if !o.Quiet {
+			d.Message = what + ": holding, since down is not allowed on that (" + d.Message + ")"
+		}
+		if blind {
 			return p.hold(&o, d)
 		}
 		p.unknownSince = time.Time{}
-		if !o.Quiet {
-			d.Message = "only a part of the sources or of the window is known: holding, since down is not allowed on that (" + d.Message + ")"
-		}
 		return d
 	}
 	p.unknownSince = time.Time{}

@@ -303,14 +303,14 @@ func (p *Policy) perPod(m *metric, o *algorithms.Observation) result {
 	if !ok {
 		return result{fault: "the pods request none of the resource"}
 	}
-	r.proposal = cur
-	if p.within(again) || r.ratio < 1 && again > 1 || r.ratio > 1 && again < 1 {
+	first := r.ratio
+	r.proposal, r.ratio = cur, again
+	if p.within(again) || first < 1 && again > 1 || first > 1 && again < 1 {
 		return r
 	}
 	if n := ceil(again * float64(counted.n)); (again >= 1 || n <= cur) && (again <= 1 || n >= cur) {
 		r.proposal = n
 	}
-	r.ratio = again
 	return r
 }
 
@@ -374,7 +374,11 @@ func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, raw 
 		if m.aim == Utilization {
 			unit, usage, goal = " %", float64(r.usage), float64(m.goal)
 		}
-		says = append(says, fmt.Sprintf("%s metric %s is %.6g%s where %s is %.6g%s: %d pods", m.kind, m.name, usage, unit, m.aim, goal, unit, r.proposal))
+		besides := ""
+		if r.missing > 0 || r.unready > 0 {
+			besides = fmt.Sprintf(" (%d missing and %d unready make the ratio %.4g)", r.missing, r.unready, r.ratio)
+		}
+		says = append(says, fmt.Sprintf("%s metric %s is %.6g%s where %s is %.6g%s%s: %d pods", m.kind, m.name, usage, unit, m.aim, goal, unit, besides, r.proposal))
 		terms = append(terms,
 			algorithms.Term{Name: m.name + "Usage", Value: usage},
 			algorithms.Term{Name: m.name + "Target", Value: goal},
