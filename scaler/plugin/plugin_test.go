@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,12 +30,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // fake is a server that does what a test says.
 type fake struct {
 	policy.UnimplementedPolicyServer
-	calls int
+	calls atomic.Int64
 	do    func(context.Context, *policy.DecideRequest) (*policy.DecideResponse, error)
 }
 
 func (f *fake) Decide(ctx context.Context, in *policy.DecideRequest) (*policy.DecideResponse, error) {
-	f.calls++
+	f.calls.Add(1)
 	return f.do(ctx, in)
 }
 
@@ -89,9 +91,12 @@ func at(sec int, load float64) algorithms.Observation {
 
 func TestAsksAndRemembers(t *testing.T) {
 	t.Parallel()
+	var mu sync.Mutex
 	var seen []*policy.DecideRequest
 	f := &fake{do: func(_ context.Context, in *policy.DecideRequest) (*policy.DecideResponse, error) {
+		mu.Lock()
 		seen = append(seen, in)
+		mu.Unlock()
 		return &policy.DecideResponse{Replicas: 70, Valid: true, Reason: "Burst\n!", Message: "more", Next: 1.5, State: append(in.GetState(), 'x'), Terms: []*policy.Term{{Name: "a", Value: 2}}}, nil
 	}}
 	c := config(serve(t, f))
@@ -106,6 +111,8 @@ func TestAsksAndRemembers(t *testing.T) {
 		t.Fatal(err)
 	}
 	other.Decide(at(1, 30))
+	mu.Lock()
+	defer mu.Unlock()
 	if len(seen) != 2 {
 		t.Fatalf("%d requests, want 2", len(seen))
 	}
@@ -141,9 +148,11 @@ func TestMisbehaviourIsContained(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := &fake{do: func(ctx context.Context, _ *policy.DecideRequest) (*policy.DecideResponse, error) {
+			end := make(chan struct{})
+			t.Cleanup(func() { close(end) })
+			f := &fake{do: func(context.Context, *policy.DecideRequest) (*policy.DecideResponse, error) {
 				if c.late {
-					<-ctx.Done()
+					<-end // deaf to the caller's deadline, which the caller must keep itself
 				}
 				return c.answer, c.err
 			}}
@@ -169,9 +178,9 @@ func TestMisbehaviourIsContained(t *testing.T) {
 
 func TestCircuitBreaker(t *testing.T) {
 	t.Parallel()
-	broken := true
+	var mended atomic.Bool
 	f := &fake{do: func(context.Context, *policy.DecideRequest) (*policy.DecideResponse, error) {
-		if broken {
+		if !mended.Load() {
 			return nil, errors.New("broken")
 		}
 		return &policy.DecideResponse{Valid: true, Replicas: 4, Reason: "Fine"}, nil
@@ -183,7 +192,7 @@ func TestCircuitBreaker(t *testing.T) {
 		sec    int
 		mend   bool
 		reason string
-		calls  int
+		calls  int64
 	}{
 		{0, false, "PluginFailed", 1},
 		{1, false, "PluginFailed", 2},
@@ -196,11 +205,11 @@ func TestCircuitBreaker(t *testing.T) {
 		{63, false, "Plugin", 6},
 	} {
 		if step.mend {
-			broken = false
+			mended.Store(true)
 		}
 		d := p.Decide(at(step.sec, 30))
-		if d.Reason != step.reason || f.calls != step.calls || d.Valid != (d.Reason == "Plugin") {
-			t.Errorf("step %d: %s after %d calls (%s), want %s after %d", i, d.Reason, f.calls, d.Message, step.reason, step.calls)
+		if d.Reason != step.reason || f.calls.Load() != step.calls || d.Valid != (d.Reason == "Plugin") {
+			t.Errorf("step %d: %s after %d calls (%s), want %s after %d", i, d.Reason, f.calls.Load(), d.Message, step.reason, step.calls)
 		}
 		again := open(t, c) // what is known of the server survives a restart
 		if err := again.Restore(p.Snapshot()); err != nil {
