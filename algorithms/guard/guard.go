@@ -10,7 +10,7 @@
 //	partial     a needed signal is not known well enough: hold, unless the answer is more pods
 //	behavior    stabilization windows, then rate limits
 //	idle        0 only after IdleAfter without any demand, seen with full coverage
-//	bounds      minimum, then maximum
+//	bounds      minimum, then maximum; they hold in every case, but 0 pods of which nothing is known stay asleep
 package guard
 
 import (
@@ -38,7 +38,8 @@ type Config struct {
 	Target float64
 	// Min and Max are bounds that take the place of Observation.Limits; nil leaves those.
 	Min, Max *int
-	// Behavior holds the HPA's stabilization windows and rates; nil means neither.
+	// Behavior holds the HPA's stabilization windows and rates; nil means neither. A tolerance in it is compared with the
+	// change of the count, since guard knows no target: 5 pods stay 5 though 6 are asked for when scaleUp's is 0.2.
 	Behavior *behavior.Rules
 	// Hold is how long nothing changes when the policy cannot tell, 0–24h, before Fallback counts. Without a Fallback it has
 	// no end.
@@ -136,6 +137,8 @@ type Policy struct {
 	// needs are the inner policy's.
 	needs   []algorithms.Need
 	limiter *behavior.Limiter // nil without Behavior
+	// down and up are the tolerances of Behavior, 0 where it names none.
+	down, up float64
 	// unknownSince is since when the policy could not tell; the zero time when it can.
 	unknownSince time.Time
 	buffer       []algorithms.Signal
@@ -152,6 +155,7 @@ func New(c Config, inner algorithms.Policy) (*Policy, error) {
 		if p.limiter, err = behavior.New(*c.Behavior); err != nil {
 			return nil, err
 		}
+		p.down, p.up = c.Behavior.Tolerances(0)
 	}
 	return p, nil
 }
@@ -211,7 +215,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 			return p.hold(&o, d)
 		}
 		p.unknownSince = time.Time{}
-		return d
+		return p.bounded(&o, d)
 	}
 	p.unknownSince = time.Time{}
 	if p.limiter != nil && !woken {
@@ -278,14 +282,14 @@ func (p *Policy) hold(o *algorithms.Observation, d algorithms.Decision) algorith
 		d.Reason = "NoData"
 	}
 	if p.cfg.Fallback == nil {
-		return d
+		return p.bounded(o, d)
 	}
 	left := p.cfg.Hold - o.Now.Sub(p.unknownSince)
 	if left > 0 {
 		if d.Next == 0 || left < d.Next {
 			d.Next = left
 		}
-		return d
+		return p.bounded(o, d)
 	}
 	d.Valid, d.Replicas, d.Reason = true, max(o.Replicas.Current, *p.cfg.Fallback), "Fallback"
 	if !o.Quiet {
@@ -294,6 +298,21 @@ func (p *Policy) hold(o *algorithms.Observation, d algorithms.Decision) algorith
 	bound(o, &d)
 	if p.limiter != nil {
 		p.limiter.Answered(o.Now, o.Replicas.Current, d.Replicas)
+	}
+	return d
+}
+
+// bounded is a hold, unless the current count is out of bounds: that is put right whatever is known of demand, as the HPA does.
+// A count of 0 is asleep, not too small.
+func (p *Policy) bounded(o *algorithms.Observation, d algorithms.Decision) algorithms.Decision {
+	cur := o.Replicas.Current
+	if cur == 0 || cur >= o.Limits.Min && cur <= o.Limits.Max {
+		return d
+	}
+	d.Valid, d.Replicas = true, cur
+	bound(o, &d)
+	if p.limiter != nil {
+		p.limiter.Answered(o.Now, cur, d.Replicas)
 	}
 	return d
 }
@@ -308,6 +327,12 @@ func (p *Policy) behave(o *algorithms.Observation, d *algorithms.Decision) {
 	case cur > 0 && cur < lo:
 		d.Replicas = lo
 		return
+	}
+	if n := float64(d.Replicas) / float64(cur); d.Replicas != cur && n >= 1-p.down && n <= 1+p.up {
+		d.Replicas, d.Reason = cur, "WithinTolerance"
+		if !o.Quiet {
+			say(d, "the change is within the tolerance of behavior")
+		}
 	}
 	n, why := p.limiter.Apply(o.Now, cur, d.Replicas, lo, hi)
 	if n == d.Replicas {

@@ -125,6 +125,22 @@ func TestFallback(t *testing.T) {
 	}
 }
 
+func TestBoundsHoldWhileNothingIsKnown(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		current, want int
+		valid         bool
+	}{{3, 5, true}, {12, 10, true}, {7, 0, false}, {0, 0, false}} {
+		p, err := guard.New(parse(t, `{"minReplicas":5,"maxReplicas":10}`), &script{func() algorithms.Decision { return algorithms.Decision{} }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := p.Decide(at(0, tt.current)); d.Valid != tt.valid || d.Valid && d.Replicas != tt.want {
+			t.Errorf("at %d: %+v, want %d, valid %v", tt.current, d, tt.want, tt.valid)
+		}
+	}
+}
+
 func TestUnknownSignalsOfOneOfSeveral(t *testing.T) {
 	t.Parallel()
 	p, err := guard.New(guard.Default(), says{5})
@@ -199,6 +215,21 @@ func TestBehaviorHolds(t *testing.T) {
 			}
 			cur = d.Replicas
 			now += []time.Duration{0, time.Second, 2 * time.Second, 15 * time.Second, time.Duration(period) * time.Second, time.Duration(rng.Int64N(int64(30 * time.Second)))}[rng.IntN(6)].Truncate(time.Microsecond)
+		}
+	}
+}
+
+func TestToleranceOfTheCount(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ current, says, want int }{{10, 12, 10}, {10, 13, 13}, {10, 9, 10}, {10, 8, 8}, {0, 1, 1}, {10, 10, 10}} {
+		s := &script{}
+		p, err := guard.New(parse(t, `{"minReplicas":0,"behavior":{"scaleUp":{"tolerance":"0.2"},"scaleDown":{"tolerance":"100m","stabilizationWindowSeconds":0}}}`), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.says(tt.says)
+		if d := p.Decide(at(0, tt.current)); d.Replicas != tt.want {
+			t.Errorf("from %d with %d asked for: %d (%s), want %d", tt.current, tt.says, d.Replicas, d.Message, tt.want)
 		}
 	}
 }

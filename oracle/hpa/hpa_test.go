@@ -18,6 +18,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/behavior"
+	"github.com/sluice-autoscaler/sluice/algorithms/guard"
 	"github.com/sluice-autoscaler/sluice/algorithms/hpa"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -85,10 +86,10 @@ func (m metric) spec() map[string]any {
 }
 
 // rules draws a behavior as JSON.
-func rules(rng *rand.Rand, calculator bool) map[string]any {
+func rules(rng *rand.Rand, calculator, guarded bool) map[string]any {
 	direction := func() map[string]any {
 		d := map[string]any{}
-		if rng.IntN(3) == 0 {
+		if !guarded && rng.IntN(3) == 0 { // guard's means something else
 			d["tolerance"] = pick(rng, "0", "0.1", "50m", "0.05", "0.5", "1")
 		}
 		if calculator { // nothing held back: the scale shows what the calculator says
@@ -207,9 +208,24 @@ func pod(rng *rand.Rand, i int, now time.Time, all []metric, c *cluster, load fl
 	return p, k
 }
 
+// put makes Sluice's policy: hpa with its own behavior, or the calculator alone and guard around it with the behavior.
+func put(c hpa.Config, guarded bool) (algorithms.Policy, error) {
+	if !guarded {
+		return hpa.New(c)
+	}
+	g := guard.Default()
+	g.Min, g.Max, g.Behavior = c.MinReplicas, c.MaxReplicas, c.Behavior
+	c.MinReplicas, c.MaxReplicas, c.Behavior = nil, nil, nil
+	inner, err := hpa.New(c)
+	if err != nil {
+		return nil, err
+	}
+	return guard.New(g, inner)
+}
+
 // run compares for so many steps and returns the first difference, and how often each kind of step was seen. mutate and
 // mutateTheirs, if any, alter the parameters of Sluice's and of Kubernetes' side only.
-func run(t *testing.T, seed uint64, steps int, calculator bool, mutate func(*hpa.Config), mutateTheirs func(*autoscalingv2.HorizontalPodAutoscalerSpec)) (diff string, seen map[string]int) {
+func run(t *testing.T, seed uint64, steps int, calculator, guarded bool, mutate func(*hpa.Config), mutateTheirs func(*autoscalingv2.HorizontalPodAutoscalerSpec)) (diff string, seen map[string]int) {
 	rng := rand.New(rand.NewPCG(seed, 0x52))
 	seen = map[string]int{}
 	c := &cluster{}
@@ -225,7 +241,7 @@ func run(t *testing.T, seed uint64, steps int, calculator bool, mutate func(*hpa
 			scalable = scalable || m.kind == hpa.External || m.kind == hpa.Object
 		}
 		lo, hi := 1, 1_000_000
-		if scalable && rng.IntN(2) == 0 {
+		if scalable && !guarded && rng.IntN(2) == 0 { // guard does not let go of the last pod so easily
 			lo = 0
 		} else if !calculator {
 			lo = 1 + rng.IntN(5)
@@ -233,7 +249,7 @@ func run(t *testing.T, seed uint64, steps int, calculator bool, mutate func(*hpa
 		if !calculator && rng.IntN(4) > 0 {
 			hi = lo + 1 + rng.IntN(100)
 		}
-		spec := map[string]any{"metrics": specs, "minReplicas": lo, "maxReplicas": hi, "behavior": rules(rng, calculator)}
+		spec := map[string]any{"metrics": specs, "minReplicas": lo, "maxReplicas": hi, "behavior": rules(rng, calculator, guarded)}
 		config := hpa.Default()
 		h := &autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Name: "h" + strconv.Itoa(episode), Namespace: "ns"}}
 		if err := transcode(spec, &config); err != nil {
@@ -251,7 +267,7 @@ func run(t *testing.T, seed uint64, steps int, calculator bool, mutate func(*hpa
 		}
 		h.Spec.Behavior.ScaleUp = defaults.GenerateHPAScaleUpRules(h.Spec.Behavior.ScaleUp) // as the API server does
 		h.Spec.Behavior.ScaleDown = defaults.GenerateHPAScaleDownRules(h.Spec.Behavior.ScaleDown)
-		ours, err := hpa.New(config)
+		ours, err := put(config, guarded)
 		if err != nil {
 			t.Fatalf("seed %d: %v: %+v", seed, err, spec)
 		}
@@ -295,7 +311,7 @@ func run(t *testing.T, seed uint64, steps int, calculator bool, mutate func(*hpa
 			}
 			c.status = int32(o.Replicas.Existing())
 			for _, m := range all {
-				if m.kind != hpa.External && m.kind != hpa.Object || rng.IntN(30) == 0 {
+				if m.kind != hpa.External && m.kind != hpa.Object || !guarded && rng.IntN(30) == 0 { // guard holds more on what is missing
 					continue
 				}
 				pods := int64(1)
@@ -364,11 +380,11 @@ func steps(t *testing.T) (uint64, int) {
 	return seed, n
 }
 
-func equal(t *testing.T, calculator bool, kinds ...string) {
+func equal(t *testing.T, calculator, guarded bool, kinds ...string) {
 	t.Helper()
 	seed, n := steps(t)
 	synctest.Test(t, func(t *testing.T) {
-		diff, seen := run(t, seed, n, calculator, nil, nil)
+		diff, seen := run(t, seed, n, calculator, guarded, nil, nil)
 		if diff != "" {
 			t.Fatalf("%s", diff)
 		}
@@ -383,12 +399,17 @@ func equal(t *testing.T, calculator bool, kinds ...string) {
 
 // TestCalculator compares with behaviors that hold nothing back, so that the scale shows what the calculator says.
 func TestCalculator(t *testing.T) {
-	equal(t, true, "Metrics", "Unchanged", "NoData", "SomeMetricsFailed", "zero ready", "from zero", "all pods missing")
+	equal(t, true, false, "Metrics", "Unchanged", "NoData", "SomeMetricsFailed", "zero ready", "from zero", "all pods missing")
 }
 
 // TestBehavior compares with random behaviors.
 func TestBehavior(t *testing.T) {
-	equal(t, false, "ScaleUpStabilized", "ScaleDownStabilized", "ScaleUpLimit", "ScaleDownLimit", "TooManyReplicas", "TooFewReplicas", "scaled by another")
+	equal(t, false, false, "ScaleUpStabilized", "ScaleDownStabilized", "ScaleUpLimit", "ScaleDownLimit", "TooManyReplicas", "TooFewReplicas", "scaled by another")
+}
+
+// TestGuard compares the calculator within guard, which then has the behavior and the bounds.
+func TestGuard(t *testing.T) {
+	equal(t, false, true, "ScaleUpStabilized", "ScaleDownStabilized", "ScaleUpLimit", "ScaleDownLimit", "scaled by another")
 }
 
 // TestMutantsAreCaught alters one thing on one side and demands that the comparison notices.
@@ -434,7 +455,7 @@ func TestMutantsAreCaught(t *testing.T) {
 	for name, m := range mutants {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				if diff, seen := run(t, 1, 100_000, false, m.ours, m.theirs); diff == "" {
+				if diff, seen := run(t, 1, 100_000, false, false, m.ours, m.theirs); diff == "" {
 					t.Errorf("another %s passed 100000 steps (%v): the comparison does not see it", name, seen)
 				}
 			})
