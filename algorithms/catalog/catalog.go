@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -44,8 +45,8 @@ func maker[C any, P algorithms.Policy](defaults func() C, target func(*C) *float
 		if p := target(&c); p != nil && t > 0 {
 			*p = t
 		}
-		if err := algorithms.Strict(params, &c); err != nil {
-			return nil, readable(err)
+		if err := Read(params, &c); err != nil {
+			return nil, err
 		}
 		p, err := build(c)
 		if err != nil {
@@ -54,6 +55,40 @@ func maker[C any, P algorithms.Policy](defaults func() C, target func(*C) *float
 		return p, nil
 	}
 }
+
+// Read reads JSON parameters into a Config that holds the defaults. Its errors name each parameter that is at fault, in the order
+// of their names; after one the Config is to be thrown away.
+func Read[C any](params json.RawMessage, c *C) error {
+	err := algorithms.Strict(params, c)
+	if err == nil {
+		return nil
+	}
+	var given map[string]json.RawMessage
+	if json.Unmarshal(params, &given) != nil {
+		return readable(err)
+	}
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		one, err := json.Marshal(map[string]json.RawMessage{name: given[name]})
+		if err != nil {
+			continue
+		}
+		var alone C
+		if err := algorithms.Strict(one, &alone); err != nil {
+			if err = readable(err); !strings.Contains(err.Error(), name) {
+				err = fmt.Errorf("%s: %w", name, err)
+			}
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) == 0 {
+		return readable(err)
+	}
+	return errors.Join(errs...)
+}
+
+// errUnknown is what New adds the list of parameters to.
+var errUnknown = errors.New("unknown parameter")
 
 // readable says what encoding/json means in the words of parameters.
 func readable(err error) error {
@@ -65,7 +100,7 @@ func readable(err error) error {
 		return fmt.Errorf("%s = %s: want %s", at, t.Value, kind(t.Type.Kind().String()))
 	}
 	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-		return fmt.Errorf("unknown parameter %s", name)
+		return fmt.Errorf("%w %s", errUnknown, name)
 	}
 	return err
 }
@@ -281,8 +316,11 @@ func New(name string, targetPerPod float64, params json.RawMessage, extra ...Ent
 		return nil, err
 	}
 	p, err := e.New(targetPerPod, params)
-	if err != nil {
+	if errors.Is(err, errUnknown) {
 		return nil, fmt.Errorf("policy %s: %w (parameters: %s)", name, err, strings.Join(e.known(), ", "))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("policy %s: %w", name, err)
 	}
 	return p, nil
 }

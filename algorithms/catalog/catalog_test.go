@@ -104,7 +104,8 @@ func TestErrors(t *testing.T) {
 		{"nope", ``, `policy "nope": unknown; known are cel, fixed, hpa, keda, kpa, pid, schedule, staffing, step, target`},
 		{"fixed", `{"replica": 1}`, `policy fixed: unknown parameter "replica" (parameters: replicas)`},
 		{"fixed", `{"replicas": "1"}`, `replicas = string: want a whole number`},
-		{"target", `{"window": 30}`, `want a string with a unit`},
+		{"target", `{"window": 30, "disableScaleIn": "no"}`, `disableScaleIn = string: want true or false
+window: duration 30: want a string with a unit`},
 		{"target", `{"tolerance": -1, "target": -1}`, `target = -1: want`},
 		{"step", `{"scaleOut": {"stepAdjustments": {}}}`, `scaleOut.stepAdjustments = object: want a list`},
 		{"keda", `[]`, `want an object`},

@@ -10,20 +10,41 @@ import (
 	"testing"
 )
 
-// sluice decide asks the Go sample server, which is killed with SIGKILL between two lines: the decisions after it are held, and
-// say why.
+// sluice decide asks a sample server, which is killed with SIGKILL between two lines: the decisions after it are held, and say
+// why.
 func TestDecideWhileTheServerIsKilled(t *testing.T) {
 	t.Parallel()
+	const examples = "../../docs/examples"
+	t.Run("go", func(t *testing.T) {
+		t.Parallel()
+		bin := filepath.Join(t.TempDir(), "policy-go")
+		if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, examples+"/policy-go").CombinedOutput(); err != nil {
+			t.Fatalf("build: %v\n%s", err, out)
+		}
+		killed(t, bin)
+	})
+	t.Run("node", func(t *testing.T) {
+		t.Parallel()
+		node, err := exec.LookPath("node")
+		if err != nil {
+			t.Skip("node is not installed")
+		}
+		if _, err := os.Stat(examples + "/policy-node/node_modules/@grpc/grpc-js"); err != nil {
+			t.Skip("the sample's modules are not installed: npm ci --prefix docs/examples/policy-node")
+		}
+		killed(t, node, examples+"/policy-node/server.js")
+	})
+}
+
+func killed(t *testing.T, argv ...string) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "sluice") //nolint:usetesting // t.TempDir's names can be too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	bin, address := filepath.Join(dir, "policy-go"), "unix://"+filepath.Join(dir, "s")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../../docs/examples/policy-go").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	server := exec.CommandContext(t.Context(), bin, "--listen", address)
+	address := "unix://" + filepath.Join(dir, "s")
+	server := exec.CommandContext(t.Context(), argv[0], append(argv[1:], "--listen", address)...)
 	says, err := server.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -426,7 +426,7 @@ func Entry() catalog.Entry {
 		},
 		New: func(target float64, params json.RawMessage) (algorithms.Policy, error) {
 			c := Default()
-			if err := algorithms.Strict(params, &c); err != nil {
+			if err := catalog.Read(params, &c); err != nil {
 				return nil, err
 			}
 			return New(c, target)
