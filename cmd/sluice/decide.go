@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -44,14 +45,20 @@ func decide() *cobra.Command {
 	var params, guards []string
 	var verbose bool
 	c := &cobra.Command{
-		Use: "decide --policy NAME", Short: "Ask a policy about recorded or hand-written observations",
+		Use: "decide --policy NAME [--guard [NAME=JSON]...]", Short: "Ask a policy about recorded or hand-written observations",
 		Long: decideLong, Example: decideExample,
-		Args: usage(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if name == "" {
 				return fmt.Errorf("--policy is missing: %w", errUsage)
 			}
-			p, err := build(name, file, params, guards, cmd.Flags().Changed("guard"))
+			guarded := cmd.Flags().Changed("guard")
+			for _, a := range args { // pflag leaves what follows a flag with an optional value
+				if !guarded || !strings.Contains(a, "=") && !strings.HasPrefix(a, "{") {
+					return fmt.Errorf("%q: observations come from standard input, parameters by --param and --guard: %w", a, errUsage)
+				}
+				guards = append(guards, a)
+			}
+			p, err := build(name, file, params, guards, guarded)
 			if err != nil {
 				return fmt.Errorf("%w: %w", err, errUsage)
 			}
@@ -62,7 +69,8 @@ func decide() *cobra.Command {
 	c.Flags().StringVar(&name, "policy", "", "the policy's name")
 	c.Flags().StringArrayVar(&params, "param", nil, "a parameter, `NAME=JSON`; what is no JSON is text; repeatable")
 	c.Flags().StringVar(&file, "params-file", "", "a YAML `FILE` of parameters; --param overrides it")
-	c.Flags().StringArrayVar(&guards, "guard", nil, "wrap the policy in guard, with a parameter `NAME=JSON` of it, or {} for its defaults; repeatable")
+	c.Flags().StringArrayVar(&guards, "guard", nil, "wrap the policy in guard, with parameters `NAME=JSON` of its own; --param, too, then takes those that the policy does not have")
+	c.Flags().Lookup("guard").NoOptDefVal = "{}"
 	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "add the sentence that explains each decision")
 	return c
 }
@@ -99,7 +107,15 @@ func build(name, file string, params, guards []string, guarded bool) (asked, err
 		return asked{}, err
 	}
 	maps.Copy(values, given)
-	raw, err := json.Marshal(values)
+	own, around := values, map[string]json.RawMessage{}
+	if guarded {
+		entry, err := catalog.Find(name, plugin.Entry())
+		if err != nil {
+			return asked{}, err
+		}
+		own, around = split(values, entry)
+	}
+	raw, err := json.Marshal(own)
 	if err != nil {
 		return asked{}, fmt.Errorf("--param: %w", err)
 	}
@@ -107,13 +123,14 @@ func build(name, file string, params, guards []string, guarded bool) (asked, err
 	if err != nil {
 		return asked{}, err
 	}
+	a := asked{Policy: inner, inner: inner}
 	if !guarded {
-		return asked{Policy: inner, inner: inner}, nil
+		return a, nil
 	}
-	a := asked{inner: inner}
-	values, err = parse("--guard", guards)
+	given, err = parse("--guard", guards)
+	maps.Copy(around, given)
 	if err == nil {
-		raw, err = json.Marshal(values)
+		raw, err = json.Marshal(around)
 	}
 	cfg := guard.Default()
 	if err == nil {
@@ -126,6 +143,25 @@ func build(name, file string, params, guards []string, guarded bool) (asked, err
 		return asked{}, errors.Join(err, a.close())
 	}
 	return a, nil
+}
+
+// split gives guard the parameters that it has and the policy has not, and a copy of target: as in an Autoscaler, where both work
+// by the same.
+func split(values map[string]json.RawMessage, e catalog.Entry) (own, around map[string]json.RawMessage) {
+	has := func(e catalog.Entry, name string) bool {
+		return slices.ContainsFunc(e.Parameters, func(p catalog.Parameter) bool { return p.Name == name })
+	}
+	own, around = map[string]json.RawMessage{}, map[string]json.RawMessage{}
+	for k, v := range values {
+		wraps := has(catalog.Guard(), k)
+		if !wraps || has(e, k) {
+			own[k] = v
+		}
+		if wraps && (!has(e, k) || k == "target") {
+			around[k] = v
+		}
+	}
+	return own, around
 }
 
 // parse reads NAME=JSON, and {…} for several at once. A value that is no JSON is text, unless it begins like JSON.
