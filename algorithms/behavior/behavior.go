@@ -8,6 +8,9 @@
 // Rates: with start = current − added + removed within a policy's period, Pods allow start ± value, Percent allow
 // ceil(start × (1 + value/100)) up and trunc(start × (1 − value/100)) down; selectPolicy takes the largest change (Max), the
 // smallest (Min) or none (Disabled).
+//
+// An HPA without spec.behavior at all follows older rules, which NewOlder has: the largest recommendation of the last 300 s, that
+// instant included, and at most max(2 × current, 4) pods.
 package behavior
 
 import (
@@ -148,6 +151,7 @@ func resolve(d *Direction, up bool) direction {
 // Limiter applies Rules over time. It is not safe for concurrent use.
 type Limiter struct {
 	up, down direction
+	older    bool
 	state    state
 }
 
@@ -187,10 +191,15 @@ func New(r Rules) (*Limiter, error) {
 	return &Limiter{up: resolve(r.ScaleUp, true), down: resolve(r.ScaleDown, false), state: state{Version: 1}}, nil
 }
 
+// NewOlder returns a Limiter with the rules of an HPA without spec.behavior.
+func NewOlder() *Limiter {
+	return &Limiter{up: direction{up: true}, down: resolve(nil, false), older: true, state: state{Version: 1}}
+}
+
 // Observe tells the current count before Apply. The last answer, if it is what the count now is, is taken as made.
 func (l *Limiter) Observe(now time.Time, current int) {
 	s := &l.state
-	if p := s.Pending; p != nil && p.To == current && p.From != p.To {
+	if p := s.Pending; !l.older && p != nil && p.To == current && p.From != p.To {
 		if p.To > p.From {
 			s.Added = record(s.Added, p.At, p.To-p.From, l.up.longest)
 		} else {
@@ -215,6 +224,9 @@ func (l *Limiter) Answered(now time.Time, current, n int) {
 // Apply stabilizes desired, bounds it by rates and by lo and hi, and records it. Reason is the HPA's word for what held it back,
 // "" for nothing.
 func (l *Limiter) Apply(now time.Time, current, desired, lo, hi int) (n int, reason string) {
+	if l.older {
+		return l.applyOlder(now, current, desired, lo, hi)
+	}
 	s := &l.state
 	least, largest := desired, desired
 	if s.Least = fresh(s.Least, now, l.up.window); len(s.Least) > 0 {
@@ -249,6 +261,26 @@ func (l *Limiter) Apply(now time.Time, current, desired, lo, hi int) (n int, rea
 		} else if n < limit {
 			return limit, "ScaleDownLimit"
 		}
+	}
+	return n, reason
+}
+
+// applyOlder is Apply by the older rules.
+func (l *Limiter) applyOlder(now time.Time, current, desired, lo, hi int) (n int, reason string) {
+	s := &l.state
+	n = desired
+	if s.Largest = fresh(s.Largest, now, l.down.window+1); len(s.Largest) > 0 && s.Largest[0].Pods > n {
+		n, reason = s.Largest[0].Pods, "ScaleDownStabilized"
+	}
+	s.recommend(now, desired, 0, l.down.window)
+	limit := max(2*current, 4)
+	switch {
+	case n < lo:
+		return lo, "TooFewReplicas"
+	case hi <= limit && n > hi:
+		return hi, "TooManyReplicas"
+	case hi > limit && n > limit:
+		return limit, "ScaleUpLimit"
 	}
 	return n, reason
 }

@@ -90,6 +90,21 @@ func TestApply(t *testing.T) {
 	}
 }
 
+// TestOlder holds the rules of an HPA without behavior: 300 s, the last instant included, and at most twice the count or 4.
+func TestOlder(t *testing.T) {
+	t.Parallel()
+	walk(t, behavior.NewOlder(), 1, []step{
+		{0, 50, 4, "ScaleUpLimit"},
+		{15, 50, 8, "ScaleUpLimit"},
+		{16, 50, 16, "ScaleUpLimit"},
+		{20, 10, 32, "ScaleUpLimit"}, // 50 was recommended
+		{316, 10, 50, "ScaleDownStabilized"},
+		{317, 10, 10, ""},
+		{318, 0, 10, "ScaleDownStabilized"},
+		{700, 0, 1, "TooFewReplicas"},
+	})
+}
+
 func TestSnapshotContinues(t *testing.T) {
 	t.Parallel()
 	const rules = `{"scaleUp":{"policies":[{"type":"Pods","value":4,"periodSeconds":60}]}}`

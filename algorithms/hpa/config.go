@@ -28,11 +28,13 @@ type Config struct {
 	Metrics []Metric `json:"metrics,omitempty"`
 	// Target is the concurrency that one pod should carry, in requests, > 0; used only when Metrics is empty.
 	Target float64 `json:"target"`
-	// MinReplicas and MaxReplicas are the spec's; left out, those of the observation hold. They matter only with Behavior.
+	// MinReplicas and MaxReplicas are the spec's; left out, those of the observation hold. They matter only when answers are
+	// held back here: with Behavior, or because MaxReplicas makes the spec complete.
 	MinReplicas *int `json:"minReplicas,omitempty"`
 	MaxReplicas *int `json:"maxReplicas,omitempty"`
-	// Behavior is spec.behavior. When it is given, answers are stabilized, rate-limited and kept within the bounds here; without
-	// it only the calculator runs, and guard may do the rest.
+	// Behavior is spec.behavior. When it is given, answers are stabilized, rate-limited and kept within the bounds here. With
+	// MaxReplicas and without Behavior they are held back as an HPA without spec.behavior does it: the largest answer of 300 s,
+	// and at most max(2 × current, 4) pods. With neither only the calculator runs, and guard may do the rest.
 	Behavior *behavior.Rules `json:"behavior,omitempty"`
 	// Tolerance is the share of deviation that changes nothing, ≥ 0, where Behavior names none: the controller's
 	// --horizontal-pod-autoscaler-tolerance.

@@ -1,5 +1,5 @@
 // Package hpa decides like the Kubernetes HorizontalPodAutoscaler, autoscaling/v2 (k8s.io/kubernetes, pkg/controller/podautoscaler):
-// its replica calculator to the digit, in whole thousandths, and with Config.Behavior its stabilization and rates too. The test
+// its replica calculator to the digit, in whole thousandths, and, when its Config is a whole HPA's, stabilization and rates too. The test
 // module oracle/hpa runs both side by side and demands equality.
 //
 // For a target per pod (Pods, and Resource with AverageValue):
@@ -36,7 +36,7 @@ type Policy struct {
 	cfg      Config
 	metrics  []metric
 	down, up float64
-	limiter  *behavior.Limiter // nil without Behavior
+	limiter  *behavior.Limiter // nil when only the calculator runs
 	results  []result
 }
 
@@ -63,10 +63,13 @@ func New(c Config) (*Policy, error) {
 	}
 	p := &Policy{cfg: c, metrics: m, results: make([]result, len(m))}
 	p.down, p.up = c.Behavior.Tolerances(c.Tolerance)
-	if c.Behavior != nil {
+	switch {
+	case c.Behavior != nil:
 		if p.limiter, err = behavior.New(*c.Behavior); err != nil {
 			return nil, err
 		}
+	case c.MaxReplicas != nil:
+		p.limiter = behavior.NewOlder()
 	}
 	return p, nil
 }
@@ -399,7 +402,7 @@ func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, raw 
 	d.Terms = terms
 }
 
-// Snapshot returns the memory, null without Behavior.
+// Snapshot returns the memory, null when only the calculator runs.
 func (p *Policy) Snapshot() json.RawMessage {
 	if p.limiter == nil {
 		return json.RawMessage("null")
@@ -407,13 +410,13 @@ func (p *Policy) Snapshot() json.RawMessage {
 	return p.limiter.Snapshot()
 }
 
-// Restore puts back a Snapshot. Without Behavior there is nothing to restore.
+// Restore puts back a Snapshot. The calculator alone has nothing to restore.
 func (p *Policy) Restore(raw json.RawMessage) error {
 	if p.limiter != nil {
 		return p.limiter.Restore(raw)
 	}
 	if s := strings.TrimSpace(string(raw)); s != "" && s != "null" {
-		return fmt.Errorf("hpa snapshot: want null, since without behavior it remembers nothing")
+		return fmt.Errorf("hpa snapshot: want null, since the calculator alone remembers nothing")
 	}
 	return nil
 }

@@ -285,8 +285,20 @@ func quiet(tb testing.TB) algorithms.Observation {
 	return o
 }
 
+// quietPods is one of 20 single pods, of which some are unready or missing.
+func quietPods(tb testing.TB) algorithms.Observation {
+	o := observe(tb, `{"t":1,"current":20,"limits":{"max":50},"pods":`+pods(strings.Repeat("12 13 9 30 ", 4)+"missing missing pending pending")+`}`)
+	o.Quiet = true
+	return o
+}
+
 func TestQuietAllocatesNothing(t *testing.T) {
-	o := quiet(t)
+	o := quietPods(t)
+	p := policy(t, strings.Replace(perPod, "TARGET", "10", 1))
+	if n := testing.AllocsPerRun(1000, func() { p.Decide(o) }); n != 0 {
+		t.Errorf("%v allocations a decision over single pods, want 0", n)
+	}
+	o = quiet(t)
 	for _, params := range []string{`{"target":10}`, `{"target":10,"behavior":{}}`} {
 		p := policy(t, params)
 		p.Decide(o)
@@ -295,7 +307,7 @@ func TestQuietAllocatesNothing(t *testing.T) {
 		}
 	}
 	// a 60 s window of ticks, all of them to be remembered since each asks for less than the one before
-	p := policy(t, `{"target":1,"behavior":{"scaleDown":{"stabilizationWindowSeconds":60}}}`)
+	p = policy(t, `{"target":1,"behavior":{"scaleDown":{"stabilizationWindowSeconds":60}}}`)
 	for i := range 60 {
 		o.Now, o.Signals[0].Value = o.Now.Add(2*time.Second), float64(1000-i)
 		p.Decide(o)
@@ -308,6 +320,15 @@ func TestQuietAllocatesNothing(t *testing.T) {
 func BenchmarkDecide(b *testing.B) {
 	o := quiet(b)
 	p := policy(b, `{"target":10}`)
+	b.ReportAllocs()
+	for b.Loop() {
+		p.Decide(o)
+	}
+}
+
+func BenchmarkDecideOver20Pods(b *testing.B) {
+	o := quietPods(b)
+	p := policy(b, strings.Replace(perPod, "TARGET", "10", 1))
 	b.ReportAllocs()
 	for b.Loop() {
 		p.Decide(o)

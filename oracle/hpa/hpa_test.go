@@ -249,7 +249,10 @@ func run(t *testing.T, seed uint64, steps int, calculator, guarded bool, mutate 
 		if !calculator && rng.IntN(4) > 0 {
 			hi = lo + 1 + rng.IntN(100)
 		}
-		spec := map[string]any{"metrics": specs, "minReplicas": lo, "maxReplicas": hi, "behavior": rules(rng, calculator, guarded)}
+		spec := map[string]any{"metrics": specs, "minReplicas": lo, "maxReplicas": hi}
+		if calculator || guarded || rng.IntN(4) > 0 {
+			spec["behavior"] = rules(rng, calculator, guarded)
+		}
 		config := hpa.Default()
 		h := &autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Name: "h" + strconv.Itoa(episode), Namespace: "ns"}}
 		if err := transcode(spec, &config); err != nil {
@@ -265,8 +268,11 @@ func run(t *testing.T, seed uint64, steps int, calculator, guarded bool, mutate 
 		if mutateTheirs != nil {
 			mutateTheirs(&h.Spec)
 		}
-		h.Spec.Behavior.ScaleUp = defaults.GenerateHPAScaleUpRules(h.Spec.Behavior.ScaleUp) // as the API server does
-		h.Spec.Behavior.ScaleDown = defaults.GenerateHPAScaleDownRules(h.Spec.Behavior.ScaleDown)
+		if b := h.Spec.Behavior; b != nil { // as the API server does
+			b.ScaleUp, b.ScaleDown = defaults.GenerateHPAScaleUpRules(b.ScaleUp), defaults.GenerateHPAScaleDownRules(b.ScaleDown)
+		} else {
+			seen["no behavior"]++
+		}
 		ours, err := put(config, guarded)
 		if err != nil {
 			t.Fatalf("seed %d: %v: %+v", seed, err, spec)
@@ -404,7 +410,7 @@ func TestCalculator(t *testing.T) {
 
 // TestBehavior compares with random behaviors.
 func TestBehavior(t *testing.T) {
-	equal(t, false, false, "ScaleUpStabilized", "ScaleDownStabilized", "ScaleUpLimit", "ScaleDownLimit", "TooManyReplicas", "TooFewReplicas", "scaled by another")
+	equal(t, false, false, "ScaleUpStabilized", "ScaleDownStabilized", "ScaleUpLimit", "ScaleDownLimit", "TooManyReplicas", "TooFewReplicas", "scaled by another", "no behavior")
 }
 
 // TestGuard compares the calculator within guard, which then has the behavior and the bounds.
@@ -434,16 +440,29 @@ func TestMutantsAreCaught(t *testing.T) {
 		"a metric less":           {ours: func(c *hpa.Config) { c.Metrics = c.Metrics[:1] }},
 		"minReplicas":             {ours: func(c *hpa.Config) { *c.MinReplicas++ }},
 		"maxReplicas":             {theirs: func(s *autoscalingv2.HorizontalPodAutoscalerSpec) { s.MaxReplicas++ }},
-		"stabilization up":        {ours: func(c *hpa.Config) { seconds(&c.Behavior.ScaleUp, 1) }},
-		"stabilization down":      {ours: func(c *hpa.Config) { seconds(&c.Behavior.ScaleDown, 1) }},
+		"stabilization up": {ours: func(c *hpa.Config) {
+			if c.Behavior != nil {
+				seconds(&c.Behavior.ScaleUp, 1)
+			}
+		}},
+		"stabilization down": {ours: func(c *hpa.Config) {
+			if c.Behavior != nil {
+				seconds(&c.Behavior.ScaleDown, 1)
+			}
+		}},
 		"a rate up": {theirs: func(s *autoscalingv2.HorizontalPodAutoscalerSpec) {
-			if u := s.Behavior.ScaleUp; u != nil && len(u.Policies) > 0 {
-				u.Policies[0].Value++
+			if b := s.Behavior; b != nil && b.ScaleUp != nil && len(b.ScaleUp.Policies) > 0 {
+				b.ScaleUp.Policies[0].Value++
 			}
 		}},
 		"a period down": {theirs: func(s *autoscalingv2.HorizontalPodAutoscalerSpec) {
-			if d := s.Behavior.ScaleDown; d != nil && len(d.Policies) > 0 {
-				d.Policies[0].PeriodSeconds++
+			if b := s.Behavior; b != nil && b.ScaleDown != nil && len(b.ScaleDown.Policies) > 0 {
+				b.ScaleDown.Policies[0].PeriodSeconds++
+			}
+		}},
+		"no behavior": {ours: func(c *hpa.Config) {
+			if c.Behavior == nil {
+				c.Behavior = &behavior.Rules{}
 			}
 		}},
 		"a target": {theirs: func(s *autoscalingv2.HorizontalPodAutoscalerSpec) {
