@@ -195,7 +195,9 @@ type Policy struct {
 	formula Formula
 	hpa     *hpa.Policy
 	state   state
-	// values and scratch are buffers of one decision.
+	// keys are the names under which the HPA sees the triggers, so that two triggers of one signal stay apart.
+	keys []string
+	// values and signals are buffers of one decision.
 	values  []float64
 	signals []algorithms.Signal
 }
@@ -222,6 +224,9 @@ func New(c Config, compile Compile) (*Policy, error) {
 		c.Triggers = []Trigger{{Signal: algorithms.Concurrency, Window: algorithms.Duration(time.Minute), Threshold: c.Target}}
 	}
 	p := &Policy{cfg: c, state: state{Failures: make([]int, len(c.Triggers))}}
+	for i, t := range c.Triggers {
+		p.keys = append(p.keys, "s"+strconv.Itoa(i)+"-"+t.name()) // KEDA's form
+	}
 	h := hpa.Default()
 	lo, hi := max(1, c.MinReplicaCount), c.MaxReplicaCount
 	h.MinReplicas, h.MaxReplicas = &lo, &hi
@@ -247,7 +252,7 @@ func New(c Config, compile Compile) (*Policy, error) {
 		h.Metrics = append(h.Metrics, metric)
 	} else {
 		for i, t := range c.Triggers {
-			metric, err := external(key(i), 0, t.Threshold, t.MetricType)
+			metric, err := external(p.keys[i], 0, t.Threshold, t.MetricType)
 			if err != nil {
 				return nil, err
 			}
@@ -260,9 +265,6 @@ func New(c Config, compile Compile) (*Policy, error) {
 	}
 	return p, nil
 }
-
-// key is the name under which the HPA sees a trigger, so that two triggers of one signal stay apart.
-func key(i int) string { return "s" + strconv.Itoa(i) }
 
 func external(name string, window algorithms.Duration, goal float64, metricType string) (hpa.Metric, error) {
 	q, err := algorithms.ParseQuantity(strconv.FormatFloat(goal, 'f', -1, 64))
@@ -345,7 +347,7 @@ func (p *Policy) measure(o *algorithms.Observation) (active, failed bool) {
 	var fellBack bool
 	for i := range c.Triggers {
 		t := &c.Triggers[i]
-		sig := algorithms.Signal{Name: key(i), Coverage: 1}
+		sig := algorithms.Signal{Name: p.keys[i], Coverage: 1}
 		if k := o.Index(t.Signal, time.Duration(t.Window)); k >= 0 && o.Signals[k].Value >= 0 {
 			sig.Value, sig.Known = o.Signals[k].Value, true
 			s.Failures[i] = 0
