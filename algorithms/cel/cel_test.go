@@ -88,6 +88,19 @@ func TestFaultsNameThePosition(t *testing.T) {
 	}
 }
 
+func TestPrevious(t *testing.T) {
+	t.Parallel()
+	p, err := cel.New(config(`previous + 1`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want := range 3 {
+		if d := p.Decide(observation()); d.Replicas != want {
+			t.Errorf("answer %d is %+v", want, d)
+		}
+	}
+}
+
 func TestNeeds(t *testing.T) {
 	t.Parallel()
 	p, err := cel.New(config(`known("rate", "5m") ? signal("rate", "5m") : signal("concurrency", "60s") + signal("concurrency", "1m")`))

@@ -114,6 +114,34 @@ func TestMissingData(t *testing.T) {
 	}
 }
 
+// Failures count in a row, and while some trigger fails another one's activity does not renew the time of last activity.
+func TestPartialFailure(t *testing.T) {
+	t.Parallel()
+	play(t, config(func(c *keda.Config) { c.Fallback = &keda.Fallback{FailureThreshold: 1, Replicas: 9} }),
+		event{0, 4, 40, 4, "Unchanged"}, event{15, 4, unknown, unknown, "NoData"}, event{30, 4, 40, 4, "Unchanged"}, event{45, 4, unknown, unknown, "NoData"}, event{60, 4, unknown, 8, "ScaleUpLimit"}) // 9 asked for, and the HPA lets 4 double
+
+	c := keda.Default()
+	c.CooldownPeriod = 60
+	c.Triggers = []keda.Trigger{{Signal: "x", Threshold: 10}, {Signal: "y", Threshold: 10}}
+	p, err := keda.New(c, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []struct {
+		sec  int
+		x, y float64
+		want int
+	}{{0, 40, 40, 4}, {30, 40, unknown, 4}, {60, 40, unknown, 4}, {90, 0, 0, 0}} {
+		d := p.Decide(algorithms.Observation{
+			Now: policytest.Epoch().Add(time.Duration(e.sec) * time.Second), Limits: algorithms.Limits{Max: 100}, Replicas: algorithms.Replicas{Current: 4, Ready: 4},
+			Signals: []algorithms.Signal{{Name: "x", Value: e.x, Known: true}, {Name: "y", Value: e.y, Known: e.y != unknown}},
+		})
+		if !d.Valid || d.Replicas != e.want {
+			t.Errorf("at %d s: %+v, want %d", e.sec, d, e.want)
+		}
+	}
+}
+
 func TestFormula(t *testing.T) {
 	t.Parallel()
 	c := keda.Default()

@@ -68,6 +68,27 @@ func TestAntiWindup(t *testing.T) {
 	}
 }
 
+// After a gap longer than maxStep the controller starts anew, from the current count.
+func TestGapStartsAnew(t *testing.T) {
+	t.Parallel()
+	p, err := pid.New(pid.Default())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		sec    int
+		reason string
+	}{{0, "Started"}, {120, "Tracking"}, {241, "Started"}} {
+		d := p.Decide(algorithms.Observation{
+			Now: policytest.Epoch().Add(time.Duration(step.sec) * time.Second), Limits: algorithms.Limits{Max: 100}, Replicas: algorithms.Replicas{Current: 3},
+			Signals: []algorithms.Signal{{Name: "concurrency", Window: 30 * time.Second, Value: 700, Known: true}},
+		})
+		if d.Reason != step.reason || (d.Reason == "Started") != (d.Replicas == 3) {
+			t.Errorf("at %d s: %+v, want %s", step.sec, d, step.reason)
+		}
+	}
+}
+
 // With a derivative the answer to a ramp is ahead of the one without.
 func TestDerivativeLooksAhead(t *testing.T) {
 	t.Parallel()

@@ -66,6 +66,20 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+// A rule whose start and end the same gap swallows does not hold on that day.
+func TestSwallowedRule(t *testing.T) {
+	t.Parallel()
+	p, err := schedule.New(schedule.Config{TimeZone: "Europe/Berlin", DefaultReplicas: 1, Rules: []schedule.Rule{{Start: "15 2 * * *", End: "45 2 * * *", Replicas: 9}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range map[string]int{"2027-03-27T02:30:00+01:00": 9, "2027-03-28T03:00:00+02:00": 1, "2027-03-28T03:20:00+02:00": 1, "2027-03-29T02:30:00+02:00": 9} {
+		if d := decide(t, p, at); d.Replicas != want {
+			t.Errorf("at %s: %d pods, want %d", at, d.Replicas, want)
+		}
+	}
+}
+
 func TestLeadTime(t *testing.T) {
 	t.Parallel()
 	c := office()

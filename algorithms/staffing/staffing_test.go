@@ -85,6 +85,7 @@ func TestServersIsLeast(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 500 {
 		a := math.Exp(r.Float64()*9 - 2)
+		variability := 0.2 + r.Float64()*3 // Allen–Cunneen scales waits, not the chance of one
 		for _, g := range []staffing.Goal{{WaitProbability: 0.01 + r.Float64()*0.9}, {MeanWait: 0.001 + r.Float64()}, {Tail: 0.01 + r.Float64()*0.9, TailWait: r.Float64() * 3}} {
 			ok := func(c int) bool {
 				switch {
@@ -93,16 +94,16 @@ func TestServersIsLeast(t *testing.T) {
 				case g.WaitProbability > 0:
 					return staffing.ErlangC(c, a) <= g.WaitProbability
 				case g.MeanWait > 0:
-					return staffing.MeanWait(c, a) <= g.MeanWait
+					return variability*staffing.MeanWait(c, a) <= g.MeanWait
 				}
-				return staffing.WaitTail(c, a, g.TailWait) <= g.Tail
+				return staffing.WaitTail(c, a, g.TailWait/variability) <= g.Tail
 			}
-			c := int(staffing.Servers(a, 1, g))
+			c := int(staffing.Servers(a, variability, g))
 			if !ok(c) || ok(c-1) {
 				t.Fatalf("a = %v, goal %+v: %d servers are not the least", a, g, c)
 			}
 			if a > 100 {
-				near(t, "square-root rule", staffing.SquareRoot(a, 1, g), float64(c), 2)
+				near(t, "square-root rule", staffing.SquareRoot(a, variability, g), float64(c), 2)
 			}
 		}
 	}

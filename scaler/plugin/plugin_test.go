@@ -219,6 +219,28 @@ func TestCircuitBreaker(t *testing.T) {
 	}
 }
 
+// The fallback has seen what the server was asked, so its memory is warm when the server fails.
+func TestFallbackIsWarm(t *testing.T) {
+	t.Parallel()
+	var failing atomic.Bool
+	f := &fake{do: func(context.Context, *policy.DecideRequest) (*policy.DecideResponse, error) {
+		if failing.Load() {
+			return nil, errors.New("broken")
+		}
+		return &policy.DecideResponse{Valid: true, Replicas: 10}, nil
+	}}
+	c := config(serve(t, f))
+	c.Fallback = &plugin.Fallback{Name: "target", Parameters: json.RawMessage(`{"window":"60s","stabilizationWindow":"1m"}`)}
+	p := open(t, c)
+	p.Decide(at(0, 100))
+	failing.Store(true)
+	o := at(10, 10)
+	o.Replicas.Current = 10
+	if d := p.Decide(o); d.Replicas != 10 || !strings.Contains(d.Message, "Stabilized") {
+		t.Errorf("Decide = %+v, want the 10 pods of ten seconds ago held", d)
+	}
+}
+
 // process starts a sample server on the address and returns when it listens.
 func process(t *testing.T, address string, argv ...string) *exec.Cmd {
 	t.Helper()

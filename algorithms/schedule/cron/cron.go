@@ -165,8 +165,7 @@ func (s Schedule) day(d time.Time) bool {
 
 // Next returns the first instant after t at which the schedule falls due, in t's location; ok is false when there is none.
 func (s Schedule) Next(t time.Time) (at time.Time, ok bool) {
-	// Wall clocks of a day may fall due on the next by an offset's change, so begin a day early.
-	for k := -1; k < reach; k++ {
+	for k := range reach {
 		d := date(t, k)
 		if !s.day(d) {
 			continue
@@ -184,6 +183,7 @@ func (s Schedule) Next(t time.Time) (at time.Time, ok bool) {
 
 // Prev returns the last instant at or before t at which the schedule fell due, in t's location; ok is false when there is none.
 func (s Schedule) Prev(t time.Time) (at time.Time, ok bool) {
+	// Where clocks went back over midnight, a time of the next calendar day may have fallen due already.
 	for k := 1; k > -reach; k-- {
 		d := date(t, k)
 		if !s.day(d) {
@@ -222,7 +222,7 @@ func wall(d time.Time, hour, minute int, loc *time.Location) time.Time {
 	if !start.IsZero() { // does the offset before give the same wall clock earlier?
 		_, now := at.Zone()
 		_, was := start.Add(-1).Zone()
-		if early := at.Add(time.Duration(now-was) * time.Second); was > now && early.Before(start) {
+		if early := at.Add(time.Duration(now-was) * time.Second); early.Before(start) {
 			return early
 		}
 	}

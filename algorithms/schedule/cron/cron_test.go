@@ -65,6 +65,25 @@ func TestNext(t *testing.T) {
 	}
 }
 
+// In St. John's clocks used to go from 00:01 on Sunday back to 23:01 on Saturday.
+func TestClocksThatGoBackOverMidnight(t *testing.T) {
+	t.Parallel()
+	s, err := cron.Parse("0 0 * * *")
+	if err != nil {
+		t.Fatal(err)
+	}
+	saturday := time.Date(2010, 11, 7, 2, 45, 0, 0, time.UTC).In(zone(t, "America/St_Johns"))
+	if got := saturday.Format("Mon 15:04"); got != "Sat 23:15" {
+		t.Fatalf("the test's instant is %s", got)
+	}
+	if got, ok := s.Prev(saturday); !ok || got.UTC().Format(time.RFC3339) != "2010-11-07T02:30:00Z" {
+		t.Errorf("Prev = %s, want Sunday's midnight, which has been", got)
+	}
+	if got, ok := s.Next(saturday); !ok || got.Format(time.RFC3339) != "2010-11-08T00:00:00-03:30" {
+		t.Errorf("Next = %s, want Monday's midnight", got)
+	}
+}
+
 // Next against the slow way: walk minute by minute and look at the wall clock.
 func TestNextAgainstWalking(t *testing.T) {
 	t.Parallel()
