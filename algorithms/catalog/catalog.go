@@ -146,7 +146,7 @@ func All(extra ...Entry) []Entry {
 		},
 		{
 			Name: "hpa", Summary: "the Kubernetes HPA's replica calculator", Source: "k8s.io/kubernetes pkg/controller/podautoscaler",
-			Note: "Without behavior only the calculator runs, and guard may do the rest.",
+			Note: "With maxReplicas and without behavior, the older rules of an HPA hold: the largest answer of 300 s, at most max(2 × current, 4) pods. With neither only the calculator runs, and guard may do the rest.",
 			Parameters: []Parameter{
 				{"metrics", "as spec.metrics of autoscaling/v2, with window", "total concurrency, AverageValue target", "what is compared; the largest proposal wins"},
 				perPod,

@@ -8,7 +8,7 @@
 //	            initialCooldownPeriod since the first decision when it never was; below minReplicaCount: to minReplicaCount
 //	  in error  inactive and without a value for some trigger: nothing, so zero is never reached on missing data
 //	HPA, at every decision above 0 replicas: algorithms/hpa, a metric of type External per trigger or one for the formula,
-//	  bounds max(1, minReplicaCount) and maxReplicaCount, spec.behavior or the HPA's default behavior
+//	  bounds max(1, minReplicaCount) and maxReplicaCount, spec.behavior or, without it, the HPA's older rules, as KEDA's own HPAs
 //	fallback    a trigger whose value was unknown more than failureThreshold decisions in a row is taken to be what makes the HPA
 //	            answer the fallback's replicas
 //
@@ -78,7 +78,7 @@ type Modifiers struct {
 
 // HPAConfig is advanced.horizontalPodAutoscalerConfig.
 type HPAConfig struct {
-	// Behavior is the HPA's spec.behavior; null means its defaults.
+	// Behavior is the HPA's spec.behavior; null means its older rules: the largest answer of 300 s, at most max(2 × current, 4) pods.
 	Behavior *behavior.Rules `json:"behavior,omitempty"`
 }
 
@@ -230,9 +230,7 @@ func New(c Config, compile Compile) (*Policy, error) {
 	h := hpa.Default()
 	lo, hi := max(1, c.MinReplicaCount), c.MaxReplicaCount
 	h.MinReplicas, h.MaxReplicas = &lo, &hi
-	if h.Behavior = c.Advanced.HorizontalPodAutoscalerConfig.Behavior; h.Behavior == nil {
-		h.Behavior = &behavior.Rules{}
-	}
+	h.Behavior = c.Advanced.HorizontalPodAutoscalerConfig.Behavior
 	if m := c.Advanced.ScalingModifiers; m.Formula != "" {
 		names := make([]string, 0, len(c.Triggers))
 		for _, t := range c.Triggers {

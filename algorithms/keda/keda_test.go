@@ -68,11 +68,12 @@ func TestActivationAndCooldown(t *testing.T) {
 		event{10, 0, 50, 0, "WaitingForPoll"}, // a queue that fills between two polls waits for the next
 		event{30, 0, 5, 0, "Inactive"},        // not above the activation threshold
 		event{60, 0, 50, 1, "Activated"},
-		event{75, 1, 50, 5, "Metrics"}, // the HPA takes over: from 1 up to 4 more in 15 s
+		event{75, 1, 50, 4, "ScaleUpLimit"}, // the HPA takes over: from 1 to 4 at most
+		event{80, 4, 50, 5, "Metrics"},
 		event{90, 5, 50, 5, "Unchanged"},
 		event{120, 5, 4, 5, "ScaleDownStabilized"}, // inactive from here on
-		event{390, 5, 4, 1, "Metrics"},             // at 90 + 300 s the cooldown is not over yet (strictly); the HPA goes down
-		event{400, 1, 4, 1, "Unchanged"},
+		event{390, 5, 4, 5, "ScaleDownStabilized"}, // at 90 + 300 s the cooldown is not over yet (strictly)
+		event{405, 5, 4, 1, "Metrics"},             // and the HPA goes down
 		event{420, 1, 4, 0, "Deactivated"},
 	)
 }
@@ -156,7 +157,7 @@ func TestFormula(t *testing.T) {
 		x, y     float64
 		want     int
 		reason   string
-	}{{0, 0, 4, 6, 0, "Inactive"}, {30, 0, 8, 6, 1, "Activated"}, {45, 1, 40, 60, 5, "Metrics"}, {60, 5, 40, math.NaN(), 0, "NoData"}} {
+	}{{0, 0, 4, 6, 0, "Inactive"}, {30, 0, 8, 6, 1, "Activated"}, {45, 1, 40, 60, 4, "ScaleUpLimit"}, {50, 4, 40, 60, 5, "Metrics"}, {60, 5, 40, math.NaN(), 0, "NoData"}} {
 		d := p.Decide(algorithms.Observation{
 			Now: policytest.Epoch().Add(time.Duration(e.sec) * time.Second), Limits: algorithms.Limits{Max: 100}, Replicas: algorithms.Replicas{Current: e.cur, Ready: e.cur},
 			Signals: []algorithms.Signal{{Name: "x", Value: e.x, Known: true}, {Name: "y", Value: e.y, Known: true}},
