@@ -46,6 +46,48 @@ type Replicas struct {
 	Ready       int `json:"ready"`
 	Starting    int `json:"starting"`
 	Terminating int `json:"terminating"`
+	// StartingAges holds how long each starting pod has existed, where that is known; in no order, not longer than Starting.
+	StartingAges []time.Duration `json:"startingAges,omitempty"`
+}
+
+// Existing counts the pods that are there to stay, ready or not: what a workload reports as status.replicas.
+func (r Replicas) Existing() int { return r.Ready + r.Starting }
+
+// PodState is where a pod is in its life.
+type PodState string
+
+// The states of a pod.
+const (
+	// PodReady runs and takes requests.
+	PodReady PodState = "ready"
+	// PodStarting runs and is not ready: not yet, or no more.
+	PodStarting PodState = "starting"
+	// PodUnknown runs on a node that has not been heard of for a while.
+	PodUnknown PodState = "unknown"
+	// PodPending has not started to run.
+	PodPending PodState = "pending"
+	// PodTerminating was deleted and is going.
+	PodTerminating PodState = "terminating"
+	// PodFailed has ended and does not come back.
+	PodFailed PodState = "failed"
+)
+
+// Pod is one pod with what was read from it. It is given to policies that look at single pods.
+type Pod struct {
+	Name  string   `json:"name,omitempty"`
+	State PodState `json:"state"`
+	// StillReady says of a terminating pod that it takes requests yet.
+	StillReady bool `json:"stillReady,omitempty"`
+	// Values are the pod's own readings by signal name, in the signal's unit. A name that is not there is a missing reading.
+	Values map[string]float64 `json:"values,omitempty"`
+	// Requests are what the pod reserves of a resource, by the signal's name and in its unit; for targets of type Utilization.
+	Requests map[string]float64 `json:"requests,omitempty"`
+	// Started is when the pod began to run, Changed when it last became ready or unready; the zero time means unknown.
+	Started time.Time `json:"started,omitzero"`
+	Changed time.Time `json:"changed,omitzero"`
+	// ReadAt is when Values were read, the zero time meaning Observation.Now; ReadOver the time over which they are means.
+	ReadAt   time.Time     `json:"readAt,omitzero"`
+	ReadOver time.Duration `json:"readOver,omitempty"`
 }
 
 // Limits are the bounds within which the decision is to stay.
@@ -53,17 +95,47 @@ type Limits struct {
 	Min int `json:"min"`
 	// Max is the most replicas allowed, at least 1.
 	Max int `json:"max"`
+	// PodConcurrency is how many requests one pod takes at a time, 0 when there is no limit or it is unknown.
+	PodConcurrency float64 `json:"podConcurrency,omitempty"`
+}
+
+// StartUp says how long this workload's pods took from creation to readiness.
+type StartUp struct {
+	// P50, P90 and P99 are quantiles over the recent starts; 0 when Samples is 0.
+	P50 time.Duration `json:"p50"`
+	P90 time.Duration `json:"p90"`
+	P99 time.Duration `json:"p99"`
+	// Samples is how many starts they rest on.
+	Samples int `json:"samples"`
+}
+
+// Cost holds what things cost, all in one unit of the user's choice and ≥ 0; 0 means unknown or free.
+type Cost struct {
+	// PodSecond is the price of one pod for one second.
+	PodSecond float64 `json:"podSecond"`
+	// ColdStart is the price of one request that found no pod.
+	ColdStart float64 `json:"coldStart"`
+	// WaitSecond is the price of one request waiting for one second.
+	WaitSecond float64 `json:"waitSecond"`
 }
 
 // Observation is all that a policy may know when it decides. It is read only.
 type Observation struct {
-	Now      time.Time `json:"now"`
-	Signals  []Signal  `json:"signals"`
-	Replicas Replicas  `json:"replicas"`
-	Limits   Limits    `json:"limits"`
+	Now     time.Time `json:"now"`
+	Signals []Signal  `json:"signals"`
+	// Pods lists the single pods for policies that read them; nil means that only their counts are known.
+	Pods     []Pod    `json:"pods,omitempty"`
+	Replicas Replicas `json:"replicas"`
+	Limits   Limits   `json:"limits"`
+	StartUp  StartUp  `json:"startUp,omitzero"`
+	Cost     Cost     `json:"cost,omitzero"`
 	// ActiveSince is when the workload last left zero replicas; the zero time means unknown or long ago. There was no demand
 	// in the time before it, so a policy may take means from then on.
-	ActiveSince time.Time `json:"activeSince"`
+	ActiveSince time.Time `json:"activeSince,omitzero"`
+	// Quiet asks for the bare decision: neither Message nor Terms. It changes nothing else, and spares their cost.
+	Quiet bool `json:"-"`
+	// Scratch is a buffer of the caller's, which Decision.Terms may use from its beginning; nil lets the policy allocate.
+	Scratch []Term `json:"-"`
 }
 
 // Signal returns the signal of that name and window; ok is false when there is none or its value is unknown.
@@ -74,6 +146,34 @@ func (o *Observation) Signal(name string, window time.Duration) (s Signal, ok bo
 		}
 	}
 	return Signal{Name: name, Window: window}, false
+}
+
+// Shortest returns the known signal of that name over the shortest window, an Instant before all.
+func (o *Observation) Shortest(name string) (s Signal, ok bool) {
+	best := -1
+	for i := range o.Signals {
+		if c := &o.Signals[i]; c.Name == name && c.Known && (best < 0 || c.Window < o.Signals[best].Window) {
+			best = i
+		}
+	}
+	if best < 0 {
+		return Signal{Name: name}, false
+	}
+	return o.Signals[best], true
+}
+
+// Index returns the place in Signals of the signal of that name and window, -1 when there is none or its value is unknown or
+// not finite. It spares hot paths the copy that Signal makes.
+func (o *Observation) Index(name string, window time.Duration) int {
+	for i := range o.Signals {
+		if s := &o.Signals[i]; s.Window == window && s.Name == name {
+			if s.Known && Finite(s.Value) {
+				return i
+			}
+			return -1
+		}
+	}
+	return -1
 }
 
 // Term is one named number of the arithmetic behind a decision.
@@ -88,10 +188,10 @@ type Decision struct {
 	Replicas int `json:"replicas"`
 	// Valid is false when the policy cannot tell; the caller then changes nothing.
 	Valid bool `json:"valid"`
-	// Reason is a short CamelCase word for metrics and events; Message one sentence for people.
+	// Reason is a short CamelCase word for metrics and events; Message one sentence for people, empty when Observation.Quiet.
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
-	// Terms are the numbers that lead to Replicas, in the order in which they were computed.
+	// Terms are the numbers that lead to Replicas, in the order in which they were computed; none when Observation.Quiet.
 	Terms []Term `json:"terms,omitempty"`
 	// Next is when to ask again, after Observation.Now; 0 leaves it to the caller.
 	Next time.Duration `json:"next,omitempty"`
@@ -101,6 +201,8 @@ type Decision struct {
 type Need struct {
 	Name   string        `json:"name"`
 	Window time.Duration `json:"window"`
+	// PerPod says that the policy reads the single pods' values of it (Observation.Pods) rather than the total.
+	PerPod bool `json:"perPod,omitempty"`
 }
 
 // Policy turns observations into decisions. The same state and observation give the same decision. A Policy may keep

@@ -1,13 +1,25 @@
-// Package catalog is the one list of policies: a name and JSON parameters in, a validated policy out.
+// Package catalog is the one list of policies: a name and JSON parameters in, a validated policy out. Its functions are safe for
+// concurrent use.
 package catalog
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/cel"
+	"github.com/sluice-autoscaler/sluice/algorithms/fixed"
+	"github.com/sluice-autoscaler/sluice/algorithms/hpa"
+	"github.com/sluice-autoscaler/sluice/algorithms/keda"
 	"github.com/sluice-autoscaler/sluice/algorithms/kpa"
+	"github.com/sluice-autoscaler/sluice/algorithms/pid"
+	"github.com/sluice-autoscaler/sluice/algorithms/schedule"
+	"github.com/sluice-autoscaler/sluice/algorithms/staffing"
+	"github.com/sluice-autoscaler/sluice/algorithms/step"
 	"github.com/sluice-autoscaler/sluice/algorithms/target"
 )
 
@@ -19,17 +31,159 @@ type Parameter struct {
 // Entry documents a policy and makes it.
 type Entry struct {
 	Name, Summary, Source string
-	Parameters            []Parameter
-	// New makes the policy for a target per pod; params override it and the defaults.
+	// Note is what a user must know besides, a sentence or two; it may be empty.
+	Note       string
+	Parameters []Parameter
+	// New makes the policy for a target per pod, 0 meaning the policy's own default; params override it and the defaults.
 	New func(targetPerPod float64, params json.RawMessage) (algorithms.Policy, error)
 }
 
-// All returns every policy, by name.
-func All() []Entry {
-	return []Entry{
+// maker returns a function that reads parameters over defaults and makes a policy of them.
+func maker[C any, P algorithms.Policy](defaults func() C, target func(*C) *float64, build func(C) (P, error)) func(float64, json.RawMessage) (algorithms.Policy, error) {
+	return func(t float64, params json.RawMessage) (algorithms.Policy, error) {
+		c := defaults()
+		if p := target(&c); p != nil && t > 0 {
+			*p = t
+		}
+		if err := Read(params, &c); err != nil {
+			return nil, err
+		}
+		p, err := build(c)
+		if err != nil {
+			return nil, err // not p: a nil *Policy would be a Policy that is not nil
+		}
+		return p, nil
+	}
+}
+
+// Read reads JSON parameters into a Config that holds the defaults. Its errors name each parameter that is at fault, in the order
+// of their names; after one the Config is to be thrown away.
+func Read[C any](params json.RawMessage, c *C) error {
+	err := algorithms.Strict(params, c)
+	if err == nil {
+		return nil
+	}
+	var given map[string]json.RawMessage
+	if json.Unmarshal(params, &given) != nil {
+		return readable(err)
+	}
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		one, err := json.Marshal(map[string]json.RawMessage{name: given[name]})
+		if err != nil {
+			continue
+		}
+		var alone C
+		if err := algorithms.Strict(one, &alone); err != nil {
+			if err = readable(err); !strings.Contains(err.Error(), name) {
+				err = fmt.Errorf("%s: %w", name, err)
+			}
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) == 0 {
+		return readable(err)
+	}
+	return errors.Join(errs...)
+}
+
+// errUnknown is what New adds the list of parameters to.
+var errUnknown = errors.New("unknown parameter")
+
+// readable says what encoding/json means in the words of parameters.
+func readable(err error) error {
+	if t, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		at := t.Field
+		if at == "" {
+			at = "parameters"
+		}
+		return fmt.Errorf("%s = %s: want %s", at, t.Value, kind(t.Type.Kind().String()))
+	}
+	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		return fmt.Errorf("%w %s", errUnknown, name)
+	}
+	return err
+}
+
+func kind(k string) string {
+	switch {
+	case strings.HasPrefix(k, "float"):
+		return "a number"
+	case strings.HasPrefix(k, "int"), strings.HasPrefix(k, "uint"):
+		return "a whole number"
+	case k == "slice":
+		return "a list"
+	case k == "struct", k == "map":
+		return "an object"
+	case k == "bool":
+		return "true or false"
+	}
+	return "a " + k
+}
+
+func none[C any](*C) *float64 { return nil }
+
+// All returns every policy that needs nothing but its parameters, by name, and the extra ones.
+func All(extra ...Entry) []Entry {
+	perPod := Parameter{"target", "> 0 requests per pod", "the signal's target", "what one pod should carry"}
+	signal := Parameter{"signal", "a signal's name", "concurrency", "what is measured, a total over the workload"}
+	all := []Entry{
+		{
+			Name: "cel", Summary: "your own expression", Source: "cel.dev",
+			Note: "The expression sees signal(name, window), known(name, window), target, replicas.current/.ready/.starting/.terminating, limits.min/.max, previous, " +
+				"activeFor, startUp.p50/.p90/.p99 and now, and gives the pod count: an int, or a double that is rounded up.",
+			Parameters: []Parameter{
+				{"expression", "up to 8192 characters", `math.ceil(signal("concurrency", "60s") / target)`, "the policy"},
+				perPod,
+				{"costLimit", "1–1000000 units", "10000", "bound of one evaluation"},
+			},
+			New: maker(cel.Default, func(c *cel.Config) *float64 { return &c.Target }, cel.New),
+		},
+		{
+			Name: "fixed", Summary: "always the same count", Source: "none",
+			Parameters: []Parameter{{"replicas", "0–1000000 pods", "1", "the answer"}},
+			New:        maker(fixed.Default, none, fixed.New),
+		},
+		{
+			Name: "hpa", Summary: "the Kubernetes HPA's replica calculator", Source: "k8s.io/kubernetes pkg/controller/podautoscaler",
+			Note: "With maxReplicas and without behavior, the older rules of an HPA hold: the largest answer of 300 s, at most max(2 × current, 4) pods. With neither only the calculator runs, and guard may do the rest.",
+			Parameters: []Parameter{
+				{"metrics", "as spec.metrics of autoscaling/v2, with window", "total concurrency, AverageValue target", "what is compared; the largest proposal wins"},
+				perPod,
+				{"minReplicas", "≥ 0 pods", "the Autoscaler's", "lower bound of behavior"},
+				{"maxReplicas", "≥ 1 pods", "the Autoscaler's", "upper bound of behavior"},
+				{"behavior", "as spec.behavior of autoscaling/v2", "none", "stabilization windows and rates"},
+				{"tolerance", "≥ 0", "0.1", "share of deviation that changes nothing"},
+				{"cpuInitializationPeriod", "≥ 0s", "5m0s", "how long after its start a pod's cpu is doubted"},
+				{"initialReadinessDelay", "≥ 0s", "30s", "how long after its start a pod counts as never ready; cpu only"},
+			},
+			New: maker(hpa.Default, func(c *hpa.Config) *float64 { return &c.Target }, hpa.New),
+		},
+		{
+			Name: "keda", Summary: "KEDA's activation and cooldown around the HPA", Source: "github.com/kedacore/keda pkg/scaling/executor",
+			Note: "Formulas have CEL's syntax: + − * / % comparisons ?: and min, max, abs, ceil, floor, round; KEDA's ?? and count() are not there.",
+			Parameters: []Parameter{
+				{"triggers", "1–50 of {name, signal, window, threshold, activationThreshold, metricType}", "concurrency at target", "what is compared; the largest proposal wins"},
+				perPod,
+				{"pollingInterval", "1–86400 seconds", "30", "time between looks at activation"},
+				{"cooldownPeriod", "0–86400 seconds", "300", "time without activity before zero"},
+				{"initialCooldownPeriod", "0–86400 seconds", "0", "the same before the first activity"},
+				{"minReplicaCount", "0–1000000 pods", "0", "lower bound"},
+				{"maxReplicaCount", "1–1000000 pods", "100", "upper bound"},
+				{"idleReplicaCount", "0", "none", "pods while nothing is active, though minReplicaCount is more"},
+				{"fallback", "{failureThreshold, replicas, behavior}", "none", "what to do on unknown triggers"},
+				{"advanced", "{horizontalPodAutoscalerConfig: {behavior}, scalingModifiers: {formula, target, activationTarget, metricType}}", "the HPA's", "behavior and formula"},
+			},
+			New: func(t float64, params json.RawMessage) (algorithms.Policy, error) {
+				return maker(keda.Default, func(c *keda.Config) *float64 { return &c.Target }, func(c keda.Config) (*keda.Policy, error) {
+					return keda.New(c, formula)
+				})(t, params)
+			},
+		},
 		{
 			Name: "kpa", Summary: "stable and panic windows, as the Knative Pod Autoscaler", Source: "knative.dev/serving pkg/autoscaler/scaling",
 			Parameters: []Parameter{
+				{"metric", "concurrency, rps or a signal's name", "concurrency", "what is scaled on"},
 				{"target", "> 0 requests per pod", "the signal's target", "concurrency one pod should carry"},
 				{"totalValue", "≥ 0 requests per pod", "target", "concurrency one pod can carry; enters excess burst capacity only"},
 				{"targetBurstCapacity", "−1 or ≥ 0 requests", "211", "burst to take without queueing; reported as excessBurstCapacity"},
@@ -40,55 +194,135 @@ func All() []Entry {
 				{"maxScaleDownRate", "> 1", "2", "largest factor down in one decision"},
 				{"scaleDownDelay", "0s–1h", "0s", "keep the largest answer of this long"},
 				{"activationScale", "≥ 1 pods", "1", "least count while there is demand"},
+				{"reachable", "true or false", "true", "false lets the count fall to 0 at once"},
+				{"initialScale", "≥ 0 pods", "0", "least count until it was once reached"},
 			},
-			New: func(t float64, params json.RawMessage) (algorithms.Policy, error) {
-				c := kpa.Default()
-				if t > 0 {
-					c.Target = t
-				}
-				if err := algorithms.Strict(params, &c); err != nil {
-					return nil, err
-				}
-				return kpa.New(c)
-			},
+			New: maker(kpa.Default, func(c *kpa.Config) *float64 { return &c.Target }, kpa.New),
 		},
 		{
-			Name: "target", Summary: "mean per pod at a target, with a tolerance", Source: "k8s.io/kubernetes pkg/controller/podautoscaler (AverageValue)",
+			Name: "pid", Summary: "proportional, integral and derivative of missing pods", Source: "Åström and Hägglund, Advanced PID Control",
 			Parameters: []Parameter{
-				{"target", "> 0 requests per pod", "the signal's target", "concurrency one pod should carry"},
+				signal,
+				{"window", "0s–1h", "30s", "averaging time; 0s is a reading"},
+				perPod,
+				{"kp", "0–1 pods per missing pod", "0.5", "proportional gain"},
+				{"ki", "0–1 per second", "0.02", "integral gain"},
+				{"kd", "0–600 seconds", "0", "derivative time: how far ahead along the trend"},
+				{"derivativeFilter", "0s–10m", "10s", "time constant of the derivative's low-pass"},
+				{"deadband", "0.5–1000 pods", "0.6", "deviation that changes nothing"},
+				{"maxStep", "1s–10m", "2m0s", "after a longer gap the controller starts anew"},
+			},
+			New: maker(pid.Default, func(c *pid.Config) *float64 { return &c.Target }, pid.New),
+		},
+		{
+			Name: "schedule", Summary: "counts by time of day and week", Source: "KEDA's cron scaler; AWS scheduled actions",
+			Note: "By wall clock: a time that a clock change skips falls due right after the gap, one that it repeats only the first time.",
+			Parameters: []Parameter{
+				{"timeZone", "an IANA name", "UTC", "whose wall clock"},
+				{"rules", "up to 100 of {name, start, end or duration, replicas}", "none", "cron start and end; the largest that holds wins"},
+				{"defaultReplicas", "0–1000000 pods", "1", "the count while no rule holds"},
+				{"leadTime", "0s–1h", "0s", "how much earlier rules start"},
+			},
+			New: maker(schedule.Default, none, schedule.New),
+		},
+		{
+			Name: "staffing", Summary: "a promise about waiting, by queueing theory", Source: "Erlang C; Halfin and Whitt 1981",
+			Note: "Make exactly one promise: waitProbability, meanWait, or tailWait with tailProbability.",
+			Parameters: []Parameter{
+				{"load", "Concurrency or Rate", "Concurrency", "offered load: mean concurrency, or rate × duration"},
+				{"window", "1s–1h", "1m0s", "averaging time"},
+				{"method", "Erlang or HalfinWhitt", "Erlang", "exact, or the limit for many servers"},
+				{"waitProbability", "a share in (0, 1), or 0", "0.2", "at most this share waits"},
+				{"meanWait", "0s–1h", "0s", "the longest mean wait"},
+				{"tailWait", "0s–1h", "0s", "the wait that at most tailProbability exceeds"},
+				{"tailProbability", "a share in (0, 1), or 0", "0", "see tailWait"},
+				{"serviceTime", "0s–1h", "0s: signal duration", "mean time that a pod works on a request"},
+				{"podConcurrency", "0–1000000 requests", "0: the observed limit, else 1", "requests that a pod works on at a time"},
+				{"arrivalVariability", "0–1000", "1", "squared coefficient of variation between arrivals"},
+				{"serviceVariability", "0–1000", "1", "squared coefficient of variation of service times"},
+				{"coldStartCost", "0–86400 pod-seconds", "60", "how long the last pod is kept; observed costs override it"},
+			},
+			New: maker(staffing.Default, none, staffing.New),
+		},
+		{
+			Name: "step", Summary: "AWS step scaling", Source: "docs.aws.amazon.com/autoscaling",
+			Parameters: []Parameter{
+				signal,
+				{"window", "0s–1h", "1m0s", "averaging time; 0s is a reading"},
+				{"metric", "PerPod or Total", "PerPod", "mean per ready pod, or as it is"},
+				{"adjustmentType", "ChangeInCapacity, PercentChangeInCapacity or ExactCapacity", "ChangeInCapacity", "what scalingAdjustment means"},
+				{"minAdjustmentMagnitude", "0–1000000 pods", "0", "least change in percent"},
+				{"estimatedInstanceWarmup", "0s–1h", "1m0s", "how long new pods count as coming"},
+				{"scaleOutCooldown", "0s–1h", "0s", "wait after going out before going out again"},
+				{"scaleInCooldown", "0s–1h", "5m0s", "wait after a change before going in"},
+				{"scaleOut", "{threshold, evaluationPeriods, stepAdjustments}", "70: +1, 140: +2", "alarm and steps out"},
+				{"scaleIn", "{threshold, evaluationPeriods, stepAdjustments}", "35: −1", "alarm and steps in"},
+			},
+			New: maker(step.Default, none, step.New),
+		},
+		{
+			Name: "target", Summary: "AWS target tracking: mean per pod at a target", Source: "docs.aws.amazon.com/autoscaling",
+			Note: "AWS's own waits: tolerance 0, scaleInMargin 0.1, window and evaluationPeriod 1m, scaleOutPoints 3, scaleInPoints 15, cooldowns 5m, stabilizationWindow 0s.",
+			Parameters: []Parameter{
+				signal,
+				perPod,
 				{"window", "1s–1h", "30s", "averaging time"},
 				{"tolerance", "0–1", "0.1", "share of deviation that changes nothing"},
+				{"scaleInMargin", "0–1", "tolerance", "the same, below the target"},
 				{"stabilizationWindow", "0s–1h", "1m0s", "keep the largest answer of this long before going down"},
+				{"evaluationPeriod", "0s–10m", "0s", "least time between two data points"},
+				{"scaleOutPoints", "1–100", "1", "data points in a row before going out"},
+				{"scaleInPoints", "1–100", "1", "data points in a row before going in"},
+				{"scaleOutCooldown", "0s–1h", "0s", "wait after going out before going out again"},
+				{"scaleInCooldown", "0s–1h", "0s", "wait after a change before going in"},
+				{"estimatedInstanceWarmup", "0s–1h", "0s", "how long after going out nothing goes in"},
+				{"disableScaleIn", "true or false", "false", "only ever go out"},
 			},
-			New: func(t float64, params json.RawMessage) (algorithms.Policy, error) {
-				c := target.Default()
-				if t > 0 {
-					c.Target = t
-				}
-				if err := algorithms.Strict(params, &c); err != nil {
-					return nil, err
-				}
-				return target.New(c)
-			},
+			New: maker(target.Default, func(c *target.Config) *float64 { return &c.Target }, target.New),
 		},
 	}
+	all = append(all, extra...)
+	slices.SortFunc(all, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
+	return all
 }
 
-// New makes the policy of that name. Unknown names and parameters are errors that list the known ones.
-func New(name string, targetPerPod float64, params json.RawMessage) (algorithms.Policy, error) {
-	var names []string
-	for _, e := range All() {
-		if e.Name != name {
-			names = append(names, e.Name)
-			continue
-		}
-		p, err := e.New(targetPerPod, params)
-		if err != nil {
-			return nil, fmt.Errorf("policy %s: %w (parameters: %s)", name, err, strings.Join(e.known(), ", "))
-		}
-		return p, nil
+// formula compiles KEDA's scaling modifiers.
+func formula(expression string, names []string) (keda.Formula, error) {
+	f, err := cel.NewFormula(expression, names)
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("policy %q: unknown; known are %s", name, strings.Join(names, ", "))
+	return f.Value, nil
+}
+
+// Find returns the entry of that name. Unknown names are errors that list the known ones.
+func Find(name string, extra ...Entry) (Entry, error) {
+	all := All(extra...)
+	names := make([]string, 0, len(all))
+	for _, e := range all {
+		if e.Name == name {
+			return e, nil
+		}
+		names = append(names, e.Name)
+	}
+	return Entry{}, fmt.Errorf("policy %q: unknown; known are %s", name, strings.Join(names, ", "))
+}
+
+// New makes the policy of that name, from the list and the extra entries. Unknown names and parameters are errors that list the
+// known ones.
+func New(name string, targetPerPod float64, params json.RawMessage, extra ...Entry) (algorithms.Policy, error) {
+	e, err := Find(name, extra...)
+	if err != nil {
+		return nil, err
+	}
+	p, err := e.New(targetPerPod, params)
+	if errors.Is(err, errUnknown) {
+		return nil, fmt.Errorf("policy %s: %w (parameters: %s)", name, err, strings.Join(e.known(), ", "))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("policy %s: %w", name, err)
+	}
+	return p, nil
 }
 
 func (e Entry) known() []string {
@@ -97,4 +331,20 @@ func (e Entry) known() []string {
 		names = append(names, p.Name)
 	}
 	return names
+}
+
+// Guard documents the rules that wrap any policy (algorithms/guard); its New is nil, since it makes no policy of its own.
+func Guard() Entry {
+	return Entry{
+		Name: "guard", Summary: "the rules around any policy: bounds, behavior, zero, missing data, containment", Source: "algorithms/guard; spec.behavior of autoscaling/v2",
+		Note: "In an Autoscaler these are fields of its spec; sluice decide takes them by --guard.",
+		Parameters: []Parameter{
+			{"minReplicas", "0–1000000 pods", "the observation's limits", "lower bound"},
+			{"maxReplicas", "1–1000000 pods", "the observation's limits", "upper bound"},
+			{"target", "≥ 0 requests per pod", "0: one pod", "sizes a wake-up from zero by what waits"},
+			{"behavior", "as spec.behavior of autoscaling/v2", "none", "stabilization windows and rates"},
+			{"scaleToZero", "{after: 1s–1h}", "1m0s", "how long demand must have been zero before 0 pods"},
+			{"onMissingData", "{hold: 0s–24h, fallbackReplicas: 0–1000000}", "10m0s, none", "how long nothing changes while nothing is known, and the least count then"},
+		},
+	}
 }

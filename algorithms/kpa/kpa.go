@@ -1,13 +1,21 @@
 // Package kpa decides like the Knative Pod Autoscaler (knative.dev/serving, pkg/autoscaler/scaling/autoscaler.go): a
-// stable window for the normal course, a panic window for bursts, and rates that bound each step.
+// stable window for the normal course, a panic window for bursts, and rates that bound each step. The test module oracle/kpa
+// runs both side by side and demands equality of the desired scale and of the excess burst capacity.
 //
 // With r = max(1, ready):
 //
 //	dS = ceil(stable / target)        dP = ceil(panic / target)
-//	both clamped to [floor(r / maxScaleDownRate), ceil(r × maxScaleUpRate)]
+//	both clamped to [floor(r / maxScaleDownRate), ceil(r × maxScaleUpRate)], the lower bound being 0 when unreachable
+//	each at least activationScale when it is above 0 before the clamp
 //	panic begins or is extended when dP (before the clamp) / r ≥ panicThresholdPercentage / 100,
-//	and ends one stable window after the last such moment
+//	and ends one stable window after the last such moment; a policy that starts over more than one ready pod starts in panic
 //	in panic the answer is the largest of dS, dP and every answer since panic began; else it is dS
+//	if reachable, the answer is the largest of the last scaleDownDelay, in steps of Knative's tick of 2 s
+//	initialScale, which in Knative the reconciler adds, holds until as many pods have been ready once
+//	excess burst capacity = floor(ready × totalValue − targetBurstCapacity − panic), below 0 when a burst would queue
+//
+// Differences, all at the edges: counts end at 1,000,000, and Observation.ActiveSince, when set, undoes the dilution of means
+// by the time before the workload left zero, which Knative's own windows do when they average.
 package kpa
 
 import (
@@ -22,6 +30,8 @@ import (
 
 // Config holds the parameters, named as Knative names them.
 type Config struct {
+	// Metric is what is scaled on: concurrency, rps (Knative's word for the signal rate) or any other signal's name.
+	Metric string `json:"metric"`
 	// Target is the concurrency that one pod should carry, in requests, > 0. Knative multiplies its container concurrency by a target
 	// utilization of 0.7 first; here the value is used as given. Lower costs pods, higher costs waiting.
 	Target float64 `json:"target"`
@@ -45,14 +55,21 @@ type Config struct {
 	ScaleDownDelay algorithms.Duration `json:"scaleDownDelay"`
 	// ActivationScale is the least count while there is any demand, ≥ 1.
 	ActivationScale int `json:"activationScale"`
+	// Reachable says that requests can reach the workload. If not, it may shrink at once: neither maxScaleDownRate nor
+	// scaleDownDelay nor initialScale hold it.
+	Reachable bool `json:"reachable"`
+	// InitialScale is the least count until as many pods have been ready once, ≥ 0; up to 1 it says nothing. A policy that
+	// starts over ready pods takes them as initialized, one that starts over none does not, so keep its snapshot. Higher
+	// costs pods at the beginning only.
+	InitialScale int `json:"initialScale"`
 }
 
 // Default returns Knative's defaults; Target is the caller's to set (Knative: 100 × 70 %).
 func Default() Config {
 	return Config{
-		Target: 70, TargetBurstCapacity: 211,
+		Metric: algorithms.Concurrency, Target: 70, TargetBurstCapacity: 211,
 		StableWindow: algorithms.Duration(time.Minute), PanicWindowPercentage: 10, PanicThresholdPercentage: 200,
-		MaxScaleUpRate: 1000, MaxScaleDownRate: 2, ActivationScale: 1,
+		MaxScaleUpRate: 1000, MaxScaleDownRate: 2, ActivationScale: 1, Reachable: true, InitialScale: 1,
 	}
 }
 
@@ -80,75 +97,106 @@ func (c Config) Validate() error {
 	bad(algorithms.Finite(c.MaxScaleUpRate) && c.MaxScaleUpRate > 1, "maxScaleUpRate", c.MaxScaleUpRate, "a finite number > 1")
 	bad(algorithms.Finite(c.MaxScaleDownRate) && c.MaxScaleDownRate > 1, "maxScaleDownRate", c.MaxScaleDownRate, "a finite number > 1")
 	bad(c.ScaleDownDelay >= 0 && time.Duration(c.ScaleDownDelay) <= time.Hour, "scaleDownDelay", time.Duration(c.ScaleDownDelay), "0s–1h")
-	bad(c.ActivationScale >= 1, "activationScale", c.ActivationScale, "an integer ≥ 1 (pods)")
+	bad(c.Metric != "", "metric", `""`, "concurrency, rps or a signal's name")
+	bad(c.ActivationScale >= 1 && c.ActivationScale <= most, "activationScale", c.ActivationScale, "1–1000000 (pods)")
+	bad(c.InitialScale >= 0 && c.InitialScale <= most, "initialScale", c.InitialScale, "0–1000000 (pods)")
 	return errors.Join(errs...)
 }
 
+// most bounds pod counts.
+const most = 1_000_000
+
+// tick is the time between Knative's decisions, in seconds: the step of its scale-down delay.
+const tick = 2
+
 // Policy decides as the package says. It is not safe for concurrent use.
 type Policy struct {
-	cfg   Config
-	state state
+	cfg            Config
+	signal         string
+	stable, panicW time.Duration
+	threshold      float64
+	// delaySlots is how many ticks the scale-down delay is long.
+	delaySlots int64
+	state      state
 }
 
 // state is the memory, as it is serialized.
 type state struct {
-	Version      int               `json:"version"`
-	Started      bool              `json:"started"`
-	PanicTime    time.Time         `json:"panicTime"`
-	MaxPanicPods int               `json:"maxPanicPods"`
-	Delay        algorithms.Maxima `json:"delay,omitempty"`
+	Version int `json:"version"`
+	// Started says that a first observation was seen; Initialized that initialScale was reached.
+	Started     bool `json:"started"`
+	Initialized bool `json:"initialized"`
+	// PanicTime is when panic was begun or last extended, the zero time out of panic.
+	PanicTime    time.Time `json:"panicTime"`
+	MaxPanicPods int       `json:"maxPanicPods"`
+	// Delay holds the counts of the last scaleDownDelay that no later count has reached, oldest and largest first.
+	Delay []slot `json:"delay,omitempty"`
 }
+
+// slot is the largest count of one tick.
+type slot struct {
+	Tick int64 `json:"tick"`
+	Pods int   `json:"pods"`
+}
+
+// version is that of the memory: 2 counts the scale-down delay in ticks.
+const version = 2
 
 // New returns a policy with a validated Config.
 func New(c Config) (*Policy, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	return &Policy{cfg: c, state: state{Version: 1}}, nil
+	p := &Policy{
+		cfg: c, signal: c.Metric, stable: time.Duration(c.StableWindow), panicW: c.PanicWindow(),
+		threshold: c.PanicThresholdPercentage / 100, state: state{Version: version},
+	}
+	if c.Metric == "rps" {
+		p.signal = algorithms.Rate
+	}
+	const step = tick * time.Second
+	p.delaySlots = int64((time.Duration(c.ScaleDownDelay) + step - 1) / step)
+	return p, nil
 }
 
-// Needs names the stable and the panic window of concurrency.
+// Needs names the stable and the panic window of the signal.
 func (p *Policy) Needs() []algorithms.Need {
-	return []algorithms.Need{
-		{Name: algorithms.Concurrency, Window: time.Duration(p.cfg.StableWindow)},
-		{Name: algorithms.Concurrency, Window: p.cfg.PanicWindow()},
-	}
+	return []algorithms.Need{{Name: p.signal, Window: p.stable}, {Name: p.signal, Window: p.panicW}}
 }
 
 // Decide answers one observation. A policy that starts over more than one ready pod starts in panic, so that a restart
 // never scales down before a stable window has passed.
 func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
-	stable, okS := o.Signal(algorithms.Concurrency, time.Duration(p.cfg.StableWindow))
-	panicky, okP := o.Signal(algorithms.Concurrency, p.cfg.PanicWindow())
-	if !okS || !okP || !algorithms.Finite(stable.Value) || !algorithms.Finite(panicky.Value) {
-		return algorithms.Decision{Reason: "NoData", Message: "concurrency over the stable or the panic window is unknown"}
-	}
-	stable.Value *= undiluted(o, stable.Window)
-	panicky.Value *= undiluted(o, panicky.Window)
-	c, s := p.cfg, &p.state
+	c, s := &p.cfg, &p.state
 	if !s.Started {
-		s.Started = true
+		s.Started, s.MaxPanicPods, s.Initialized = true, o.Replicas.Ready, o.Replicas.Ready > 0
 		if o.Replicas.Ready > 1 {
-			s.PanicTime, s.MaxPanicPods = o.Now, o.Replicas.Ready
+			s.PanicTime = o.Now
 		}
 	}
+	iS, iP := o.Index(p.signal, p.stable), o.Index(p.signal, p.panicW)
+	if iS < 0 || iP < 0 {
+		d := algorithms.Decision{Reason: "NoData"}
+		if !o.Quiet {
+			d.Message = p.signal + " over the stable or the panic window is unknown"
+		}
+		return d
+	}
+	stable := min(o.Signals[iS].Value*undiluted(&o, p.stable), math.MaxFloat64)
+	panicky := min(o.Signals[iP].Value*undiluted(&o, p.panicW), math.MaxFloat64)
 	ready := math.Max(1, float64(o.Replicas.Ready))
-	up, down := math.Ceil(c.MaxScaleUpRate*ready), math.Floor(ready/c.MaxScaleDownRate)
-	rawS, rawP := math.Ceil(stable.Value/c.Target), math.Ceil(panicky.Value/c.Target)
-	clamp := func(raw float64) int {
-		n := algorithms.Pods(math.Min(math.Max(raw, down), up))
-		if raw > 0 && n < c.ActivationScale {
-			n = c.ActivationScale
-		}
-		return n
+	up, down := math.Ceil(c.MaxScaleUpRate*ready), 0.0
+	if c.Reachable {
+		down = math.Floor(ready / c.MaxScaleDownRate)
 	}
-	dS, dP := clamp(rawS), clamp(rawP)
+	rawS, rawP := math.Ceil(stable/c.Target), math.Ceil(panicky/c.Target)
+	dS, dP := p.clamp(rawS, down, up), p.clamp(rawP, down, up)
 
-	over := rawP/ready >= c.PanicThresholdPercentage/100
+	over := rawP/ready >= p.threshold
 	switch {
 	case over:
 		s.PanicTime = o.Now
-	case !s.PanicTime.IsZero() && s.PanicTime.Add(time.Duration(c.StableWindow)).Before(o.Now):
+	case !s.PanicTime.IsZero() && s.PanicTime.Add(p.stable).Before(o.Now):
 		s.PanicTime, s.MaxPanicPods = time.Time{}, 0
 	}
 	n, reason := dS, "Stable"
@@ -157,44 +205,88 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 		s.MaxPanicPods = max(s.MaxPanicPods, dS, dP)
 		n, reason = s.MaxPanicPods, "Panic"
 	}
-	if c.ScaleDownDelay > 0 {
-		if d := s.Delay.Add(o.Now, n, time.Duration(c.ScaleDownDelay)); d > n {
+	if c.Reachable && p.delaySlots > 0 {
+		if d := s.delayed(o.Now.Unix()/tick, n, p.delaySlots); d > n {
 			n, reason = d, "ScaleDownDelay"
 		}
 	}
+	s.Initialized = s.Initialized || o.Replicas.Ready >= c.InitialScale
+	if c.InitialScale > 1 && !s.Initialized && c.Reachable && n < c.InitialScale {
+		n, reason = c.InitialScale, "InitialScale"
+	}
+	d := algorithms.Decision{Replicas: n, Valid: true, Reason: reason}
+	if !o.Quiet {
+		p.explain(&d, &o, stable, panicky, dS, dP)
+	}
+	return d
+}
 
-	excess := -1.0
-	switch {
+// clamp bounds a count by the rates and the activation scale.
+func (p *Policy) clamp(raw, down, up float64) int {
+	n := algorithms.Pods(math.Min(math.Max(raw, down), up))
+	if raw > 0 && n < p.cfg.ActivationScale {
+		n = p.cfg.ActivationScale
+	}
+	return n
+}
+
+// delayed records n for the tick and returns the largest count of the last slots ticks.
+func (s *state) delayed(at int64, n int, slots int64) int {
+	kept := s.Delay
+	for len(kept) > 0 && kept[len(kept)-1].Pods <= n {
+		kept = kept[:len(kept)-1]
+	}
+	old := 0
+	for old < len(kept) && at-kept[old].Tick >= slots {
+		old++
+	}
+	kept = kept[:copy(kept, kept[old:])]
+	if last := len(kept) - 1; last < 0 || kept[last].Tick != at { // of one tick the larger count stays
+		kept = append(kept, slot{at, n})
+	}
+	s.Delay = kept
+	return kept[0].Pods
+}
+
+// excess is the excess burst capacity: what the ready pods can carry beyond the panic window's load and the burst; −1 when
+// bursts are without bound, 0 when none is asked for. It stays within what Knative's int32 holds.
+func (p *Policy) excess(ready int, panicky float64) float64 {
+	switch c := &p.cfg; {
 	case c.TargetBurstCapacity == 0:
-		excess = 0
+		return 0
 	case c.TargetBurstCapacity > 0:
 		total := c.TotalValue
 		if total == 0 {
 			total = c.Target
 		}
-		excess = math.Floor(float64(o.Replicas.Ready)*total - c.TargetBurstCapacity - panicky.Value)
+		return min(max(math.Floor(float64(ready)*total-c.TargetBurstCapacity-panicky), math.MinInt32), math.MaxInt32)
 	}
-	return algorithms.Decision{
-		Replicas: n, Valid: true, Reason: reason,
-		Message: fmt.Sprintf("%.4g requests over %s and %.4g over %s at %.4g a pod ask for %d and %d pods; %s gives %d",
-			stable.Value, stable.Window, panicky.Value, panicky.Window, c.Target, dS, dP, reason, n),
-		Terms: []algorithms.Term{
-			{Name: "stableConcurrency", Value: stable.Value},
-			{Name: "panicConcurrency", Value: panicky.Value},
-			{Name: "target", Value: c.Target},
-			{Name: "readyPods", Value: float64(o.Replicas.Ready)},
-			{Name: "desiredStablePods", Value: float64(dS)},
-			{Name: "desiredPanicPods", Value: float64(dP)},
-			{Name: "panic", Value: b2f(inPanic)},
-			{Name: "maxPanicPods", Value: float64(s.MaxPanicPods)},
-			{Name: "excessBurstCapacity", Value: excess},
-		},
+	return -1
+}
+
+// explain adds the sentence and the terms.
+func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, stable, panicky float64, dS, dP int) {
+	d.Message = fmt.Sprintf("%.4g requests over %s and %.4g over %s at %.4g a pod ask for %d and %d pods; %s gives %d",
+		stable, p.stable, panicky, p.panicW, p.cfg.Target, dS, dP, d.Reason, d.Replicas)
+	if p.signal != algorithms.Concurrency {
+		d.Message = p.signal + ": " + d.Message
 	}
+	d.Terms = append(o.Scratch[:0],
+		algorithms.Term{Name: "stableConcurrency", Value: stable},
+		algorithms.Term{Name: "panicConcurrency", Value: panicky},
+		algorithms.Term{Name: "target", Value: p.cfg.Target},
+		algorithms.Term{Name: "readyPods", Value: float64(o.Replicas.Ready)},
+		algorithms.Term{Name: "desiredStablePods", Value: float64(dS)},
+		algorithms.Term{Name: "desiredPanicPods", Value: float64(dP)},
+		algorithms.Term{Name: "panic", Value: b2f(!p.state.PanicTime.IsZero())},
+		algorithms.Term{Name: "maxPanicPods", Value: float64(p.state.MaxPanicPods)},
+		algorithms.Term{Name: "excessBurstCapacity", Value: p.excess(o.Replicas.Ready, panicky)},
+	)
 }
 
 // undiluted is the factor from a mean over the window to the mean since the workload left zero, if that is shorter (but at
 // least Knative's bucket of one second): Knative likewise divides by the buckets since the first one written.
-func undiluted(o algorithms.Observation, window time.Duration) float64 {
+func undiluted(o *algorithms.Observation, window time.Duration) float64 {
 	if o.ActiveSince.IsZero() {
 		return 1
 	}
@@ -219,8 +311,13 @@ func (p *Policy) Restore(raw json.RawMessage) error {
 	if err := algorithms.Strict(raw, &s); err != nil {
 		return fmt.Errorf("read kpa snapshot: %w", err)
 	}
-	if s.Version != 1 || s.MaxPanicPods < 0 {
-		return fmt.Errorf("kpa snapshot has version %d and maxPanicPods %d: want version 1 and a count ≥ 0", s.Version, s.MaxPanicPods)
+	if s.Version != version || s.MaxPanicPods < 0 {
+		return fmt.Errorf("kpa snapshot has version %d and maxPanicPods %d: want version %d and a count ≥ 0", s.Version, s.MaxPanicPods, version)
+	}
+	for i, d := range s.Delay {
+		if i > 0 && (d.Tick <= s.Delay[i-1].Tick || d.Pods >= s.Delay[i-1].Pods) {
+			return fmt.Errorf("kpa snapshot has delay[%d] = %+v after %+v: want later and smaller", i, d, s.Delay[i-1])
+		}
 	}
 	p.state = s
 	return nil

@@ -45,6 +45,11 @@ func TestKnativeVectors(t *testing.T) {
 		"panic pods hold to 60 s":      {10, 10, 10, []step{{0, 1, 100, 100, 10}, {0, 10, 1, 1000, 100}, {30 * time.Second, 10, 1, 1, 100}, {61 * time.Second, 10, 1, 1, 1}}},
 		"no ready pod counts as one":   {10, 10, 10, []step{{0, 0, 50, 50, 5}}},
 		"stable above panic, in panic": {1, 10, 10, []step{{0, 5, 50, 30, 50}}},
+		"panic above stable, in panic": {1, 10, 10, []step{{0, 5, 20, 30, 30}}},
+		"bounded by the rate down":     {10, 10, 10, []step{{0, 1, 1, 1, 1}, {2 * time.Second, 100, 1, 1, 10}, {4 * time.Second, 10, 1, 1, 1}}},
+		"small rate down":              {10, 10, 1.1, []step{{0, 1, 1, 1, 1}, {2 * time.Second, 100, 1, 1, 90}}},
+		"burst, growth, end of panic":  {1, 10, 10, []step{{0, 10, 11, 25, 25}, {30 * time.Second, 40, 30, 41, 41}, {91 * time.Second, 55, 50, 56, 50}}},
+		"burst at the threshold":       {10, 10, 10, []step{{0, 1, 100, 100, 10}}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

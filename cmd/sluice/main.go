@@ -1,4 +1,4 @@
-// Command sluice is the user's tool: it explains decisions and lists policies.
+// Command sluice is the user's tool: it explains decisions, lists policies and tries them on observations.
 package main
 
 import (
@@ -21,19 +21,21 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
 	"github.com/sluice-autoscaler/sluice/scaler/explain"
+	"github.com/sluice-autoscaler/sluice/scaler/plugin"
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
 // errUsage marks faults of the command line.
 var errUsage = errors.New("see --help")
 
 // run is main without the process: 0, 1 for a failure, 2 for wrong use.
-func run(args []string, stdout, stderr io.Writer) int {
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	root := command()
 	root.SetArgs(args)
+	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
@@ -49,13 +51,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 
 func command() *cobra.Command {
 	root := &cobra.Command{
-		Use: "sluice", Short: "Explain what Sluice decides, and list its policies",
+		Use: "sluice", Short: "Explain what Sluice decides, list its policies and try them",
 		SilenceUsage: true, SilenceErrors: true,
 		RunE: func(*cobra.Command, []string) error { return fmt.Errorf("no command given: %w", errUsage) },
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", err, errUsage) })
-	root.AddCommand(policies(), explainer())
+	root.AddCommand(decide(), explainer(), policies())
 	return root
 }
 
@@ -67,23 +69,27 @@ func policies() *cobra.Command {
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
 			if len(args) == 0 {
 				fmt.Fprintln(w, "NAME\tSUMMARY\tSOURCE")
-				for _, e := range catalog.All() {
+				for _, e := range append(catalog.All(plugin.Entry()), catalog.Guard()) {
 					fmt.Fprintf(w, "%s\t%s\t%s\n", e.Name, e.Summary, e.Source)
 				}
 				return w.Flush()
 			}
-			for _, e := range catalog.All() {
-				if e.Name != args[0] {
-					continue
+			e := catalog.Guard()
+			if args[0] != e.Name {
+				var err error
+				if e, err = catalog.Find(args[0], plugin.Entry()); err != nil {
+					return fmt.Errorf("%w: %w", err, errUsage)
 				}
-				fmt.Fprintf(w, "%s: %s\nsource: %s\n\nPARAMETER\tRANGE\tDEFAULT\tMEANING\n", e.Name, e.Summary, e.Source)
-				for _, p := range e.Parameters {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Name, p.Range, p.Default, p.Doc)
-				}
-				return w.Flush()
 			}
-			_, err := catalog.New(args[0], 0, nil)
-			return fmt.Errorf("%w: %w", err, errUsage)
+			fmt.Fprintf(w, "%s: %s\nsource: %s\n", e.Name, e.Summary, e.Source)
+			if e.Note != "" {
+				fmt.Fprintln(w, e.Note)
+			}
+			fmt.Fprintln(w, "\nPARAMETER\tRANGE\tDEFAULT\tMEANING")
+			for _, p := range e.Parameters {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Name, p.Range, p.Default, p.Doc)
+			}
+			return w.Flush()
 		},
 	}
 }

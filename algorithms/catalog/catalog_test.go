@@ -1,0 +1,122 @@
+package catalog_test
+
+import (
+	"encoding/json"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
+	"github.com/sluice-autoscaler/sluice/algorithms/cel"
+	"github.com/sluice-autoscaler/sluice/algorithms/fixed"
+	"github.com/sluice-autoscaler/sluice/algorithms/hpa"
+	"github.com/sluice-autoscaler/sluice/algorithms/keda"
+	"github.com/sluice-autoscaler/sluice/algorithms/kpa"
+	"github.com/sluice-autoscaler/sluice/algorithms/pid"
+	"github.com/sluice-autoscaler/sluice/algorithms/policytest"
+	"github.com/sluice-autoscaler/sluice/algorithms/schedule"
+	"github.com/sluice-autoscaler/sluice/algorithms/staffing"
+	"github.com/sluice-autoscaler/sluice/algorithms/step"
+	"github.com/sluice-autoscaler/sluice/algorithms/target"
+)
+
+// configs are the parameters as the policies read them.
+func configs() map[string]any {
+	return map[string]any{
+		"cel": cel.Config{}, "fixed": fixed.Config{}, "hpa": hpa.Config{}, "keda": keda.Config{}, "kpa": kpa.Config{}, "pid": pid.Config{},
+		"schedule": schedule.Config{}, "staffing": staffing.Config{}, "step": step.Config{}, "target": target.Config{},
+	}
+}
+
+// Every policy documents exactly the parameters that it reads.
+func TestParametersAreDocumented(t *testing.T) {
+	t.Parallel()
+	known := configs()
+	for _, e := range catalog.All() {
+		var documented, read []string
+		for _, p := range e.Parameters {
+			if p.Range == "" || p.Default == "" || p.Doc == "" {
+				t.Errorf("%s: parameter %s lacks range, default or meaning", e.Name, p.Name)
+			}
+			documented = append(documented, p.Name)
+		}
+		c, ok := known[e.Name]
+		if !ok {
+			t.Errorf("%s is not in this test", e.Name)
+			continue
+		}
+		delete(known, e.Name)
+		for f := range reflect.TypeOf(c).Fields() {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			read = append(read, name)
+		}
+		slices.Sort(documented)
+		slices.Sort(read)
+		if diff := cmp.Diff(read, documented); diff != "" {
+			t.Errorf("%s: read (−) and documented (+) parameters differ:\n%s", e.Name, diff)
+		}
+	}
+	if len(known) > 0 {
+		t.Errorf("not in the catalog: %v", known)
+	}
+}
+
+// Every policy works with its defaults, and the target reaches those that have one.
+func TestDefaults(t *testing.T) {
+	t.Parallel()
+	for _, e := range catalog.All() {
+		mk := func() (algorithms.Policy, error) { return catalog.New(e.Name, 0, nil) }
+		if _, err := mk(); err != nil {
+			t.Errorf("%s: %v", e.Name, err)
+			continue
+		}
+		if e.Name == "kpa" || e.Name == "hpa" {
+			continue // they leave the upper limit to guard; their own tests say what they keep to
+		}
+		policytest.Check(t, 91, 3, mk)
+	}
+	for _, name := range []string{"cel", "hpa", "kpa", "target"} {
+		p, err := catalog.New(name, 5, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := algorithms.Observation{Now: policytest.Epoch(), Limits: algorithms.Limits{Max: 100}, Replicas: algorithms.Replicas{Current: 1, Ready: 1}}
+		for _, n := range p.Needs() {
+			o.Signals = append(o.Signals, algorithms.Signal{Name: n.Name, Window: n.Window, Value: 20, Known: true, Coverage: 1})
+		}
+		if d := p.Decide(o); d.Replicas != 4 {
+			t.Errorf("%s at target 5 with a load of 20 answers %+v, want 4", name, d)
+		}
+	}
+}
+
+func TestErrors(t *testing.T) {
+	t.Parallel()
+	extra := catalog.Entry{Name: "mine", New: func(float64, json.RawMessage) (algorithms.Policy, error) { return fixed.New(fixed.Default()) }}
+	if _, err := catalog.New("mine", 0, nil, extra); err != nil {
+		t.Errorf("an extra entry: %v", err)
+	}
+	for _, c := range []struct{ name, params, want string }{
+		{"nope", ``, `policy "nope": unknown; known are cel, fixed, hpa, keda, kpa, pid, schedule, staffing, step, target`},
+		{"fixed", `{"replica": 1}`, `policy fixed: unknown parameter "replica" (parameters: replicas)`},
+		{"fixed", `{"replicas": "1"}`, `replicas = string: want a whole number`},
+		{"target", `{"window": 30, "disableScaleIn": "no"}`, `disableScaleIn = string: want true or false
+window: duration 30: want a string with a unit`},
+		{"target", `{"tolerance": -1, "target": -1}`, `target = -1: want`},
+		{"step", `{"scaleOut": {"stepAdjustments": {}}}`, `scaleOut.stepAdjustments = object: want a list`},
+		{"keda", `[]`, `want an object`},
+		{"keda", `{"triggers": [{"signal": "q", "threshold": 1}], "advanced": {"scalingModifiers": {"formula": "q +", "target": 1}}}`, `formula: ERROR`},
+	} {
+		p, err := catalog.New(c.name, 0, json.RawMessage(c.params))
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("New(%s, %s) = %v, want an error with %q", c.name, c.params, err, c.want)
+		}
+		if p != nil {
+			t.Errorf("New(%s, %s) gives a policy beside its error", c.name, c.params)
+		}
+	}
+}

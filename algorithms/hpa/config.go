@@ -1,0 +1,231 @@
+package hpa
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/behavior"
+)
+
+// The types of metrics and of targets, as the HPA names them.
+const (
+	Pods         = "Pods"
+	Object       = "Object"
+	External     = "External"
+	Resource     = "Resource"
+	Value        = "Value"
+	AverageValue = "AverageValue"
+	Utilization  = "Utilization"
+)
+
+// Config holds the parameters: the fields of a HorizontalPodAutoscaler's spec, and the settings of the controller that runs it.
+type Config struct {
+	// Metrics are spec.metrics; the largest proposal wins. None means one of type External: the total concurrency, with
+	// an AverageValue of Target.
+	Metrics []Metric `json:"metrics,omitempty"`
+	// Target is the concurrency that one pod should carry, in requests, > 0; used only when Metrics is empty.
+	Target float64 `json:"target"`
+	// MinReplicas and MaxReplicas are the spec's; left out, those of the observation hold. They matter only when answers are
+	// held back here: with Behavior, or because MaxReplicas makes the spec complete.
+	MinReplicas *int `json:"minReplicas,omitempty"`
+	MaxReplicas *int `json:"maxReplicas,omitempty"`
+	// Behavior is spec.behavior. When it is given, answers are stabilized, rate-limited and kept within the bounds here. With
+	// MaxReplicas and without Behavior they are held back as an HPA without spec.behavior does it: the largest answer of 300 s,
+	// and at most max(2 × current, 4) pods. With neither only the calculator runs, and guard may do the rest.
+	Behavior *behavior.Rules `json:"behavior,omitempty"`
+	// Tolerance is the share of deviation that changes nothing, ≥ 0, where Behavior names none: the controller's
+	// --horizontal-pod-autoscaler-tolerance.
+	Tolerance float64 `json:"tolerance"`
+	// CPUInitializationPeriod is how long after its start a pod's CPU readings are doubted, ≥ 0; InitialReadinessDelay how
+	// long after its start a pod counts as never having been ready, ≥ 0. Both matter to the resource cpu only.
+	CPUInitializationPeriod algorithms.Duration `json:"cpuInitializationPeriod"`
+	InitialReadinessDelay   algorithms.Duration `json:"initialReadinessDelay"`
+}
+
+// Metric is one of spec.metrics. Type says which of the others is set.
+type Metric struct {
+	// Type is Pods, Object, External or Resource.
+	Type string `json:"type"`
+	// Window is Sluice's own: over which window the signal is read. Left out, it is the reading of the instant or, where there
+	// is none, the shortest known window. Readings of single pods have none.
+	Window   *algorithms.Duration `json:"window,omitempty"`
+	Pods     *PodsMetric          `json:"pods,omitempty"`
+	Object   *ObjectMetric        `json:"object,omitempty"`
+	External *ExternalMetric      `json:"external,omitempty"`
+	Resource *ResourceMetric      `json:"resource,omitempty"`
+}
+
+// PodsMetric is a value of each pod; the target is an AverageValue.
+type PodsMetric struct {
+	Metric Identifier `json:"metric"`
+	Target Target     `json:"target"`
+}
+
+// ObjectMetric is a value of one object; the target is a Value or an AverageValue.
+type ObjectMetric struct {
+	// DescribedObject is accepted and not looked at: the signal's name tells all.
+	DescribedObject json.RawMessage `json:"describedObject,omitempty"`
+	Metric          Identifier      `json:"metric"`
+	Target          Target          `json:"target"`
+}
+
+// ExternalMetric is a value of something else; the target is a Value or an AverageValue.
+type ExternalMetric struct {
+	Metric Identifier `json:"metric"`
+	Target Target     `json:"target"`
+}
+
+// ResourceMetric is what each pod uses of a resource; the target is an AverageValue or a Utilization of what it requests.
+type ResourceMetric struct {
+	// Name is the resource, which is the signal's name: cpu, in cores, or memory, in bytes.
+	Name   string `json:"name"`
+	Target Target `json:"target"`
+}
+
+// Identifier names a signal.
+type Identifier struct {
+	Name string `json:"name"`
+	// Selector is accepted and not looked at: signals have been selected by their rules.
+	Selector json.RawMessage `json:"selector,omitempty"`
+}
+
+// Target is what is aimed at. Type says which of the others is set.
+type Target struct {
+	Type               string               `json:"type"`
+	Value              *algorithms.Quantity `json:"value,omitempty"`
+	AverageValue       *algorithms.Quantity `json:"averageValue,omitempty"`
+	AverageUtilization *int                 `json:"averageUtilization,omitempty"`
+}
+
+// Default returns the HPA controller's settings, and no metrics; Target is the caller's to set.
+func Default() Config {
+	return Config{
+		Target: 70, Tolerance: 0.1,
+		CPUInitializationPeriod: algorithms.Duration(5 * time.Minute), InitialReadinessDelay: algorithms.Duration(30 * time.Second),
+	}
+}
+
+// metric is a Metric as the calculator wants it.
+type metric struct {
+	kind, name string
+	window     time.Duration
+	anyWindow  bool
+	// goal is the target in thousandths, or in percent for a Utilization.
+	goal int64
+	aim  string
+	cpu  bool
+}
+
+// Validate reports every fault.
+func (c Config) Validate() error {
+	_, err := c.metrics()
+	errs := []error{err}
+	if !algorithms.Finite(c.Target) || c.Target <= 0 || c.Target > 1e12 {
+		errs = append(errs, fmt.Errorf("target = %v: want a number > 0 and ≤ 1e12 (requests per pod)", c.Target))
+	}
+	if !algorithms.Finite(c.Tolerance) || c.Tolerance < 0 {
+		errs = append(errs, fmt.Errorf("tolerance = %v: want a number ≥ 0", c.Tolerance))
+	}
+	if c.CPUInitializationPeriod < 0 || c.InitialReadinessDelay < 0 {
+		errs = append(errs, fmt.Errorf("cpuInitializationPeriod = %v, initialReadinessDelay = %v: want durations ≥ 0",
+			time.Duration(c.CPUInitializationPeriod), time.Duration(c.InitialReadinessDelay)))
+	}
+	if c.Behavior != nil {
+		errs = append(errs, c.Behavior.Validate())
+	}
+	lo, hi := 0, 1
+	if c.MinReplicas != nil {
+		lo, hi = *c.MinReplicas, max(1, *c.MinReplicas)
+	}
+	if c.MaxReplicas != nil {
+		hi = *c.MaxReplicas
+	}
+	if lo < 0 || hi < max(1, lo) {
+		errs = append(errs, fmt.Errorf("minReplicas = %d, maxReplicas = %d: want 0 ≤ min ≤ max and max ≥ 1", lo, hi))
+	}
+	return errors.Join(errs...)
+}
+
+// metrics checks and resolves the metrics.
+func (c Config) metrics() ([]metric, error) {
+	if len(c.Metrics) == 0 {
+		return []metric{{kind: External, name: algorithms.Concurrency, anyWindow: true, aim: AverageValue, goal: max(1, milli(c.Target))}}, nil
+	}
+	var out []metric
+	var errs []error
+	for i, m := range c.Metrics {
+		at := fmt.Sprintf("metrics[%d]", i)
+		r, t := metric{kind: m.Type, anyWindow: m.Window == nil}, Target{}
+		if m.Window != nil {
+			if r.window = time.Duration(*m.Window); r.window < 0 || r.window > time.Hour {
+				errs = append(errs, fmt.Errorf("%s.window = %v: want 0s–1h", at, r.window))
+			}
+		}
+		set := 0
+		for _, s := range []bool{m.Pods != nil, m.Object != nil, m.External != nil, m.Resource != nil} {
+			if s {
+				set++
+			}
+		}
+		var allowed []string
+		switch {
+		case m.Type == Pods && m.Pods != nil:
+			r.name, t, allowed = m.Pods.Metric.Name, m.Pods.Target, []string{AverageValue}
+		case m.Type == Object && m.Object != nil:
+			r.name, t, allowed = m.Object.Metric.Name, m.Object.Target, []string{Value, AverageValue}
+		case m.Type == External && m.External != nil:
+			r.name, t, allowed = m.External.Metric.Name, m.External.Target, []string{Value, AverageValue}
+		case m.Type == Resource && m.Resource != nil:
+			r.name, t, allowed = m.Resource.Name, m.Resource.Target, []string{Utilization, AverageValue}
+			r.cpu = r.name == "cpu"
+		default:
+			errs = append(errs, fmt.Errorf("%s.type = %q: want Pods, Object, External or Resource, and the field of that name", at, m.Type))
+			continue
+		}
+		if set > 1 {
+			errs = append(errs, fmt.Errorf("%s has %d sources: want the one that its type names", at, set))
+		}
+		if r.name == "" {
+			errs = append(errs, fmt.Errorf("%s has no name: want the signal's", at))
+		}
+		var err error
+		if r.aim, r.goal, err = t.resolve(allowed); err != nil {
+			errs = append(errs, fmt.Errorf("%s.target: %w", at, err))
+		}
+		out = append(out, r)
+	}
+	return out, errors.Join(errs...)
+}
+
+// resolve checks that the target has one of the allowed types and the one value that goes with it.
+func (t Target) resolve(allowed []string) (aim string, goal int64, err error) {
+	ok := false
+	for _, a := range allowed {
+		ok = ok || a == t.Type
+	}
+	if !ok {
+		return "", 0, fmt.Errorf("type = %q: want one of %q", t.Type, allowed)
+	}
+	given := 0
+	for _, s := range []bool{t.Value != nil, t.AverageValue != nil, t.AverageUtilization != nil} {
+		if s {
+			given++
+		}
+	}
+	switch {
+	case given != 1:
+	case t.Type == Value && t.Value != nil:
+		goal = t.Value.Milli()
+	case t.Type == AverageValue && t.AverageValue != nil:
+		goal = t.AverageValue.Milli()
+	case t.Type == Utilization && t.AverageUtilization != nil:
+		goal = int64(*t.AverageUtilization)
+	}
+	if goal <= 0 {
+		return "", 0, fmt.Errorf("want value, averageValue or averageUtilization, the one that type %s names, and > 0", t.Type)
+	}
+	return t.Type, goal, nil
+}

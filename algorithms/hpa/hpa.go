@@ -1,0 +1,448 @@
+// Package hpa decides like the Kubernetes HorizontalPodAutoscaler, autoscaling/v2 (k8s.io/kubernetes, pkg/controller/podautoscaler):
+// its replica calculator to the digit, in whole thousandths, and, when its Config is a whole HPA's, stabilization and rates too. The test
+// module oracle/hpa runs both side by side and demands equality.
+//
+// For a target per pod (Pods, and Resource with AverageValue):
+//
+//	usage = Σ readings div n      U = usage / target       in band when 1 − tolerance down ≤ U ≤ 1 + tolerance up
+//	nothing missing, and not (some unready and U > 1): current when in band, else ceil(U × n)
+//	else missing pods count as target when U < 1 and as 0 when U > 1, unready ones as 0 when U > 1, and U' is computed anew:
+//	current when U' is in band, on the other side of 1, or would move the count against itself; else ceil(U' × pods counted)
+//
+// Utilization is the same with integer percents of the requests; missing pods then use max(100, target) % of theirs. An
+// External or Object AverageValue gives ceil(total / target) out of band; a Value gives ceil(total / target × ready pods),
+// and from 0 replicas ceil(total / target).
+//
+// Terminating and failed pods are ignored, pending ones unready, running ones without a reading missing; readiness is looked at
+// for the resource cpu only. Of several metrics the largest proposal wins; when some fail and the others would go down, nothing
+// changes.
+//
+// Where single pods are not told (Observation.Pods is nil), a Pods metric takes the signal's total as spread over the ready pods.
+package hpa
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/behavior"
+)
+
+// Policy decides as the package says. It is not safe for concurrent use.
+type Policy struct {
+	cfg      Config
+	metrics  []metric
+	down, up float64
+	limiter  *behavior.Limiter // nil when only the calculator runs
+	results  []result
+}
+
+// result is what one metric came to.
+type result struct {
+	// fault is why there is no proposal, "" when there is one.
+	fault string
+	// usage is in thousandths per pod or in all, or in percent.
+	usage    int64
+	ratio    float64
+	proposal int
+	missing  int
+	unready  int
+}
+
+// New returns a policy with a validated Config.
+func New(c Config) (*Policy, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	m, err := c.metrics()
+	if err != nil {
+		return nil, err
+	}
+	p := &Policy{cfg: c, metrics: m, results: make([]result, len(m))}
+	p.down, p.up = c.Behavior.Tolerances(c.Tolerance)
+	switch {
+	case c.Behavior != nil:
+		if p.limiter, err = behavior.New(*c.Behavior); err != nil {
+			return nil, err
+		}
+	case c.MaxReplicas != nil:
+		p.limiter = behavior.NewOlder()
+	}
+	return p, nil
+}
+
+// Needs names the metrics' signals.
+func (p *Policy) Needs() []algorithms.Need {
+	needs := make([]algorithms.Need, 0, len(p.metrics))
+	for _, m := range p.metrics {
+		needs = append(needs, algorithms.Need{Name: m.name, Window: m.window, PerPod: m.kind == Pods || m.kind == Resource})
+	}
+	return needs
+}
+
+// Decide answers one observation.
+func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
+	cur := o.Replicas.Current
+	lo, hi := o.Limits.Min, o.Limits.Max
+	if p.cfg.MinReplicas != nil {
+		lo = *p.cfg.MinReplicas
+	}
+	if p.cfg.MaxReplicas != nil {
+		hi = *p.cfg.MaxReplicas
+	}
+	if p.limiter != nil {
+		p.limiter.Observe(o.Now, cur)
+		// a count out of bounds is put right before any metric is looked at; 0 is asleep, and wakes by metrics
+		if d := (algorithms.Decision{Valid: true}); cur > hi || cur > 0 && cur < lo {
+			if d.Replicas, d.Reason = hi, "TooManyReplicas"; cur < lo {
+				d.Replicas, d.Reason = lo, "TooFewReplicas"
+			}
+			p.limiter.Answered(o.Now, cur, d.Replicas)
+			if !o.Quiet {
+				d.Message = fmt.Sprintf("%d replicas are out of the bounds %d–%d; %s gives %d", cur, lo, hi, d.Reason, d.Replicas)
+			}
+			return d
+		}
+	}
+	failed, n := 0, 0
+	for i := range p.metrics {
+		r := &p.results[i]
+		*r = p.compute(&p.metrics[i], &o)
+		switch {
+		case r.fault != "":
+			failed++
+		case n == 0 || r.proposal > n:
+			n = r.proposal
+		}
+	}
+	d := algorithms.Decision{Replicas: n, Valid: true, Reason: "Metrics"}
+	switch {
+	case failed == len(p.metrics):
+		d = algorithms.Decision{Reason: "NoData"}
+	case failed > 0 && n < cur:
+		d = algorithms.Decision{Reason: "SomeMetricsFailed"}
+	case n == cur:
+		d.Reason = "Unchanged"
+	}
+	raw := n
+	if d.Valid && p.limiter != nil {
+		if m, why := p.limiter.Apply(o.Now, cur, max(n, 0), lo, hi); why != "" {
+			d.Replicas, d.Reason = m, why
+		} else {
+			d.Replicas = m
+		}
+		if cur == 0 && d.Replicas < lo {
+			d.Replicas, d.Reason = lo, "TooFewReplicas"
+		}
+		p.limiter.Answered(o.Now, cur, d.Replicas)
+	}
+	d.Replicas = min(max(d.Replicas, 0), most)
+	if !o.Quiet {
+		p.explain(&d, &o, raw)
+	}
+	return d
+}
+
+// most bounds pod counts.
+const most = 1_000_000
+
+// within tells whether a ratio is in the tolerance band.
+func (p *Policy) within(ratio float64) bool { return 1-p.down <= ratio && ratio <= 1+p.up }
+
+// compute is one metric's proposal.
+func (p *Policy) compute(m *metric, o *algorithms.Observation) result {
+	if m.kind == Pods || m.kind == Resource {
+		if o.Pods == nil && m.aim == AverageValue && !m.cpu {
+			return p.spread(m, o)
+		}
+		return p.perPod(m, o)
+	}
+	total, ok := m.read(o)
+	if !ok {
+		return result{fault: "the signal is unknown"}
+	}
+	r := result{usage: total}
+	cur := o.Replicas.Current
+	if m.aim == AverageValue {
+		existing := o.Replicas.Existing()
+		r.ratio = float64(total) / (float64(m.goal) * float64(existing))
+		if r.proposal = existing; !p.within(r.ratio) {
+			r.proposal = ceil(float64(total) / float64(m.goal))
+		}
+		return r
+	}
+	r.ratio = float64(total) / float64(m.goal)
+	switch {
+	case cur == 0:
+		r.proposal = ceil(r.ratio)
+	case p.within(r.ratio):
+		r.proposal = cur
+	default:
+		ready, all := readyPods(o)
+		if all == 0 {
+			return result{fault: "there are no pods"}
+		}
+		r.proposal = ceil(r.ratio * float64(ready))
+	}
+	return r
+}
+
+// read is the signal's total in thousandths.
+func (m *metric) read(o *algorithms.Observation) (int64, bool) {
+	best := -1
+	for i := range o.Signals {
+		s := &o.Signals[i]
+		if s.Name != m.name || !s.Known || !algorithms.Finite(s.Value) || !m.anyWindow && s.Window != m.window {
+			continue
+		}
+		if best < 0 || s.Window < o.Signals[best].Window {
+			best = i
+		}
+	}
+	if best < 0 {
+		return 0, false
+	}
+	return milli(o.Signals[best].Value), true
+}
+
+// spread is a Pods metric when only the total is known.
+func (p *Policy) spread(m *metric, o *algorithms.Observation) result {
+	total, ok := m.read(o)
+	switch ready := int64(o.Replicas.Ready); {
+	case !ok:
+		return result{fault: "the signal is unknown"}
+	case ready < 1:
+		return result{fault: "no pod is ready"}
+	default:
+		r := result{usage: total / ready}
+		r.ratio = float64(r.usage) / float64(m.goal)
+		if r.proposal = o.Replicas.Current; !p.within(r.ratio) {
+			r.proposal = ceil(r.ratio * float64(ready))
+		}
+		return r
+	}
+}
+
+// sums is what the pods that count come to.
+type sums struct {
+	// used and asked are readings and requests in thousandths, n how many pods they are of.
+	used, asked, n int64
+}
+
+func (s *sums) add(used, asked int64) {
+	s.used, s.asked, s.n = plus(s.used, used), plus(s.asked, asked), s.n+1
+}
+
+// perPod is the proposal of a metric that is read from single pods.
+func (p *Policy) perPod(m *metric, o *algorithms.Observation) result {
+	if len(o.Pods) == 0 {
+		return result{fault: "there are no pods"}
+	}
+	var counted, missing, unready sums
+	var missingUse int64
+	percent := max(100, m.goal)
+	for i := range o.Pods {
+		pod := &o.Pods[i]
+		var asked int64
+		if m.aim == Utilization {
+			v, ok := pod.Requests[m.name]
+			if !ok || !algorithms.Finite(v) {
+				return result{fault: "a pod requests none of the resource"}
+			}
+			asked = milli(v)
+		}
+		if pod.State == algorithms.PodTerminating || pod.State == algorithms.PodFailed {
+			continue
+		}
+		if pod.State == algorithms.PodPending {
+			unready.add(0, asked)
+			continue
+		}
+		v, ok := pod.Values[m.name]
+		switch {
+		case !ok || !algorithms.Finite(v):
+			missing.add(0, asked)
+			missingUse = plus(missingUse, asked*percent/100)
+		case m.cpu && p.doubtful(pod, o.Now):
+			unready.add(0, asked)
+		default:
+			counted.add(milli(v), asked)
+		}
+	}
+	r := result{missing: int(missing.n), unready: int(unready.n)}
+	if counted.n == 0 {
+		r.fault = "no pod that counts has a reading"
+		return r
+	}
+	ready, cur := counted.n, o.Replicas.Current
+	var ok bool
+	if r.ratio, r.usage, ok = m.ratio(counted); !ok {
+		return result{fault: "the pods request none of the resource"}
+	}
+	withUnready := unready.n > 0 && r.ratio > 1
+	if !withUnready && missing.n == 0 {
+		if r.proposal = cur; !p.within(r.ratio) {
+			r.proposal = ceil(r.ratio * float64(ready))
+		}
+		return r
+	}
+	if r.ratio != 1 {
+		counted.n, counted.asked = counted.n+missing.n, plus(counted.asked, missing.asked)
+		switch {
+		case r.ratio > 1:
+		case m.aim == Utilization:
+			counted.used = plus(counted.used, missingUse)
+		default:
+			counted.used = plus(counted.used, m.goal*missing.n)
+		}
+	}
+	if withUnready {
+		counted.n, counted.asked = counted.n+unready.n, plus(counted.asked, unready.asked)
+	}
+	again, _, ok := m.ratio(counted)
+	if !ok {
+		return result{fault: "the pods request none of the resource"}
+	}
+	first := r.ratio
+	r.proposal, r.ratio = cur, again
+	if p.within(again) || first < 1 && again > 1 || first > 1 && again < 1 {
+		return r
+	}
+	if n := ceil(again * float64(counted.n)); (again >= 1 || n <= cur) && (again <= 1 || n >= cur) {
+		r.proposal = n
+	}
+	return r
+}
+
+// ratio is usage over target; ok is false when nothing is requested.
+func (m *metric) ratio(s sums) (ratio float64, usage int64, ok bool) {
+	if m.aim != Utilization {
+		usage = s.used / s.n
+		return float64(usage) / float64(m.goal), usage, true
+	}
+	if s.asked == 0 {
+		return 0, 0, false
+	}
+	usage = s.used * 100 / s.asked
+	return float64(usage) / float64(m.goal), usage, true
+}
+
+// doubtful tells whether a pod's CPU reading is left out: it is unready early in its life or never was ready, or the reading
+// reaches back to before it became ready. A ready pod of which nothing more is known is not doubted.
+func (p *Policy) doubtful(pod *algorithms.Pod, now time.Time) bool {
+	if pod.Started.IsZero() || pod.Changed.IsZero() {
+		return pod.State != algorithms.PodReady
+	}
+	read := pod.ReadAt
+	if read.IsZero() {
+		read = now
+	}
+	notReady := pod.State == algorithms.PodStarting
+	if pod.Started.Add(time.Duration(p.cfg.CPUInitializationPeriod)).After(now) {
+		return notReady || read.Before(pod.Changed.Add(pod.ReadOver))
+	}
+	return notReady && pod.Started.Add(time.Duration(p.cfg.InitialReadinessDelay)).After(pod.Changed)
+}
+
+// readyPods counts pods that take requests, and all pods.
+func readyPods(o *algorithms.Observation) (ready, all int) {
+	if o.Pods == nil {
+		return o.Replicas.Ready, o.Replicas.Existing() + o.Replicas.Terminating
+	}
+	for i := range o.Pods {
+		if s := o.Pods[i].State; s == algorithms.PodReady || s == algorithms.PodTerminating && o.Pods[i].StillReady {
+			ready++
+		}
+	}
+	return ready, len(o.Pods)
+}
+
+// explain adds the sentence and the terms.
+func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, raw int) {
+	terms := append(o.Scratch[:0],
+		algorithms.Term{Name: "currentReplicas", Value: float64(o.Replicas.Current)},
+		algorithms.Term{Name: "readyPods", Value: float64(o.Replicas.Ready)})
+	var says []string
+	for i, r := range p.results {
+		m := &p.metrics[i]
+		if r.fault != "" {
+			says = append(says, fmt.Sprintf("%s metric %s: %s", m.kind, m.name, r.fault))
+			continue
+		}
+		unit, usage := "", float64(r.usage)/1000
+		goal := float64(m.goal) / 1000
+		if m.aim == Utilization {
+			unit, usage, goal = " %", float64(r.usage), float64(m.goal)
+		}
+		besides := ""
+		if r.missing > 0 || r.unready > 0 {
+			besides = fmt.Sprintf(" (%d missing and %d unready make the ratio %.4g)", r.missing, r.unready, r.ratio)
+		}
+		says = append(says, fmt.Sprintf("%s metric %s is %.6g%s where %s is %.6g%s%s: %d pods", m.kind, m.name, usage, unit, m.aim, goal, unit, besides, r.proposal))
+		terms = append(terms,
+			algorithms.Term{Name: m.name + "Usage", Value: usage},
+			algorithms.Term{Name: m.name + "Target", Value: goal},
+			algorithms.Term{Name: m.name + "Missing", Value: float64(r.missing)},
+			algorithms.Term{Name: m.name + "Unready", Value: float64(r.unready)},
+			algorithms.Term{Name: m.name + "Pods", Value: float64(r.proposal)})
+		if algorithms.Finite(r.ratio) { // with no pods there is none
+			terms = append(terms, algorithms.Term{Name: m.name + "Ratio", Value: r.ratio})
+		}
+	}
+	d.Message = strings.Join(says, "; ")
+	if d.Valid {
+		d.Message += fmt.Sprintf("; %s gives %d", d.Reason, d.Replicas)
+		terms = append(terms, algorithms.Term{Name: "rawPods", Value: float64(raw)})
+	} else {
+		d.Message += "; nothing changes"
+	}
+	d.Terms = terms
+}
+
+// Snapshot returns the memory, null when only the calculator runs.
+func (p *Policy) Snapshot() json.RawMessage {
+	if p.limiter == nil {
+		return json.RawMessage("null")
+	}
+	return p.limiter.Snapshot()
+}
+
+// Restore puts back a Snapshot. The calculator alone has nothing to restore.
+func (p *Policy) Restore(raw json.RawMessage) error {
+	if p.limiter != nil {
+		return p.limiter.Restore(raw)
+	}
+	if s := strings.TrimSpace(string(raw)); s != "" && s != "null" {
+		return fmt.Errorf("hpa snapshot: want null, since the calculator alone remembers nothing")
+	}
+	return nil
+}
+
+// milli is v in whole thousandths: the nearest if v is one but for rounding, else the next above, as Kubernetes' quantities round.
+// It saturates far beyond what anything measures.
+func milli(v float64) int64 {
+	const far = 1e17
+	x := min(max(v*1000, -far), far)
+	if r := math.Round(x); math.Abs(x-r) <= 1e-9*max(1, math.Abs(x)) {
+		return int64(r)
+	}
+	return int64(math.Ceil(x))
+}
+
+// plus adds and saturates.
+func plus(a, b int64) int64 {
+	const far = math.MaxInt64 / 200 // leaves room for a percentage
+	return min(max(min(max(a, -far), far)+min(max(b, -far), far), -far), far)
+}
+
+// ceil rounds a count up; what is no number or too large is bounded.
+func ceil(v float64) int {
+	const far = math.MaxInt32
+	if math.IsNaN(v) {
+		return 0
+	}
+	return int(min(max(math.Ceil(v), -far), far))
+}

@@ -1,0 +1,465 @@
+// Package keda decides like KEDA 2.21: an operator that looks every pollingInterval whether the workload is active and moves it
+// between zero (or idle) and its minimum, and an HPA that moves it between the minimum and the maximum.
+//
+//	active      some trigger's value > its activationThreshold (with a formula: formula > activationTarget)
+//	operator, at a poll:
+//	  active    at 0 replicas (or below minReplicaCount in idle mode): to max(1, minReplicaCount)
+//	  inactive  with minReplicaCount 0 or in idle mode: to 0 once cooldownPeriod has passed since it was last active, or
+//	            initialCooldownPeriod since the first decision when it never was; below minReplicaCount: to minReplicaCount
+//	  in error  inactive and without a value for some trigger: nothing, so zero is never reached on missing data
+//	HPA, at every decision above 0 replicas: algorithms/hpa, a metric of type External per trigger or one for the formula,
+//	  bounds max(1, minReplicaCount) and maxReplicaCount, spec.behavior or, without it, the HPA's older rules, as KEDA's own HPAs
+//	fallback    a trigger whose value was unknown more than failureThreshold decisions in a row is taken to be what makes the HPA
+//	            answer the fallback's replicas
+//
+// As in KEDA the cooldown counts for the last step to zero only, from any count. KEDA quirk kept: while some trigger is in error,
+// being active does not renew the time of last activity. Where it differs: fallback's behavior "scalingModifiers" and the
+// formula's ?? and count() are refused, and idleReplicaCount must be 0, the only value that KEDA documents as working.
+//
+// Source: github.com/kedacore/keda v2.21.0, pkg/scaling/executor/scale_scaledobjects.go and pkg/fallback/fallback.go.
+package keda
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/behavior"
+	"github.com/sluice-autoscaler/sluice/algorithms/hpa"
+	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+)
+
+// Trigger is a signal that is compared.
+type Trigger struct {
+	// Name is the trigger's name in formulas; empty takes the signal's.
+	Name string `json:"name,omitempty"`
+	// Signal and Window name what is measured, a total over the workload; Window is 0s (a reading) to 1h.
+	Signal string              `json:"signal"`
+	Window algorithms.Duration `json:"window"`
+	// Threshold is the target, > 0, in the signal's unit: per pod for AverageValue.
+	Threshold float64 `json:"threshold"`
+	// ActivationThreshold is what the value must exceed to be active, ≥ 0.
+	ActivationThreshold float64 `json:"activationThreshold,omitempty"`
+	// MetricType is AverageValue (also when empty) or Value.
+	MetricType string `json:"metricType,omitempty"`
+}
+
+// Behaviors of a fallback, as KEDA names them.
+const (
+	Static                  = "static"
+	CurrentReplicas         = "currentReplicas"
+	CurrentReplicasIfHigher = "currentReplicasIfHigher"
+	CurrentReplicasIfLower  = "currentReplicasIfLower"
+)
+
+// Fallback says what to do on unknown triggers.
+type Fallback struct {
+	// FailureThreshold is how many failures in a row are borne, ≥ 0: one more and the fallback holds.
+	FailureThreshold int `json:"failureThreshold"`
+	// Replicas is the count, 0–1,000,000 pods.
+	Replicas int `json:"replicas"`
+	// Behavior is static (also when empty), currentReplicas, currentReplicasIfHigher or currentReplicasIfLower.
+	Behavior string `json:"behavior,omitempty"`
+}
+
+// Modifiers combine triggers into one metric.
+type Modifiers struct {
+	// Formula is arithmetic over the triggers' names; empty compares each trigger for itself.
+	Formula string `json:"formula,omitempty"`
+	// Target is the formula's target, > 0, ActivationTarget what it must exceed to be active, ≥ 0.
+	Target           float64 `json:"target,omitempty"`
+	ActivationTarget float64 `json:"activationTarget,omitempty"`
+	// MetricType is AverageValue (also when empty) or Value.
+	MetricType string `json:"metricType,omitempty"`
+}
+
+// HPAConfig is advanced.horizontalPodAutoscalerConfig.
+type HPAConfig struct {
+	// Behavior is the HPA's spec.behavior; null means its older rules: the largest answer of 300 s, at most max(2 × current, 4) pods.
+	Behavior *behavior.Rules `json:"behavior,omitempty"`
+}
+
+// Advanced holds what KEDA has under spec.advanced.
+type Advanced struct {
+	HorizontalPodAutoscalerConfig HPAConfig `json:"horizontalPodAutoscalerConfig"`
+	ScalingModifiers              Modifiers `json:"scalingModifiers"`
+}
+
+// Config holds the parameters: the fields of a ScaledObject's spec.
+type Config struct {
+	// Triggers are what is compared; none means the mean concurrency of a minute with a threshold of Target.
+	Triggers []Trigger `json:"triggers,omitempty"`
+	// Target is what a pod should carry, > 0; used only without Triggers.
+	Target float64 `json:"target"`
+	// PollingInterval is the time between two looks at activation, 1–86400 s. Longer wakes later.
+	PollingInterval int `json:"pollingInterval"`
+	// CooldownPeriod and InitialCooldownPeriod are 0–86400 s. Longer keeps pods, shorter makes cold starts.
+	CooldownPeriod        int `json:"cooldownPeriod"`
+	InitialCooldownPeriod int `json:"initialCooldownPeriod"`
+	// MinReplicaCount and MaxReplicaCount are the bounds, in pods.
+	MinReplicaCount int `json:"minReplicaCount"`
+	MaxReplicaCount int `json:"maxReplicaCount"`
+	// IdleReplicaCount is null or 0: the count while nothing is active, though MinReplicaCount is more.
+	IdleReplicaCount *int      `json:"idleReplicaCount,omitempty"`
+	Fallback         *Fallback `json:"fallback,omitempty"`
+	Advanced         Advanced  `json:"advanced"`
+}
+
+// Default returns KEDA's defaults; Target is the caller's.
+func Default() Config {
+	return Config{Target: 70, PollingInterval: 30, CooldownPeriod: 300, MaxReplicaCount: 100}
+}
+
+// Formula answers for the triggers' values, in their order.
+type Formula func(values []float64) (float64, error)
+
+// Compile makes a Formula of an expression over the names.
+type Compile func(expression string, names []string) (Formula, error)
+
+// day and most bound times and counts.
+const (
+	day  = 86400
+	most = 1_000_000
+	// composite is the name of the formula's metric, as KEDA calls it.
+	composite = "composite-metric"
+)
+
+// Validate reports every fault but those of the formula, which New finds.
+func (c Config) Validate() error {
+	var errs []error
+	bad := func(ok bool, name string, value any, want string) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("%s = %v: want %s", name, value, want))
+		}
+	}
+	goal := func(v float64) bool { return v > 0 && v <= 1e12 }
+	metricType := func(s string) bool { return s == "" || s == hpa.AverageValue || s == hpa.Value }
+	bad(goal(c.Target), "target", c.Target, "a number > 0 and ≤ 1e12 (requests per pod)")
+	bad(len(c.Triggers) <= 50, "triggers", len(c.Triggers), "at most 50")
+	seen := map[string]bool{}
+	for i, t := range c.Triggers {
+		at := fmt.Sprintf("triggers[%d].", i)
+		bad(t.Signal != "", at+"signal", `""`, "the name of a signal")
+		bad(t.Window >= 0 && time.Duration(t.Window) <= time.Hour, at+"window", time.Duration(t.Window), "0s–1h")
+		bad(goal(t.Threshold) || c.Advanced.ScalingModifiers.Formula != "" && t.Threshold == 0, at+"threshold", t.Threshold, "a number > 0 and ≤ 1e12")
+		bad(t.ActivationThreshold >= 0 && algorithms.Finite(t.ActivationThreshold), at+"activationThreshold", t.ActivationThreshold, "a number ≥ 0")
+		bad(metricType(t.MetricType), at+"metricType", t.MetricType, "AverageValue or Value")
+		bad(!seen[t.name()], at+"name", t.name(), "a name of its own")
+		seen[t.name()] = true
+	}
+	bad(c.PollingInterval >= 1 && c.PollingInterval <= day, "pollingInterval", c.PollingInterval, "1–86400 (seconds)")
+	bad(c.CooldownPeriod >= 0 && c.CooldownPeriod <= day, "cooldownPeriod", c.CooldownPeriod, "0–86400 (seconds)")
+	bad(c.InitialCooldownPeriod >= 0 && c.InitialCooldownPeriod <= day, "initialCooldownPeriod", c.InitialCooldownPeriod, "0–86400 (seconds)")
+	bad(c.MinReplicaCount >= 0 && c.MinReplicaCount <= c.MaxReplicaCount, "minReplicaCount", c.MinReplicaCount, "0 to maxReplicaCount (pods)")
+	bad(c.MaxReplicaCount >= 1 && c.MaxReplicaCount <= most, "maxReplicaCount", c.MaxReplicaCount, "1–1000000 (pods)")
+	if c.IdleReplicaCount != nil {
+		bad(*c.IdleReplicaCount == 0, "idleReplicaCount", *c.IdleReplicaCount, "0, the only count that works")
+		bad(c.MinReplicaCount > 0, "idleReplicaCount", 0, "minReplicaCount ≥ 1 beside it")
+	}
+	if f := c.Fallback; f != nil {
+		bad(f.FailureThreshold >= 0 && f.FailureThreshold <= most, "fallback.failureThreshold", f.FailureThreshold, "0–1000000 (failures in a row)")
+		bad(f.Replicas >= 0 && f.Replicas <= most, "fallback.replicas", f.Replicas, "0–1000000 (pods)")
+		switch f.Behavior {
+		case "", Static, CurrentReplicas, CurrentReplicasIfHigher, CurrentReplicasIfLower:
+		default:
+			bad(false, "fallback.behavior", f.Behavior, "static, currentReplicas, currentReplicasIfHigher or currentReplicasIfLower")
+		}
+	}
+	if m := c.Advanced.ScalingModifiers; m.Formula != "" {
+		bad(goal(m.Target), "advanced.scalingModifiers.target", m.Target, "a number > 0 and ≤ 1e12")
+		bad(m.ActivationTarget >= 0 && algorithms.Finite(m.ActivationTarget), "advanced.scalingModifiers.activationTarget", m.ActivationTarget, "a number ≥ 0")
+		bad(metricType(m.MetricType), "advanced.scalingModifiers.metricType", m.MetricType, "AverageValue or Value")
+		bad(len(c.Triggers) > 0, "triggers", 0, "the triggers that the formula names")
+	} else {
+		bad(m == Modifiers{}, "advanced.scalingModifiers.formula", `""`, "a formula beside target, activationTarget and metricType")
+	}
+	if b := c.Advanced.HorizontalPodAutoscalerConfig.Behavior; b != nil {
+		errs = append(errs, b.Validate())
+	}
+	return errors.Join(errs...)
+}
+
+func (t Trigger) name() string {
+	if t.Name != "" {
+		return t.Name
+	}
+	return t.Signal
+}
+
+// Policy decides as the package says. It is not safe for concurrent use.
+type Policy struct {
+	cfg     Config
+	formula Formula
+	hpa     *hpa.Policy
+	state   state
+	// keys are the names under which the HPA sees the triggers, so that two triggers of one signal stay apart.
+	keys []string
+	// values and signals are buffers of one decision.
+	values  []float64
+	signals []algorithms.Signal
+}
+
+type state struct {
+	// Since is the first decision; Polled the last look at activation; Active the last time of activity.
+	Since  time.Time `json:"since,omitzero"`
+	Polled time.Time `json:"polled,omitzero"`
+	Active time.Time `json:"active,omitzero"`
+	// Failures counts, trigger by trigger, the decisions in a row without a value.
+	Failures []int `json:"failures"`
+	// HPA is its memory, in snapshots only.
+	HPA json.RawMessage `json:"hpa,omitempty"`
+}
+
+const version = 1
+
+// New returns a policy with a validated Config. compile makes the formula; it may be nil when there is none.
+func New(c Config, compile Compile) (*Policy, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	if len(c.Triggers) == 0 {
+		c.Triggers = []Trigger{{Signal: algorithms.Concurrency, Window: algorithms.Duration(time.Minute), Threshold: c.Target}}
+	}
+	p := &Policy{cfg: c, state: state{Failures: make([]int, len(c.Triggers))}}
+	for i, t := range c.Triggers {
+		p.keys = append(p.keys, "s"+strconv.Itoa(i)+"-"+t.name()) // KEDA's form
+	}
+	h := hpa.Default()
+	lo, hi := max(1, c.MinReplicaCount), c.MaxReplicaCount
+	h.MinReplicas, h.MaxReplicas = &lo, &hi
+	h.Behavior = c.Advanced.HorizontalPodAutoscalerConfig.Behavior
+	if m := c.Advanced.ScalingModifiers; m.Formula != "" {
+		names := make([]string, 0, len(c.Triggers))
+		for _, t := range c.Triggers {
+			names = append(names, t.name())
+		}
+		if compile == nil {
+			return nil, errors.New("advanced.scalingModifiers.formula: there is nothing here to compile it")
+		}
+		var err error
+		if p.formula, err = compile(m.Formula, names); err != nil {
+			return nil, fmt.Errorf("advanced.scalingModifiers.%w", err)
+		}
+		metric, err := external(composite, 0, m.Target, m.MetricType)
+		if err != nil {
+			return nil, err
+		}
+		h.Metrics = append(h.Metrics, metric)
+	} else {
+		for i, t := range c.Triggers {
+			metric, err := external(p.keys[i], 0, t.Threshold, t.MetricType)
+			if err != nil {
+				return nil, err
+			}
+			h.Metrics = append(h.Metrics, metric)
+		}
+	}
+	var err error
+	if p.hpa, err = hpa.New(h); err != nil {
+		return nil, fmt.Errorf("the HPA: %w", err)
+	}
+	return p, nil
+}
+
+func external(name string, window algorithms.Duration, goal float64, metricType string) (hpa.Metric, error) {
+	q, err := algorithms.ParseQuantity(strconv.FormatFloat(goal, 'f', -1, 64))
+	if err != nil {
+		return hpa.Metric{}, fmt.Errorf("threshold: %w", err)
+	}
+	t := hpa.Target{Type: hpa.AverageValue, AverageValue: &q}
+	if metricType == hpa.Value {
+		t = hpa.Target{Type: hpa.Value, Value: &q}
+	}
+	return hpa.Metric{Type: hpa.External, Window: &window, External: &hpa.ExternalMetric{Metric: hpa.Identifier{Name: name}, Target: t}}, nil
+}
+
+// Needs names the triggers' signals.
+func (p *Policy) Needs() []algorithms.Need {
+	needs := make([]algorithms.Need, 0, len(p.cfg.Triggers))
+	for _, t := range p.cfg.Triggers {
+		needs = append(needs, algorithms.Need{Name: t.Signal, Window: time.Duration(t.Window)})
+	}
+	return needs
+}
+
+// Decide answers one observation. It is asked at every round of the HPA; the operator looks at its own pace.
+func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
+	s, cur := &p.state, o.Replicas.Current
+	if s.Since.IsZero() {
+		s.Since = o.Now
+	}
+	active, failed := p.measure(&o)
+	d := algorithms.Decision{Replicas: cur, Valid: true, Reason: "WaitingForPoll"}
+	operator := false
+	if s.Polled.IsZero() || o.Now.Sub(s.Polled) >= time.Duration(p.cfg.PollingInterval)*time.Second {
+		s.Polled = o.Now
+		d.Replicas, d.Reason, operator = p.operate(o.Now, cur, active, failed)
+		if !operator && cur == 0 && failed && !active {
+			d.Valid, d.Reason = false, "NoData"
+		}
+	}
+	var inner algorithms.Decision
+	if !operator && cur > 0 {
+		ask := o
+		ask.Signals, ask.Scratch = p.signals, nil
+		inner = p.hpa.Decide(ask)
+		d.Replicas, d.Valid, d.Reason = inner.Replicas, inner.Valid, inner.Reason
+	}
+	if o.Limits.Max > 0 {
+		d.Replicas = min(d.Replicas, o.Limits.Max)
+	}
+	next := s.Polled.Add(time.Duration(p.cfg.PollingInterval) * time.Second).Sub(o.Now)
+	d.Next = max(next, time.Second)
+	if o.Quiet {
+		return d
+	}
+	who := "operator"
+	if !operator && cur > 0 {
+		who = "HPA: " + inner.Message
+	}
+	d.Message = fmt.Sprintf("active %t, in error %t; %s: %s gives %d pods", active, failed, who, d.Reason, d.Replicas)
+	d.Terms = o.Scratch[:0]
+	d.Terms = append(d.Terms, algorithms.Term{Name: "active", Value: truth(active)}, algorithms.Term{Name: "inError", Value: truth(failed)})
+	if !s.Active.IsZero() {
+		d.Terms = append(d.Terms, algorithms.Term{Name: "idleSeconds", Value: o.Now.Sub(s.Active).Seconds()})
+	}
+	d.Terms = append(d.Terms, inner.Terms...)
+	return d
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// measure reads the triggers, counts failures, puts the fallback's values in, and leaves in p.signals what the HPA is to see.
+func (p *Policy) measure(o *algorithms.Observation) (active, failed bool) {
+	c, s := &p.cfg, &p.state
+	p.values, p.signals = p.values[:0], p.signals[:0]
+	whole := true // every trigger has a value, real or of the fallback
+	var fellBack bool
+	for i := range c.Triggers {
+		t := &c.Triggers[i]
+		sig := algorithms.Signal{Name: p.keys[i], Coverage: 1}
+		if k := o.Index(t.Signal, time.Duration(t.Window)); k >= 0 && o.Signals[k].Value >= 0 {
+			sig.Value, sig.Known = o.Signals[k].Value, true
+			s.Failures[i] = 0
+			active = active || p.formula == nil && sig.Value > t.ActivationThreshold
+		} else {
+			failed = true
+			s.Failures[i] = min(s.Failures[i]+1, most)
+			if f := c.Fallback; f != nil && s.Failures[i] > f.FailureThreshold {
+				goal, kind := t.Threshold, t.MetricType
+				if p.formula != nil {
+					goal, kind = c.Advanced.ScalingModifiers.Target, c.Advanced.ScalingModifiers.MetricType
+				}
+				sig.Value, sig.Known = stand(f, goal, kind, o.Replicas)
+				fellBack = fellBack || sig.Known
+			}
+		}
+		whole = whole && sig.Known
+		p.values = append(p.values, sig.Value)
+		p.signals = append(p.signals, sig)
+	}
+	if p.formula == nil {
+		return active, failed
+	}
+	sig := algorithms.Signal{Name: composite, Coverage: 1}
+	switch {
+	case fellBack: // one trigger in fallback stands for the whole formula, as in KEDA
+		for i := range p.signals {
+			if s.Failures[i] > 0 && p.signals[i].Known {
+				sig.Value, sig.Known = p.signals[i].Value, true
+			}
+		}
+	case whole:
+		if v, err := p.formula(p.values); err == nil {
+			sig.Value, sig.Known = v, v >= 0
+			active = v > c.Advanced.ScalingModifiers.ActivationTarget
+		}
+		failed = failed || !sig.Known
+	}
+	p.signals = append(p.signals[:0], sig)
+	return active, failed
+}
+
+// stand is the value that makes the HPA answer the fallback's count.
+func stand(f *Fallback, goal float64, kind string, r algorithms.Replicas) (float64, bool) {
+	n := f.Replicas
+	switch f.Behavior {
+	case CurrentReplicas:
+		n = r.Current
+	case CurrentReplicasIfHigher:
+		n = max(r.Current, f.Replicas)
+	case CurrentReplicasIfLower:
+		n = min(r.Current, f.Replicas)
+	}
+	if kind != hpa.Value {
+		return goal * float64(n), true
+	}
+	if r.Ready < 1 {
+		return 0, false
+	}
+	return goal * float64(n) / float64(r.Ready), true
+}
+
+// operate is the operator's look; acts tells whether it sets the count itself rather than leave it to the HPA.
+func (p *Policy) operate(now time.Time, cur int, active, failed bool) (n int, reason string, acts bool) {
+	c, s := &p.cfg, &p.state
+	idle, lo := c.IdleReplicaCount != nil, c.MinReplicaCount
+	if active {
+		switch {
+		case cur == 0 || idle && cur < lo:
+			s.Active = now
+			return max(1, lo), "Activated", true
+		case !failed:
+			s.Active = now
+		}
+		return cur, "Active", false
+	}
+	switch {
+	case failed:
+		return cur, "TriggerError", false
+	case cur > 0 && (idle || lo == 0):
+		since, wait := s.Active, c.CooldownPeriod
+		if since.IsZero() {
+			since, wait = s.Since, c.InitialCooldownPeriod
+		}
+		if since.Add(time.Duration(wait) * time.Second).Before(now) {
+			return 0, "Deactivated", true
+		}
+		return cur, "CoolingDown", false
+	case !idle && cur < lo:
+		return lo, "MinReplicaCount", true
+	}
+	return cur, "Inactive", false
+}
+
+// Snapshot returns the memory.
+func (p *Policy) Snapshot() json.RawMessage {
+	s := p.state
+	s.HPA = p.hpa.Snapshot()
+	return memory.Save("keda", version, s)
+}
+
+// Restore puts back a Snapshot of a policy with as many triggers.
+func (p *Policy) Restore(raw json.RawMessage) error {
+	s, err := memory.Load[state]("keda", version, raw)
+	if err != nil {
+		return err
+	}
+	if len(s.Failures) != len(p.cfg.Triggers) {
+		return fmt.Errorf("keda snapshot has %d triggers: want %d", len(s.Failures), len(p.cfg.Triggers))
+	}
+	if err := p.hpa.Restore(s.HPA); err != nil {
+		return fmt.Errorf("read keda snapshot: %w", err)
+	}
+	s.HPA = nil
+	p.state = s
+	return nil
+}
