@@ -195,7 +195,7 @@ func All(extra ...Entry) []Entry {
 				{"scaleDownDelay", "0s–1h", "0s", "keep the largest answer of this long"},
 				{"activationScale", "≥ 1 pods", "1", "least count while there is demand"},
 				{"reachable", "true or false", "true", "false lets the count fall to 0 at once"},
-				{"initialScale", "≥ 0 pods", "0", "least count until it was once reached"},
+				{"initialScale", "≥ 0 pods", "1", "least count until it was once reached"},
 			},
 			New: maker(kpa.Default, func(c *kpa.Config) *float64 { return &c.Target }, kpa.New),
 		},
