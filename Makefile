@@ -54,22 +54,31 @@ demo: deps build $(HELM) controlplane ## the main job on a real control plane: 0
 	@HELM=$(CURDIR)/$(HELM) bin/demo $(if $(HOLD),--hold) $(DEMO_FLAGS)
 
 .PHONY: test
-test: lint unit race e2e ## everything: what CI runs
+test: lint unit race oracle-short e2e ## everything: what CI runs
 
 .PHONY: unit
-unit: ## unit tests of both modules; no network, no cluster
+unit: node-sample ## unit tests of both modules; no cluster
 	go test ./...
 	cd testbed && go test ./...
 
+# The Node sample of a policy server is tested where node is installed; elsewhere its tests skip and say so.
+.PHONY: node-sample
+node-sample:
+	@if command -v npm >/dev/null && [ ! -d docs/examples/policy-node/node_modules ]; then echo "installing the Node sample's packages"; npm ci --silent --prefix docs/examples/policy-node; fi
+
 .PHONY: race
-race: ## the same under the race detector
-	CGO_ENABLED=1 go test -race ./algorithms/... ./adapter/... ./scaler/... ./gateway/... ./sidecar/... ./internal/serve/... ./bench/...
+race: node-sample ## the same under the race detector
+	CGO_ENABLED=1 go test -race ./algorithms/... ./adapter/... ./scaler/... ./gateway/... ./sidecar/... ./internal/serve/... ./bench/... ./cmd/sluice ./cmd/sluice-sidecar
 	cd testbed && CGO_ENABLED=1 go test -race ./...
 
 .PHONY: oracle
 oracle: ## kpa and hpa beside Knative's and Kubernetes' own code: a million random steps each (ORACLE=-short for fewer)
 	cd oracle/kpa && go vet ./... && go test -count=1 -timeout 30m -v $(ORACLE) ./...
 	cd oracle/hpa && go vet ./... && go test -count=1 -timeout 30m -v $(ORACLE) ./...
+
+.PHONY: oracle-short
+oracle-short: ## the same with fewer steps
+	@$(MAKE) --no-print-directory oracle ORACLE=-short
 
 .PHONY: e2e
 e2e: deps build $(HELM) controlplane ## end-to-end tests on the testbed: a real control plane, real processes, real sockets
@@ -79,6 +88,7 @@ e2e: deps build $(HELM) controlplane ## end-to-end tests on the testbed: a real 
 lint: $(LINT) ## golangci-lint and the formatters
 	$(LINT) run --allow-parallel-runners ./...
 	cd testbed && $(CURDIR)/$(LINT) run --allow-parallel-runners -c ../.golangci.yml ./...
+	for m in kpa hpa; do (cd oracle/$$m && $(CURDIR)/$(LINT) run --allow-parallel-runners -c ../../.golangci.yml ./...); done
 
 .PHONY: fmt
 fmt: $(LINT) ## format
@@ -103,13 +113,17 @@ fuzz: ## every fuzz target for FUZZTIME each
 bench: ## Go benchmarks, ten runs
 	go test -run='^$$' -bench=. -count=10 ./algorithms/... ./sidecar/... ./gateway/... ./adapter/...
 
+.PHONY: bench-policies-cpu
+bench-policies-cpu: ## decisions/s and allocations of every policy
+	go test -run='^$$' -bench='Policies|Decide|Guarded' -benchmem ./algorithms ./algorithms/kpa ./algorithms/hpa ./algorithms/guard
+
 .PHONY: cover
 cover: ## coverage of the unit tests
 	@mkdir -p out; go test -coverprofile=out/cover.txt ./... >/dev/null; go tool cover -func=out/cover.txt | tail -1
 
 .PHONY: tidy
 tidy: ## go mod tidy in every module
-	go mod tidy; cd testbed && go mod tidy; cd controlplane && go mod tidy
+	for m in . testbed testbed/controlplane oracle/kpa oracle/hpa; do (cd $$m && go mod tidy); done
 
 .PHONY: vuln
 vuln: ## known vulnerabilities

@@ -158,7 +158,7 @@ func (rd *round) prepare() error {
 	if rd.w.invalid = rd.as.Spec.Validate(); rd.w.invalid != nil {
 		return rd.w.invalid
 	}
-	p, err := rd.as.Spec.NewPolicy()
+	p, closer, err := rd.as.Spec.NewPolicy(rd.Policies...)
 	if err != nil {
 		rd.w.invalid = err
 		return err
@@ -168,7 +168,10 @@ func (rd *round) prepare() error {
 			rd.Log.Debug("policy starts afresh", slog.String("autoscaler", rd.key.String()), slog.Any("error", err))
 		}
 	}
-	rd.w.policy = p
+	if rd.w.closePolicy != nil {
+		rd.w.closePolicy()
+	}
+	rd.w.policy, rd.w.closePolicy = p, closer
 	return nil
 }
 
@@ -287,7 +290,7 @@ func (rd *round) describe(o algorithms.Observation, d algorithms.Decision) {
 	rd.status.DesiredReplicas = int32(d.Replicas)
 	rd.metrics.desired.WithLabelValues(rd.key.Namespace, rd.key.Name).Set(float64(d.Replicas))
 	rd.condition(v1alpha1.ConditionScalingActive, true, "ValidSignals", "signals are known and decisions follow from them")
-	limited := d.Reason == "MinReplicas" || d.Reason == "MaxReplicas"
+	limited := slices.Contains([]string{"MinReplicas", "MaxReplicas", "ScaleUpLimit", "ScaleDownLimit", "ScaleUpStabilized", "ScaleDownStabilized"}, d.Reason)
 	why := "the wanted count is within the bounds"
 	if limited {
 		why = d.Message

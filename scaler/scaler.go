@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/algorithms/guard"
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
 	"github.com/sluice-autoscaler/sluice/scaler/activation"
@@ -75,6 +76,8 @@ type Options struct {
 	Timing activation.Timing
 	// Ports is the range of gateway ports to assign.
 	Ports activation.PortRange
+	// Policies are those beyond the catalog's own; may be empty.
+	Policies []catalog.Entry
 }
 
 // Reconciler runs one round of one Autoscaler at a time. It is safe for concurrent use with different keys.
@@ -92,10 +95,12 @@ type workload struct {
 	generation int64
 	invalid    error
 	policy     *guard.Policy
-	memory     activation.Memory
-	scale      actuate.State
-	scaleKnown bool
-	ports      []wire.Assignment
+	// closePolicy lets go what the policy holds; nil before the first.
+	closePolicy func()
+	memory      activation.Memory
+	scale       actuate.State
+	scaleKnown  bool
+	ports       []wire.Assignment
 	// decidedAt is when the last wake-up's scale was written; coldDetected is the last cold start recorded.
 	decidedAt    time.Time
 	coldDetected int64
@@ -129,6 +134,9 @@ func (r *Reconciler) workload(key types.NamespacedName) *workload {
 
 func (r *Reconciler) forget(key types.NamespacedName) {
 	r.mu.Lock()
+	if w := r.workloads[key]; w != nil && w.closePolicy != nil {
+		w.closePolicy()
+	}
 	delete(r.workloads, key)
 	r.mu.Unlock()
 	r.Assigner.Set(key.String(), nil)

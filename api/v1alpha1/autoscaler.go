@@ -83,6 +83,15 @@ type AutoscalerSpec struct {
 	// +optional
 	Policy PolicySpec `json:"policy,omitempty"`
 
+	// behavior bounds how fast and how far one decision may go, with the fields and the meaning of autoscaling/v2; without it
+	// nothing bounds it but the policy.
+	// +optional
+	Behavior *autoscalingv2.HorizontalPodAutoscalerBehavior `json:"behavior,omitempty"`
+
+	// onMissingData says what happens while signals are unknown. Nothing is ever scaled down on that.
+	// +optional
+	OnMissingData *MissingDataSpec `json:"onMissingData,omitempty"`
+
 	// scaleToZero says when an idle workload sleeps. It has no effect while minReplicas is above 0.
 	// +optional
 	ScaleToZero *ScaleToZeroSpec `json:"scaleToZero,omitempty"`
@@ -121,7 +130,7 @@ type SignalTarget struct {
 
 // PolicySpec names a policy of the catalog and its parameters; `sluice policies` lists them.
 type PolicySpec struct {
-	// name is the policy: kpa or target.
+	// name is the policy, of those that `sluice policies` lists.
 	// +optional
 	// +kubebuilder:default=kpa
 	Name string `json:"name,omitempty"`
@@ -130,6 +139,17 @@ type PolicySpec struct {
 	// +kubebuilder:pruning:PreserveUnknownFields
 	// +kubebuilder:validation:Schemaless
 	Parameters *runtime.RawExtension `json:"parameters,omitempty"`
+}
+
+// MissingDataSpec says what happens while signals are unknown.
+type MissingDataSpec struct {
+	// hold is how long replicas stay as they are, 0s–24h; default 10m. Without replicas below it has no end.
+	// +optional
+	Hold *metav1.Duration `json:"hold,omitempty"`
+	// replicas is the least count from then on. It only ever raises the count.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Replicas *int32 `json:"replicas,omitempty"`
 }
 
 // ScaleToZeroSpec says when an idle workload sleeps.

@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/behavior"
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/algorithms/guard"
 )
@@ -19,6 +21,8 @@ const (
 	DefaultTarget = 70.0
 	// DefaultIdleAfter is how long demand must be zero before a workload sleeps.
 	DefaultIdleAfter = time.Minute
+	// DefaultHold is how long nothing changes on unknown signals before onMissingData.replicas counts.
+	DefaultHold = 10 * time.Minute
 )
 
 // Min is minReplicas with its default.
@@ -47,8 +51,9 @@ func (s *AutoscalerSpec) TargetPerPod() float64 {
 	return DefaultTarget
 }
 
-// NewPolicy makes the guarded policy that the spec describes.
-func (s *AutoscalerSpec) NewPolicy() (*guard.Policy, error) {
+// NewPolicy makes the guarded policy that the spec describes, of the catalog and the extra entries. Close lets go what the
+// policy holds and is to be called once it is not used any more.
+func (s *AutoscalerSpec) NewPolicy(extra ...catalog.Entry) (p *guard.Policy, closer func(), err error) {
 	name := s.Policy.Name
 	if name == "" {
 		name = DefaultPolicy
@@ -57,18 +62,50 @@ func (s *AutoscalerSpec) NewPolicy() (*guard.Policy, error) {
 	if s.Policy.Parameters != nil {
 		params = s.Policy.Parameters.Raw
 	}
-	inner, err := catalog.New(name, s.TargetPerPod(), params)
+	inner, err := catalog.New(name, s.TargetPerPod(), params, extra...)
 	if err != nil {
-		return nil, fmt.Errorf("spec.policy: %w", err)
+		return nil, nil, fmt.Errorf("spec.policy: %w", err)
 	}
-	p, err := guard.New(guard.Config{IdleAfter: s.IdleAfter(), Target: s.TargetPerPod()}, inner)
+	closer = func() {}
+	if c, ok := inner.(io.Closer); ok {
+		closer = func() { _ = c.Close() } // a connection that is not needed any more: nobody could act on the fault
+	}
+	c, err := s.guard()
+	if err == nil {
+		p, err = guard.New(c, inner)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("spec: %w", err)
+		closer()
+		return nil, nil, fmt.Errorf("spec: %w", err)
 	}
-	return p, nil
+	return p, closer, nil
 }
 
-// Validate reports every fault of the spec, naming field, value and remedy.
+// guard is the spec's part that holds for every policy.
+func (s *AutoscalerSpec) guard() (guard.Config, error) {
+	c := guard.Config{IdleAfter: s.IdleAfter(), Target: s.TargetPerPod(), Hold: DefaultHold}
+	if s.Behavior != nil { // the same fields, by their JSON
+		raw, err := json.Marshal(s.Behavior)
+		if err != nil {
+			return c, fmt.Errorf("behavior: %w", err)
+		}
+		c.Behavior = &behavior.Rules{}
+		if err := algorithms.Strict(raw, c.Behavior); err != nil {
+			return c, fmt.Errorf("behavior: %w", err)
+		}
+	}
+	if m := s.OnMissingData; m != nil {
+		if m.Hold != nil {
+			c.Hold = m.Hold.Duration
+		}
+		if m.Replicas != nil {
+			c.Fallback = new(int(*m.Replicas))
+		}
+	}
+	return c, nil
+}
+
+// Validate reports every fault of the spec but the policy's, which NewPolicy tells, naming field, value and remedy.
 func (s *AutoscalerSpec) Validate() error {
 	var errs []error
 	if s.ScaleTargetRef.Kind == "" || s.ScaleTargetRef.Name == "" {
@@ -93,11 +130,6 @@ func (s *AutoscalerSpec) Validate() error {
 	}
 	if s.Mode != "" && s.Mode != ModeApply && s.Mode != ModeDryRun {
 		errs = append(errs, fmt.Errorf("spec.mode = %q: want Apply or DryRun", s.Mode))
-	}
-	if len(errs) == 0 {
-		if _, err := s.NewPolicy(); err != nil {
-			errs = append(errs, err)
-		}
 	}
 	return errors.Join(errs...)
 }

@@ -38,11 +38,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/sluice-autoscaler/sluice/adapter"
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
 	"github.com/sluice-autoscaler/sluice/internal/serve"
 	"github.com/sluice-autoscaler/sluice/scaler"
 	"github.com/sluice-autoscaler/sluice/scaler/activation"
 	"github.com/sluice-autoscaler/sluice/scaler/actuate"
+	"github.com/sluice-autoscaler/sluice/scaler/plugin"
 )
 
 // process is the assembled controller.
@@ -152,6 +154,7 @@ func (p *process) assembleScaler(cfg *rest.Config, kube kubernetes.Interface, re
 		Client: m.GetClient(), Observer: observer{p.adapter}, Actuator: actuate.New(scales, m.GetRESTMapper()), Assigner: p.assigner,
 		Recorder: m.GetEventRecorder("sluice"), Log: p.log, Metrics: reg, Clock: time.Now,
 		Tick: p.tick, Timing: timing, Ports: activation.DefaultPorts(),
+		Policies: []catalog.Entry{plugin.Entry()},
 	})
 	err = ctrl.NewControllerManagedBy(m).Named("autoscaler").
 		For(&v1alpha1.Autoscaler{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
