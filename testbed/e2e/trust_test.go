@@ -20,8 +20,9 @@ import (
 	"github.com/sluice-autoscaler/sluice/testbed/kit"
 )
 
-// closedLoop keeps n requests of 500 ms in flight until stop is called, which returns how many were answered and the first fault.
-func closedLoop(ctx context.Context, url string, n int) (stop func() (int, error)) {
+// closedLoop keeps n requests in flight, each of the given milliseconds, until stop is called, which returns how many were answered
+// and the first fault.
+func closedLoop(ctx context.Context, url string, n, ms int) (stop func() (int, error)) {
 	ctx, cancel := context.WithCancel(ctx)
 	var (
 		mu       sync.Mutex
@@ -34,7 +35,7 @@ func closedLoop(ctx context.Context, url string, n int) (stop func() (int, error
 			client := &http.Client{Transport: &http.Transport{}}
 			defer client.CloseIdleConnections()
 			for ctx.Err() == nil {
-				err := get(context.WithoutCancel(ctx), client, url+"/?ms=500")
+				err := get(context.WithoutCancel(ctx), client, fmt.Sprintf("%s/?ms=%d", url, ms))
 				mu.Lock()
 				if err == nil {
 					answered++
@@ -71,7 +72,7 @@ func TestExactness(t *testing.T) {
 			var loops sync.WaitGroup
 			for n, url := range urls {
 				ns := fmt.Sprintf("exact-%d", n)
-				stop := closedLoop(t.Context(), url, n)
+				stop := closedLoop(t.Context(), url, n, 2500) // long ones: between two, on a busy machine, a client is not in flight
 				loops.Go(func() {
 					began, worst, reads := time.Now(), 0.0, 0
 					tick := time.NewTicker(time.Second)
@@ -144,7 +145,7 @@ func TestUnknownIsNotZero(t *testing.T) {
 	url := web(t, ns)
 	apply(t, ns, "autoscaler.yaml", quick()...)
 	answers(t, url)
-	stop := closedLoop(t.Context(), url, 30)
+	stop := closedLoop(t.Context(), url, 30, 500)
 	waitReplicas(t, ns, time.Minute, "at least 3 ready", func(_, ready int32) bool { return ready >= 3 })
 	waitReplicas(t, ns, time.Minute, "as many ready as wanted", func(spec, ready int32) bool { return ready == spec })
 
@@ -213,7 +214,7 @@ func TestControllerKilled(t *testing.T) {
 	url := web(t, ns)
 	apply(t, ns, "autoscaler.yaml", quick()...)
 	answers(t, url)
-	stop := closedLoop(t.Context(), url, 35)
+	stop := closedLoop(t.Context(), url, 35, 500)
 	waitReplicas(t, ns, time.Minute, "4 ready", func(spec, ready int32) bool { return ready == 4 && spec == 4 })
 	steady := time.NewTimer(8 * time.Second) // panic is over, the windows are full
 	<-steady.C
@@ -245,7 +246,7 @@ func TestControllerKilled(t *testing.T) {
 			break
 		}
 	}
-	more := closedLoop(t.Context(), url, 30)
+	more := closedLoop(t.Context(), url, 30, 500)
 	waitReplicas(t, ns, time.Minute, "at least 6 ready after more load", func(_, ready int32) bool { return ready >= 6 })
 	for _, f := range []func() (int, error){more, stop} {
 		if _, err := f(); err != nil {
@@ -312,7 +313,7 @@ func TestStockHPA(t *testing.T) {
 	url := web(t, ns)
 	apply(t, ns, "hpa.yaml")
 	answers(t, url)
-	stop := closedLoop(t.Context(), url, 45)
+	stop := closedLoop(t.Context(), url, 45, 500)
 	waitReplicas(t, ns, 90*time.Second, "at least 4 ready", func(_, ready int32) bool { return ready >= 4 })
 	out, err := cluster.HPAs(t.Context(), ns)
 	if err != nil || strings.Contains(out, "<unknown>") {
