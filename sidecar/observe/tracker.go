@@ -21,6 +21,8 @@ const (
 	shortestRequest, shortestAnswer = 18, 17
 	// oddities is how often data must come against HTTP/1's order, in turns, before a connection counts as opaque.
 	oddities = 3
+	// maxEnded bounds the requests of a connection that end between two samples, whatever the kernel says.
+	maxEnded = 1 << 14
 	// horizon is the time constant of the estimated error: what is older counts less.
 	horizon = 30 * time.Second
 )
@@ -187,7 +189,11 @@ func (t *Tracker) See(k *sockdiag.Conn) {
 // judge brings c up to what the kernel says now.
 func (t *Tracker) judge(c *conn, k *sockdiag.Conn, fresh bool) {
 	in, out := k.SegmentsIn-c.segsIn, k.SegmentsOut-c.segsOut // modulo 2³², as they wrap
+	if k.Received < c.received || k.Sent < c.sent {
+		in, out, c.received, c.sent = 0, 0, k.Received, k.Sent // what the kernel says makes no sense
+	}
 	bytesIn, bytesOut := k.Received-c.received, k.Sent-c.sent
+	requests, answers := c.messages(in, out)
 	c.segsIn, c.segsOut, c.received, c.sent = k.SegmentsIn, k.SegmentsOut, k.Received, k.Sent
 	if in > 0 || out > 0 {
 		t.moved = true
@@ -198,7 +204,7 @@ func (t *Tracker) judge(c *conn, k *sockdiag.Conn, fresh bool) {
 		c.suspect(was, in, out, bytesIn, bytesOut)
 	}
 
-	is, sure := inFlight(c, k, was, in, out, bytesIn)
+	is, sure := inFlight(c, k, was, in, out, bytesIn, requests-answers)
 	spoke := t.now - k.SinceSent
 	if out > 0 && in == 0 && !fresh && (!was || c.hold > 0) {
 		// The app sends and was not asked: the answer that seemed complete was not.
@@ -220,24 +226,27 @@ func (t *Tracker) judge(c *conn, k *sockdiag.Conn, fresh bool) {
 	}
 	c.on = is
 
-	// How many requests have ended: no more than there are segments either way, and the one that was in flight.
-	ended := min(in, out)
-	if was && out > in {
-		ended++
+	// How many requests have ended: no more than came, nor than were answered.
+	if was {
+		requests++
+	}
+	ended := uint32(math.Round(min(requests, answers, maxEnded)))
+	if ended == 0 && out > 0 && (was || in > 0) && (!is || in > 0) {
+		ended = 1
 	}
 	if is && in == 0 || fresh && t.listed < 0 {
 		ended = 0
 	}
 
 	switch since := t.clamp(t.now - k.SinceReceived); {
-	case fresh && !is:
-	case fresh && t.stats.Churn:
+	case fresh && !is && (ended != 1 || t.stats.Churn):
+	case fresh && is && t.stats.Churn:
 		// Others like it came and went between two lists unseen. It stands for them by counting for half the time before the
 		// list that shows it, and half the time after.
 		c.began = since
 		t.event(t.prev+interval/2, +1)
 		t.guess(interval)
-	case fresh:
+	case fresh && is:
 		c.began = t.now - k.SinceReceived
 		t.event(since, +1)
 	case was && !is && ended <= 1:
@@ -282,7 +291,7 @@ func (t *Tracker) judge(c *conn, k *sockdiag.Conn, fresh bool) {
 }
 
 // inFlight says whether a request is in flight, and whether that is sure.
-func inFlight(c *conn, k *sockdiag.Conn, was bool, in, out uint32, bytesIn uint64) (is, sure bool) {
+func inFlight(c *conn, k *sockdiag.Conn, was bool, in, out uint32, bytesIn uint64, pending float64) (is, sure bool) {
 	switch {
 	case k.Received == 0:
 		return false, true // connected, and silent so far
@@ -311,18 +320,24 @@ func inFlight(c *conn, k *sockdiag.Conn, was bool, in, out uint32, bytesIn uint6
 	case 1:
 		return true, true
 	}
-	pending := messages(in, k.SegmentsIn, k.SegmentsOut) - messages(out, k.SegmentsOut, k.SegmentsIn)
 	if was {
 		pending++
 	}
 	return pending >= 0.5, in == 1
 }
 
-// messages is how many messages so many new segments are on a connection that has had all segments this way and others the
-// other way: as many messages went either way, of one segment each on the thinner one.
-func messages(segments, all, others uint32) float64 {
-	per := math.Round(float64(all-1) / float64(max(min(all, others), 1))) // the last one may be unanswered
-	return float64(segments) / max(per, 1)
+// messages is how many requests and answers so many new segments are, if each took about as many segments as those before: as
+// many messages went either way, of one segment each on the thinner one.
+func (c *conn) messages(in, out uint32) (requests, answers float64) {
+	allIn, allOut := float64(c.segsIn), float64(c.segsOut)
+	if allIn == 0 || allOut == 0 {
+		allIn, allOut = allIn+float64(in), allOut+float64(out)
+	} else if c.on {
+		// The last request is unanswered.
+		allIn -= max(math.Round(allIn/(allOut+1)), 1)
+	}
+	per := func(these, others float64) float64 { return max(math.Round(these/max(others, 1)), 1) }
+	return float64(in) / per(allIn, allOut), float64(out) / per(allOut, allIn)
 }
 
 // suspect looks for what HTTP/1 would not do.

@@ -1,23 +1,31 @@
+//go:build linux
+
 package sockdiag_test
 
 import (
 	"context"
 	"net"
+	"strconv"
 	"testing"
 
 	"github.com/sluice-autoscaler/sluice/sidecar/observe/sockdiag"
 )
 
-// connect makes n connections on loopback and returns the port of their listener.
-func connect(tb testing.TB, network, address string, n int) (port uint16, clients, servers []net.Conn) {
+// connect makes n connections on loopback, to host if it is given, and returns the port of their listener.
+func connect(tb testing.TB, network, address, host string, n int) (port uint16, clients, servers []net.Conn) {
 	tb.Helper()
 	l, err := new(net.ListenConfig).Listen(context.Background(), network, address)
 	if err != nil {
 		tb.Skipf("no %s on this machine: %v", network, err)
 	}
 	tb.Cleanup(func() { _ = l.Close() })
+	port = uint16(l.Addr().(*net.TCPAddr).Port)
+	target := l.Addr().String()
+	if host != "" {
+		target = net.JoinHostPort(host, strconv.Itoa(int(port)))
+	}
 	for range n {
-		c, err := new(net.Dialer).DialContext(context.Background(), network, l.Addr().String())
+		c, err := new(net.Dialer).DialContext(context.Background(), network, target)
 		if err != nil {
 			tb.Fatal(err)
 		}
@@ -28,11 +36,11 @@ func connect(tb testing.TB, network, address string, n int) (port uint16, client
 		tb.Cleanup(func() { _, _ = c.Close(), s.Close() })
 		clients, servers = append(clients, c), append(servers, s)
 	}
-	return uint16(l.Addr().(*net.TCPAddr).Port), clients, servers
+	return port, clients, servers
 }
 
 func BenchmarkList64(b *testing.B) {
-	port, _, _ := connect(b, "tcp4", "127.0.0.1:0", 64)
+	port, _, _ := connect(b, "tcp4", "127.0.0.1:0", "", 64)
 	s, err := sockdiag.Open()
 	if err != nil {
 		b.Fatal(err)
@@ -47,7 +55,7 @@ func BenchmarkList64(b *testing.B) {
 }
 
 func BenchmarkEach64(b *testing.B) {
-	port, _, _ := connect(b, "tcp4", "127.0.0.1:0", 64)
+	port, _, _ := connect(b, "tcp4", "127.0.0.1:0", "", 64)
 	s, err := sockdiag.Open()
 	if err != nil {
 		b.Fatal(err)
