@@ -1,13 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +18,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
@@ -74,6 +78,8 @@ type result struct {
 	Rounds       int           `json:"rounds"`
 	Measurements []measurement `json:"measurements"`
 	Latencies    []latency     `json:"latencies"`
+	// Capacities are what the client of the open loop reaches when it never waits.
+	Capacities []latency `json:"capacities"`
 	// Observer is observe mode beside 10,000 requests per second on 64 connections.
 	Observer *latency `json:"observer_at_10000,omitempty"`
 	Skipped  []string `json:"skipped,omitempty"`
@@ -147,8 +153,24 @@ func (b *bench) run(ctx context.Context) (*result, error) {
 				}
 			}
 		}
-		// Half of what it can do, but not more than half of what haproxy can: the same for all that can keep up.
-		half := func(name string) float64 { return r.mean(name, "small", openConnections).rate / 2 }
+		// Half of what it can do with this client, but not more than half of what haproxy can: the same for all that can keep up.
+		if round == 0 {
+			for _, t := range all {
+				l, err := b.open(ctx, t, math.Inf(1), openConnections, 0)
+				if err != nil {
+					return nil, fmt.Errorf("%s, capacity: %w", t.name, err)
+				}
+				r.Capacities = append(r.Capacities, l)
+			}
+		}
+		half := func(name string) float64 {
+			for _, c := range r.Capacities {
+				if c.Target == name {
+					return c.Rate / 2
+				}
+			}
+			return math.Inf(1)
+		}
 		for i := range all {
 			t := all[(i+round)%len(all)]
 			l, err := b.open(ctx, t, min(half(t.name), half("haproxy")), openConnections, round)
@@ -246,8 +268,7 @@ func (b *bench) wrk(ctx context.Context, address string, k kind, n int) (request
 
 // unary does gRPC calls for d, on n connections with one call at a time each.
 func unary(ctx context.Context, address string, n int, d time.Duration) (requests, failed int64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, d)
-	defer cancel()
+	began := time.Now()
 	var done, lost atomic.Int64
 	var g errgroup.Group
 	for range n {
@@ -258,7 +279,7 @@ func unary(ctx context.Context, address string, n int, d time.Duration) (request
 			}
 			defer func() { _ = c.Close() }()
 			client := grpc_health_v1.NewHealthClient(c)
-			for ctx.Err() == nil {
+			for ctx.Err() == nil && time.Since(began) < d {
 				switch _, err := client.Check(ctx, &grpc_health_v1.HealthCheckRequest{}); {
 				case err == nil:
 					done.Add(1)
@@ -274,7 +295,8 @@ func unary(ctx context.Context, address string, n int, d time.Duration) (request
 }
 
 // open measures a target with small requests at intended instants, evenly over n connections. A request whose connection is
-// still waiting for an answer is sent when that is there; its latency counts from when it should have been.
+// still waiting for an answer is sent when that is there; its latency counts from when it should have been. At an infinite rate
+// it sends one after another, and the rate becomes what was reached.
 func (b *bench) open(ctx context.Context, t target, rate float64, n, round int) (latency, error) {
 	l := latency{Target: t.name, Round: round, Rate: rate}
 	p, address, err := b.begin(ctx, t, kinds()[0])
@@ -292,27 +314,33 @@ func (b *bench) open(ctx context.Context, t target, rate float64, n, round int) 
 	period := time.Duration(float64(n) / rate * float64(time.Second))
 	start := time.Now().Add(50 * time.Millisecond)
 	length := 2 * b.length
+	// Each connection has a thread and a processor of the runtime to itself, and nothing stops the world.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(n + 4))
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	var g errgroup.Group
 	for i := range n {
 		g.Go(func() error {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
 			c, err := dial(address)
 			if err != nil {
 				return err
 			}
 			defer func() { _ = syscall.Close(c) }()
-			latencies := make([]time.Duration, 0, int(length/period)+1)
+			latencies := make([]time.Duration, 0, 1<<14)
 			buf := make([]byte, 4096)
-			for at := start.Add(period * time.Duration(i) / time.Duration(n)); at.Sub(start) < length && ctx.Err() == nil; at = at.Add(period) {
-				if wait := time.Until(at); wait > 0 {
-					// The kernel's sleep, as the runtime's wakes up to a millisecond late.
-					ts := syscall.NsecToTimespec(int64(wait))
-					_ = syscall.Nanosleep(&ts, nil) // cut short at worst
+			next := func(at time.Time) time.Time { return at.Add(period) }
+			if period == 0 {
+				next = func(time.Time) time.Time { return time.Now() }
+			}
+			for at := start.Add(period * time.Duration(i) / time.Duration(n)); at.Sub(start) < length && ctx.Err() == nil; at = next(at) {
+				for wait := time.Until(at); wait > 0; wait = time.Until(at) {
+					sleep(wait)
 				}
 				if !exchange(c, buf) {
 					failed.Add(1)
 					continue
 				}
-				// Without what the client itself came too late by nothing is taken off: it is the same for all targets.
 				latencies = append(latencies, time.Since(at))
 			}
 			mu.Lock()
@@ -326,6 +354,9 @@ func (b *bench) open(ctx context.Context, t target, rate float64, n, round int) 
 	}
 	if p != nil {
 		l.Share = (p.used().cpu - before.cpu).Seconds() / time.Since(start).Seconds()
+	}
+	if period == 0 {
+		l.Rate = float64(len(all)) / length.Seconds()
 	}
 	slices.Sort(all)
 	if len(all) > 0 {
@@ -361,22 +392,39 @@ func dial(address string) (int, error) {
 	return fd, nil
 }
 
-// exchange sends a small request and reads its answer, which is known to end in a line of its own.
+// sleep is the kernel's, as the runtime's wakes up to a millisecond late. Like read and write below it keeps its processor of the
+// runtime, of which open sees to it that there are enough: to hand it over and back would cost more than the request.
+func sleep(d time.Duration) {
+	ts := syscall.NsecToTimespec(int64(d))
+	_, _, _ = syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0) // cut short at worst
+}
+
+func raw(call uintptr, fd int, b []byte) int {
+	for {
+		n, _, e := syscall.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+		switch e {
+		case 0:
+			return int(n)
+		case syscall.EINTR:
+		default:
+			return -1
+		}
+	}
+}
+
+// exchange sends a small request and reads its answer, which is known to end in a word of its own.
 func exchange(fd int, buf []byte) bool {
-	if _, err := syscall.Write(fd, []byte("GET /small HTTP/1.1\r\nHost: bench\r\n\r\n")); err != nil {
+	request := []byte("GET /small HTTP/1.1\r\nHost: bench\r\n\r\n")
+	if raw(syscall.SYS_WRITE, fd, request) != len(request) {
 		return false
 	}
 	for n := 0; n < len(buf); {
-		m, err := syscall.Read(fd, buf[n:])
-		if err == syscall.EINTR {
-			continue
-		}
-		if err != nil || m == 0 {
+		m := raw(syscall.SYS_READ, fd, buf[n:])
+		if m <= 0 {
 			return false
 		}
-		n += m
-		if head, body, ok := strings.Cut(string(buf[:n]), "\r\n\r\n"); ok && strings.HasSuffix(body, "less.\n") {
-			return strings.HasPrefix(head, "HTTP/1.1 200")
+		if n += m; bytes.HasSuffix(buf[:n], []byte("less.\n")) {
+			return bytes.HasPrefix(buf[:n], []byte("HTTP/1.1 200"))
 		}
 	}
 	return false

@@ -84,7 +84,7 @@ type state struct {
 func New(cfg Config, version string, source Source, log *slog.Logger) (*Observer, error) {
 	o := &Observer{
 		cfg: cfg, log: log, source: source, start: time.Now(), rest: cfg.MinInterval, up: make(chan struct{}),
-		rng: rand.New(rand.NewPCG(rand.Uint64(), 0)), //nolint:forbidigo // only spreads the samples; nothing is to repeat it
+		rng: rand.New(rand.NewPCG(rand.Uint64(), 0)), // only spreads the samples; nothing is to repeat it
 	}
 	none := func() int { return 0 }
 	o.metrics = exposition.New(exposition.Options{

@@ -71,7 +71,7 @@ func observed(t *testing.T, port int) (scrape func() map[string]float64) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer resp.Body.Close()
+		defer func() { _ = resp.Body.Close() }()
 		p := expfmt.NewTextParser(model.UTF8Validation)
 		families, err := p.TextToMetricFamilies(resp.Body)
 		if err != nil {
@@ -113,7 +113,7 @@ func newApp(t *testing.T, network, address string, handler http.HandlerFunc) *ap
 		defer func() { a.inside.End(time.Since(a.start)) }()
 		handler(w, r)
 	})}
-	go server.Serve(l)
+	go func() { _ = server.Serve(l) }()
 	a.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1000}}
 	t.Cleanup(func() { a.client.CloseIdleConnections(); _ = server.Close() })
 	return a
@@ -127,7 +127,7 @@ func (a *app) get() error {
 		return err
 	}
 	_, err = io.Copy(io.Discard, resp.Body)
-	resp.Body.Close()
+	_ = resp.Body.Close()
 	return err
 }
 
@@ -220,7 +220,7 @@ func TestIdleKeepAlivesAreNoDemand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer silent.Close()
+	defer func() { _ = silent.Close() }()
 	var at map[string]float64
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		if at = scrape(); at["sluice_observe_connections/idle"] == 11 {

@@ -45,7 +45,7 @@ func BenchmarkList64(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	for b.Loop() {
 		n := 0
 		if err := s.List(port, func(*sockdiag.Conn) { n++ }); err != nil || n != 64 {
@@ -60,7 +60,7 @@ func BenchmarkEach64(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	var ids []sockdiag.ID
 	var families []uint8
 	if err := s.List(port, func(c *sockdiag.Conn) { ids, families = append(ids, c.ID), append(families, c.Family) }); err != nil {
