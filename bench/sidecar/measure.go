@@ -101,7 +101,7 @@ func (b *bench) run(ctx context.Context) (*result, error) {
 	if err := os.WriteFile(upload, []byte("wrk.method = \"POST\"\nwrk.body = string.rep(\"x\", 1048576)\n"), 0o644); err != nil {
 		return nil, err
 	}
-	cmd, err := static(b, ctx)
+	cmd, err := static(ctx, b)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +127,7 @@ func (b *bench) run(ctx context.Context) (*result, error) {
 		if t.start == nil {
 			return false
 		}
-		cmd, err := t.start(b, ctx, staticAddress, false)
+		cmd, err := t.start(ctx, b, staticAddress, false)
 		if cmd == nil && err == nil {
 			r.Skipped = append(r.Skipped, t.name)
 			fmt.Fprintf(b.out, "%s: not in this build, left out\n", t.name)
@@ -198,7 +198,7 @@ func (b *bench) begin(ctx context.Context, t target, k kind) (p *process, addres
 	if t.start == nil {
 		return nil, k.app, nil
 	}
-	cmd, err := t.start(b, ctx, k.app, k.grpc)
+	cmd, err := t.start(ctx, b, k.app, k.grpc)
 	if err != nil {
 		return nil, "", err
 	}

@@ -17,7 +17,7 @@ import (
 type target struct {
 	name string
 	// start gives the command that proxies app at proxyAddress, over HTTP/2 if h2; nil when there is none.
-	start func(b *bench, ctx context.Context, app string, h2 bool) (*exec.Cmd, error)
+	start func(ctx context.Context, b *bench, app string, h2 bool) (*exec.Cmd, error)
 	// aside tells that the command stands beside the path, and the load goes to the app itself.
 	aside bool
 }
@@ -34,7 +34,7 @@ func targets() []target {
 }
 
 // nginx starts nginx with the inside of its http block.
-func nginx(b *bench, ctx context.Context, name, inside string) (*exec.Cmd, error) {
+func nginx(ctx context.Context, b *bench, name, inside string) (*exec.Cmd, error) {
 	path := filepath.Join(b.work, name+".conf")
 	conf := fmt.Sprintf(`daemon off;
 worker_processes 1;
@@ -60,11 +60,11 @@ http {
 }
 
 // static is the app of small and 64 KiB answers.
-func static(b *bench, ctx context.Context) (*exec.Cmd, error) {
+func static(ctx context.Context, b *bench) (*exec.Cmd, error) {
 	if err := os.WriteFile(filepath.Join(b.work, "64k"), bytes.Repeat([]byte("x"), 64<<10), 0o644); err != nil {
 		return nil, err
 	}
-	return nginx(b, ctx, "static", fmt.Sprintf(`  sendfile on;
+	return nginx(ctx, b, "static", fmt.Sprintf(`  sendfile on;
   server {
     listen %s backlog=1024;
     location = /small { return 200 "forty bytes of an answer, more or less.\n"; }
@@ -72,19 +72,19 @@ func static(b *bench, ctx context.Context) (*exec.Cmd, error) {
   }`, staticAddress, b.work))
 }
 
-func nginxProxy(b *bench, ctx context.Context, app string, h2 bool) (*exec.Cmd, error) {
+func nginxProxy(ctx context.Context, b *bench, app string, h2 bool) (*exec.Cmd, error) {
 	listen, pass := proxyAddress, `proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_request_buffering off;`
 	if h2 {
 		listen, pass = proxyAddress+" http2", "grpc_pass grpc://app;"
 	}
-	return nginx(b, ctx, "proxy", fmt.Sprintf(`  upstream app { server %s; keepalive 128; keepalive_requests 1000000000; }
+	return nginx(ctx, b, "proxy", fmt.Sprintf(`  upstream app { server %s; keepalive 128; keepalive_requests 1000000000; }
   server {
     listen %s backlog=1024;
     location / { %s }
   }`, app, listen, pass))
 }
 
-func haproxy(b *bench, ctx context.Context, app string, h2 bool) (*exec.Cmd, error) {
+func haproxy(ctx context.Context, b *bench, app string, h2 bool) (*exec.Cmd, error) {
 	proto := ""
 	if h2 {
 		proto = " proto h2"
@@ -111,7 +111,7 @@ backend app
 	return command(ctx, "haproxy", "-db", "-q", "-f", path), nil
 }
 
-func queueProxy(b *bench, ctx context.Context, app string, _ bool) (*exec.Cmd, error) {
+func queueProxy(ctx context.Context, b *bench, app string, _ bool) (*exec.Cmd, error) {
 	if b.queueProxy == "" {
 		return nil, nil
 	}
@@ -128,14 +128,14 @@ func queueProxy(b *bench, ctx context.Context, app string, _ bool) (*exec.Cmd, e
 	return c, nil
 }
 
-func sluiceProxy(b *bench, ctx context.Context, app string, _ bool) (*exec.Cmd, error) {
+func sluiceProxy(ctx context.Context, b *bench, app string, _ bool) (*exec.Cmd, error) {
 	// All features on: a limit that is never met and its queue, counting, histograms.
 	return command(ctx, b.sluice, "proxy", "--listen", proxyAddress, "--app", app, "--metrics-listen", "127.0.0.1:7102", "--concurrency-limit", "10000", "--log-level", "error"), nil
 }
 
-func sluiceObserve(b *bench, ctx context.Context, app string, _ bool) (*exec.Cmd, error) {
-	if command(ctx, b.sluice, "observe", "--help").Run() != nil {
-		return nil, nil // a build without it
+func sluiceObserve(ctx context.Context, b *bench, app string, _ bool) (*exec.Cmd, error) {
+	if err := command(ctx, b.sluice, "observe", "--help").Run(); err != nil {
+		return nil, nil //nolint:nilerr // a build without it, which is left out
 	}
 	_, port, _ := net.SplitHostPort(app)
 	return command(ctx, b.sluice, "observe", "--app-port", port, "--metrics-listen", "127.0.0.1:7102", "--log-level", "error"), nil
@@ -186,7 +186,7 @@ func (p *process) stop() {
 			_ = q.Kill()
 		}
 	}
-	<-p.ended
+	_ = <-p.ended // killed, as was wanted
 }
 
 // tree is a process and its children's children.
@@ -196,7 +196,7 @@ func tree(pid int) []int {
 	if err != nil {
 		return all
 	}
-	for _, child := range strings.Fields(string(text)) {
+	for child := range strings.FieldsSeq(string(text)) {
 		if n, err := strconv.Atoi(child); err == nil {
 			all = append(all, tree(n)...)
 		}
