@@ -145,17 +145,21 @@ func sluiceObserve(ctx context.Context, b *bench, app string, _ bool) (*exec.Cmd
 type process struct {
 	cmd    *exec.Cmd
 	stderr bytes.Buffer
-	ended  chan error
+	ended  chan struct{} // closed when it has ended, with err
+	err    error
 }
 
 // launch starts a command and waits until address accepts connections.
 func launch(ctx context.Context, cmd *exec.Cmd, address string) (*process, error) {
-	p := &process{cmd: cmd, ended: make(chan error, 1)}
+	p := &process{cmd: cmd, ended: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = &p.stderr, &p.stderr
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	go func() { p.ended <- cmd.Wait() }()
+	go func() {
+		p.err = cmd.Wait()
+		close(p.ended)
+	}()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	late := time.NewTimer(15 * time.Second)
@@ -167,8 +171,8 @@ func launch(ctx context.Context, cmd *exec.Cmd, address string) (*process, error
 		}
 		select {
 		case <-tick.C:
-		case err := <-p.ended:
-			return nil, fmt.Errorf("%s ended: %w: %s", cmd.Path, err, p.stderr.String())
+		case <-p.ended:
+			return nil, fmt.Errorf("%s ended: %w: %s", cmd.Path, p.err, p.stderr.String())
 		case <-late.C:
 			p.stop()
 			return nil, fmt.Errorf("%s does not listen on %s: %s", cmd.Path, address, p.stderr.String())
@@ -186,7 +190,7 @@ func (p *process) stop() {
 			_ = q.Kill()
 		}
 	}
-	_ = <-p.ended // killed, as was wanted
+	<-p.ended
 }
 
 // tree is a process and its children's children.
