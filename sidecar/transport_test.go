@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"io"
 	"math/big"
 	"net"
@@ -92,7 +93,9 @@ func TestUnixSocket(t *testing.T) {
 	go func() { ended <- srv.Serve(l) }()
 	defer func() {
 		_ = srv.Close()
-		<-ended
+		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+			t.Errorf("app: %v", err)
+		}
 	}()
 	r := start(t, "unix:"+path, func(c *sidecar.Config) { c.AppReadyPath = "/" })
 	if resp, body := r.get("/"); resp.StatusCode != http.StatusOK || body != "ok" {

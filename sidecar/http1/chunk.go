@@ -38,16 +38,16 @@ func (c *Chunks) Step(p []byte) (keep, used int, done bool, err error) {
 			lf := bytes.IndexByte(rest, '\n')
 			if lf < 0 {
 				if len(rest) > maxChunkLine {
-					return keep, used, false, BadChunk
+					return keep, used, false, ErrBadChunk
 				}
 				return keep, used, false, nil
 			}
 			if lf < 2 || lf > maxChunkLine || rest[lf-1] != '\r' {
-				return keep, used, false, BadChunk
+				return keep, used, false, ErrBadChunk
 			}
 			size, n, ok := chunkSize(rest[:lf-1])
 			if !ok {
-				return keep, used, false, BadChunk
+				return keep, used, false, ErrBadChunk
 			}
 			if size == 0 {
 				// The message ends with the trailers' empty line, which does not go on before they are known to be good.
@@ -82,7 +82,7 @@ func (c *Chunks) Step(p []byte) (keep, used int, done bool, err error) {
 		case atDataEnd:
 			switch {
 			case len(rest) > 0 && rest[0] != '\r', len(rest) > 1 && rest[1] != '\n':
-				return keep, used, false, BadChunk
+				return keep, used, false, ErrBadChunk
 			case len(rest) < 2:
 				return keep, used, false, nil
 			}
@@ -142,29 +142,29 @@ func trailers(p []byte) (int, error) {
 		lf := bytes.IndexByte(p[n:], '\n')
 		if lf < 0 {
 			if len(p) > MaxTrailer {
-				return 0, TooLarge
+				return 0, ErrTooLarge
 			}
 			return 0, nil
 		}
 		if lf < 1 || p[n+lf-1] != '\r' {
-			return 0, BadTrailer
+			return 0, ErrBadTrailer
 		}
 		line := p[n : n+lf-1]
 		n += lf + 1
 		if n > MaxTrailer {
-			return 0, TooLarge
+			return 0, ErrTooLarge
 		}
 		if len(line) == 0 {
 			return n, nil
 		}
 		colon := bytes.IndexByte(line, ':')
 		if colon <= 0 || !isToken(line[:colon]) || !isValue(trim(line[colon+1:])) {
-			return 0, BadTrailer
+			return 0, ErrBadTrailer
 		}
 		switch kindOf(line[:colon]) {
 		case Other, Date, UserAgent:
 		default: // framing, routing, connection: never to be taken from a trailer (RFC 9110, 6.5.1)
-			return 0, BadTrailer
+			return 0, ErrBadTrailer
 		}
 	}
 }

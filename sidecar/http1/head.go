@@ -9,50 +9,50 @@ import (
 )
 
 // Fault is why a message is refused. The zero value is no fault and never returned as an error.
-type Fault uint8
+type Fault uint8 //nolint:errname // a kind of fault; FaultError would say it twice
 
 // The faults.
 const (
-	BadLine       Fault = iota + 1 // a start line that is none
-	BadVersion                     // another version than HTTP/1.0 and HTTP/1.1
-	BadTarget                      // a request target that is none, or not allowed with its method
-	BadField                       // a field line that is none, an obs-fold, or a control character in a value
-	BadLineEnd                     // LF without CR, or CR without LF
-	BadHost                        // no Host, several, or one that cannot be a host
-	BadLength                      // a Content-Length that is no number, or several
-	BadCoding                      // a Transfer-Encoding that ends elsewhere than in one chunked, or comes with Content-Length
-	UnknownCoding                  // a transfer coding other than chunked
-	BadChunk                       // a chunk size or a chunk's end that is none
-	BadTrailer                     // a trailer field that is none, or that would change the framing
-	TooLarge                       // a head or trailer section past its bound
+	ErrBadLine       Fault = iota + 1 // a start line that is none
+	ErrBadVersion                     // another version than HTTP/1.0 and HTTP/1.1
+	ErrBadTarget                      // a request target that is none, or not allowed with its method
+	ErrBadField                       // a field line that is none, an obs-fold, or a control character in a value
+	ErrBadLineEnd                     // LF without CR, or CR without LF
+	ErrBadHost                        // no Host, several, or one that cannot be a host
+	ErrBadLength                      // a Content-Length that is no number, or several
+	ErrBadCoding                      // a Transfer-Encoding that ends elsewhere than in one chunked, or comes with Content-Length
+	ErrUnknownCoding                  // a transfer coding other than chunked
+	ErrBadChunk                       // a chunk size or a chunk's end that is none
+	ErrBadTrailer                     // a trailer field that is none, or that would change the framing
+	ErrTooLarge                       // a head or trailer section past its bound
 )
 
 // Error names the fault.
 func (f Fault) Error() string {
 	switch f {
-	case BadLine:
+	case ErrBadLine:
 		return "malformed start line"
-	case BadVersion:
+	case ErrBadVersion:
 		return "HTTP version is neither 1.0 nor 1.1"
-	case BadTarget:
+	case ErrBadTarget:
 		return "malformed request target"
-	case BadField:
+	case ErrBadField:
 		return "malformed header field"
-	case BadLineEnd:
+	case ErrBadLineEnd:
 		return "lines must end in CR LF"
-	case BadHost:
+	case ErrBadHost:
 		return "want exactly one valid Host"
-	case BadLength:
+	case ErrBadLength:
 		return "malformed or repeated Content-Length"
-	case BadCoding:
+	case ErrBadCoding:
 		return "ambiguous Transfer-Encoding"
-	case UnknownCoding:
+	case ErrUnknownCoding:
 		return "transfer coding is not supported"
-	case BadChunk:
+	case ErrBadChunk:
 		return "malformed chunk"
-	case BadTrailer:
+	case ErrBadTrailer:
 		return "malformed or forbidden trailer field"
-	case TooLarge:
+	case ErrTooLarge:
 		return "headers are too large"
 	default:
 		return "no fault"
@@ -62,11 +62,11 @@ func (f Fault) Error() string {
 // Status is the status code that answers a request with the fault.
 func (f Fault) Status() int {
 	switch f {
-	case BadVersion:
+	case ErrBadVersion:
 		return 505
-	case UnknownCoding:
+	case ErrUnknownCoding:
 		return 501
-	case TooLarge:
+	case ErrTooLarge:
 		return 431
 	default:
 		return 400
@@ -138,7 +138,7 @@ func End(p []byte, from int) (end, next int, err error) {
 		}
 		lf := from + i
 		if lf == 0 || p[lf-1] != '\r' {
-			return 0, from, BadLineEnd
+			return 0, from, ErrBadLineEnd
 		}
 		if lf-1 == from && from > 0 { // an empty line that is not the first
 			return lf + 1, lf + 1, nil
@@ -157,19 +157,19 @@ func (h *Head) Request(p []byte) error {
 	h.reset()
 	line, rest, ok := cutLine(p)
 	if !ok {
-		return BadLineEnd
+		return ErrBadLineEnd
 	}
 	sp := bytes.IndexByte(line, ' ')
 	if sp <= 0 || !isToken(line[:sp]) {
-		return BadLine
+		return ErrBadLine
 	}
 	h.Method, line = line[:sp], line[sp+1:]
 	if sp = bytes.IndexByte(line, ' '); sp <= 0 {
-		return BadLine
+		return ErrBadLine
 	}
 	target, version := line[:sp], line[sp+1:]
 	if bytes.IndexByte(version, ' ') >= 0 {
-		return BadLine
+		return ErrBadLine
 	}
 	if err := h.version(version); err != nil {
 		return err
@@ -178,7 +178,7 @@ func (h *Head) Request(p []byte) error {
 		return err
 	}
 	if h.hosts > 1 || h.hosts == 0 && h.Minor == 1 || !isHost(h.Authority) {
-		return BadHost
+		return ErrBadHost
 	}
 	return h.target(target)
 }
@@ -188,27 +188,27 @@ func (h *Head) Response(p []byte) error {
 	h.reset()
 	line, rest, ok := cutLine(p)
 	if !ok {
-		return BadLineEnd
+		return ErrBadLineEnd
 	}
 	if len(line) < len("HTTP/1.1 200") || line[8] != ' ' {
-		return BadLine
+		return ErrBadLine
 	}
 	if err := h.version(line[:8]); err != nil {
 		return err
 	}
 	for _, c := range line[9:12] {
 		if c < '0' || c > '9' {
-			return BadLine
+			return ErrBadLine
 		}
 		h.Code = h.Code*10 + int(c-'0')
 	}
 	if h.Code < 100 || len(line) > 12 && line[12] != ' ' {
-		return BadLine
+		return ErrBadLine
 	}
 	if len(line) > 13 {
 		h.Reason = line[13:]
 		if !isValue(h.Reason) {
-			return BadLine
+			return ErrBadLine
 		}
 	}
 	return h.responseFields(rest)
@@ -216,10 +216,10 @@ func (h *Head) Response(p []byte) error {
 
 func (h *Head) version(v []byte) error {
 	if len(v) != 8 || string(v[:5]) != "HTTP/" || v[6] != '.' || v[5] < '0' || v[5] > '9' || v[7] < '0' || v[7] > '9' {
-		return BadLine
+		return ErrBadLine
 	}
 	if v[5] != '1' || v[7] > '1' {
-		return BadVersion
+		return ErrBadVersion
 	}
 	h.Minor = int(v[7] - '0')
 	return nil
@@ -228,7 +228,7 @@ func (h *Head) version(v []byte) error {
 func (h *Head) target(t []byte) error {
 	for _, c := range t {
 		if c <= ' ' || c == 0x7f || c == '#' {
-			return BadTarget
+			return ErrBadTarget
 		}
 	}
 	switch {
@@ -252,7 +252,7 @@ func (h *Head) absolute(t []byte) error {
 	case len(t) > 8 && EqualFold(t[:8], "https://"):
 		t = t[8:]
 	default:
-		return BadTarget
+		return ErrBadTarget
 	}
 	i := bytes.IndexAny(t, "/?")
 	if i < 0 {
@@ -260,7 +260,7 @@ func (h *Head) absolute(t []byte) error {
 	}
 	h.Authority, t = t[:i], t[i:]
 	if i == 0 || !isHost(h.Authority) {
-		return BadTarget
+		return ErrBadTarget
 	}
 	switch {
 	case len(t) > 0 && t[0] == '/':
@@ -286,19 +286,19 @@ func (h *Head) fields(p []byte) error {
 			lengths++
 			n, ok := parseLength(f.Value)
 			if !ok || lengths > 1 {
-				return BadLength
+				return ErrBadLength
 			}
 			h.Length = n
 		case TransferEncoding:
 			codings++
 			if codings > 1 || h.Minor == 0 {
-				return BadCoding
+				return ErrBadCoding
 			}
 			if !EqualFold(f.Value, "chunked") {
 				if lastIsChunked(f.Value) || bytes.IndexByte(f.Value, ',') >= 0 || len(f.Value) == 0 {
-					return BadCoding
+					return ErrBadCoding
 				}
-				return UnknownCoding
+				return ErrUnknownCoding
 			}
 			h.Chunked = true
 		default:
@@ -306,7 +306,7 @@ func (h *Head) fields(p []byte) error {
 		return nil
 	})
 	if err == nil && codings > 0 && lengths > 0 {
-		return BadCoding
+		return ErrBadCoding
 	}
 	return err
 }
@@ -320,13 +320,13 @@ func (h *Head) responseFields(p []byte) error {
 		case ContentLength:
 			n, ok := parseLength(f.Value)
 			if !ok || h.Length >= 0 && h.Length != n {
-				return BadLength
+				return ErrBadLength
 			}
 			h.Length = n
 		case TransferEncoding:
 			codings++
 			if codings > 1 || h.Minor == 0 || !EqualFold(f.Value, "chunked") {
-				return BadCoding
+				return ErrBadCoding
 			}
 			h.Chunked = true
 		default:
@@ -344,7 +344,7 @@ func (h *Head) eachField(p []byte, framing func(*Field) error) error {
 	for {
 		line, rest, ok := cutLine(p)
 		if !ok {
-			return BadLineEnd
+			return ErrBadLineEnd
 		}
 		if len(line) == 0 {
 			break
@@ -352,11 +352,11 @@ func (h *Head) eachField(p []byte, framing func(*Field) error) error {
 		p = rest
 		colon := bytes.IndexByte(line, ':')
 		if colon <= 0 {
-			return BadField
+			return ErrBadField
 		}
 		name, value := line[:colon], trim(line[colon+1:])
 		if !isToken(name) || !isValue(value) { // a fold begins with whitespace, which is no token
-			return BadField
+			return ErrBadField
 		}
 		h.Fields = append(h.Fields, Field{Name: name, Value: value, Kind: kindOf(name)})
 		f := &h.Fields[len(h.Fields)-1]

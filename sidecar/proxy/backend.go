@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"io"
 	"net"
 	"sync"
 	"syscall"
@@ -20,6 +21,7 @@ const (
 // backend is a connection to the app. One exchange at a time owns it.
 type backend struct {
 	nc     net.Conn
+	io     io.ReadWriter // nc, or a shorter way to it
 	raw    syscall.RawConn
 	in     []byte
 	r, w   int // in[r:w] was read and not yet used
@@ -44,7 +46,7 @@ func (b *backend) fill(limit int) (int, error) {
 		}
 		b.in = append(b.in, make([]byte, min(len(b.in), limit-len(b.in)))...)
 	}
-	n, err := b.nc.Read(b.in[b.w:])
+	n, err := b.io.Read(b.in[b.w:])
 	b.w += n
 	if n > 0 {
 		err = nil // an error comes again
@@ -94,6 +96,7 @@ func (p *pool) dial(ctx context.Context) (*backend, error) {
 	if sc, ok := nc.(syscall.Conn); ok {
 		b.raw, _ = sc.SyscallConn()
 	}
+	b.io = direct(nc, b.raw)
 	return b, nil
 }
 
@@ -162,7 +165,7 @@ func look(raw syscall.RawConn) sight {
 		switch {
 		case n > 0:
 			got = data
-		case err == syscall.EAGAIN || err == syscall.EINTR: //nolint:errorlint // errno, as the call returns it
+		case err == syscall.EAGAIN || err == syscall.EINTR:
 			got = nothing
 		}
 	})

@@ -43,6 +43,7 @@ const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 type conn struct {
 	e    *engine
 	nc   net.Conn
+	io   io.ReadWriter // nc, or a shorter way to it
 	raw  syscall.RawConn
 	peer string // the client's address without the port; empty for who has none
 	// secure says that the client came by TLS.
@@ -168,7 +169,7 @@ func (c *conn) fill(limit int) (int, error) {
 		}
 		c.in = append(c.in, make([]byte, min(len(c.in), limit-len(c.in)))...)
 	}
-	n, err := c.nc.Read(c.in[c.w:])
+	n, err := c.io.Read(c.in[c.w:])
 	c.w += n
 	if n > 0 {
 		err = nil // an error comes again
@@ -196,11 +197,11 @@ func (c *conn) readHead(first bool) (int, error) {
 			case err != nil:
 				return 0, err
 			case n > c.e.maxHeader:
-				return 0, http1.TooLarge
+				return 0, http1.ErrTooLarge
 			case n > 0:
 				return n, nil
 			case len(p) > c.e.maxHeader:
-				return 0, http1.TooLarge
+				return 0, http1.ErrTooLarge
 			}
 			from = next
 		}
@@ -247,7 +248,7 @@ func (c *conn) linger() {
 	}
 	_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))
 	for n := 0; n < lingerBytes; {
-		m, err := c.nc.Read(c.in)
+		m, err := c.io.Read(c.in)
 		if err != nil {
 			return
 		}
@@ -416,7 +417,7 @@ func (c *conn) answer(code int, reason, text string) bool {
 	c.out = out
 	x.code = code
 	c.turn(answering, c.e.h.opts.Now())
-	if _, err := c.nc.Write(out); err != nil {
+	if _, err := c.io.Write(out); err != nil {
 		return false
 	}
 	if !keep {
@@ -450,7 +451,6 @@ func (c *conn) account() {
 	x.counted = false
 	opts := &c.e.h.opts
 	now := opts.Now()
-	opts.InFlight.End(now)
 	overhead := time.Duration(-1)
 	if x.asked > 0 && x.began >= x.responded && x.responded > 0 {
 		overhead = x.asked - x.arrived - x.queued + x.began - x.responded
@@ -459,6 +459,7 @@ func (c *conn) account() {
 		x.code = http.StatusBadGateway
 	}
 	opts.Metrics.Finished(x.code, now-x.arrived, overhead)
+	opts.InFlight.End(now) // last: what is no longer in flight was counted
 }
 
 // forward asks the app and passes its answer on.
@@ -524,7 +525,7 @@ func (c *conn) ask(anew bool) (*backend, error) {
 			_ = b.nc.Close()
 			return nil, net.ErrClosed
 		}
-		n, err := b.nc.Write(c.out)
+		n, err := b.io.Write(c.out)
 		if err != nil && n == 0 && b.used {
 			c.release(b, false)
 			continue // not a byte went out
@@ -585,7 +586,7 @@ func (c *conn) readAnswer(b *backend) error {
 		case err != nil:
 			return err
 		case n == 0:
-			return http1.TooLarge
+			return http1.ErrTooLarge
 		}
 	}
 }
@@ -645,7 +646,7 @@ func (c *conn) passInterim() error {
 		}
 	}
 	c.out = append(out, "\r\n"...)
-	_, err := c.nc.Write(c.out)
+	_, err := c.io.Write(c.out)
 	return err
 }
 
@@ -688,7 +689,7 @@ func (c *conn) passAnswer() bool {
 	var err error
 	switch frame {
 	case noBody:
-		_, err = c.nc.Write(c.out)
+		_, err = c.io.Write(c.out)
 		x.began = opts.Now()
 	case byLength:
 		err = c.passLength(b, h.Length)
@@ -724,7 +725,7 @@ func (c *conn) passLength(b *backend, n int64) error {
 	c.out = append(c.out, b.in[b.r:b.r+int(have)]...)
 	b.r += int(have)
 	n -= have
-	_, err := c.nc.Write(c.out)
+	_, err := c.io.Write(c.out)
 	c.x.began = c.e.h.opts.Now()
 	for err == nil && n > 0 {
 		if n >= spliceFrom {
@@ -732,9 +733,9 @@ func (c *conn) passLength(b *backend, n int64) error {
 		}
 		var m int
 		b.r, b.w = 0, 0
-		if m, err = b.nc.Read(b.in[:min(int64(len(b.in)), n)]); m > 0 {
+		if m, err = b.io.Read(b.in[:min(int64(len(b.in)), n)]); m > 0 {
 			n -= int64(m)
-			if _, werr := c.nc.Write(b.in[:m]); werr != nil {
+			if _, werr := c.io.Write(b.in[:m]); werr != nil {
 				return werr
 			}
 			err = nil
@@ -764,13 +765,13 @@ func (c *conn) passChunks(b *backend) error {
 		keep, used, done, err := chunks.Step(p)
 		if len(c.out) > 0 {
 			c.out = append(c.out, p[:keep]...)
-			if _, werr := c.nc.Write(c.out); werr != nil {
+			if _, werr := c.io.Write(c.out); werr != nil {
 				return werr
 			}
 			c.out = c.out[:0]
 			c.x.began = c.e.h.opts.Now()
 		} else if keep > 0 {
-			if _, werr := c.nc.Write(p[:keep]); werr != nil {
+			if _, werr := c.io.Write(p[:keep]); werr != nil {
 				return werr
 			}
 		}
@@ -781,7 +782,7 @@ func (c *conn) passChunks(b *backend) error {
 		if n, err := b.fill(backendBuffer * 2); err != nil {
 			return io.ErrUnexpectedEOF
 		} else if n == 0 {
-			return http1.TooLarge
+			return http1.ErrTooLarge
 		}
 	}
 }
@@ -799,7 +800,7 @@ func (c *conn) passToEnd(b *backend) error {
 			b.r = b.w
 		}
 		if len(c.out) > 0 {
-			if _, err := c.nc.Write(c.out); err != nil {
+			if _, err := c.io.Write(c.out); err != nil {
 				return err
 			}
 			c.out = c.out[:0]
@@ -809,7 +810,7 @@ func (c *conn) passToEnd(b *backend) error {
 		}
 		if _, err := b.fill(backendBuffer); errors.Is(err, io.EOF) {
 			if c.x.minor == 1 {
-				_, err = io.WriteString(c.nc, "0\r\n\r\n")
+				_, err = io.WriteString(c.io, "0\r\n\r\n")
 				return err
 			}
 			return nil
@@ -862,7 +863,7 @@ func (c *conn) pumpLength(b *backend) (rerr, werr error) {
 			if c.left -= have; c.left == 0 {
 				c.ended()
 			}
-			if _, err := b.nc.Write(p); err != nil {
+			if _, err := b.io.Write(p); err != nil {
 				return nil, err
 			}
 		}
@@ -898,7 +899,7 @@ func (c *conn) pumpChunks(b *backend) (rerr, werr error) {
 			c.ended()
 		}
 		if keep > 0 && err == nil {
-			if _, err := b.nc.Write(p[:keep]); err != nil {
+			if _, err := b.io.Write(p[:keep]); err != nil {
 				return nil, err
 			}
 		}
@@ -910,7 +911,7 @@ func (c *conn) pumpChunks(b *backend) (rerr, werr error) {
 			return c.readError(err), nil
 		}
 		if n == 0 {
-			return http1.TooLarge, nil
+			return http1.ErrTooLarge, nil
 		}
 	}
 }
@@ -972,12 +973,12 @@ func (c *conn) tunnel() bool {
 	b.r = b.w
 	c.x.code = http.StatusSwitchingProtocols
 	c.turn(tunnel, c.e.h.opts.Now())
-	_, err := c.nc.Write(c.out)
+	_, err := c.io.Write(c.out)
 	c.x.began = c.e.h.opts.Now()
 	up := make(chan struct{})
 	go func() {
 		defer close(up)
-		if _, err := b.nc.Write(c.in[c.r:c.w]); err == nil {
+		if _, err := b.io.Write(c.in[c.r:c.w]); err == nil {
 			if _, err = io.Copy(b.nc, c.nc); err == nil && closeWrite(b.nc) == nil {
 				return
 			}

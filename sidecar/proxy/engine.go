@@ -60,12 +60,16 @@ func (e *engine) serve(nc net.Conn) {
 	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
 		c.peer = a.IP.String()
 	}
-	plain := nc
 	if t, ok := nc.(*tls.Conn); ok {
-		plain = t.NetConn()
-	}
-	if sc, ok := plain.(syscall.Conn); ok {
-		c.raw, _ = sc.SyscallConn()
+		if sc, ok := t.NetConn().(syscall.Conn); ok {
+			c.raw, _ = sc.SyscallConn()
+		}
+		c.io = nc
+	} else {
+		if sc, ok := nc.(syscall.Conn); ok {
+			c.raw, _ = sc.SyscallConn()
+		}
+		c.io = direct(nc, c.raw)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
