@@ -22,7 +22,7 @@ type Config struct {
 	// sees more of short requests and costs more CPU, in so far as MaxCPU allows.
 	MinInterval, MaxInterval time.Duration
 	// MaxCPU bounds what sampling costs, as a share of one core, 0.0005–1. It goes before MaxInterval: with thousands of
-	// connections samples get rarer.
+	// connections samples get rarer, down to one a second.
 	MaxCPU float64
 	// Drain is how long to observe on after SIGTERM while requests are in flight, ≥ 0.
 	Drain time.Duration

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"runtime"
 	"sync"
 	"time"
 
@@ -26,6 +27,8 @@ import (
 const (
 	// staleAfter is for how long a sample makes the observer ready.
 	staleAfter = 2 * time.Second
+	// longest bounds the time between two samples whatever they cost.
+	longest = time.Second
 	// metricsDrain bounds how long a scrape under way may hold up the end of the process.
 	metricsDrain = time.Second
 	// httpTimeout bounds how long a scraper may take to send its request's headers.
@@ -201,6 +204,10 @@ func (o *Observer) try(ctx context.Context) {
 
 // sample takes one sample. When it fails the integral stands still; what it has missed the next one sees.
 func (o *Observer) sample() error {
+	// What it costs is CPU time: on a busy machine a sample may wait for the processor for long.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	used := threadTime()
 	began := time.Since(o.start)
 	o.ids, o.families = o.tracker.Known(o.ids[:0], o.families[:0])
 	complete := o.complete(began)
@@ -221,7 +228,7 @@ func (o *Observer) sample() error {
 	}
 	o.last = o.tracker.Commit()
 
-	cost := time.Since(o.start) - began + overhead
+	cost := threadTime() - used + overhead
 	if complete {
 		o.listed = began
 		o.listCost = smooth(o.listCost, cost)
@@ -241,7 +248,7 @@ func (o *Observer) sample() error {
 	return nil
 }
 
-// smooth follows a cost. One that is far above is the time that something else had the processor.
+// smooth follows a cost, and a sudden one slowly: the first ones pay for page faults, others for an interrupt.
 func smooth(mean, cost time.Duration) time.Duration {
 	if mean == 0 {
 		return cost
@@ -270,7 +277,7 @@ func (o *Observer) interval() time.Duration {
 	if len(o.ids) == 0 || o.last.Churn || o.eachCost == 0 || o.eachCost >= o.listCost {
 		cost, share = o.listCost, o.cfg.MaxCPU
 	}
-	d := max(o.rest, time.Duration(float64(cost)/share))
+	d := min(max(o.rest, time.Duration(float64(cost)/share)), longest)
 	o.mu.Lock()
 	o.state.interval = d
 	o.mu.Unlock()
