@@ -37,7 +37,7 @@ func Default() Config {
 		MetricsListen: ":9095",
 		MinInterval:   5 * time.Millisecond,
 		MaxInterval:   50 * time.Millisecond,
-		MaxCPU:        0.007, // leaves room below a hundredth for scrapes
+		MaxCPU:        0.005, // leaves room below a hundredth for scrapes
 		Drain:         30 * time.Second,
 		LogLevel:      "info",
 	}
