@@ -117,6 +117,23 @@ bench: ## Go benchmarks, ten runs
 bench-policies-cpu: ## decisions/s and allocations of every policy
 	go test -run='^$$' -bench='Policies|Decide|Guarded' -benchmem ./algorithms ./algorithms/kpa ./algorithms/hpa ./algorithms/guard
 
+BENCH_SIDECAR := .cache/bench-sidecar
+QUEUE_PROXY_VERSION := v0.50.0
+
+.PHONY: bench-sidecar
+bench-sidecar: ## the sidecar beside nginx, haproxy and queue-proxy, 8 minutes (BENCH_FLAGS=--quick: one)
+	@missing=(); for p in nginx:nginx-light haproxy:haproxy wrk:wrk ip:iproute2; do PATH=$$PATH:/usr/sbin:/sbin command -v $${p%%:*} >/dev/null || missing+=($${p##*:}); done; \
+	if [ $${#missing[@]} -gt 0 ]; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing $${missing[*]}"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$${missing[@]}" >/dev/null; \
+	  else echo "missing: $${missing[*]}. Install these Debian packages and try again." >&2; exit 1; fi; \
+	fi
+	@mkdir -p $(BENCH_SIDECAR)
+	go build -ldflags '$(LDFLAGS)' -o $(BENCH_SIDECAR)/sluice-sidecar ./cmd/sluice-sidecar
+	@[ -x $(BENCH_SIDECAR)/queue ] || GOBIN=$(CURDIR)/$(BENCH_SIDECAR) go install -ldflags '-s -w' knative.dev/serving/cmd/queue@$(QUEUE_PROXY_VERSION)
+	cd bench/sidecar && go build -o ../../$(BENCH_SIDECAR)/sidecar-bench .
+	PATH=$$PATH:/usr/sbin:/sbin $(BENCH_SIDECAR)/sidecar-bench --sluice $(BENCH_SIDECAR)/sluice-sidecar --queue-proxy $(BENCH_SIDECAR)/queue $(BENCH_FLAGS)
+
 .PHONY: cover
 cover: ## coverage of the unit tests
 	@mkdir -p out; go test -coverprofile=out/cover.txt ./... >/dev/null; go tool cover -func=out/cover.txt | tail -1

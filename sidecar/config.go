@@ -12,13 +12,15 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/sluice-autoscaler/sluice/sidecar/proxy"
 )
 
 // Config is the proxy mode's configuration. Default gives the usual one; Validate tells what is wrong.
 type Config struct {
 	// Listen is the address of the proxied port; MetricsListen that of /metrics, /healthz, /readyz and the drain.
 	Listen, MetricsListen string
-	// App is the app's address, host:port. A name is looked up at each connect.
+	// App is the app's address, host:port, or unix:/path of a socket. A name is looked up at each connect.
 	App string
 	// AppReadyPath is asked by GET to learn whether the app is ready (200–399). Empty: it is ready when it accepts a
 	// TCP connection.
@@ -45,6 +47,15 @@ type Config struct {
 	HeaderTimeout time.Duration
 	// IdleTimeout is how long a client's connection may be idle, > 0. Keep it above that of load balancers before it.
 	IdleTimeout time.Duration
+	// ResponseTimeout is how long the app may take to begin an answer, RequestTimeout how long a request may take from its
+	// arrival to the end of its answer, ≥ 0; then it is answered 504, or the answer is cut. 0 means no bound. Streams (bodies
+	// of unknown length, upgrades) are exempt from the second. Lower frees places sooner and cuts more slow requests.
+	ResponseTimeout, RequestTimeout time.Duration
+	// TLSCert and TLSKey are files in PEM for TLS on the proxied port, read again when they change; empty for no TLS.
+	TLSCert, TLSKey string
+	// Threads is how many CPUs the process uses at once, ≥ 0; 0 is as many as there are. One is the cheapest per request and
+	// enough for tens of thousands of small ones per second.
+	Threads int
 	// MaxHeaderBytes bounds the headers of a request, 1024–16777216 bytes; each connection may use this much memory.
 	MaxHeaderBytes int
 	// IgnorePaths and IgnoreAgents tell requests that are no demand: by URL path (all that begin so, if it ends in "*"), and by
@@ -69,6 +80,7 @@ func Default() Config {
 		DrainPath:      "/drain",
 		HeaderTimeout:  10 * time.Second,
 		IdleTimeout:    620 * time.Second, // load balancers keep connections for up to 600 s
+		Threads:        1,
 		MaxHeaderBytes: 128 << 10,
 		IgnoreAgents:   []string{"kube-probe/", "Prometheus/", "GoogleHC", "ELB-HealthChecker"},
 		LogLevel:       "info",
@@ -79,7 +91,7 @@ func Default() Config {
 func (c *Config) Bind(f *pflag.FlagSet) {
 	f.StringVar(&c.Listen, "listen", c.Listen, "`address` of the proxied port")
 	f.StringVar(&c.MetricsListen, "metrics-listen", c.MetricsListen, "`address` of /metrics, /healthz, /readyz and the drain path")
-	f.StringVar(&c.App, "app", c.App, "the app's `address`, host:port")
+	f.StringVar(&c.App, "app", c.App, "the app's `address`, host:port or unix:/path")
 	f.StringVar(&c.AppReadyPath, "app-ready-path", c.AppReadyPath, "`path` that the app answers with 2xx or 3xx when it is ready (default: it is ready when it accepts connections)")
 	f.DurationVar(&c.AppDialTimeout, "app-dial-timeout", c.AppDialTimeout, "how long a connect to the app may take")
 	f.DurationVar(&c.AppIdleTimeout, "app-idle-timeout", c.AppIdleTimeout, "close connections to the app when idle for so long; keep it below the app's keep-alive timeout")
@@ -91,6 +103,11 @@ func (c *Config) Bind(f *pflag.FlagSet) {
 	f.StringVar(&c.DrainPath, "drain-path", c.DrainPath, "`path` on the metrics port whose GET starts the drain and returns when it is over; empty for none")
 	f.DurationVar(&c.HeaderTimeout, "header-timeout", c.HeaderTimeout, "how long a client may take to send a request's headers")
 	f.DurationVar(&c.IdleTimeout, "idle-timeout", c.IdleTimeout, "close clients' connections when idle for so long; keep it above that of load balancers")
+	f.DurationVar(&c.ResponseTimeout, "response-timeout", c.ResponseTimeout, "how long the app may take to begin an answer; 0 means no bound")
+	f.DurationVar(&c.RequestTimeout, "request-timeout", c.RequestTimeout, "how long a request may take in all, streams excepted; 0 means no bound")
+	f.StringVar(&c.TLSCert, "tls-cert", c.TLSCert, "`file` of the certificate for TLS on the proxied port, read again when it changes")
+	f.StringVar(&c.TLSKey, "tls-key", c.TLSKey, "`file` of its key")
+	f.IntVar(&c.Threads, "threads", c.Threads, "how many CPUs to use at once; 0 means all")
 	f.IntVar(&c.MaxHeaderBytes, "max-header-bytes", c.MaxHeaderBytes, "answer 431 to requests with larger headers")
 	f.StringArrayVar(&c.IgnorePaths, "ignore-path", c.IgnorePaths, "`path` whose requests are not demand; one that ends in * stands for all that begin so (repeatable)")
 	f.Var(&more{&c.IgnoreAgents}, "ignore-agent", "`beginning` of User-Agent values whose requests are not demand, in addition to known health checkers and scrapers (repeatable)")
@@ -118,6 +135,12 @@ func (c *Config) Validate() error {
 		{"metrics-listen", c.MetricsListen},
 		{"app", c.App},
 	} {
+		if network, path := proxy.Network(a.value); a.flag == "app" && network == "unix" {
+			if !strings.HasPrefix(path, "/") {
+				bad("app = %q: want unix: and an absolute path", a.value)
+			}
+			continue
+		}
 		host, port, err := net.SplitHostPort(a.value)
 		n, convErr := strconv.ParseUint(port, 10, 16)
 		switch {
@@ -139,6 +162,8 @@ func (c *Config) Validate() error {
 		{"drain", c.Drain, true},
 		{"header-timeout", c.HeaderTimeout, false},
 		{"idle-timeout", c.IdleTimeout, false},
+		{"response-timeout", c.ResponseTimeout, true},
+		{"request-timeout", c.RequestTimeout, true},
 	} {
 		switch {
 		case d.value < 0 && d.zero:
@@ -152,6 +177,12 @@ func (c *Config) Validate() error {
 	}
 	if c.QueueLimit < 0 {
 		bad("queue-limit = %d: want ≥ 0 (requests)", c.QueueLimit)
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		bad("tls-cert = %q, tls-key = %q: want both or none", c.TLSCert, c.TLSKey)
+	}
+	if c.Threads < 0 {
+		bad("threads = %d: want ≥ 0", c.Threads)
 	}
 	if c.MaxHeaderBytes < 1<<10 || c.MaxHeaderBytes > 16<<20 {
 		bad("max-header-bytes = %d: want 1024–16777216 (bytes)", c.MaxHeaderBytes)

@@ -21,7 +21,7 @@ func TestValidate(t *testing.T) {
 		{
 			name: "every fault at once",
 			args: "--listen=8012 --metrics-listen=:http --app=:0 --app-ready-path=up --app-dial-timeout=0 --app-idle-timeout=-1s --queue-timeout=-1s --lame-duck=-1s --drain=-1s " +
-				"--header-timeout=0 --idle-timeout=0 --concurrency-limit=-1 --queue-limit=-2 --max-header-bytes=10 --drain-path=/metrics --ignore-path=x --ignore-agent= --log-level=loud",
+				"--header-timeout=0 --idle-timeout=0 --response-timeout=-1s --request-timeout=-1s --tls-cert=x --threads=-1 --concurrency-limit=-1 --queue-limit=-2 --max-header-bytes=10 --drain-path=/metrics --ignore-path=x --ignore-agent= --log-level=loud",
 			want: []string{
 				`listen = "8012": want host:port with a port of 0–65535`,
 				`metrics-listen = ":http": want host:port with a port of 0–65535`,
@@ -33,8 +33,12 @@ func TestValidate(t *testing.T) {
 				`drain = -1s: want ≥ 0`,
 				`header-timeout = 0s: want > 0`,
 				`idle-timeout = 0s: want > 0`,
+				`response-timeout = -1s: want ≥ 0`,
+				`request-timeout = -1s: want ≥ 0`,
 				`concurrency-limit = -1: want ≥ 0 (requests)`,
 				`queue-limit = -2: want ≥ 0 (requests)`,
+				`tls-cert = "x", tls-key = "": want both or none`,
+				`threads = -1: want ≥ 0`,
 				`max-header-bytes = 10: want 1024–16777216 (bytes)`,
 				`app-ready-path = "up": want a path that begins with /`,
 				`drain-path = "/metrics": taken`,
@@ -43,6 +47,8 @@ func TestValidate(t *testing.T) {
 				`log-level = "loud": want debug, info, warn or error`,
 			},
 		},
+		{name: "a socket", args: "--app=unix:/run/app.sock"},
+		{name: "a socket of no absolute path", args: "--app=unix:app.sock", want: []string{`app = "unix:app.sock": want unix: and an absolute path`}},
 		{name: "a drain path that no request can have", args: "--drain-path=/a{b}", want: []string{`drain-path = "/a{b}": want a path that begins with /, without ?, #, braces and spaces`}},
 	}
 	for _, c := range cases {

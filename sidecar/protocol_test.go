@@ -37,7 +37,7 @@ func TestWhatTheAppSees(t *testing.T) {
 		{
 			name: "hop-by-hop headers end here",
 			send: "GET / HTTP/1.1\r\nHost: web.example\r\nConnection: x-hop, close\r\nX-Hop: 1\r\nX-Stay: 2\r\nKeep-Alive: 5\r\nProxy-Authorization: x\r\nTE: trailers, deflate\r\n\r\n",
-			want: "GET / HTTP/1.1\r\nHost: web.example\r\nTe: trailers\r\n" + forwarded + "X-Stay: 2\r\n\r\n",
+			want: "GET / HTTP/1.1\r\nHost: web.example\r\nConnection: TE\r\nTE: trailers\r\n" + forwarded + "X-Stay: 2\r\n\r\n",
 		},
 		{
 			name: "what proxies before have said stays",
@@ -53,21 +53,6 @@ func TestWhatTheAppSees(t *testing.T) {
 			name: "a body by length",
 			send: "POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 3\r\n\r\nabc",
 			want: "POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 3\r\n" + forwarded + "\r\nabc",
-		},
-		{
-			name: "the same length twice is one length",
-			send: "POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
-			want: "POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 3\r\n" + forwarded + "\r\nabc",
-		},
-		{
-			name: "of length and chunks only the chunks are passed on",
-			send: "POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n",
-			want: "POST / HTTP/1.1\r\nHost: web.example\r\nTransfer-Encoding: chunked\r\n" + forwarded + "\r\n5\r\nabcde\r\n0\r\n\r\n",
-		},
-		{
-			name: "a folded header is one line",
-			send: "GET / HTTP/1.1\r\nHost: web.example\r\nX-Folded: a\r\n  Content-Length: 5\r\n\r\n",
-			want: "GET / HTTP/1.1\r\nHost: web.example\r\n" + forwarded + "X-Folded: a Content-Length: 5\r\n\r\n",
 		},
 	}
 	for _, c := range cases {
@@ -146,6 +131,9 @@ func sortHeader(message string) string {
 func TestRefusedFraming(t *testing.T) {
 	const smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
 	cases := []struct{ name, send string }{
+		{"the same length twice", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc"},
+		{"a length and chunks", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n"},
+		{"a folded header", "GET / HTTP/1.1\r\nHost: a\r\nX-Folded: a\r\n  Content-Length: 5\r\n\r\n"},
 		{"two lengths", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc"},
 		{"a list of lengths", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 4\r\n\r\nabc"},
 		{"a signed length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc"},

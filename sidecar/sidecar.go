@@ -56,14 +56,19 @@ func logLevel(name string) (slog.Level, bool) {
 func New(cfg Config, version string, log *slog.Logger) (*Sidecar, error) {
 	start := time.Now()
 	now := func() time.Duration { return time.Since(start) }
+	secure, err := secured(cfg.TLSCert, cfg.TLSKey, log)
+	if err != nil {
+		return nil, err
+	}
+	network, address := proxy.Network(cfg.App)
 	var (
 		counter inflight.Counter
 		limiter = limit.New(cfg.ConcurrencyLimit, cfg.QueueLimit, cfg.QueueTimeout)
 		d       = drain.New(cfg.LameDuck, cfg.Drain)
-		check   = appcheck.TCP(cfg.App, cfg.AppDialTimeout)
+		check   = appcheck.Dial(network, address, cfg.AppDialTimeout)
 	)
 	if cfg.AppReadyPath != "" {
-		check = appcheck.HTTP(cfg.App, cfg.AppReadyPath, cfg.AppDialTimeout)
+		check = appcheck.HTTP(network, address, cfg.AppReadyPath, cfg.AppDialTimeout)
 	}
 	metrics := exposition.New(exposition.Options{
 		Start: start, Now: now, InFlight: &counter, Queued: limiter.Queued, Limit: limiter.Limit, Draining: d.Draining, Version: version,
@@ -119,8 +124,10 @@ func New(cfg Config, version string, log *slog.Logger) (*Sidecar, error) {
 			Handler: proxy.New(proxy.Options{
 				App: cfg.App, Now: now, InFlight: &counter, Limiter: limiter, Drain: d, Metrics: metrics, Check: check.Check,
 				IgnorePaths: cfg.IgnorePaths, IgnoreAgents: cfg.IgnoreAgents,
-				DialTimeout: cfg.AppDialTimeout, AppIdleTimeout: cfg.AppIdleTimeout, Log: log,
+				DialTimeout: cfg.AppDialTimeout, AppIdleTimeout: cfg.AppIdleTimeout,
+				ResponseTimeout: cfg.ResponseTimeout, RequestTimeout: cfg.RequestTimeout, Log: log,
 			}),
+			TLS:           secure,
 			HeaderTimeout: cfg.HeaderTimeout, IdleTimeout: cfg.IdleTimeout, MaxHeaderBytes: cfg.MaxHeaderBytes,
 			LateDrain: cfg.Drain, Log: log,
 		},

@@ -15,7 +15,7 @@ import (
 // in many, short beside any reaction to an app's death.
 const fresh = 100 * time.Millisecond
 
-// Checker asks the app, with at most one question under way; callers meanwhile share its answer. It is made by TCP or
+// Checker asks the app, with at most one question under way; callers meanwhile share its answer. It is made by Dial or
 // HTTP and is safe for concurrent use.
 type Checker struct {
 	ask     func(ctx context.Context) error
@@ -31,10 +31,10 @@ type flight struct {
 	err  error // written before done is closed
 }
 
-// TCP returns a Checker that holds when the app accepts a connection on address within timeout.
-func TCP(address string, timeout time.Duration) *Checker {
+// Dial returns a Checker that holds when the app accepts a connection on address, of network "tcp" or "unix", within timeout.
+func Dial(network, address string, timeout time.Duration) *Checker {
 	return &Checker{timeout: timeout, ask: func(ctx context.Context) error {
-		c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+		c, err := new(net.Dialer).DialContext(ctx, network, address)
 		if err != nil {
 			return err
 		}
@@ -44,13 +44,19 @@ func TCP(address string, timeout time.Duration) *Checker {
 
 // HTTP returns a Checker that holds when GET path at address is answered within timeout with 200–399. It follows no
 // redirect, and uses a connection of its own each time, as a kubelet does.
-func HTTP(address, path string, timeout time.Duration) *Checker {
+func HTTP(network, address, path string, timeout time.Duration) *Checker {
+	host := address
+	if network == "unix" {
+		host = "localhost"
+	}
 	client := &http.Client{
-		Transport:     &http.Transport{DisableKeepAlives: true, Proxy: nil},
+		Transport: &http.Transport{DisableKeepAlives: true, Proxy: nil, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, address)
+		}},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return &Checker{timeout: timeout, ask: func(ctx context.Context) error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+path, nil)
 		if err != nil {
 			return err
 		}

@@ -24,14 +24,14 @@ func TestTCP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	up := appcheck.TCP(l.Addr().String(), time.Minute)
+	up := appcheck.Dial("tcp", l.Addr().String(), time.Minute)
 	if err := up.Check(t.Context()); err != nil {
 		t.Errorf("Check of a listener = %v", err)
 	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	down := appcheck.TCP(l.Addr().String(), time.Minute)
+	down := appcheck.Dial("tcp", l.Addr().String(), time.Minute)
 	for range 2 { // a bad answer is not kept
 		if err := down.Check(t.Context()); err == nil {
 			t.Error("Check of a closed port = nil")
@@ -60,7 +60,7 @@ func TestHTTP(t *testing.T) {
 				w.WriteHeader(c.status)
 			}))
 			defer app.Close()
-			err := appcheck.HTTP(strings.TrimPrefix(app.URL, "http://"), "/up", time.Minute).Check(t.Context())
+			err := appcheck.HTTP("tcp", strings.TrimPrefix(app.URL, "http://"), "/up", time.Minute).Check(t.Context())
 			if (err == nil) != (c.want == "") || err != nil && err.Error() != c.want {
 				t.Errorf("Check = %v, want %q", err, c.want)
 			}
@@ -80,7 +80,7 @@ func TestOneQuestionAtATime(t *testing.T) {
 		<-release
 	}))
 	defer app.Close()
-	c := appcheck.HTTP(strings.TrimPrefix(app.URL, "http://"), "/", time.Minute)
+	c := appcheck.HTTP("tcp", strings.TrimPrefix(app.URL, "http://"), "/", time.Minute)
 
 	// The one whose call asks may leave; the others get the answer still.
 	cause := errors.New("left")
@@ -116,7 +116,7 @@ func TestTimeout(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
-	if err := appcheck.HTTP(l.Addr().String(), "/", 20*time.Millisecond).Check(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
+	if err := appcheck.HTTP("tcp", l.Addr().String(), "/", 20*time.Millisecond).Check(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Check = %v, want %v", err, context.DeadlineExceeded)
 	}
 }

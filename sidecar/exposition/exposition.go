@@ -41,6 +41,7 @@ const (
 	ClientLeft
 	AppUnreachable
 	AppError
+	AppTimeout
 	BadRequest
 	reasons int = iota
 )
@@ -57,6 +58,8 @@ func (r Reason) String() string {
 		return "app-unreachable"
 	case AppError:
 		return "app-error"
+	case AppTimeout:
+		return "app-timeout"
 	case BadRequest:
 		return "bad-request"
 	default:

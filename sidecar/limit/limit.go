@@ -44,6 +44,20 @@ func New(limit, queue int, wait time.Duration) *Limiter {
 	}
 }
 
+// TryAcquire takes a place if one is free, and says whether it did; then the caller owes one Release.
+func (l *Limiter) TryAcquire() bool {
+	if l.limit <= 0 {
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.running >= l.limit {
+		return false
+	}
+	l.running++
+	return true
+}
+
 // Acquire takes a place, waiting for one if it must. With a nil error the caller owes one Release. Otherwise the error
 // is ErrFull, ErrTimeout or the cause of ctx's end, and nothing is owed.
 func (l *Limiter) Acquire(ctx context.Context) error {

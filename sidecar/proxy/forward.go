@@ -1,41 +1,33 @@
 package proxy
 
 import (
-	"bufio"
 	"context"
-	"errors"
-	"io"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"time"
 )
 
 // maxResponseHeader bounds what the app may send as headers, in bytes.
 const maxResponseHeader = 1 << 20
 
-// transport returns the way to the app by HTTP/1.1, or by HTTP/2 with prior knowledge.
-func transport(opts Options, http2 bool) *http.Transport {
+// transport returns the way to the app by HTTP/2 with prior knowledge.
+func transport(opts Options) *http.Transport {
 	dialer := &net.Dialer{Timeout: opts.DialTimeout}
+	network, address := Network(opts.App)
 	t := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "tcp", opts.App)
+			return dialer.DialContext(ctx, network, address)
 		},
 		Protocols:              new(http.Protocols),
 		DisableCompression:     true, // an answer is passed on as it is
 		MaxIdleConnsPerHost:    1 << 10,
 		IdleConnTimeout:        opts.AppIdleTimeout,
-		ExpectContinueTimeout:  time.Second,
+		ResponseHeaderTimeout:  opts.ResponseTimeout,
 		MaxResponseHeaderBytes: maxResponseHeader,
 	}
-	if http2 {
-		t.Protocols.SetUnencryptedHTTP2(true)
-	} else {
-		t.Protocols.SetHTTP1(true)
-	}
+	t.Protocols.SetUnencryptedHTTP2(true)
 	return t
 }
 
@@ -43,7 +35,7 @@ func transport(opts Options, http2 bool) *http.Transport {
 // said of the client stays, and the peer is added to it.
 func (h *Handler) rewrite(pr *httputil.ProxyRequest) {
 	in, out := pr.In, pr.Out
-	out.URL.Scheme, out.URL.Host = "http", h.opts.App
+	out.URL.Scheme, out.URL.Host = "http", "app"
 	out.URL.RawQuery = in.URL.RawQuery // the app judges queries that net/url finds odd
 	out.Host = in.Host
 	out.Trailer = in.Trailer // shared, because net/http fills it in when the body has been read
@@ -66,16 +58,12 @@ func (h *Handler) rewrite(pr *httputil.ProxyRequest) {
 		out.Header.Set("X-Forwarded-Host", in.Host)
 	}
 	if out.Header.Get("X-Forwarded-Proto") == "" {
-		out.Header.Set("X-Forwarded-Proto", "http")
+		proto := "http"
+		if in.TLS != nil {
+			proto = "https"
+		}
+		out.Header.Set("X-Forwarded-Proto", proto)
 	}
-
-	// An upgrade to h2c would open a tunnel in which requests could be neither seen nor counted; a server may ignore the
-	// offer. Who wants HTTP/2 uses prior knowledge.
-	if strings.EqualFold(out.Header.Get("Upgrade"), "h2c") {
-		out.Header.Del("Upgrade")
-		out.Header.Del("Connection")
-	}
-	out.Header.Del("Http2-Settings")
 }
 
 func appended(list []string, last string) []string {
@@ -104,43 +92,18 @@ func (b *buffers) Put(p []byte) {
 	}
 }
 
-// body is a request's body that remembers how it ended. Another goroutine reads it than asks.
-type body struct {
-	io.ReadCloser
-	ended, broken atomic.Bool
-}
-
-// Read reads on.
-func (b *body) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	switch {
-	case err == nil:
-	case errors.Is(err, io.EOF):
-		b.ended.Store(true)
-	default:
-		b.broken.Store(true)
-	}
-	return n, err
-}
-
 // readAhead is a connection from which something was read ahead.
 type readAhead struct {
 	net.Conn
-	ahead *bufio.Reader
+	ahead []byte
 }
 
 // Read gives what was read ahead first.
 func (c *readAhead) Read(p []byte) (int, error) {
-	if n := c.ahead.Buffered(); n > 0 {
-		return c.ahead.Read(p[:min(n, len(p))])
+	if len(c.ahead) > 0 {
+		n := copy(p, c.ahead)
+		c.ahead = c.ahead[n:]
+		return n, nil
 	}
 	return c.Conn.Read(p)
-}
-
-// CloseWrite ends one direction.
-func (c *readAhead) CloseWrite() error {
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return nil
 }

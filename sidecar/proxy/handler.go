@@ -1,8 +1,8 @@
-// Package proxy passes requests on to the app beside it, over net/http, and measures, limits and drains them.
+// Package proxy passes requests on to the app beside it, and measures, limits and drains them: HTTP/1.1 on a path of its
+// own, which costs a request no allocation, HTTP/2 over net/http. A connection's first bytes tell which.
 package proxy
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/sidecar/drain"
@@ -32,7 +33,7 @@ const statusClientLeft = 499
 
 // Options are a Handler's parts and settings.
 type Options struct {
-	// App is the app's address, host:port.
+	// App is the app's address, host:port or unix:/path.
 	App string
 	// Now is the time since the start of the source, monotonic.
 	Now func() time.Duration
@@ -50,25 +51,28 @@ type Options struct {
 	// DialTimeout bounds a connect to the app. AppIdleTimeout closes idle connections to it; shorter than the app's
 	// own keep-alive timeout, or the app may close a connection just as a request is sent on it.
 	DialTimeout, AppIdleTimeout time.Duration
+	// ResponseTimeout bounds the time from asking the app to the beginning of its answer, RequestTimeout that from a
+	// request's arrival to the end of its answer, except for streams (bodies of unknown length, upgrades); 0 is no bound.
+	ResponseTimeout, RequestTimeout time.Duration
 	// Log gets what is wrong with single requests, at debug.
 	Log *slog.Logger
 }
 
-// Handler is the proxy's http.Handler. New makes it; it is safe for concurrent use.
+// Handler is the proxy's http.Handler for HTTP/2, and what HTTP/1.1 shares with it. New makes it; it is safe for
+// concurrent use.
 type Handler struct {
 	opts   Options
-	http1  *http.Transport
 	http2  *http.Transport
 	buf    httputil.BufferPool
 	errlog *log.Logger
+	date   atomic.Pointer[date]
 }
 
 // New returns a Handler. It starts nothing.
 func New(opts Options) *Handler {
 	return &Handler{
 		opts:   opts,
-		http1:  transport(opts, false),
-		http2:  transport(opts, true),
+		http2:  transport(opts),
 		buf:    newBuffers(),
 		errlog: slog.NewLogLogger(opts.Log.Handler(), slog.LevelDebug),
 	}
@@ -76,7 +80,6 @@ func New(opts Options) *Handler {
 
 // Close closes idle connections to the app.
 func (h *Handler) Close() {
-	h.http1.CloseIdleConnections()
 	h.http2.CloseIdleConnections()
 }
 
@@ -137,8 +140,13 @@ func (h *Handler) ignored(r *http.Request) bool {
 			}
 		}
 	}
-	for _, path := range h.opts.IgnorePaths {
-		if prefix, all := strings.CutSuffix(path, "*"); r.URL.Path == path || all && strings.HasPrefix(r.URL.Path, prefix) {
+	return listed(h.opts.IgnorePaths, r.URL.Path)
+}
+
+// listed says whether one of the paths is path, or ends in "*" and stands for all that begin so.
+func listed(paths []string, path string) bool {
+	for _, p := range paths {
+		if prefix, all := strings.CutSuffix(p, "*"); path == p || all && strings.HasPrefix(path, prefix) {
 			return true
 		}
 	}
@@ -155,7 +163,6 @@ type exchange struct {
 	began            time.Duration // the answer to the client
 	code             int
 	ignored          bool
-	body             *body // of an HTTP/1 request, nil without
 	proxy            httputil.ReverseProxy
 }
 
@@ -168,10 +175,8 @@ func (x *exchange) WriteHeader(code int) {
 		x.code = code
 		x.began = x.h.opts.Now()
 		header := x.Header()
-		// HTTP/1 closes the connection after this answer; HTTP/2 turns it into GOAWAY. In full duplex net/http would read
-		// the next request even from the middle of a body that is malformed, so one that has not ended by now is the last.
-		if x.h.opts.Drain.Draining() || x.body != nil && !x.body.ended.Load() {
-			header.Set("Connection", "close")
+		if x.h.opts.Drain.Draining() {
+			header.Set("Connection", "close") // HTTP/2 turns it into GOAWAY
 		}
 		if _, ok := header["Content-Type"]; !ok {
 			header["Content-Type"] = nil // or net/http would guess one
@@ -180,26 +185,10 @@ func (x *exchange) WriteHeader(code int) {
 	x.ResponseWriter.WriteHeader(code)
 }
 
-// Hijack is how an upgraded connection begins.
-func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	x.code = http.StatusSwitchingProtocols
-	x.began = x.h.opts.Now()
-	conn, rw, err := http.NewResponseController(x.ResponseWriter).Hijack()
-	if err == nil && rw.Reader.Buffered() > 0 {
-		// The reverse proxy reads on from the connection and would lose what the client has sent already.
-		conn = &readAhead{Conn: conn, ahead: rw.Reader}
-	}
-	return conn, rw, err
-}
-
 // RoundTrip asks the app.
 func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 	x.asked = x.h.opts.Now()
-	t := x.h.http1
-	if r.ProtoMajor == 2 {
-		t = x.h.http2
-	}
-	resp, err := t.RoundTrip(r)
+	resp, err := x.h.http2.RoundTrip(r)
 	x.responded = x.h.opts.Now()
 	if err == nil && resp.ContentLength == 0 {
 		// Headers and the end of an answer without a body must go out together: gRPC takes the status from headers only
@@ -210,15 +199,6 @@ func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func (x *exchange) forward(r *http.Request) {
-	if r.ProtoMajor == 1 && r.ContentLength != 0 {
-		// Else net/http would hold back an answer that begins before the request's body has ended. An error means that
-		// the writer is none of net/http's, and knows no such rule.
-		_ = http.NewResponseController(x.ResponseWriter).EnableFullDuplex()
-		x.body = &body{ReadCloser: r.Body}
-		copied := *r // net/http looks at the Body of its own
-		copied.Body = x.body
-		r = &copied
-	}
 	x.proxy = httputil.ReverseProxy{
 		Rewrite:       x.h.rewrite,
 		Transport:     x,
@@ -233,15 +213,11 @@ func (x *exchange) forward(r *http.Request) {
 // failed answers for an app that did not.
 func (x *exchange) failed(_ http.ResponseWriter, r *http.Request, err error) {
 	if x.code != 0 {
-		return // an upgrade that failed after its connection was taken over: nothing can be said on it
+		return // an answer has begun: nothing more can be said
 	}
 	// The request's own context, not the error, tells that the client left: transports report it in several ways.
 	if r.Context().Err() != nil {
 		x.left()
-		return
-	}
-	if x.body != nil && x.body.broken.Load() {
-		x.refuse(http.StatusBadRequest, exposition.BadRequest, "the body of the request is malformed or was cut")
 		return
 	}
 	x.h.opts.Log.DebugContext(r.Context(), "app did not answer", slog.Any("error", err))

@@ -2,22 +2,26 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/internal/serve"
 )
 
-// streams is how many HTTP/2 streams one connection may have open: a gateway or mesh may bring all its requests on one.
-const streams = 1000
-
-// cutWait bounds the wait for handlers whose connections were cut at the very end.
-const cutWait = time.Second
+const (
+	// streams is how many HTTP/2 streams one connection may have open: a gateway or mesh may bring all its requests on one.
+	streams = 1000
+	// cutWait bounds the wait for handlers whose connections were cut at the very end.
+	cutWait = time.Second
+	// acceptPause is how long no connection is accepted when the process can open no more.
+	acceptPause = 10 * time.Millisecond
+)
 
 // Server listens for a Handler, and drains in the order of its drain.Drain:
 //
@@ -30,6 +34,8 @@ type Server struct {
 	// Address is what to listen on, as net.Listen takes it.
 	Address string
 	Handler *Handler
+	// TLS serves TLS only; nil serves none.
+	TLS *tls.Config
 	// HeaderTimeout bounds the time in which a client sends a request's headers; IdleTimeout how long a connection may
 	// be kept open without a request. Longer than the idle timeout of load balancers before it, or they may send a
 	// request just as the connection closes.
@@ -40,7 +46,7 @@ type Server struct {
 	LateDrain time.Duration
 	Log       *slog.Logger
 
-	listener *net.TCPListener
+	listener net.Listener
 }
 
 // Service returns s as a part of a Group.
@@ -61,11 +67,12 @@ func (s *Server) start(ctx context.Context) error {
 	if err != nil {
 		return err // net's error names deed and address
 	}
-	s.listener = l.(*net.TCPListener)
+	s.listener = l
 	return nil
 }
 
-func (s *Server) server(base context.Context) *http.Server {
+// http2 returns a server for connections that are known to speak HTTP/2.
+func (s *Server) http2(base context.Context) *http.Server {
 	srv := &http.Server{
 		Handler:           s.Handler,
 		ReadHeaderTimeout: s.HeaderTimeout,
@@ -76,47 +83,52 @@ func (s *Server) server(base context.Context) *http.Server {
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: streams},
 		Protocols:         new(http.Protocols),
 	}
-	srv.Protocols.SetHTTP1(true)
 	srv.Protocols.SetUnencryptedHTTP2(true)
+	srv.Protocols.SetHTTP2(true)
 	return srv
 }
 
 func (s *Server) run(ctx context.Context) error {
-	defer s.Handler.Close()
-	defer func() { _ = s.listener.Close() }()
 	d, inFlight := s.Handler.opts.Drain, s.Handler.opts.InFlight
-	// The requests' context ends with the server, or upgraded connections, which net/http forgets, would outlive it.
+	// The requests' context ends with the server, and what is upgraded with it.
 	base, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 
-	// Two servers share the listener, one after the other: net/http can close idle connections and send GOAWAY only by
-	// a shutdown that accepts no more, and new connections are to be accepted still.
-	first, late := s.server(base), s.server(base)
-	late.SetKeepAlivesEnabled(false)
-	broken := make(chan error, 2)
-	accept := func(srv *http.Server, l net.Listener) (ended chan struct{}) {
-		ended = make(chan struct{})
-		go func() {
-			defer close(ended)
-			if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-				broken <- fmt.Errorf("serve on %s: %w", s.Address, err)
-				d.Begin()
+	// Two HTTP/2 servers, one after the other: net/http can send GOAWAY only by a shutdown that accepts no more, and new
+	// connections are to be accepted still.
+	first, late := s.http2(base), s.http2(base)
+	firstConns, lateConns := newFeed(s.listener.Addr()), newFeed(s.listener.Addr())
+	var http2 sync.WaitGroup
+	defer http2.Wait()
+	serveHTTP2 := func(srv *http.Server, conns *feed) {
+		http2.Go(func() {
+			if err := srv.Serve(conns); !errors.Is(err, http.ErrServerClosed) {
+				s.Log.ErrorContext(ctx, "serve HTTP/2", slog.Any("error", err))
 			}
-		}()
-		return ended
+		})
 	}
-	firstEnded := accept(first, &lease{TCPListener: s.listener})
-	var lateEnded chan struct{}
+	serveHTTP2(first, firstConns)
+	serveHTTP2(late, lateConns)
+	defer func() { _, _ = first.Close(), late.Close() }()
+	e := newEngine(base, s, func(nc net.Conn) {
+		if !firstConns.give(nc) && !lateConns.give(nc) {
+			_ = nc.Close()
+		}
+	})
+	watched := make(chan struct{})
+	e.wg.Go(func() { e.watch(watched) })
+	broken := make(chan error, 1)
+	e.wg.Go(func() {
+		if err := s.accept(e); err != nil {
+			broken <- fmt.Errorf("accept on %s: %w", s.Address, err)
+			d.Begin()
+		}
+	})
+
 	err := d.Run(ctx, func(bound context.Context) error {
 		s.Log.InfoContext(ctx, "lame duck over", slog.Int("in_flight", inFlight.Read(0).InFlight))
-		shut := make(chan error, 1)
-		go func() { shut <- first.Shutdown(bound) }()
-		<-firstEnded
-		if err := s.listener.SetDeadline(time.Time{}); err != nil { // the lease's end left one
-			s.Log.WarnContext(ctx, "late requests cannot be served", slog.Any("error", err))
-		}
-		lateEnded = accept(late, s.listener)
-		err := <-shut
+		e.closeIdle()
+		err := first.Shutdown(bound)
 		select {
 		case <-inFlight.Idle():
 			if err != nil {
@@ -139,9 +151,11 @@ func (s *Server) run(ctx context.Context) error {
 	case failure = <-broken:
 	}
 	// The process is to end: what came late gets its time, unless time was up already.
+	_ = s.listener.Close()
 	if d.Err() == nil {
 		bound, cancel := context.WithTimeout(base, s.LateDrain)
 		defer cancel()
+		e.closeIdle()
 		if late.Shutdown(bound) == nil {
 			select {
 			case <-inFlight.Idle():
@@ -150,8 +164,12 @@ func (s *Server) run(ctx context.Context) error {
 		}
 	}
 	cut()
+	e.pool.close()
+	e.cutAll()
 	_, _ = first.Close(), late.Close()
-	<-lateEnded
+	close(watched)
+	e.wg.Wait()
+	s.Handler.Close()
 	t := time.NewTimer(cutWait)
 	defer t.Stop()
 	select {
@@ -161,25 +179,70 @@ func (s *Server) run(ctx context.Context) error {
 	return failure
 }
 
-// lease is the use of a listener for a time: its Close ends that use and leaves the listener open.
-type lease struct {
-	*net.TCPListener
-	ended atomic.Bool
+// accept takes connections until the listener is closed.
+func (s *Server) accept(e *engine) error {
+	for {
+		nc, err := s.listener.Accept()
+		switch {
+		case err == nil && s.TLS != nil:
+			e.serve(tls.Server(nc, s.TLS))
+		case err == nil:
+			e.serve(nc)
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		case temporary(err):
+			time.Sleep(acceptPause) // the process has no descriptor left: connections wait in the kernel
+		default:
+			return err
+		}
+	}
 }
 
-// Accept waits for a connection until the lease ends.
-func (l *lease) Accept() (net.Conn, error) {
-	c, err := l.TCPListener.Accept()
-	if err != nil && l.ended.Load() {
+func temporary(err error) bool {
+	t, ok := errors.AsType[interface {
+		error
+		Temporary() bool
+	}](err)
+	return ok && t.Temporary()
+}
+
+// feed is a listener whose connections are given to it.
+type feed struct {
+	addr  net.Addr
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newFeed(addr net.Addr) *feed {
+	return &feed{addr: addr, conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+// give hands a connection over, unless the feed is closed.
+func (f *feed) give(nc net.Conn) bool {
+	select {
+	case f.conns <- nc:
+		return true
+	case <-f.done:
+		return false
+	}
+}
+
+// Accept waits for a connection.
+func (f *feed) Accept() (net.Conn, error) {
+	select {
+	case nc := <-f.conns:
+		return nc, nil
+	case <-f.done:
 		return nil, net.ErrClosed
 	}
-	return c, err
 }
 
-// Close ends the lease. A deadline in the past is what wakes Accept.
-func (l *lease) Close() error {
-	if l.ended.Swap(true) {
-		return nil
-	}
-	return l.SetDeadline(time.Unix(1, 0))
+// Close ends the feed.
+func (f *feed) Close() error {
+	f.once.Do(func() { close(f.done) })
+	return nil
 }
+
+// Addr is the address of the listener that the connections came from.
+func (f *feed) Addr() net.Addr { return f.addr }

@@ -1,0 +1,285 @@
+// Package observe measures an app's demand from outside the path of its requests: it reads the kernel's view of the app's
+// connections, again and again, and tells from who spoke last how many requests are in flight. It adds no latency and can break
+// nothing; what it tells is an estimate, with an estimated error. docs/observe.md says how good it is and what it cannot see.
+package observe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/sluice-autoscaler/sluice/internal/serve"
+	"github.com/sluice-autoscaler/sluice/sidecar/exposition"
+	"github.com/sluice-autoscaler/sluice/sidecar/inflight"
+	"github.com/sluice-autoscaler/sluice/sidecar/observe/sockdiag"
+)
+
+const (
+	// staleAfter is for how long a sample makes the observer ready.
+	staleAfter = 2 * time.Second
+	// longest bounds the time between two samples whatever they cost.
+	longest = time.Second
+	// metricsDrain bounds how long a scrape under way may hold up the end of the process.
+	metricsDrain = time.Second
+	// httpTimeout bounds how long a scraper may take to send its request's headers.
+	httpTimeout = 10 * time.Second
+	// calm is how fast the interval grows, by each sample in which nothing moves.
+	calm = 1.25
+	// overhead is the CPU time of waking up, which a sample cannot see itself.
+	overhead = 15 * time.Microsecond
+)
+
+// Source shows connections. sockdiag.Socket is one.
+type Source interface {
+	// List shows the connections to a local port, Each those of the given that still exist.
+	List(port uint16, each func(*sockdiag.Conn)) error
+	Each(ids []sockdiag.ID, families []uint8, each func(*sockdiag.Conn)) error
+}
+
+// Observer is the observe mode. New makes it, Run runs it once.
+type Observer struct {
+	cfg     Config
+	log     *slog.Logger
+	source  Source
+	start   time.Time
+	rng     *rand.Rand
+	counter inflight.Counter
+	metrics *exposition.Metrics
+	server  *serve.HTTP
+	up      chan struct{}
+
+	// Of the sampling goroutine alone.
+	tracker            *Tracker
+	ids                []sockdiag.ID
+	families           []uint8
+	seen               []sockdiag.Conn
+	last               Stats
+	listed             time.Duration
+	rest               time.Duration // the interval that the load asks for
+	listCost, eachCost time.Duration // smoothed
+
+	mu    sync.Mutex
+	state state
+}
+
+// state is what the exposition shows of the sampling.
+type state struct {
+	at                time.Duration // of the last good sample
+	stats             Stats
+	samples, failures uint64
+	interval          time.Duration
+	err               error
+	draining          bool
+}
+
+// New assembles an observer of a valid configuration that asks source; version is shown in its metrics. Its life, by which its
+// counters and its monotonic time are told from another's, begins here.
+func New(cfg Config, version string, source Source, log *slog.Logger) (*Observer, error) {
+	o := &Observer{
+		cfg: cfg, log: log, source: source, start: time.Now(), rest: cfg.MinInterval, up: make(chan struct{}),
+		rng: rand.New(rand.NewPCG(rand.Uint64(), 0)), // only spreads the samples; nothing is to repeat it
+	}
+	none := func() int { return 0 }
+	o.metrics = exposition.New(exposition.Options{
+		// The integral is known up to the last sample, so that is its time: a source that cannot sample stands still, and
+		// is not taken for one without demand.
+		Start: o.start, Now: func() time.Duration { return o.read().at }, InFlight: &o.counter,
+		Queued: none, Limit: none, Draining: func() bool { return o.read().draining }, Version: version,
+	})
+	o.tracker = NewTracker(&o.counter, func(took time.Duration) {
+		// The kernel tells no status: every request counts as answered well. No overhead, as nothing is added.
+		o.metrics.Finished(http.StatusOK, max(took, 0), -1)
+	})
+	reg := prometheus.NewPedanticRegistry()
+	for _, c := range []prometheus.Collector{o.metrics, newCollector(o.read)} {
+		if err := reg.Register(c); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{
+		EnableOpenMetrics: true, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}))
+	mux.Handle("GET /healthz", serve.Health())
+	mux.Handle("GET /readyz", serve.Health(serve.Check{Name: "samples", Probe: func(context.Context) error {
+		s := o.read()
+		if age := time.Since(o.start) - s.at; s.samples == 0 || age > staleAfter {
+			return errors.Join(fmt.Errorf("no sample for %v", age.Round(time.Millisecond)), s.err)
+		}
+		return nil
+	}}))
+	o.server = &serve.HTTP{Name: "metrics", Address: cfg.MetricsListen, Drain: metricsDrain, Server: &http.Server{
+		Handler: mux, ReadHeaderTimeout: httpTimeout, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}}
+	return o, nil
+}
+
+// Run observes until ctx ends, and on while requests are in flight, for Drain at most. It returns nil, or what failed.
+func (o *Observer) Run(ctx context.Context) error {
+	var g serve.Group
+	g.Add(o.server.Service(), serve.Service{
+		Name: "sampling",
+		Start: func(ctx context.Context) error {
+			if err := o.sample(); err != nil {
+				return err
+			}
+			o.log.InfoContext(ctx, "observing", slog.Int("app_port", o.cfg.AppPort), slog.String("metrics_listen", o.server.Addr().String()))
+			close(o.up)
+			return nil
+		},
+		Run: o.loop,
+	})
+	return g.Run(ctx)
+}
+
+// Up is closed when the first sample was taken and the metrics port accepts connections.
+func (o *Observer) Up() <-chan struct{} { return o.up }
+
+// MetricsAddr is the address of the metrics port, once Up.
+func (o *Observer) MetricsAddr() net.Addr { return o.server.Addr() }
+
+func (o *Observer) read() state {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.state
+}
+
+// loop samples until ctx ends and then until nothing is in flight, for Drain at most.
+func (o *Observer) loop(ctx context.Context) error {
+	timer := time.NewTimer(o.interval())
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+			o.try(ctx)
+			timer.Reset(o.interval())
+		}
+	}
+	o.mu.Lock()
+	o.state.draining = true
+	o.mu.Unlock()
+	bound := time.NewTimer(o.cfg.Drain)
+	defer bound.Stop()
+	for {
+		select {
+		case <-o.counter.Idle():
+			return nil
+		case <-bound.C:
+			return nil
+		case <-timer.C:
+			o.try(ctx)
+			timer.Reset(o.interval())
+		}
+	}
+}
+
+// try samples, and notes and logs when that begins to fail or to work again.
+func (o *Observer) try(ctx context.Context) {
+	err := o.sample()
+	o.mu.Lock()
+	before := o.state.err
+	o.state.err = err
+	if err != nil {
+		o.state.failures++
+	}
+	o.mu.Unlock()
+	switch {
+	case err != nil && before == nil:
+		o.log.WarnContext(ctx, "cannot sample, will retry", slog.Any("error", err))
+	case err == nil && before != nil:
+		o.log.InfoContext(ctx, "sampling again")
+	}
+}
+
+// sample takes one sample. When it fails the integral stands still; what it has missed the next one sees.
+func (o *Observer) sample() error {
+	// What it costs is CPU time: on a busy machine a sample may wait for the processor for long.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	used := threadTime()
+	began := time.Since(o.start)
+	o.ids, o.families = o.tracker.Known(o.ids[:0], o.families[:0])
+	complete := o.complete(began)
+	o.seen = o.seen[:0]
+	keep := func(c *sockdiag.Conn) { o.seen = append(o.seen, *c) }
+	var err error
+	if complete {
+		err = o.source.List(uint16(o.cfg.AppPort), keep)
+	} else {
+		err = o.source.Each(o.ids, o.families, keep)
+	}
+	if err != nil {
+		return err
+	}
+	o.tracker.Begin(began, complete)
+	for i := range o.seen {
+		o.tracker.See(&o.seen[i])
+	}
+	o.last = o.tracker.Commit()
+
+	cost := threadTime() - used + overhead
+	if complete {
+		o.listed = began
+		o.listCost = smooth(o.listCost, cost)
+	} else {
+		o.eachCost = smooth(o.eachCost, cost)
+	}
+	o.rest = time.Duration(float64(o.rest) * calm)
+	if o.last.Moved {
+		o.rest = 0
+	}
+	o.rest = min(max(o.rest, o.cfg.MinInterval), o.cfg.MaxInterval)
+
+	o.mu.Lock()
+	o.state.at, o.state.stats = began, o.last
+	o.state.samples++
+	o.mu.Unlock()
+	return nil
+}
+
+// smooth follows a cost, and a sudden one slowly: the first ones pay for page faults, others for an interrupt.
+func smooth(mean, cost time.Duration) time.Duration {
+	if mean == 0 {
+		return cost
+	}
+	return mean + (min(cost, 3*mean)-mean)/8
+}
+
+// Shares of MaxCPU that lists and the samples between them may take, when both are of use.
+const listShare, eachShare = 0.3, 0.7
+
+// complete says whether the next sample is a list of all connections. Only a list shows new ones, but it reads through the
+// machine's whole table.
+func (o *Observer) complete(now time.Duration) bool {
+	if o.state.samples == 0 || len(o.ids) == 0 || o.last.Churn || o.eachCost >= o.listCost {
+		// The last of these would never be looked at again, were it not forgotten now and then.
+		o.eachCost -= o.eachCost / 64
+		return true
+	}
+	return now-o.listed >= max(2*o.rest, time.Duration(float64(o.listCost)/(listShare*o.cfg.MaxCPU)))
+}
+
+// interval is the time to the next sample: what the load asks for or what the costs allow, a quarter more or less by chance, so
+// that samples keep no step with requests.
+func (o *Observer) interval() time.Duration {
+	cost, share := o.eachCost, eachShare*o.cfg.MaxCPU
+	if len(o.ids) == 0 || o.last.Churn || o.eachCost == 0 || o.eachCost >= o.listCost {
+		cost, share = o.listCost, o.cfg.MaxCPU
+	}
+	d := min(max(o.rest, time.Duration(float64(cost)/share)), longest)
+	o.mu.Lock()
+	o.state.interval = d
+	o.mu.Unlock()
+	return time.Duration(float64(d) * (0.75 + o.rng.Float64()/2))
+}
