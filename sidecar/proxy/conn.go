@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -530,6 +531,9 @@ func (c *conn) ask(anew bool) (*backend, error) {
 			c.release(b, false)
 			continue // not a byte went out
 		}
+		// The app needs a moment at any rate: requests that wait to be passed on go first, and often the answer is there
+		// when this one is looked at again, which saves the wait for it.
+		runtime.Gosched()
 		return b, nil // a write error shows in the answer: the app may have said why it reads no more
 	}
 }
