@@ -88,7 +88,7 @@ e2e: deps build $(HELM) controlplane ## end-to-end tests on the testbed: a real 
 lint: $(LINT) ## golangci-lint and the formatters
 	$(LINT) run --allow-parallel-runners ./...
 	cd testbed && $(CURDIR)/$(LINT) run --allow-parallel-runners -c ../.golangci.yml ./...
-	for m in kpa hpa; do (cd oracle/$$m && $(CURDIR)/$(LINT) run --allow-parallel-runners -c ../../.golangci.yml ./...); done
+	for m in oracle/kpa oracle/hpa bench/sidecar; do (cd $$m && $(CURDIR)/$(LINT) run --allow-parallel-runners -c ../../.golangci.yml ./...); done
 
 .PHONY: fmt
 fmt: $(LINT) ## format
@@ -134,13 +134,17 @@ bench-sidecar: ## the sidecar beside nginx, haproxy and queue-proxy, 8 minutes (
 	cd bench/sidecar && go build -o ../../$(BENCH_SIDECAR)/sidecar-bench .
 	PATH=$$PATH:/usr/sbin:/sbin $(BENCH_SIDECAR)/sidecar-bench --sluice $(BENCH_SIDECAR)/sluice-sidecar --queue-proxy $(BENCH_SIDECAR)/queue $(BENCH_FLAGS)
 
+.PHONY: accuracy
+accuracy: ## how well observe mode estimates, against the truth; wants a quiet machine
+	go test -tags accuracy -count=1 -v -run 'TestAccuracy|TestConnectionPerRequest' ./sidecar/observe/
+
 .PHONY: cover
 cover: ## coverage of the unit tests
 	@mkdir -p out; go test -coverprofile=out/cover.txt ./... >/dev/null; go tool cover -func=out/cover.txt | tail -1
 
 .PHONY: tidy
 tidy: ## go mod tidy in every module
-	for m in . testbed testbed/controlplane oracle/kpa oracle/hpa; do (cd $$m && go mod tidy); done
+	for m in . testbed testbed/controlplane oracle/kpa oracle/hpa bench/sidecar; do (cd $$m && go mod tidy); done
 
 .PHONY: vuln
 vuln: ## known vulnerabilities

@@ -21,9 +21,10 @@ const usage = `sluice-sidecar stands beside an app in its pod.
 
 Usage:
   sluice-sidecar proxy [flags]   pass requests on to the app; count, limit and drain them
+  sluice-sidecar observe [flags] measure the app's demand from outside the path of its requests
   sluice-sidecar version         print the version
 
-"sluice-sidecar proxy --help" lists the flags.
+"sluice-sidecar proxy --help" and "sluice-sidecar observe --help" list the flags.
 `
 
 const proxyUsage = `Pass requests on to the app; count, limit and drain them.
@@ -55,7 +56,7 @@ func report(err error, stderr io.Writer) int {
 	}
 	_, _ = fmt.Fprintf(stderr, "sluice-sidecar: %v\n", err)
 	if _, ok := errors.AsType[usageError](err); ok {
-		_, _ = fmt.Fprintln(stderr, `"sluice-sidecar proxy --help" lists the flags.`)
+		_, _ = fmt.Fprintln(stderr, `"sluice-sidecar proxy --help" and "sluice-sidecar observe --help" list the flags.`)
 		return 2
 	}
 	return 1
@@ -63,11 +64,13 @@ func report(err error, stderr io.Writer) int {
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if len(args) == 0 {
-		return usageError{errors.New("want a command: proxy or version")}
+		return usageError{errors.New("want a command: proxy, observe or version")}
 	}
 	switch args[0] {
 	case "proxy":
 		return proxy(ctx, args[1:], stdout, stderr)
+	case "observe":
+		return observed(ctx, args[1:], stdout, stderr)
 	case "version":
 		_, err := fmt.Fprintln(stdout, version())
 		return err
@@ -75,7 +78,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		_, err := io.WriteString(stdout, usage)
 		return err
 	default:
-		return usageError{fmt.Errorf("command %q: want proxy or version", args[0])}
+		return usageError{fmt.Errorf("command %q: want proxy, observe or version", args[0])}
 	}
 }
 

@@ -1,3 +1,5 @@
+//go:build accuracy
+
 package observe_test
 
 import (
