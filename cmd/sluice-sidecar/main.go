@@ -82,23 +82,37 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 }
 
-func proxy(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	cfg := sidecar.Default()
-	flags := pflag.NewFlagSet("proxy", pflag.ContinueOnError)
+// mode is the configuration of a mode: it binds its flags and finds their faults.
+type mode interface {
+	Bind(flags *pflag.FlagSet)
+	Validate() error
+}
+
+// parse reads a mode's flags into cfg and validates it; help says that help was asked for and printed instead.
+func parse(name, usage string, cfg mode, args []string, stdout io.Writer) (help bool, err error) {
+	flags := pflag.NewFlagSet(name, pflag.ContinueOnError)
 	flags.SortFlags = false
 	flags.SetOutput(io.Discard)
 	cfg.Bind(flags)
 	switch err := flags.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):
-		_, err := io.WriteString(stdout, proxyUsage+flags.FlagUsages())
-		return err
+		_, err := io.WriteString(stdout, usage+flags.FlagUsages())
+		return true, err
 	case err != nil:
-		return usageError{err}
+		return false, usageError{err}
 	case flags.NArg() > 0:
-		return usageError{fmt.Errorf("argument %q: want flags only", flags.Arg(0))}
+		return false, usageError{fmt.Errorf("argument %q: want flags only", flags.Arg(0))}
 	}
 	if err := cfg.Validate(); err != nil {
-		return usageError{err}
+		return false, usageError{err}
+	}
+	return false, nil
+}
+
+func proxy(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	cfg := sidecar.Default()
+	if help, err := parse("proxy", proxyUsage, &cfg, args, stdout); help || err != nil {
+		return err
 	}
 	if cfg.Threads > 0 {
 		runtime.GOMAXPROCS(cfg.Threads)

@@ -2,11 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
-
-	"github.com/spf13/pflag"
 
 	"github.com/sluice-autoscaler/sluice/sidecar/observe"
 	"github.com/sluice-autoscaler/sluice/sidecar/observe/sockdiag"
@@ -26,21 +22,8 @@ Flags:
 // observed runs the observe mode.
 func observed(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	cfg := observe.Default()
-	flags := pflag.NewFlagSet("observe", pflag.ContinueOnError)
-	flags.SortFlags = false
-	flags.SetOutput(io.Discard)
-	cfg.Bind(flags)
-	switch err := flags.Parse(args); {
-	case errors.Is(err, pflag.ErrHelp):
-		_, err := io.WriteString(stdout, observeUsage+flags.FlagUsages())
+	if help, err := parse("observe", observeUsage, &cfg, args, stdout); help || err != nil {
 		return err
-	case err != nil:
-		return usageError{err}
-	case flags.NArg() > 0:
-		return usageError{fmt.Errorf("argument %q: want flags only", flags.Arg(0))}
-	}
-	if err := cfg.Validate(); err != nil {
-		return usageError{err}
 	}
 	socket, err := sockdiag.Open()
 	if err != nil {
