@@ -25,6 +25,9 @@ func clean(v float64) float64 {
 	return min(v, Most)
 }
 
+// bound keeps a state finite even where the parameters make it unstable.
+func bound(v float64) float64 { return min(max(v, -Most), Most) }
+
 // HoltWinters is additive Holt-Winters with a trend that may be damped, in error-correction form:
 //
 //	e = y − (l + φb + s_i)
@@ -103,9 +106,9 @@ func (f *HoltWinters) Update(y float64) {
 	}
 	i := s.Bins % m
 	e := y - (s.Level + f.cfg.Phi*s.Trend + s.Season[i])
-	s.Level += f.cfg.Phi*s.Trend + f.cfg.Alpha*e
-	s.Trend = f.cfg.Phi*s.Trend + f.cfg.Alpha*f.cfg.Beta*e
-	s.Season[i] += f.cfg.Gamma * e
+	s.Level = bound(s.Level + f.cfg.Phi*s.Trend + f.cfg.Alpha*e)
+	s.Trend = bound(f.cfg.Phi*s.Trend + f.cfg.Alpha*f.cfg.Beta*e)
+	s.Season[i] = bound(s.Season[i] + f.cfg.Gamma*e)
 	s.Bins++
 }
 
@@ -116,7 +119,7 @@ func (f *HoltWinters) Miss() {
 		f.gather(-1)
 		return
 	}
-	s.Level = min(max(s.Level+f.cfg.Phi*s.Trend, -Most), Most)
+	s.Level = bound(s.Level + f.cfg.Phi*s.Trend)
 	s.Trend *= f.cfg.Phi
 	s.Bins++
 }
