@@ -16,6 +16,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/hpa"
 	"github.com/sluice-autoscaler/sluice/algorithms/keda"
 	"github.com/sluice-autoscaler/sluice/algorithms/kpa"
+	"github.com/sluice-autoscaler/sluice/algorithms/lookahead"
 	"github.com/sluice-autoscaler/sluice/algorithms/pid"
 	"github.com/sluice-autoscaler/sluice/algorithms/schedule"
 	"github.com/sluice-autoscaler/sluice/algorithms/staffing"
@@ -198,6 +199,24 @@ func All(extra ...Entry) []Entry {
 				{"initialScale", "≥ 0 pods", "1", "least count until it was once reached"},
 			},
 			New: maker(kpa.Default, func(c *kpa.Config) *float64 { return &c.Target }, kpa.New),
+		},
+		{
+			Name: "lookahead", Summary: "staffing for the load at the end of a start-up, at the least cost within a budget of late requests", Source: "algorithms/lookahead",
+			Note: "Cost: where pods and cold starts have prices they set how long the last pod is kept.",
+			Parameters: []Parameter{
+				{"waitGoal", "1ms–1h", "500ms", "how long a request may wait"},
+				{"violationBudget", "a share in (0, 1)", "0.01", "share of requests that may wait longer"},
+				{"budgetWindow", "1m–168h", "1h0m0s", "time over which the budget is kept"},
+				{"podConcurrency", "0–1000000 requests", "0: the observed limit, else target", "requests that a pod works on at a time"},
+				{"target", "> 0 requests per pod", "the signal's target", "what a pod carries where nothing limits it"},
+				{"window", "1s–1m", "2s", "averaging time of the freshest means"},
+				{"tick", "1s–1m", "2s", "time between decisions"},
+				{"startUp", "0s–1h", "10s", "how long a pod takes to be ready, while no start was measured"},
+				{"halfLife", "1m–720h", "12h0m0s", "after how long an error of forecast counts half"},
+				{"coldStartCost", "0–86400 pod-seconds", "60", "what a cold start costs besides its waiting; observed costs override it"},
+				{"seasonal", "true or false", "true", "follow the time of day and week where that errs less"},
+			},
+			New: maker(lookahead.Default, func(c *lookahead.Config) *float64 { return &c.Target }, lookahead.New),
 		},
 		{
 			Name: "pid", Summary: "proportional, integral and derivative of missing pods", Source: "Åström and Hägglund, Advanced PID Control",

@@ -268,6 +268,9 @@ func (f *Fourier) State() FourierState {
 
 // Load puts back a State of the same cycles; an error leaves the regression as it was.
 func (f *Fourier) Load(s FourierState) error {
+	if len(s.Products) == 0 && len(s.With) == 0 && s.Bins == 0 && s.Seen == 0 { // the zero value
+		s.Products, s.With = make([]float64, len(f.state.Products)), make([]float64, len(f.state.With))
+	}
 	if len(s.Products) != len(f.state.Products) || len(s.With) != len(f.state.With) || s.Bins < 0 || s.Seen < 0 || s.Seen > s.Bins {
 		return fmt.Errorf("fourier state of %d terms: want %d", len(s.With), len(f.state.With))
 	}

@@ -117,7 +117,7 @@ func TestFourier(t *testing.T) {
 	if diff := cmp.Diff(a, b); diff != "" {
 		t.Errorf("after a restore: %s", diff)
 	}
-	if err := g.Load(forecast.FourierState{}); err == nil {
+	if err := g.Load(forecast.FourierState{With: []float64{1}}); err == nil {
 		t.Error("a state of another size was taken")
 	}
 	if _, err := forecast.NewFourier(forecast.FourierConfig{Cycles: []forecast.Cycle{{Period: 3, Harmonics: 2}, {Period: 2, Harmonics: 1}}}); err == nil {
