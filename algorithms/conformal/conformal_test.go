@@ -25,8 +25,10 @@ func TestGuarantee(t *testing.T) {
 	t.Parallel()
 	const steps = 1000
 	for name, next := range map[string]func(r *rand.Rand, i int, margin float64) float64{
-		"gaussian":    func(r *rand.Rand, _ int, _ float64) float64 { return r.NormFloat64() },
-		"five times":  func(r *rand.Rand, i int, _ float64) float64 { return r.NormFloat64() * math.Sqrt(1+4*float64(i/(steps/2))) },
+		"gaussian": func(r *rand.Rand, _ int, _ float64) float64 { return r.NormFloat64() },
+		"five times": func(r *rand.Rand, i int, _ float64) float64 {
+			return r.NormFloat64() * math.Sqrt(1+4*float64(i/(steps/2)))
+		},
 		"rising":      func(_ *rand.Rand, i int, _ float64) float64 { return math.Exp(float64(i) / 20) },
 		"falling":     func(_ *rand.Rand, i int, _ float64) float64 { return -float64(i) },
 		"adversarial": func(_ *rand.Rand, _ int, m float64) float64 { return m + 1 }, // over any finite bound

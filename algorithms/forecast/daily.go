@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/sluice-autoscaler/sluice/algorithms"
 )
 
 // day is the season of a Daily.
@@ -139,6 +141,20 @@ func (d *Daily) Observe(at time.Time, v float64, dt time.Duration) {
 		}
 	}
 	d.add(v, inside)
+}
+
+// Learn takes in the past of one signal: each sample stands for the time since the one before of it, up to a bin.
+func (d *Daily) Learn(history []algorithms.Sample, signal string) {
+	var last time.Time
+	for _, s := range history {
+		if s.Signal != signal {
+			continue
+		}
+		if !last.IsZero() && s.At.After(last) {
+			d.Observe(s.At, min(s.Value, Most), s.At.Sub(last))
+		}
+		last = s.At
+	}
 }
 
 func (d *Daily) add(v float64, dt time.Duration) {

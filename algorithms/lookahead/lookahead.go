@@ -31,6 +31,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/forecast"
 	"github.com/sluice-autoscaler/sluice/algorithms/keepalive"
 	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+	"github.com/sluice-autoscaler/sluice/algorithms/staffing"
 )
 
 // Policy decides as the package says. It is not safe for concurrent use.
@@ -106,16 +107,7 @@ func (p *Policy) Learn(history []algorithms.Sample) error {
 	if err := algorithms.CheckHistory(history, p.state.At); err != nil || p.daily == nil {
 		return err
 	}
-	var last time.Time
-	for _, s := range history {
-		if s.Signal != algorithms.Concurrency {
-			continue
-		}
-		if !last.IsZero() {
-			p.daily.Observe(s.At, s.Value, s.At.Sub(last))
-		}
-		last = s.At
-	}
+	p.daily.Learn(history, algorithms.Concurrency)
 	return nil
 }
 
@@ -184,10 +176,13 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	}
 	g.keep = p.keep(&o, &g)
 	switch {
-	case n == 0 && g.r.InFlight > 0:
-		n, reason = 1, "Demand"
-	case n == 0 && o.Replicas.Current > 0 && !s.LastDemand.IsZero() && o.Now.Sub(s.LastDemand) < g.keep:
+	case n > 1:
+	case g.r.InFlight > 0:
+		n = 1
+	case o.Replicas.Current > 0 && !s.LastDemand.IsZero() && o.Now.Sub(s.LastDemand) < g.keep:
 		n, reason = 1, "KeptAlive"
+	default: // nothing is asked for: idle times know more of so little load than forecasts do
+		n, reason = 0, "Idle"
 	}
 	if o.Limits.Max > 0 {
 		n = min(n, o.Limits.Max)
@@ -269,7 +264,7 @@ func (p *Policy) account(o *algorithms.Observation, g *plan, dt float64) {
 		late = min(max(g.r.Wait/goal-0.5, 0), 1)
 		fallthrough
 	default:
-		late = max(late, waitTail(cap, g.r.Load, goal/g.r.Service))
+		late = max(late, staffing.WaitShare(cap, g.r.Load, goal/g.r.Service))
 	}
 	s.Price = min(max(s.Price+asked*(late-c.ViolationBudget)/(c.ViolationBudget*usual), cheapest), dearest)
 }
