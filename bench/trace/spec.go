@@ -52,7 +52,9 @@ func parseSpec(text string) *spec {
 	return s
 }
 
-func (s *spec) fault(format string, args ...any) { s.errs = append(s.errs, fmt.Errorf(format, args...)) }
+func (s *spec) fault(format string, args ...any) {
+	s.errs = append(s.errs, fmt.Errorf(format, args...))
+}
 
 // text gets a raw value; ok is false when it is absent.
 func (s *spec) get(key string) (string, bool) {
