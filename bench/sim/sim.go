@@ -8,6 +8,7 @@ package sim
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -26,6 +27,8 @@ type Config struct {
 	// Policy decides, fresh for this run; Name is what results call it. Guard wraps it as the scaler does.
 	Policy algorithms.Policy
 	Name   string
+	// Guard holds parameters of the guard (guard.Parse) over those that follow from the scenario; it may be nil.
+	Guard json.RawMessage
 	// Seed of all randomness.
 	Seed uint64
 	// Explain records a sentence with each change, at some cost of time.
@@ -81,11 +84,15 @@ func (w *worked) Err() error {
 	return nil
 }
 
-// Guarded wraps a policy in the guard that the scenario describes, as the scaler does.
-func Guarded(s *Scenario, p algorithms.Policy) (*guard.Policy, error) {
+// guarded wraps the policy in the guard that the scenario describes, as the scaler does.
+func (c *Config) guarded() (*guard.Policy, error) {
 	g := guard.Default()
-	g.IdleAfter, g.Target = time.Duration(s.ScaleToZeroAfter), s.PerPod()
-	return guard.New(g, p)
+	g.IdleAfter, g.Target = time.Duration(c.Scenario.ScaleToZeroAfter), c.Scenario.PerPod()
+	g, err := guard.Parse(g, c.Guard)
+	if err != nil {
+		return nil, err
+	}
+	return guard.New(g, c.Policy)
 }
 
 // Run simulates. It ends with ctx, or when the last request of the source was answered or lost.
@@ -96,7 +103,7 @@ func Run(ctx context.Context, c Config) (score.Run, error) {
 	if c.Source.Length() <= 0 {
 		return score.Run{}, fmt.Errorf("trace %s has no length", c.Source.Name())
 	}
-	policy, err := Guarded(&c.Scenario, c.Policy)
+	policy, err := c.guarded()
 	if err != nil {
 		return score.Run{}, err
 	}
