@@ -170,44 +170,85 @@ func (a *renewal) fill(dst []Request) int {
 
 // exactArrivals are as many as each segment's mass says, at the order statistics of uniform instants. A fraction of a request is
 // carried to the next segment, from a random start, so that its mean is right.
+//
+// They come in blocks, so that none has to be kept: the m-th of k uniform instants in what is left of the segment comes at a share
+// of it that is Beta(m, k−m+1) distributed, and the m−1 before it are uniform below it. Those are sums of exponentials, scaled.
 type exactArrivals struct {
 	rate  profile
 	rng   *rand.Rand
 	carry float64
 
-	seg  segment
-	k    int64   // how many are still to come in seg
-	left float64 // the share of seg after the last one
+	seg segment
+	k   int64   // how many of seg are not yet in a block
+	at  float64 // where the last block ended, in nanoseconds since seg.start
+
+	block [block]float64 // nanoseconds since seg.start
+	i, n  int            // the next one and the end of the block
 }
+
+// block is the most requests that are placed at once.
+const block = 128
 
 // Read implements Arrivals.
 func (a *exactArrivals) Read(dst []Request) int {
 	n := 0
 	for n < len(dst) {
-		if a.k == 0 {
-			s, ok := a.rate.next()
-			if !ok {
+		if a.i == a.n {
+			if !a.place() {
 				break
 			}
-			whole := math.Floor(s.mass)
-			if a.carry += s.mass - whole; a.carry >= 1 {
-				a.carry--
-				whole++
-			}
-			a.seg, a.k, a.left = s, int64(whole), 1
 			continue
 		}
-		// The least of k uniform instants in what is left comes at 1 − V^(1/k) of it, V uniform: −ln V is exponential.
-		start, end, k, left := a.seg.start, a.seg.end, a.k, a.left
-		width := float64(end - start)
-		m := min(int64(len(dst)-n), k)
-		for j := range dst[n : n+int(m)] {
-			left *= math.Exp(-a.rng.ExpFloat64() / float64(k))
-			k--
-			dst[n+j] = Request{At: min(start+time.Duration((1-left)*width), end-1)}
+		start, last := a.seg.start, a.seg.end-1
+		m := min(len(dst)-n, a.n-a.i)
+		for j, x := range a.block[a.i : a.i+m] {
+			dst[n+j] = Request{At: min(start+time.Duration(x), last)}
 		}
-		n += int(m)
-		a.k, a.left = k, left
+		a.i += m
+		n += m
 	}
 	return n
+}
+
+// place fills the block, which is empty if a segment is; false is the end.
+func (a *exactArrivals) place() bool {
+	a.i, a.n = 0, 0
+	if a.k == 0 {
+		s, ok := a.rate.next()
+		if !ok {
+			return false
+		}
+		whole := math.Floor(s.mass)
+		if a.carry += s.mass - whole; a.carry >= 1 {
+			a.carry--
+			whole++
+		}
+		a.seg, a.k, a.at = s, int64(whole), 0
+		return true
+	}
+	m := int(min(a.k, block))
+	width := float64(a.seg.end - a.seg.start)
+	gaps := m // the m requests lie at the ends of so many gaps, of which the last is known to end at width
+	if a.k == int64(m) {
+		gaps++
+	} else {
+		below := gammaVariate(a.rng, float64(m))
+		width = a.at + (width-a.at)*below/(below+gammaVariate(a.rng, float64(a.k-int64(m)+1)))
+	}
+	var sum float64
+	for j := range a.block[:m] {
+		sum += a.rng.ExpFloat64()
+		a.block[j] = sum
+	}
+	if gaps > m {
+		sum += a.rng.ExpFloat64()
+	}
+	scale := (width - a.at) / sum
+	for j := range a.block[:m] {
+		a.block[j] = a.at + a.block[j]*scale
+	}
+	a.at = width
+	a.k -= int64(m)
+	a.n = m
+	return true
 }

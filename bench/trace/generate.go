@@ -236,7 +236,7 @@ func mmpp(s *spec) Source {
 	r := rates(s)
 	var holds []time.Duration
 	for _, v := range s.list("holds", "want mean times such as 60s/10s, one per rate") {
-		holds = append(holds, s.parseDuration("holds", v, time.Microsecond))
+		holds = append(holds, s.parseDuration("holds", v, time.Millisecond))
 	}
 	if len(r) != len(holds) {
 		s.fault("holds: want as many as rates (%d), have %d", len(r), len(holds))
@@ -247,18 +247,13 @@ func mmpp(s *spec) Source {
 
 func onOff(s *spec) Source {
 	rate, d := s.rate("rate"), s.duration("duration", 0)
-	holds := []time.Duration{s.duration("on", 0), s.duration("off", 0)}
-	for i, key := range []string{"on", "off"} {
-		if holds[i] < time.Microsecond {
-			s.fault("%s = %v: want at least 1µs", key, holds[i])
-		}
-	}
+	holds := []time.Duration{s.durationFrom("on", time.Millisecond, 0), s.durationFrom("off", time.Millisecond, 0)}
 	return shaped(s, d, gapsOf(s), func(rng *rand.Rand) profile { return newChain(rng, d, []float64{rate, 0}, holds) })
 }
 
 func diurnal(s *spec) Source {
 	mean, amplitude := s.rate("mean"), s.number("amplitude", "a share", 0, 1, math.NaN())
-	period, d := s.duration("period", 24*time.Hour), s.duration("duration", 0)
+	period, d := s.durationFrom("period", time.Second, 24*time.Hour), s.duration("duration", 0)
 	weekly := s.number("weekly", "a share", 0, 1, 0)
 	noise := s.number("noise", "a coefficient of variation", 0, 3, 0)
 	sigma := math.Sqrt(math.Log1p(noise * noise))
@@ -313,8 +308,8 @@ func ramp(s *spec) Source {
 
 func steps(s *spec) Source {
 	r, each := rates(s), s.duration("each", 0)
-	if float64(each)*float64(len(r)) > math.MaxInt64 {
-		s.fault("each = %v: %d steps are longer than 292 years", each, len(r))
+	if float64(each)*float64(len(r)) > float64(longest) {
+		s.fault("each = %v: %d steps are longer than 100000d", each, len(r))
 		return nil
 	}
 	d := each * time.Duration(len(r))

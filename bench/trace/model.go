@@ -192,7 +192,8 @@ func gammaVariate(rng *rand.Rand, shape float64) float64 {
 			continue
 		}
 		v = v * v * v
-		if math.Log(1-rng.Float64()) < x*x/2+d-d*v+d*math.Log(v) {
+		u := 1 - rng.Float64()
+		if u < 1-0.0331*x*x*x*x || math.Log(u) < x*x/2+d-d*v+d*math.Log(v) {
 			return boost * d * v
 		}
 	}

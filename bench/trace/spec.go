@@ -13,6 +13,9 @@ import (
 // maxRate is the highest rate that is believed, in requests per second: one per nanosecond.
 const maxRate = 1e9
 
+// longest is the longest duration that is taken, 274 years: sums of two do not overflow unnoticed.
+const longest = 100_000 * 24 * time.Hour
+
 // spec is a parsed specification NAME[:key=value,…]. A piece after a comma that has no "=" belongs to the value before it, so
 // that a value may hold commas: idle=pareto:60s,1.5. Its getters collect the faults; err gives them all.
 type spec struct {
@@ -98,6 +101,10 @@ func (s *spec) rate(key string) float64 {
 
 // duration gets a duration > 0; absent, it is def, or a fault if def is 0.
 func (s *spec) duration(key string, def time.Duration) time.Duration {
+	return s.durationFrom(key, 1, def)
+}
+
+func (s *spec) durationFrom(key string, least, def time.Duration) time.Duration {
 	v, ok := s.get(key)
 	if !ok {
 		if def == 0 {
@@ -105,14 +112,14 @@ func (s *spec) duration(key string, def time.Duration) time.Duration {
 		}
 		return def
 	}
-	return s.parseDuration(key, v, 1)
+	return s.parseDuration(key, v, least)
 }
 
 func (s *spec) parseDuration(key, v string, least time.Duration) time.Duration {
 	d, err := ParseDuration(v)
-	if err != nil || d < least {
-		s.fault("%s = %s: want a duration ≥ %v, such as 90s, 15m, 36h or 7d", key, v, least)
-		return max(least, 1)
+	if err != nil || d < least || d > longest {
+		s.fault("%s = %s: want a duration within %v–100000d, such as 90s, 15m, 36h or 7d", key, v, least)
+		return least
 	}
 	return d
 }
