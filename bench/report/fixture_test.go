@@ -27,7 +27,7 @@ func plans() []plan {
 		{"keda", 6, 30, 1.3, 0},
 		{"portfolio", 1, 4, 1.15, 0},
 		{"histogram:keep=10m", 2, 12, 1.2, 0},
-		{"clairvoyant", -3, 1, 1.02, 0},
+		{"clairvoyant", -3, 6, 1.1, 0},
 	}
 }
 

@@ -8,16 +8,19 @@ import (
 )
 
 // count writes a number with three significant digits, and k, M or G for thousands, millions and milliards.
-func count(v float64) string {
+func count(v float64) string { return countLike(v, v) }
+
+// countLike writes a number in the unit that suits another, so that a mean and its interval share it.
+func countLike(v, like float64) string {
 	for _, u := range []struct {
 		size float64
 		name string
 	}{{1e9, "G"}, {1e6, "M"}, {1e3, "k"}} {
-		if math.Abs(v) >= u.size*0.9995 && (u.size > 1e3 || math.Abs(v) >= 1e4) {
+		if math.Abs(like) >= u.size*0.9995 && (u.size > 1e3 || math.Abs(like) >= 1e4) {
 			return digits(v/u.size) + u.name
 		}
 	}
-	if math.Abs(v) >= 999.5 {
+	if math.Abs(like) >= 999.5 {
 		return strconv.FormatFloat(v, 'f', 0, 64)
 	}
 	return digits(v)
@@ -41,10 +44,13 @@ func digits(v float64) string {
 }
 
 // duration writes seconds in the unit that suits.
-func duration(v float64) string {
-	switch a := math.Abs(v); {
-	case a == 0:
-		return "0 s"
+func duration(v float64) string { return durationLike(v, v) }
+
+// durationLike writes seconds in the unit that suits another value.
+func durationLike(v, like float64) string {
+	switch a := math.Abs(like); {
+	case v == 0 || a == 0:
+		return digits(v) + " s"
 	case a < 1e-3:
 		return digits(v*1e6) + " µs"
 	case a < 1:
@@ -74,20 +80,20 @@ func percent(v float64) string {
 	return strconv.FormatFloat(v*100, 'f', 3, 64) + " %"
 }
 
-// show writes a metric's value with its unit.
-func show(m Metric, v float64) string {
+// show writes a metric's value with its unit, the one that suits like.
+func show(m Metric, v, like float64) string {
 	switch m.Unit {
 	case "share":
 		return percent(v)
 	case "s":
 		if strings.HasSuffix(m.Title, "pod-seconds") {
-			return count(v)
+			return countLike(v, like)
 		}
-		return duration(v)
+		return durationLike(v, like)
 	case "ratio":
 		return digits(v)
 	}
-	return count(v)
+	return countLike(v, like)
 }
 
 // ratio writes a ratio with its interval, if it has one.

@@ -133,9 +133,9 @@ func cell(m Metric, r Row, best float64) string {
 	if !ok {
 		return "–"
 	}
-	s := show(m, i.Mean)
+	s := show(m, i.Mean, i.Mean)
 	if i.Known() && i.Half() > 0 {
-		s += " ± " + show(m, i.Half())
+		s += " ± " + show(m, i.Half(), i.Mean)
 	}
 	if i.Mean == best {
 		s += " *"
