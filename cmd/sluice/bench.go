@@ -388,6 +388,7 @@ func benchCompare() *cobra.Command {
 }
 
 func benchReport() *cobra.Command {
+	var o report.RenderOptions
 	c := &cobra.Command{
 		Use: "report DIR", Short: "Make the report of a bench folder again, from its raw records", Args: usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -395,9 +396,13 @@ func benchReport() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return present(cmd, args[0], folder.Summary, folder)
+			return present(cmd, folder.Summary, folder, o)
 		},
 	}
+	c.Flags().IntVar(&o.Page.MaxRuns, "runs", 0, "most runs whose series the page holds; 0 is 160")
+	c.Flags().StringVar(&o.Trace, "picture-trace", "", "the load that load.png and pareto.png show (default: the first)")
+	c.Flags().StringVar(&o.Scenario, "picture-scenario", "", "the scenario that they show (default: the first)")
+	c.Flags().StringArrayVar(&o.Policies, "picture-policy", nil, "a policy that load.png shows; repeatable (default: the first five)")
 	return c
 }
 
@@ -407,68 +412,85 @@ func (f *benchFlags) simulate(cmd *cobra.Command) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", err, errUsage)
 	}
+	head, err := f.head(scenes)
+	if err != nil {
+		return err
+	}
+	return f.carryOut(cmd, head, jobs)
+}
+
+// head is what a summary says before anything has run.
+func (f *benchFlags) head(scenes []sim.Scenario) (report.Summary, error) {
 	number, commit := buildInfo()
 	head := report.Summary{Sluice: number, Commit: commit, Command: append([]string{"sluice"}, os.Args[1:]...), Baseline: f.baseline}
 	for i := range scenes {
 		raw, err := json.Marshal(scenes[i])
 		if err != nil {
-			return fmt.Errorf("write scenario %s: %w", scenes[i].Name, err)
+			return head, fmt.Errorf("write scenario %s: %w", scenes[i].Name, err)
 		}
 		head.Scenarios = append(head.Scenarios, raw)
 	}
+	return head, nil
+}
+
+// carryOut runs jobs into the folder that is asked for, or into memory, and presents them. What was done when it is interrupted
+// is kept and presented.
+func (f *benchFlags) carryOut(cmd *cobra.Command, head report.Summary, jobs []plan.Job) error {
 	var folder *report.Writer
+	var err error
 	if f.out != "" {
 		if folder, err = report.Create(f.out, head, f.overwrite); err != nil {
 			return err
 		}
 	}
-	runs := make([]score.Run, len(jobs))
-	done := make([]bool, len(jobs))
-	keep := len(jobs) == 1
+	runs := make([]*score.Run, len(jobs))
 	p := newProgress(cmd.ErrOrStderr(), len(jobs))
 	opts := plan.Options{Workers: workers(f.workers), Points: f.points, Explain: f.explain, Share: p.share}
 	simErr := plan.Run(cmd.Context(), jobs, opts, func(i int, run score.Run) error {
-		var err error
 		if folder != nil {
-			err = folder.Put(i, run)
+			return folder.Put(i, run)
 		}
-		if !keep {
+		if len(jobs) > 1 { // only a single run is drawn
 			run = score.Run{Result: run.Result}
 		}
-		runs[i], done[i] = run, true
-		return err
+		runs[i] = &run
+		return nil
 	})
 	p.end()
-	if folder != nil {
-		var notes []string
-		if simErr != nil {
-			notes = append(notes, "It ended early: "+simErr.Error())
-		}
-		summary, err := folder.Finish(notes...)
-		if err == nil {
-			var read *report.Folder
-			if read, err = report.Open(f.out); err == nil {
-				err = present(cmd, f.out, summary, read)
+	if folder == nil {
+		var got report.Runs
+		for _, run := range runs {
+			if run != nil {
+				got = append(got, *run)
+				head.Results = append(head.Results, run.Result)
 			}
 		}
+		if head.Baseline == "" {
+			head.Baseline = report.DefaultBaseline(head.Results)
+		}
+		return errors.Join(simErr, present(cmd, report.Summarize(head), got, report.RenderOptions{}))
+	}
+	var notes []string
+	if simErr != nil {
+		notes = append(notes, "It ended early: "+simErr.Error())
+	}
+	summary, err := folder.Finish(notes...)
+	if err != nil {
 		return errors.Join(simErr, err)
 	}
-	var got report.Runs
-	for i := range runs {
-		if done[i] {
-			got = append(got, runs[i])
-			head.Results = append(head.Results, runs[i].Result)
-		}
+	written, err := report.Open(f.out)
+	if err == nil {
+		err = present(cmd, summary, written, report.RenderOptions{})
 	}
-	if head.Baseline == "" {
-		head.Baseline = report.DefaultBaseline(head.Results)
-	}
-	return errors.Join(simErr, present(cmd, "", report.Summarize(head), got))
+	return errors.Join(simErr, err)
 }
 
-// present prints the table, and writes the page of a folder.
-func present(cmd *cobra.Command, dir string, s report.Summary, src report.Source) error {
+// present prints the table and a sketch of a single run, and makes the reports of a folder.
+func present(cmd *cobra.Command, s report.Summary, src report.Source, o report.RenderOptions) error {
 	out := cmd.OutOrStdout()
+	if len(s.Results) == 0 {
+		return nil
+	}
 	if err := report.Text(out, s); err != nil {
 		return err
 	}
@@ -479,10 +501,15 @@ func present(cmd *cobra.Command, dir string, s report.Summary, src report.Source
 			}
 		}
 	}
-	if dir == "" {
+	folder, ok := src.(*report.Folder)
+	if !ok {
 		return nil
 	}
-	return nil
+	files, err := folder.Render(o)
+	for _, file := range files {
+		fmt.Fprintln(cmd.ErrOrStderr(), "wrote", file)
+	}
+	return err
 }
 
 // buildInfo is the program's version and the commit it was built from.
