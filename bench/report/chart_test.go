@@ -1,0 +1,154 @@
+package report_test
+
+import (
+	"bytes"
+	"image"
+	"image/color"
+	"image/png"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sluice-autoscaler/sluice/bench/report"
+	"github.com/sluice-autoscaler/sluice/bench/score"
+)
+
+// picture draws twice and checks that both are the same.
+func picture(t *testing.T, draw func(io.Writer) error) image.Image {
+	t.Helper()
+	var a, b bytes.Buffer
+	if err := draw(&a); err != nil {
+		t.Fatal(err)
+	}
+	if err := draw(&b); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(a.Bytes(), b.Bytes()) {
+		t.Error("the same input makes two pictures")
+	}
+	img, err := png.Decode(&a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+// pixels counts the pixels of a colour.
+func pixels(img image.Image, want color.NRGBA) (n int) {
+	b := img.Bounds()
+	for y := b.Min.Y; y < b.Max.Y; y++ {
+		for x := b.Min.X; x < b.Max.X; x++ {
+			if color.NRGBAModel.Convert(img.At(x, y)) == want {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+func TestPictures(t *testing.T) {
+	t.Parallel()
+	s, runs := small()
+	order := []string{"kpa", "hpa", "keda"}
+	colours := []color.NRGBA{{0, 0x72, 0xb2, 0xff}, {0xd5, 0x5e, 0, 0xff}, {0, 0x9e, 0x73, 0xff}}
+	for name, draw := range map[string]func(io.Writer) error{
+		"time":    func(w io.Writer) error { return report.TimeChart(w, "day", order, runs[:3]) },
+		"pareto":  func(w io.Writer) error { return report.ParetoChart(w, "day", order, s.Comparison[:3]) },
+		"overall": func(w io.Writer) error { return report.OverallParetoChart(w, "all", "kpa", order, s.Overall) },
+	} {
+		img := picture(t, draw)
+		for i, c := range colours {
+			if n := pixels(img, c); n < 100 {
+				t.Errorf("%s: the colour of %s has %d pixels, want hundreds", name, order[i], n)
+			}
+		}
+	}
+	one := picture(t, func(w io.Writer) error { return report.TimeChart(w, "day", order, runs[1:2]) })
+	if pixels(one, colours[0]) > 0 || pixels(one, colours[1]) < 100 {
+		t.Error("a policy alone has another colour than among others")
+	}
+}
+
+func TestOddPictures(t *testing.T) {
+	t.Parallel()
+	nan, inf := float32(math.NaN()), float32(math.Inf(1))
+	odd := []float32{nan, inf, -1, 0, 3e38, 1}
+	long := make([]float32, 300_000)
+	for name, run := range map[string]score.Run{
+		"empty":  {},
+		"odd":    {Series: score.Series{Step: 1, Arrivals: odd, Demand: odd, Waiting: odd, Wanted: odd, Ready: odd, Starting: odd, ColdStarts: odd, Violations: odd, WaitMax: odd}},
+		"step 0": {Series: score.Series{Arrivals: odd, Demand: odd, Wanted: odd, Ready: odd}},
+		"single": {Series: score.Series{Step: 1, Arrivals: odd[:1], Demand: odd[:1], Wanted: odd[:1], Ready: odd[:1]}},
+		"long":   {Series: score.Series{Step: 60, Arrivals: long, Demand: long, Wanted: long, Ready: long}},
+		"uneven": {Series: score.Series{Step: 60, Arrivals: long[:9], Ready: odd}},
+	} {
+		picture(t, func(w io.Writer) error { return report.TimeChart(w, name, nil, []score.Run{run, run}) })
+		s, runs := bench([]score.Run{run, run}, "")
+		if err := report.HTML(io.Discard, s, runs, report.PageOptions{}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := report.Sparklines(io.Discard, run, 80); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := report.TimeChart(io.Discard, "", nil, nil); err != nil {
+		t.Error(err)
+	}
+	picture(t, func(w io.Writer) error { return report.ParetoChart(w, "none", nil, nil) })
+	same := report.Compare([]score.Result{result("a", "t", 1, 0, 0, 0), result(strings.Repeat("long name ", 20), "t", 1, 0, 0, 0), result("c", "t", 1, 1e300, 1, 0)}, "a")
+	picture(t, func(w io.Writer) error { return report.ParetoChart(w, "same", nil, same) })
+	picture(t, func(w io.Writer) error { return report.ParetoChart(w, "one", nil, same[:1]) })
+}
+
+func TestRender(t *testing.T) {
+	t.Parallel()
+	head, runs := small()
+	dir := t.TempDir()
+	w, err := report.Create(dir, head, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, r := range runs {
+		if err := w.Put(i, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := report.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := map[string][]byte{}
+	for range 2 {
+		written, err := f.Render(report.RenderOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(written) != 4 {
+			t.Fatalf("written: %q, want four files", written)
+		}
+		for _, path := range written {
+			data, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if old, ok := first[path]; ok && !bytes.Equal(old, data) {
+				t.Errorf("%s differs when it is made again", path)
+			}
+			first[path] = data
+		}
+	}
+	// Without any raw record there is still a page and a Pareto chart.
+	if err := os.RemoveAll(filepath.Join(dir, "raw")); err != nil {
+		t.Fatal(err)
+	}
+	written, err := f.Render(report.RenderOptions{})
+	if err != nil || len(written) != 3 {
+		t.Errorf("without raw records: %q, %v", written, err)
+	}
+}
