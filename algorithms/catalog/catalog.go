@@ -236,7 +236,7 @@ func All(extra ...Entry) []Entry {
 				{"tick", "1s–1m", "2s", "time between decisions"},
 				{"startUp", "0s–1h", "10s", "how long a pod takes to be ready, while no start was measured"},
 				{"halfLife", "1m–720h", "12h0m0s", "after how long an error of forecast counts half"},
-				{"coldStartCost", "0–86400 pod-seconds", "60", "what a cold start costs besides its waiting; observed costs override it"},
+				{"coldStartCost", "0–86400 pod-seconds", "300", "what a cold start costs besides its waiting; observed costs override it"},
 				{"seasonal", "true or false", "true", "follow the time of day and week where that errs less"},
 			},
 			New: maker(lookahead.Default, func(c *lookahead.Config) *float64 { return &c.Target }, lookahead.New),

@@ -77,7 +77,7 @@ type state struct {
 const (
 	version = 1
 	// cheapest and dearest bound the logarithm of the price: a sixty-fourth and sixteen times.
-	cheapest, dearest = -4.1588830833596715, 2.772588722239781
+	cheapest, dearest = -4.1588830833596715, 1.3862943611198906
 	// idleTimes is how many idle times are remembered, enoughIdles how many must be known to be believed.
 	idleTimes, enoughIdles = 64, 5
 	// gap is after how many seconds without a reading what went before says nothing of now.
