@@ -267,7 +267,7 @@ func All(extra ...Entry) []Entry {
 				{"violationBudget", "a share in (0, 1)", "0.01", "share of requests that may wait longer; sets what one costs"},
 				{"coldStartCost", "0–86400 pod-seconds", "60", "what leaving zero costs besides; observed costs override it"},
 				{"block", "10s–24h", "5m0s", "time between changes of weights; at least ten start-ups"},
-				{"memory", "block–720h", "24h0m0s", "time over which the best expert is looked for"},
+				{"memory", "block–720h", "4h0m0s", "time over which the best expert is looked for"},
 				{"startUp", "0s–1h", "10s", "how long a pod takes to be ready, while no start was measured"},
 				{"window", "1s–1m", "2s", "averaging time of the freshest means"},
 			},
