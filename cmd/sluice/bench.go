@@ -35,7 +35,7 @@ func bench() *cobra.Command {
 		Use: "bench", Short: "Simulate policies on recorded or generated load", Long: benchLong,
 		RunE: func(*cobra.Command, []string) error { return fmt.Errorf("no bench command given: %w", errUsage) },
 	}
-	c.AddCommand(benchRun(), benchCompare(), benchReport())
+	c.AddCommand(benchRun(), benchCompare(), benchReplay(), benchReport())
 	return c
 }
 
@@ -77,14 +77,32 @@ func overrides() [][3]string {
 }
 
 func (f *benchFlags) add(c *cobra.Command, seeds int) {
+	f.addLoad(c, "; repeatable")
+	f.addScenario(c)
 	fl := c.Flags()
-	fl.StringArrayVar(&f.traces, "trace", nil, "a trace `FILE`; FILE#COLUMN or FILE#all of a wide one; repeatable")
-	fl.StringArrayVar(&f.generators, "generate", nil, "generated load, `SPEC`: "+strings.Join(generatorNames(), ", ")+"; repeatable")
-	fl.StringArrayVar(&f.logs, "log", nil, "a request log `FILE`: t_seconds[,service_seconds], a line per request; repeatable")
+	fl.StringArrayVar(&f.policies, "policy", nil, "a policy, `NAME[:key=value,…]`, with its parameters, tick=… and guard={…}; repeatable")
+	fl.IntVar(&f.seeds, "seeds", seeds, "runs of each combination, with seeds of their own")
+	fl.Uint64Var(&f.firstSeed, "seed", 1, "the first seed")
+	fl.IntVar(&f.workers, "workers", 0, "runs at once; 0 is one per core")
+	fl.StringVar(&f.baseline, "baseline", "", "the policy that others are compared with (default: kpa if it is there, else the first)")
+	f.addOut(c)
+}
+
+// addLoad adds the flags that say what is sent; again is behind those that may be repeated.
+func (f *benchFlags) addLoad(c *cobra.Command, again string) {
+	fl := c.Flags()
+	fl.StringArrayVar(&f.traces, "trace", nil, "a trace `FILE`; FILE#COLUMN or FILE#all of a wide one"+again)
+	fl.StringArrayVar(&f.generators, "generate", nil, "generated load, `SPEC`: "+strings.Join(generatorNames(), ", ")+again)
+	fl.StringArrayVar(&f.logs, "log", nil, "a request log `FILE`: t_seconds[,service_seconds], a line per request"+again)
 	fl.StringVar(&f.model, "arrivals", "poisson", "how requests fall within a trace's bins: poisson, even, exact, gamma:cv=N or weibull:cv=N")
 	fl.StringVar(&f.zeros, "zeros", "idle", "what empty bins of traces are: idle, or missing data that is interpolated or hold")
 	fl.StringVar(&f.from, "from", "", "begin that far into traces (such as 36h or 3d)")
 	fl.StringVar(&f.to, "to", "", "end that far into traces")
+}
+
+// addScenario adds the flags that say in which scenario, and its overrides.
+func (f *benchFlags) addScenario(c *cobra.Command) {
+	fl := c.Flags()
 	fl.StringArrayVar(&f.scenarios, "scenario", []string{"web"}, "a scenario: "+strings.Join(scenarioNames(), ", ")+", or a YAML `FILE`; repeatable")
 	fl.StringArrayVar(&f.sets, "set", nil, "another field of the scenario, `NAME=JSON`; repeatable")
 	f.over = map[string]*string{}
@@ -93,15 +111,15 @@ func (f *benchFlags) add(c *cobra.Command, seeds int) {
 	}
 	fl.String("slo-wait", "", "longest wait for a pod that keeps the promise (default: the scenario's)")
 	fl.String("slo-share", "", "share of requests (0–1) that may break it (default: the scenario's)")
-	fl.StringArrayVar(&f.policies, "policy", nil, "a policy, `NAME[:key=value,…]`, with its parameters, tick=… and guard={…}; repeatable")
-	fl.IntVar(&f.seeds, "seeds", seeds, "runs of each combination, with seeds of their own")
-	fl.Uint64Var(&f.firstSeed, "seed", 1, "the first seed")
+}
+
+// addOut adds the flags that say what is kept.
+func (f *benchFlags) addOut(c *cobra.Command) {
+	fl := c.Flags()
 	fl.StringVar(&f.out, "out", "", "write summary.json, results.csv, report.html and raw records to this `DIR`")
 	fl.BoolVar(&f.overwrite, "overwrite", false, "replace the bench that is in --out")
-	fl.IntVar(&f.workers, "workers", 0, "runs at once; 0 is one per core")
 	fl.IntVar(&f.points, "points", 2000, "most rows in the series of a run")
 	fl.BoolVar(&f.explain, "explain", false, "record a sentence with each change, which takes longer")
-	fl.StringVar(&f.baseline, "baseline", "", "the policy that others are compared with (default: kpa if it is there, else the first)")
 }
 
 func generatorNames() []string {
