@@ -118,9 +118,18 @@ func (m *meter) touch(now int64, p *pod) {
 }
 
 func (m *meter) appear(e *engine, p *pod) {
+	if !m.own && len(e.ready) == 0 && e.now > 0 { // the first one is read at once
+		m.allPending.Mono = 0
+		r := window.Reading{Life: 1, Mono: float64(e.now) * 1e-9, At: m.epoch.Add(time.Duration(e.now))}
+		r.Sums[concurrencySum], r.Sums[servedSum] = m.atPods.until(e.now), float64(m.served)
+		m.all.Add(r)
+	}
 	if m.own {
 		p.series, p.last, p.integral, p.served = &window.Series{}, e.now, 0, 0
 		p.pending = window.Reading{}
+		if e.now > 0 { // a new pod is read at once
+			p.series.Add(window.Reading{Life: 1 + float64(p.born)*1e-9, Mono: 1e-6, At: m.epoch.Add(time.Duration(e.now))})
+		}
 	}
 }
 
@@ -184,6 +193,11 @@ func (m *meter) scrape(e *engine) {
 	for _, i := range m.order {
 		m.readPod(e, i, at)
 	}
+	for _, i := range e.live { // what answers is read, whatever the cluster says of it
+		if e.pods[i].state == answering && e.sc.Scrape.Sample == 0 {
+			m.readPod(e, i, at)
+		}
+	}
 	for i := range e.pods { // what drains is read on
 		if s := e.pods[i].state; s == draining && e.sc.Scrape.Sample == 0 {
 			m.readPod(e, int32(i), at)
@@ -211,6 +225,14 @@ func (m *meter) readPod(e *engine, i int32, at time.Time) {
 	}
 	p.pending = window.Reading{Life: 1 + float64(p.born)*1e-9, Mono: mono, At: at}
 	p.pending.Sums[concurrencySum], p.pending.Sums[servedSum] = p.integral, float64(p.served)
+}
+
+// hear reads the gateway now: while it holds requests it reports without being asked.
+func (m *meter) hear(now int64) {
+	m.gatewayPending.Mono = 0
+	r := window.Reading{Life: 1, Mono: float64(now) * 1e-9, At: m.epoch.Add(time.Duration(now))}
+	r.Sums[waitingSum] = m.held.until(now)
+	m.gateway.Add(r)
 }
 
 // deliver hands over the readings whose lag has passed.
@@ -247,7 +269,8 @@ func (m *meter) total(e *engine, n algorithms.Need, now time.Time) (window.Total
 			t.Add(d.series, k, false, 0)
 		}
 	} else {
-		t.Add(&m.all, k, true, float64(m.atPods.v))
+		// Without a pod there is no source whose readings could be old.
+		t.Add(&m.all, k, len(e.ready) > 0 || e.levels.pick() != none, float64(m.atPods.v))
 	}
 	factor := m.sampled
 	if n.Name == algorithms.Concurrency {
@@ -328,6 +351,9 @@ func (e *engine) observe() algorithms.Observation {
 // only when the gateway has been put into the path.
 func (e *engine) decide() {
 	e.expire()
+	if e.waking || e.wanted == 0 {
+		e.meter.hear(e.now)
+	}
 	d := e.policy.Decide(e.observe())
 	e.account.decisions++
 	next := time.Duration(e.sc.Tick)
@@ -340,6 +366,9 @@ func (e *engine) decide() {
 	}
 	if n != 0 || e.wanted == 0 {
 		e.zeroSince = longAgo
+	}
+	if e.activate(n) {
+		next = min(next, time.Duration(e.sc.Recheck))
 	}
 	if n < e.wanted {
 		due := max(e.changedAt+int64(e.sc.Settle), e.wokenAt+int64(e.sc.SettleWake))
@@ -355,5 +384,33 @@ func (e *engine) decide() {
 		}
 	}
 	e.scale(n, d)
-	e.plan(e.now+int64(next), evRound, none)
+	e.plan(min(max(e.nextRound, e.now+1), e.now+int64(next)), evRound, none)
+}
+
+// activate follows scaler/activation: whether the gateway is in the path beside the pods, and whether a wake-up goes on, in which
+// rounds come soon.
+func (e *engine) activate(n int) (soon bool) {
+	switch {
+	case len(e.ready) == 0:
+		e.readySince = longAgo
+	case e.readySince == longAgo:
+		e.readySince = e.now
+	}
+	was := e.inPath
+	switch {
+	case e.wanted == 0:
+		e.waking, e.inPath = n > 0, true
+	case n == 0:
+		e.waking, e.inPath = false, true
+	case len(e.ready) == 0:
+		e.waking, e.inPath = true, true
+	case e.waking && (len(e.ready) < e.wanted || e.hold.n > 0) && e.now-e.readySince < int64(e.sc.Linger):
+		e.inPath = true
+	default:
+		e.waking, e.inPath = false, false
+	}
+	if was && !e.inPath {
+		e.pathUntil = e.now + int64(e.sc.SliceLag)
+	}
+	return e.waking
 }
