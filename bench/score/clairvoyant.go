@@ -31,7 +31,7 @@ type Clairvoyant struct {
 	// Replays is how often the requests are replayed to find the cheapest feasible schedule of a kind; 0 is 12. More come closer, at
 	// that many times the cost.
 	Replays int
-	// Steps bounds the steps of time that are looked at; 0 is from 65,536 to 2,097,152, fewer the more pods there are. Memory is about
+	// Steps bounds the steps of time that are looked at; 0 is from 65,536 to 1,048,576, fewer the more pods there are. Memory is about
 	// 80 bytes per step. More steps bring the bounds closer to each other.
 	Steps int
 }
@@ -45,7 +45,7 @@ type Schedule struct {
 	Feasible float64 `json:"feasible"`
 	Found    bool    `json:"found"`
 	Violated int64   `json:"violated"`
-	// Starts and Peak are the starts of pods and the most at once in the feasible one.
+	// Starts are the starts of pods in the feasible one, and Peak the most pods that it may use at once.
 	Starts int64 `json:"starts"`
 	Peak   int   `json:"peak"`
 }
@@ -151,7 +151,9 @@ type load struct {
 	// mean and peak are the requests in service if each is begun as it arrives; arrivals and work are by the step of arrival, each
 	// request's work counted up to sigma, in seconds.
 	mean, peak, arrivals []float32
-	truncated            []float64
+	// certain are those in service whenever they are begun, of each up to sigma of its service; nil if sigma is within the wait.
+	certain   []float32
+	truncated []float64
 	// levels is the most pods that such service ever takes.
 	levels int
 }
@@ -215,7 +217,7 @@ func survey(ctx context.Context, c Clairvoyant, length time.Duration, open func(
 
 	steps := c.Steps
 	if steps == 0 {
-		steps = min(max((1<<24)/l.levels, 1<<16), 1<<21)
+		steps = min(max((1<<22)/l.levels, 1<<16), 1<<20)
 	}
 	total := (length + l.longest + c.Wait).Seconds()
 	finest := max(min(c.Wait.Seconds(), c.Startup.Seconds())/8, l.work/float64(l.requests)/16, 1e-6)
@@ -224,9 +226,13 @@ func survey(ctx context.Context, c Clairvoyant, length time.Duration, open func(
 	l.mean, l.peak = make([]float32, n), make([]float32, n)
 	l.arrivals, l.truncated = make([]float32, n), make([]float64, n)
 	busy = busy[:0]
-	change := make([]float64, n+2) // second differences of the occupancy's integral
-	edge := func(t time.Duration, weight float64) {
-		x := t.Seconds() / l.step
+	var always []float64
+	if l.sigma > c.Wait.Seconds() {
+		always = make([]float64, n+2)
+	}
+	change := make([]float64, n+2) // of the occupancy from step to step
+	edge := func(change []float64, seconds, weight float64) {
+		x := seconds / l.step
 		i := int(x)
 		f := x - float64(i)
 		change[i] += weight * (1 - f)
@@ -254,8 +260,12 @@ func survey(ctx context.Context, c Clairvoyant, length time.Duration, open func(
 		l.peak[i] = max(l.peak[i], float32(len(busy)))
 		l.arrivals[i]++
 		l.truncated[i] += min(r.Service.Seconds(), l.sigma)
-		edge(r.At, 1)
-		edge(r.At+r.Service, -1)
+		edge(change, r.At.Seconds(), 1)
+		edge(change, (r.At + r.Service).Seconds(), -1)
+		if s := min(r.Service.Seconds(), l.sigma); s > c.Wait.Seconds() {
+			edge(always, (r.At + c.Wait).Seconds(), 1)
+			edge(always, r.At.Seconds()+s, -1)
+		}
 	}); err != nil {
 		return nil, err
 	}
@@ -264,6 +274,14 @@ func survey(ctx context.Context, c Clairvoyant, length time.Duration, open func(
 	for i := range l.mean {
 		occupied += change[i]
 		l.mean[i] = float32(min(max(occupied, 0), float64(l.peak[i])))
+	}
+	if always != nil {
+		l.certain = make([]float32, n)
+		occupied = 0
+		for i := range l.certain {
+			occupied += always[i]
+			l.certain[i] = float32(max(occupied, 0))
+		}
 	}
 	return l, nil
 }

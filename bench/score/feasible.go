@@ -86,7 +86,10 @@ func (p *planner) plan(lambda float64) [][]run {
 		for j := range n {
 			start := startup
 			if p.reactive {
-				start = lambda * (p.harm[min(j+delay, n)] - p.harm[j])
+				start = math.Inf(1)
+				if p.l.arrivals[j] > 0 && p.harm[j+1] > p.harm[j] { // a request is there that needs it
+					start = lambda * (p.harm[min(j+delay, n)] - p.harm[j])
+				}
 			}
 			var choice uint8
 			nextOn, nextOff := on, off
@@ -176,9 +179,9 @@ type replay struct {
 
 type livePod struct {
 	runs []run
-	// begun is when it was started, to when it ends, last when the last of its requests is done.
+	// begun is when it was started, to when it takes no more, last when the last of its requests is done.
 	begun, to, last time.Duration
-	working         bool
+	working, used   bool
 	busy            int
 	life            int32
 }
@@ -240,7 +243,7 @@ func (r *replay) start(now time.Duration) {
 	if now+r.c.Startup >= p.to {
 		return // it would come too late to be of use
 	}
-	p.begun = now
+	p.begun, p.used, p.last = now, false, 0
 	r.count()
 	r.events.push(end{at: now + r.c.Startup, pod: i, life: p.life, kind: startupEnds})
 	if r.c.Startup == 0 {
@@ -249,7 +252,6 @@ func (r *replay) start(now time.Duration) {
 }
 
 func (r *replay) count() {
-	r.starts++
 	r.alive++
 	r.peak = max(r.peak, r.alive)
 }
@@ -266,7 +268,7 @@ func (r *replay) until(now time.Duration) {
 				set(r.free, e.pod)
 			}
 		case startupEnds:
-			p.working, p.busy, p.last = true, 0, 0
+			p.working, p.busy = true, 0
 			set(r.free, e.pod)
 		case runBegins:
 			p.to = p.runs[0].to
@@ -276,15 +278,16 @@ func (r *replay) until(now time.Duration) {
 				set(r.armed, e.pod)
 				continue
 			}
-			p.begun = e.at - r.c.Startup
-			p.working, p.busy, p.last = true, 0, 0
+			if p.last > e.at { // what drains from the run before is another pod
+				p.used, p.last = false, 0
+			}
+			p.working, p.busy = true, 0
 			r.count()
 			set(r.free, e.pod)
 		case runEnds:
 			unset(r.armed, e.pod)
 			unset(r.free, e.pod)
 			if p.working {
-				r.cost += max(p.to, p.last) - p.begun
 				r.alive--
 			}
 			p.working = false
@@ -321,6 +324,21 @@ func (r *replay) serve(now time.Duration) {
 
 func (r *replay) begin(i int32, now, service time.Duration) {
 	p := &r.pods[i]
+	// What is paid is what a schedule that knows the future needs for the same service: pods from the start-up time before their first
+	// use to the end of their last, ended meanwhile if that is cheaper and starting ahead is allowed.
+	switch idle := now - p.last; {
+	case r.reactive && !p.used:
+		p.used = true
+		r.starts++
+		r.cost += now - p.begun
+	case !r.reactive && (!p.used || idle > r.c.Startup):
+		p.used = true
+		r.starts++
+		r.cost += r.c.Startup
+	case idle > 0:
+		r.cost += idle
+	}
+	r.cost += max(now+service-max(p.last, now), 0)
 	p.busy++
 	if p.busy == r.c.Concurrency {
 		unset(r.free, i)
