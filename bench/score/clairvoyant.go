@@ -28,8 +28,8 @@ type Clairvoyant struct {
 	Violations float64
 	// MaxReplicas bounds the pods of feasible schedules (not the draining ones), ≥ 1. The lower bounds do not know it.
 	MaxReplicas int
-	// Replays is how often the requests are replayed to find the cheapest feasible schedule of a kind; 0 is 12. More come closer, at
-	// that many times the cost.
+	// Replays is how often the requests are replayed to find the cheapest feasible schedule of a kind; 0 is 18. More come closer, at
+	// the price of a pass over the requests each.
 	Replays int
 	// Steps bounds the steps of time that are looked at; 0 is from 65,536 to 1,048,576, fewer the more pods there are. Memory is about
 	// 80 bytes per step. More steps bring the bounds closer to each other.
@@ -38,10 +38,12 @@ type Clairvoyant struct {
 
 // Schedule is what is known of the cheapest schedule of a kind, in pod-seconds: Lower ≤ it ≤ Feasible.
 type Schedule struct {
-	// Lower is a true lower bound: no schedule of the kind that meets the SLO is cheaper, nor any policy that meets it in the model.
+	// Lower is a true lower bound: no schedule of the kind that meets the SLO is cheaper, nor any policy that meets it in the model. It is
+	// too low by what its relaxations give away, most where a few pods serve requests that last about as long as they may wait, and
+	// where the longest requests may be dropped.
 	Lower float64 `json:"lower"`
-	// Feasible is the cost of a schedule that was found and replayed request by request, with Violated ≤ the share allowed; not
-	// necessarily the cheapest one. It is 0 if Found is false: no schedule within MaxReplicas was found.
+	// Feasible is the cost of a schedule that was found and replayed request by request, with Violated ≤ the share allowed: it can be
+	// had, but is not the cheapest, as a rule. It is 0 if Found is false: no schedule within MaxReplicas was found.
 	Feasible float64 `json:"feasible"`
 	Found    bool    `json:"found"`
 	Violated int64   `json:"violated"`
@@ -105,7 +107,7 @@ func (c Clairvoyant) Bound(ctx context.Context, length time.Duration, open func(
 		return Bounds{}, fmt.Errorf("clairvoyant bound: length %v: want > 0", length)
 	}
 	if c.Replays == 0 {
-		c.Replays = 12
+		c.Replays = 18
 	}
 	l, err := survey(ctx, c, length, open)
 	if err != nil {

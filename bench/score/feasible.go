@@ -4,44 +4,65 @@ import (
 	"context"
 	"math"
 	"math/bits"
+	"slices"
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
-// feasible finds the price of violations that gives the cheapest schedule within the allowed ones, and fills in what it costs.
+// feasible finds the price of violations that gives the cheapest schedule within the allowed ones, and fills in what it costs. As many
+// requests may be worth the same, a price that allows too few may be next to one that allows too many: then the latter holds up to an
+// instant, and the former from there on, which is bisected as well.
 func feasible(ctx context.Context, c Clairvoyant, l *load, open func() trace.Arrivals, reactive bool, s *Schedule) error {
-	horizon := float64(len(l.mean)) * l.step
+	n := len(l.mean)
+	horizon := float64(n) * l.step
 	p := &planner{c: c, l: l, reactive: reactive, levels: min(l.levels, c.MaxReplicas)}
-	try := func(logLambda float64) (bool, error) {
-		r := newReplay(c, p.plan(math.Exp(logLambda)), reactive)
-		length := time.Duration(horizon * 1e9)
-		if err := each(ctx, length, open, r.arrive); err != nil {
-			return false, err
+	try := func(before, after float64, change int) (violated int64, err error) {
+		r := newReplay(c, p.plan(math.Exp(before), math.Exp(after), change), reactive)
+		if err := each(ctx, time.Duration(horizon*1e9), open, r.arrive); err != nil {
+			return 0, err
 		}
 		r.finish()
-		if r.violated > l.allowed {
-			return false, nil
-		}
-		if !s.Found || r.cost.Seconds() < s.Feasible {
+		if r.violated <= l.allowed && (!s.Found || r.cost.Seconds() < s.Feasible) {
 			s.Feasible, s.Found, s.Violated, s.Starts, s.Peak = r.cost.Seconds(), true, r.violated, r.starts, r.peak
 		}
-		return true, nil
+		return r.violated, nil
 	}
 	lo, hi := math.Log(1e-3*l.step), math.Log(1e4*(horizon+c.Startup.Seconds()))
-	if _, err := try(hi); err != nil {
+	few, err := try(hi, hi, n)
+	if err != nil {
 		return err
 	}
-	for range c.Replays - 1 {
+	many := l.requests
+	left := c.Replays - 1
+	for range (2*left + 2) / 3 {
 		mid := (lo + hi) / 2
-		ok, err := try(mid)
+		v, err := try(mid, mid, n)
 		if err != nil {
 			return err
 		}
-		if ok {
-			hi = mid
+		if v <= l.allowed {
+			hi, few = mid, v
 		} else {
-			lo = mid
+			lo, many = mid, v
+		}
+	}
+	// Violations are taken to be spread evenly over the time between what is known, a bit fewer of them than are allowed.
+	from, to := 0, n
+	for range left - (2*left+2)/3 {
+		if few >= l.allowed || few >= many || to-from < 2 {
+			break
+		}
+		share := 0.95 * float64(l.allowed-few) / float64(many-few)
+		mid := from + min(max(int(share*float64(to-from)), 1), to-from-1)
+		v, err := try(lo, hi, mid)
+		if err != nil {
+			return err
+		}
+		if v <= l.allowed {
+			from, few = mid, v
+		} else {
+			to, many = mid, v
 		}
 	}
 	return nil
@@ -69,7 +90,9 @@ const (
 // plan chooses each level's times on: the path of least cost through the states off and on, step by step. Off costs lambda times the
 // requests that would find no slot. On costs the time; a start costs the start-up time or, if reactive, the harm during it, when
 // the time on counts from the start.
-func (p *planner) plan(lambda float64) [][]run {
+//
+// The price is one before a step and another from it on.
+func (p *planner) plan(before, after float64, change int) [][]run {
 	n := len(p.l.mean)
 	if p.harm == nil {
 		p.harm, p.choice = make([]float64, n+1), make([]uint8, n)
@@ -83,7 +106,11 @@ func (p *planner) plan(lambda float64) [][]run {
 			continue
 		}
 		on, off := math.Inf(1), 0.0
+		lambda := before
 		for j := range n {
+			if j == change {
+				lambda = after
+			}
 			start := startup
 			if p.reactive {
 				start = math.Inf(1)
@@ -124,9 +151,7 @@ func (p *planner) path(on bool) []run {
 			on, end = true, j
 		}
 	}
-	for i, j := 0, len(runs)-1; i < j; i, j = i+1, j-1 {
-		runs[i], runs[j] = runs[j], runs[i]
-	}
+	slices.Reverse(runs)
 	return runs
 }
 
@@ -158,8 +183,9 @@ func above(a, b, c float64) float64 {
 	}
 }
 
-// replay plays requests on pods that are on at given times, in the order of arrival. A request goes to the lowest pod with a free
-// slot, or waits; one that has waited too long is dropped.
+// replay plays requests on pods that take requests at given times, in the order of arrival. A request goes to the lowest pod with a
+// free slot, or waits; one that has waited too long is dropped. (Dropping the longest ones instead would be cheaper still; lower allows
+// for it.)
 type replay struct {
 	c        Clairvoyant
 	reactive bool

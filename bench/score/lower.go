@@ -144,9 +144,10 @@ func (d *levels) dual(top float64, rounds int, bound func(mu float64) float64) f
 //	o(t) = max(o(t−1), e(t))           if a time off may end at t
 //	h(u) = o(u) − startup + 2·step·price
 //
-// 2·step makes up for the steps that a time off covers in part. best gives max over u of key(u) − penalty(u, t), of the keys
-// h(u) − u·price; add tells it the next. With mu finite a time off may begin anew at once for mu, if again is set.
-func (d *levels) gains(n int, price float64, again float64, best func(t int) float64, may func(t int) bool) float64 {
+// 2·step makes up for the steps that a time off covers in part. best gives max over u of key(u) − penalty(u, t), with the keys
+// h(u) − u·price in d.keys; may tells whether a time off may end at t, nil that any may. For the price again (+Inf: never) a time off
+// may begin anew where another ends.
+func (d *levels) gains(n int, price, again float64, best func(t int) float64, may func(t int) bool) float64 {
 	start := d.c.Startup.Seconds()
 	p := price * d.l.step
 	if cap(d.keys) < n+1 {
