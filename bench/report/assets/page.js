@@ -50,6 +50,7 @@ const clock = (t, length) => {
   if (length < 5 && t !== s) return t.toFixed(1) + " s";
   return (length >= 86400 ? d + "d " : "") + (length >= 3600 ? p(h) + ":" : "") + p(m) + ":" + p(s % 60);
 };
+const brief = (name, n = 16) => name.length > n ? name.slice(0, n - 1) + "…" : name;
 const plural = (n, noun) => n + " " + noun + (n === 1 ? "" : "s");
 
 // ---- elements ----
@@ -244,8 +245,8 @@ const comparison = () => {
         return el("td", { class: v }, sign[v] + text(q[0]) + unit, q[3] > 1 && q[2] > q[1] ? el("small", {}, ` [${text(q[1])}, ${text(q[2])}]`) : null);
       },
     });
-    if (base && m.name === "podSeconds") against("ratio", "× " + base, "ratio", 1, digits2);
-    if (base && m.name === "sloViolations") against("delta", "violations − " + base, "delta", 0, (v) => (v > 0 ? "+" : v < 0 ? "−" : "") + Math.abs(v * 100).toFixed(2), " pp");
+    if (base && m.name === "podSeconds") against("ratio", "× " + brief(base), "ratio", 1, digits2);
+    if (base && m.name === "sloViolations") against("delta", "violations − " + brief(base), "delta", 0, (v) => (v > 0 ? "+" : v < 0 ? "−" : "") + Math.abs(v * 100).toFixed(2), " pp");
   }
   const c = columns.find((x) => x.id === sorting.column);
   if (c) rows.sort((a, b) => {
@@ -253,7 +254,7 @@ const comparison = () => {
     return (typeof x === "string" ? x.localeCompare(y) : x === y ? 0 : x - y) * (sorting.down ? -1 : 1);
   });
   const head = el("tr", {}, ...columns.map((x, i) => el("th", {
-    class: (x.left ? "l" : "") + (i === 0 ? " name" : ""), scope: "col", title: x.unit || "",
+    class: (x.left ? "l" : "") + (i === 0 ? " name" : ""), scope: "col", title: x.unit || x.title,
     "aria-sort": sorting.column === x.id ? (sorting.down ? "descending" : "ascending") : false,
   }, el("button", { type: "button", onclick: () => {
     if (sorting.column === x.id && sorting.down) sorting.column = "";
@@ -269,8 +270,7 @@ const comparison = () => {
   const one = rows[0];
   const seeds = rows.map((r) => r.seeds), least = Math.min(...seeds), most = Math.max(...seeds);
   $("table-lead").textContent = (all ? "All traces" : D.traces[state.t]) + (D.scenarios[state.s] ? ", scenario " + D.scenarios[state.s] : "") +
-    `: means over ${least === most ? plural(most, "seed") : least + " to " + most + " seeds"}` +
-    (most > 1 ? ", ± half the 95 % interval" : ", so no intervals") +
+    (most > 1 ? `: means over ${least === most ? most : least + " to " + most} seeds, ± half the 95 % interval` : ": one seed, so no intervals") +
     (!all && one ? `; ${count(one.requests / one.seeds)} requests a run` : "") + ". Less is better everywhere; the best of a trace is shaded" +
     (base ? `. ▲ is worse than ${base}, ▼ better` + (most > 1 ? ", where the interval leaves no doubt" : "") : "") + ".";
 };
@@ -359,8 +359,8 @@ const scatter = (box, points, xAxis, describe) => {
   // Labels: beside the mark where no other label is, else left out (the tip still tells).
   const taken = marks.map((k) => [k.cx - 7, k.cy - 7, k.cx + 7, k.cy + 7]);
   for (const k of [...marks].sort((a, b) => state.on.has(b.q.p) - state.on.has(a.q.p))) {
-    let name = D.policies[k.q.p];
-    if (name.length > 26) name = name.slice(0, 25) + "…";
+    if (marks.length > 10 && !state.on.has(k.q.p) && !front.includes(k.q)) continue;
+    const name = brief(D.policies[k.q.p], 30);
     const text = sv("text", { class: "label", style: `fill:${colour(k.q.p)}` }, name);
     f.svg.append(text);
     const w = text.getComputedTextLength();
@@ -383,15 +383,15 @@ const scatter = (box, points, xAxis, describe) => {
 };
 const pareto = () => {
   $("pareto-title").textContent = D.traces[state.t];
+  const all = D.overall.filter((o) => o.s === state.s && o.ratio.podSeconds);
+  $("pareto-all-box").hidden = !all.length; // before the other one is drawn, as it takes its width
   const band = (i, f) => f(i[0]) + (i[3] > 1 && i[2] > i[1] ? ` ± ${f((i[2] - i[1]) / 2, i[0])}` : "");
   const points = groupOf(state.s, state.t).filter((r) => r.mean.podSeconds && r.mean.sloViolations).map((r) => ({ p: r.p, x: r.mean.podSeconds, y: r.mean.sloViolations, r }));
   scatter($("pareto"), points, { text: count, title: "pod-seconds" }, (q) => [band(q.x, count) + " pod-seconds", band(q.y, percent) + " violations",
     q.r.mean.coldStarts ? count(q.r.mean.coldStarts[0]) + " cold starts" : "", onFront(q.r) ? "on the front" : ""].filter(Boolean));
-  const all = D.overall.filter((o) => o.s === state.s && o.ratio.podSeconds);
-  $("pareto-all-box").hidden = !all.length;
   if (!all.length) return;
   $("pareto-all-title").textContent = `All traces: multiples of ${D.baseline} (geometric mean)`;
-  scatter($("pareto-all"), all.map((o) => ({ p: o.p, x: o.ratio.podSeconds, y: [o.mean.sloViolations || 0, 0, 0, 1], o })), { text: digits, title: `pod-seconds × ${D.baseline}` },
+  scatter($("pareto-all"), all.map((o) => ({ p: o.p, x: o.ratio.podSeconds, y: [o.mean.sloViolations || 0, 0, 0, 1], o })), { text: digits, title: `pod-seconds × ${brief(D.baseline, 40)}` },
     (q) => [`${digits2(q.x[0])} × pod-seconds` + (q.x[2] > q.x[1] ? ` [${digits2(q.x[1])}, ${digits2(q.x[2])}]` : ""), percent(q.y[0]) + " violations on average", `worst trace: ${D.traces[q.o.worstTrace]}, ${percent(q.o.worst)}`]);
 };
 
