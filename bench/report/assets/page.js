@@ -154,7 +154,8 @@ $("seed").onchange = (e) => { state.seed = e.target.value; draw(true); };
 // ---- all traces at once ----
 const ratioText = (q) => !q ? "–" : digits2(q[0]);
 const digits2 = (v) => v >= 100 ? count(v) : v.toFixed(2);
-const wide = (q, f) => q[3] > 1 && q[2] > q[1] ? `95 %: ${f(q[1])} to ${f(q[2])}` : "";
+const spread = (i) => i[3] > 1 && i[2] - i[1] > 2e-9 * Math.abs(i[0]);
+const wide = (q, f) => spread(q) ? `95 %: ${f(q[1])} to ${f(q[2])}` : "";
 // verdict tells whether a ratio or a difference is surely better or worse than the baseline.
 const verdict = (q, even) => {
   if (!q || Math.abs(q[0] - even) < 1e-12) return "";
@@ -232,7 +233,7 @@ const comparison = () => {
       cell: (r) => {
         const i = r.mean[m.name];
         if (!i) return el("td", {}, "–");
-        const half = (i[2] - i[1]) / 2, top = i[0] === bestOf(r, m.name);
+        const half = spread(i) ? (i[2] - i[1]) / 2 : 0, top = i[0] === bestOf(r, m.name);
         return el("td", { class: top ? "best" : "", title: top ? "best of this trace" : "" }, show(m, i[0]), half > 0 ? el("small", {}, " ± " + show(m, half, i[0])) : null);
       },
     });
@@ -242,7 +243,7 @@ const comparison = () => {
         const q = r[map][m.name];
         if (!q || D.policies[r.p] === base) return el("td", {}, el("small", {}, D.policies[r.p] === base ? "baseline" : "–"));
         const v = verdict(q, even);
-        return el("td", { class: v }, sign[v] + text(q[0]) + unit, q[3] > 1 && q[2] > q[1] ? el("small", {}, ` [${text(q[1])}, ${text(q[2])}]`) : null);
+        return el("td", { class: v }, sign[v] + text(q[0]) + unit, spread(q) ? el("small", {}, ` [${text(q[1])}, ${text(q[2])}]`) : null);
       },
     });
     if (base && m.name === "podSeconds") against("ratio", "× " + brief(base), "ratio", 1, digits2);
@@ -346,8 +347,8 @@ const scatter = (box, points, xAxis, describe) => {
   const marks = [];
   for (const q of points) {
     const cx = f.px(q.x[0]), cy = f.py(q.y[0]);
-    if (q.x[3] > 1 && q.x[2] > q.x[1]) f.svg.append(sv("line", { x1: clip(f.px(q.x[1])), x2: clip(f.px(q.x[2])), y1: cy, y2: cy, stroke: colour(q.p), "stroke-width": 1.5, opacity: 0.6 }));
-    if (q.y[3] > 1 && q.y[2] > q.y[1]) f.svg.append(sv("line", { x1: cx, x2: cx, y1: f.py(Math.min(q.y[1], y.hi)), y2: f.py(Math.min(q.y[2], y.hi)), stroke: colour(q.p), "stroke-width": 1.5, opacity: 0.6 }));
+    if (spread(q.x)) f.svg.append(sv("line", { x1: clip(f.px(q.x[1])), x2: clip(f.px(q.x[2])), y1: cy, y2: cy, stroke: colour(q.p), "stroke-width": 1.5, opacity: 0.6 }));
+    if (spread(q.y)) f.svg.append(sv("line", { x1: cx, x2: cx, y1: f.py(Math.min(q.y[1], y.hi)), y2: f.py(Math.min(q.y[2], y.hi)), stroke: colour(q.p), "stroke-width": 1.5, opacity: 0.6 }));
     const g = mark(q.p, state.on.has(q.p) ? 6.5 : 5);
     g.setAttribute("transform", `translate(${cx} ${cy})`);
     g.setAttribute("stroke", css("--bg"));
@@ -385,14 +386,14 @@ const pareto = () => {
   $("pareto-title").textContent = D.traces[state.t];
   const all = D.overall.filter((o) => o.s === state.s && o.ratio.podSeconds);
   $("pareto-all-box").hidden = !all.length; // before the other one is drawn, as it takes its width
-  const band = (i, f) => f(i[0]) + (i[3] > 1 && i[2] > i[1] ? ` ± ${f((i[2] - i[1]) / 2, i[0])}` : "");
+  const band = (i, f) => f(i[0]) + (spread(i) ? ` ± ${f((i[2] - i[1]) / 2, i[0])}` : "");
   const points = groupOf(state.s, state.t).filter((r) => r.mean.podSeconds && r.mean.sloViolations).map((r) => ({ p: r.p, x: r.mean.podSeconds, y: r.mean.sloViolations, r }));
   scatter($("pareto"), points, { text: count, title: "pod-seconds" }, (q) => [band(q.x, count) + " pod-seconds", band(q.y, percent) + " violations",
     q.r.mean.coldStarts ? count(q.r.mean.coldStarts[0]) + " cold starts" : "", onFront(q.r) ? "on the front" : ""].filter(Boolean));
   if (!all.length) return;
   $("pareto-all-title").textContent = `All traces: multiples of ${D.baseline} (geometric mean)`;
   scatter($("pareto-all"), all.map((o) => ({ p: o.p, x: o.ratio.podSeconds, y: [o.mean.sloViolations || 0, 0, 0, 1], o })), { text: digits, title: `pod-seconds × ${brief(D.baseline, 40)}` },
-    (q) => [`${digits2(q.x[0])} × pod-seconds` + (q.x[2] > q.x[1] ? ` [${digits2(q.x[1])}, ${digits2(q.x[2])}]` : ""), percent(q.y[0]) + " violations on average", `worst trace: ${D.traces[q.o.worstTrace]}, ${percent(q.o.worst)}`]);
+    (q) => [`${digits2(q.x[0])} × pod-seconds` + (spread(q.x) ? ` [${digits2(q.x[1])}, ${digits2(q.x[2])}]` : ""), percent(q.y[0]) + " violations on average", `worst trace: ${D.traces[q.o.worstTrace]}, ${percent(q.o.worst)}`]);
 };
 
 // ---- runs that are drawn over time ----
