@@ -14,10 +14,6 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/window"
 )
 
-// trusted is the greatest share of the sources' time in a window that may be unknown while the value counts as known. The time since
-// a source's newest reading does not count as unknown until it is stale.
-const trusted = 0.5
-
 // named is how many missing sources are named in words.
 const named = 3
 
@@ -35,7 +31,7 @@ func (s *Store) Signals(now time.Time, namespace string, pods labels.Selector, s
 		var t sum
 		s.gather(&t, now, namespace, pods, services, n)
 		dst = append(dst, algorithms.Signal{
-			Name: n.Name, Window: n.Window, Value: t.value, Known: t.known(), Age: t.age(), Coverage: t.coverage(), Source: t.source(),
+			Name: n.Name, Window: n.Window, Value: t.Value(), Known: t.known(), Age: t.Age(), Coverage: t.coverage(), Source: t.source(),
 		})
 	}
 	return dst
@@ -63,7 +59,7 @@ func (s *Store) Pods(now time.Time, namespace string, pods labels.Selector, sign
 		if !src.deleted.IsZero() || src.pod.State != Ready || !pods.Matches(src.pod.Labels) {
 			continue
 		}
-		t := sum{explain: true, now: now, need: algorithms.Need{Name: signal, Window: width}}
+		t := sum{explain: true, Total: window.Total{Now: now, Width: width}, need: algorithms.Need{Name: signal, Window: width}}
 		if signal == algorithms.Waiting || !t.valid() {
 			t.bad = true
 		} else {
@@ -78,17 +74,13 @@ func (s *Store) Pods(now time.Time, namespace string, pods labels.Selector, sign
 
 // sum gathers the sources of one answer.
 type sum struct {
-	now  time.Time
-	need algorithms.Need
-	// value is the sum of means. The others are source-seconds (sources, for an instant): all there could be, those that count,
-	// and those of them that are unknown.
-	value, total, expected, gap float64
-	newest, stalest             time.Time
-	pods, gateways              int
-	// stale says that a source is missing, bad that the signal does not exist.
-	stale, bad bool
-	explain    bool
-	missing    []missing
+	window.Total
+	need           algorithms.Need
+	pods, gateways int
+	// bad says that the signal does not exist.
+	bad     bool
+	explain bool
+	missing []missing
 }
 
 func (t *sum) valid() bool {
@@ -101,23 +93,13 @@ func (t *sum) valid() bool {
 	return false
 }
 
-func (t *sum) known() bool { return !t.bad && !t.stale && t.gap <= trusted*t.expected }
+func (t *sum) known() bool { return !t.bad && t.Known() }
 
 func (t *sum) coverage() float64 {
-	switch {
-	case t.bad:
-		return 0
-	case t.total > 0:
-		return min(max(0, 1-t.gap/t.total), 1) // what came after the newest readings is told by the age
-	}
-	return 1 // nothing to report is wholly known
-}
-
-func (t *sum) age() time.Duration {
-	if t.stalest.IsZero() {
+	if t.bad {
 		return 0
 	}
-	return max(0, t.now.Sub(t.stalest))
+	return t.Coverage()
 }
 
 func (t *sum) source() string {
@@ -132,11 +114,11 @@ func (t *sum) source() string {
 
 func (t *sum) answer() reading.Value {
 	v := reading.Value{
-		Value: t.value, Known: t.known(), At: t.newest, Age: t.age(), Coverage: t.coverage(), Window: t.need.Window,
+		Value: t.Value(), Known: t.known(), At: t.Newest(), Age: t.Age(), Coverage: t.coverage(), Window: t.need.Window,
 		Source: t.source(), Sources: t.pods + t.gateways,
 	}
 	if v.At.IsZero() && v.Known {
-		v.At = t.now // that there is nothing to read is what is known now
+		v.At = t.Now // that there is nothing to read is what is known now
 	}
 	if !v.Known {
 		v.Missing = t.words()
@@ -163,63 +145,16 @@ func (t *sum) words() string {
 	return strings.Join(parts, ", ")
 }
 
-// add takes one source. A live source's window ends at its newest reading, so that the time since does not thin its mean out; one
-// that is gone contributed nothing after it.
-func (t *sum) add(series *window.Series, k int, live bool, instant float64) {
-	at, ok := series.Newest()
-	if !ok {
-		return
-	}
-	if live {
-		if t.newest.IsZero() || at.After(t.newest) {
-			t.newest = at
-		}
-		if t.stalest.IsZero() || at.Before(t.stalest) {
-			t.stalest = at
-		}
-	}
-	if t.need.Window == algorithms.Instant {
-		if live {
-			t.value += instant
-			t.total++
-			t.expected++
-		}
-		return
-	}
-	end, width := t.now, t.need.Window.Seconds()
-	if live && at.Before(end) {
-		end = at
-	}
-	sp := series.Over(end, t.need.Window, k)
-	gap := sp.Gap(t.need.Window)
-	t.total += width
-	t.gap += gap
-	t.expected += sp.Covered + gap
-	if sp.Covered > 0 {
-		t.value += sp.Sum / sp.Covered * (sp.Covered + gap) / width
-	}
-}
-
-// miss takes a source that is needed and was not heard of since an instant.
-// Counted says that add took it too.
+// miss takes a source that is needed and was not heard of since an instant; counted says that Add took it too.
 func (t *sum) miss(what, cause string, since time.Time, counted bool) {
-	v := 1.0
-	if t.need.Window != algorithms.Instant {
-		v = max(0, min(t.now.Sub(since), t.need.Window).Seconds())
-	}
-	t.stale = true
-	if !counted || t.need.Window == algorithms.Instant {
-		t.total += v
-	}
-	t.expected += v
-	t.gap += v
+	t.Miss(since, counted)
 	if t.explain {
 		t.missing = append(t.missing, missing{what: what, cause: cause, since: since})
 	}
 }
 
 func (s *Store) gather(t *sum, now time.Time, namespace string, pods labels.Selector, services []string, need algorithms.Need) {
-	t.now, t.need = now, need
+	t.Now, t.Width, t.need = now, need.Window, need
 	if !t.valid() {
 		t.bad = true
 		return
@@ -243,15 +178,15 @@ func (s *Store) addPod(t *sum, src *podSource) {
 		k = rateSum
 	}
 	if !src.deleted.IsZero() {
-		t.add(&src.series, k, false, 0)
+		t.Add(&src.series, k, false, 0)
 		return
 	}
-	late := s.late(t.now, src)
-	live := late.IsZero() && !src.read.IsZero() && t.now.Sub(src.read) <= s.opts.Stale
+	late := s.late(t.Now, src)
+	live := late.IsZero() && !src.read.IsZero() && t.Now.Sub(src.read) <= s.opts.Stale
 	if live || expected(&src.pod) {
 		t.pods++
 	}
-	t.add(&src.series, k, live, instant)
+	t.Add(&src.series, k, live, instant)
 	if !late.IsZero() {
 		t.miss("pod "+src.pod.Name, cause(src), late, !src.read.IsZero())
 	}
@@ -284,14 +219,14 @@ func (s *Store) late(now time.Time, src *podSource) time.Time {
 func (s *Store) addGateways(t *sum, namespace string, services []string) {
 	held := 0
 	for _, g := range s.gateways {
-		fresh := g.deleted.IsZero() && t.now.Sub(g.read) <= s.opts.GatewayStale
+		fresh := g.deleted.IsZero() && t.Now.Sub(g.read) <= s.opts.GatewayStale
 		holds := false
 		for key, p := range g.ports {
 			if key.namespace != namespace || !slices.Contains(services, key.service) {
 				continue
 			}
 			holds = holds || p.held && g.deleted.IsZero()
-			t.add(&p.series, waitingSum, fresh && p.held, p.waiting)
+			t.Add(&p.series, waitingSum, fresh && p.held, p.waiting)
 		}
 		if holds {
 			held++
@@ -305,7 +240,7 @@ func (s *Store) addGateways(t *sum, namespace string, services []string) {
 	}
 	// Where others hold, one that never reported may as well.
 	for _, g := range s.gateways {
-		if g.running && g.gateway.Report == nil && t.now.Sub(g.since) > s.opts.GatewayStale {
+		if g.running && g.gateway.Report == nil && t.Now.Sub(g.since) > s.opts.GatewayStale {
 			held++
 			t.miss("gateway "+g.gateway.Name, "it never reported", g.since, false)
 		}

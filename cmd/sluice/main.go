@@ -57,7 +57,7 @@ func command() *cobra.Command {
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", err, errUsage) })
-	root.AddCommand(decide(), explainer(), policies())
+	root.AddCommand(bench(), decide(), explainer(), policies())
 	return root
 }
 

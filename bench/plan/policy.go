@@ -1,0 +1,166 @@
+// Package plan lays out runs of the simulator: policies × loads × scenarios × seeds, in parallel and in a fixed order.
+package plan
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
+)
+
+// Policy is a policy by its name and parameters, and how often it is asked. It is a value.
+type Policy struct {
+	// Label is what results call it: the specification as it was given.
+	Label string
+	// Name and Params are the catalog's.
+	Name   string
+	Params json.RawMessage
+	// Tick is the time between its decisions; 0 takes the scenario's.
+	Tick time.Duration
+	// Guard holds parameters of the guard around it, over those of the scenario.
+	Guard json.RawMessage
+}
+
+// own are the keys of a specification that are not the policy's.
+const (
+	keyTick  = "tick"
+	keyGuard = "guard"
+	keyLabel = "label"
+)
+
+// syncPeriod is how often a HorizontalPodAutoscaler decides, KEDA's too.
+const syncPeriod = 15 * time.Second
+
+// ParsePolicy reads NAME[:key=value,…]. Values are JSON or else strings; a comma within brackets, braces, parentheses or quotes
+// does not end one. Besides the policy's parameters there are tick (the time between decisions; hpa and keda have 15s, the others
+// the scenario's), guard (a JSON object of guard's parameters) and label.
+func ParsePolicy(spec string) (Policy, error) {
+	name, rest, _ := strings.Cut(spec, ":")
+	p := Policy{Label: spec, Name: strings.TrimSpace(name)}
+	if p.Name == "hpa" || p.Name == "keda" {
+		p.Tick = syncPeriod
+	}
+	params := map[string]json.RawMessage{}
+	var errs []error
+	for _, field := range split(rest) {
+		key, value, ok := strings.Cut(field, "=")
+		key, value = strings.TrimSpace(key), strings.TrimSpace(value)
+		if !ok || key == "" {
+			errs = append(errs, fmt.Errorf("%q: want key=value", field))
+			continue
+		}
+		switch key {
+		case keyLabel:
+			p.Label = value
+		case keyTick:
+			d, err := time.ParseDuration(value)
+			if err != nil || d < 100*time.Millisecond || d > time.Hour {
+				errs = append(errs, fmt.Errorf("tick = %s: want 100ms–1h", value))
+			}
+			p.Tick = d
+		case keyGuard:
+			p.Guard = json.RawMessage(value)
+		default:
+			if _, twice := params[key]; twice {
+				errs = append(errs, fmt.Errorf("%s is given twice", key))
+			}
+			params[key] = literal(value)
+		}
+	}
+	if len(params) > 0 {
+		p.Params = object(params)
+	}
+	if len(errs) == 0 {
+		_, err := p.New(1)
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return p, fmt.Errorf("policy %q: %w", spec, err)
+	}
+	return p, nil
+}
+
+// New makes the policy, fresh, for a target per pod.
+func (p *Policy) New(target float64) (algorithms.Policy, error) {
+	return catalog.New(p.Name, target, p.Params)
+}
+
+// With returns the policy with other values of some parameters, labelled by name and parameters.
+func (p *Policy) With(params map[string]json.RawMessage) (Policy, error) {
+	all := map[string]json.RawMessage{}
+	if len(p.Params) > 0 {
+		if err := json.Unmarshal(p.Params, &all); err != nil {
+			return Policy{}, fmt.Errorf("parameters of %s: %w", p.Name, err)
+		}
+	}
+	maps.Copy(all, params)
+	q := *p
+	q.Params = object(all)
+	var words []string
+	for _, k := range slices.Sorted(maps.Keys(all)) {
+		words = append(words, k+"="+strings.Trim(string(all[k]), `"`))
+	}
+	q.Label = p.Name
+	if len(words) > 0 {
+		q.Label += ":" + strings.Join(words, ",")
+	}
+	return q, nil
+}
+
+// object writes parameters in the order of their names.
+func object(params map[string]json.RawMessage) json.RawMessage {
+	var b bytes.Buffer
+	b.WriteByte('{')
+	for i, k := range slices.Sorted(maps.Keys(params)) {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		name, _ := json.Marshal(k) //nolint:errcheck,errchkjson // a string always marshals
+		b.Write(name)
+		b.WriteByte(':')
+		b.Write(params[k])
+	}
+	b.WriteByte('}')
+	return b.Bytes()
+}
+
+// literal is a value as JSON: as it is if it is JSON, else as a string.
+func literal(v string) json.RawMessage {
+	if json.Valid([]byte(v)) {
+		return json.RawMessage(v)
+	}
+	b, _ := json.Marshal(v) //nolint:errcheck,errchkjson // a string always marshals
+	return b
+}
+
+// split cuts at the commas that are not within brackets or quotes.
+func split(s string) []string {
+	var out []string
+	depth, start := 0, 0
+	quoted := false
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == '"' && (i == 0 || s[i-1] != '\\'):
+			quoted = !quoted
+		case quoted:
+		case c == '(' || c == '[' || c == '{':
+			depth++
+		case c == ')' || c == ']' || c == '}':
+			depth--
+		case c == ',' && depth <= 0:
+			out = append(out, s[start:i])
+			start = i + 1
+		}
+	}
+	if last := s[start:]; strings.TrimSpace(last) != "" || len(out) > 0 {
+		out = append(out, last)
+	}
+	return out
+}

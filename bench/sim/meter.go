@@ -1,0 +1,359 @@
+package sim
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/window"
+)
+
+// gauge is a count over time and its integral, in count × seconds.
+type gauge struct {
+	v    int
+	last int64
+	sum  float64
+}
+
+func (g *gauge) set(now int64, v int) {
+	g.sum += float64(g.v) * float64(now-g.last) * 1e-9
+	g.v, g.last = v, now
+}
+
+// until is the integral up to an instant.
+func (g *gauge) until(now int64) float64 { return g.sum + float64(g.v)*float64(now-g.last)*1e-9 }
+
+const (
+	// staleAfter is the adapter's rule: a pod that was not read for three intervals, or five seconds, makes the value unknown.
+	staleAfter = 5 * time.Second
+	// graceAfter is how much longer than an interval a new pod may be unread.
+	graceAfter = time.Second
+	// remembered is how many starts the quantiles of start-up times rest on.
+	remembered = 64
+	// positions of the counters
+	concurrencySum, servedSum, waitingSum = 0, 1, 0
+)
+
+// meter is what the adapter knows: it reads the pods' and the gateway's integrals, late, and makes signals of them.
+//
+// As long as every reading succeeds, all pods are read at the same instants, and the sum of their means is the mean of their sum: then
+// one series stands for all of them. With losses or a sample each pod has its own.
+type meter struct {
+	epoch time.Time
+	// atPods counts the requests at pods, queued those of them that wait there, held those at the gateway.
+	atPods, queued, held gauge
+	served               int64
+
+	all, gateway               window.Series
+	allPending, gatewayPending window.Reading
+
+	own     bool
+	widest  time.Duration
+	stale   time.Duration
+	dead    []ended
+	sampled float64 // pods for each one read, ≥ 1
+	order   []int32
+
+	took    [remembered]time.Duration
+	nTook   int
+	startUp algorithms.StartUp
+	dirty   bool
+
+	signals []algorithms.Signal
+	ages    []time.Duration
+	terms   []algorithms.Term
+}
+
+// ended is the memory of a pod that is gone.
+type ended struct {
+	series *window.Series
+	at     int64
+}
+
+func (m *meter) init(e *engine) {
+	m.epoch = Epoch()
+	m.own = e.sc.Scrape.Loss > 0 || e.sc.Scrape.Sample > 0
+	m.sampled = 1
+	m.stale = max(3*time.Duration(e.sc.Scrape.Interval), staleAfter)
+	for _, n := range e.needs {
+		m.widest = max(m.widest, n.Window)
+	}
+	m.terms = make([]algorithms.Term, 0, 32)
+	// What the sources say at their start is known: nothing yet.
+	first := window.Reading{Life: 1, At: m.epoch}
+	m.gateway.Add(first)
+	if !m.own {
+		m.all.Add(first)
+	}
+}
+
+func (m *meter) came(e *engine, p *pod) {
+	if m.own {
+		m.touch(e.now, p)
+	}
+	m.atPods.set(e.now, m.atPods.v+1)
+}
+
+func (m *meter) left(e *engine, p *pod) {
+	if m.own {
+		m.touch(e.now, p)
+		p.served++
+	}
+	m.served++
+	m.atPods.set(e.now, m.atPods.v-1)
+}
+
+// leave takes n requests that were lost with their pod.
+func (m *meter) leave(e *engine, p *pod, n int) {
+	if m.own {
+		m.touch(e.now, p)
+	}
+	m.atPods.set(e.now, m.atPods.v-n)
+}
+
+func (m *meter) touch(now int64, p *pod) {
+	p.integral += float64(p.held()) * float64(now-p.last) * 1e-9
+	p.last = now
+}
+
+func (m *meter) appear(e *engine, p *pod) {
+	if m.own {
+		p.series, p.last, p.integral, p.served = &window.Series{}, e.now, 0, 0
+		p.pending = window.Reading{}
+	}
+}
+
+func (m *meter) vanish(e *engine, p *pod) {
+	if p.series != nil {
+		m.dead = append(m.dead, ended{p.series, e.now})
+		p.series = nil
+	}
+}
+
+// startedIn remembers how long a start took.
+func (m *meter) startedIn(d time.Duration) {
+	m.took[m.nTook%remembered] = d
+	m.nTook++
+	m.dirty = true
+}
+
+// forget drops the starts of the pods that were there at the beginning.
+func (m *meter) forget() { m.nTook, m.dirty = 0, false }
+
+// starts are the quantiles of the last starts.
+func (m *meter) starts() algorithms.StartUp {
+	if m.dirty {
+		m.dirty = false
+		var s [remembered]time.Duration
+		n := copy(s[:], m.took[:min(m.nTook, remembered)])
+		slices.Sort(s[:n])
+		at := func(q float64) time.Duration { return s[min(int(q*float64(n)), n-1)] }
+		m.startUp = algorithms.StartUp{P50: at(0.5), P90: at(0.9), P99: at(0.99), Samples: n}
+	}
+	return m.startUp
+}
+
+// scrape reads every source; the policy will see it a lag later. What was read before is seen by then.
+func (m *meter) scrape(e *engine) {
+	m.deliver(e.now)
+	at := m.epoch.Add(time.Duration(e.now) + time.Duration(e.sc.Scrape.Lag))
+	mono := float64(e.now) * 1e-9
+	m.gatewayPending = window.Reading{Life: 1, Mono: mono, At: at}
+	m.gatewayPending.Sums[waitingSum] = m.held.until(e.now)
+	if !m.own {
+		m.allPending = window.Reading{Life: 1, Mono: mono, At: at}
+		m.allPending.Sums[concurrencySum], m.allPending.Sums[servedSum] = m.atPods.until(e.now), float64(m.served)
+		return
+	}
+	m.order = append(m.order[:0], e.ready...)
+	if n := e.sc.Scrape.Sample; n > 0 && len(m.order) > n {
+		slices.SortFunc(m.order, func(a, b int32) int { return cmp.Compare(e.pods[a].rank, e.pods[b].rank) })
+		m.sampled = float64(len(m.order)) / float64(n)
+		m.order = m.order[:n]
+	} else {
+		m.sampled = 1
+	}
+	for i := range e.pods {
+		p := &e.pods[i]
+		if p.series != nil && p.pending.Mono > 0 && !p.pending.At.After(m.epoch.Add(time.Duration(e.now))) {
+			p.series.Add(p.pending)
+			p.pending = window.Reading{}
+		}
+	}
+	for _, i := range m.order {
+		m.readPod(e, i, at)
+	}
+	for i := range e.pods { // what drains is read on
+		if s := e.pods[i].state; s == draining && e.sc.Scrape.Sample == 0 {
+			m.readPod(e, int32(i), at)
+		}
+	}
+	kept := m.dead[:0]
+	for _, d := range m.dead {
+		if time.Duration(e.now-d.at) <= m.widest {
+			kept = append(kept, d)
+		}
+	}
+	clear(m.dead[len(kept):])
+	m.dead = kept
+}
+
+func (m *meter) readPod(e *engine, i int32, at time.Time) {
+	if e.sc.Scrape.Loss > 0 && e.read.Float64() < e.sc.Scrape.Loss {
+		return
+	}
+	p := &e.pods[i]
+	m.touch(e.now, p)
+	mono := float64(e.now-p.born) * 1e-9
+	if mono <= 0 {
+		return
+	}
+	p.pending = window.Reading{Life: 1 + float64(p.born)*1e-9, Mono: mono, At: at}
+	p.pending.Sums[concurrencySum], p.pending.Sums[servedSum] = p.integral, float64(p.served)
+}
+
+// deliver hands over the readings whose lag has passed.
+func (m *meter) deliver(now int64) {
+	seen := m.epoch.Add(time.Duration(now))
+	if r := &m.gatewayPending; r.Mono > 0 && !r.At.After(seen) {
+		m.gateway.Add(*r)
+		r.Mono = 0
+	}
+	if r := &m.allPending; r.Mono > 0 && !r.At.After(seen) {
+		m.all.Add(*r)
+		r.Mono = 0
+	}
+}
+
+// total adds up one need.
+func (m *meter) total(e *engine, n algorithms.Need, now time.Time) (window.Total, float64) {
+	t := window.Total{Now: now, Width: n.Window}
+	if n.Name == algorithms.Waiting {
+		t.Add(&m.gateway, waitingSum, true, float64(e.hold.n))
+		return t, 0
+	}
+	k := concurrencySum
+	if n.Name == algorithms.Rate {
+		k = servedSum
+	}
+	if m.own {
+		for i := range e.pods {
+			if p := &e.pods[i]; p.series != nil {
+				m.addPod(e, p, &t, k)
+			}
+		}
+		for _, d := range m.dead {
+			t.Add(d.series, k, false, 0)
+		}
+	} else {
+		t.Add(&m.all, k, true, float64(m.atPods.v))
+	}
+	factor := m.sampled
+	if n.Name == algorithms.Concurrency {
+		before := t.Value()
+		t.Add(&m.gateway, waitingSum, true, float64(e.hold.n))
+		return t, before * (factor - 1)
+	}
+	return t, t.Value() * (factor - 1)
+}
+
+// addPod adds one pod's own series, and misses it as the adapter does.
+func (m *meter) addPod(e *engine, p *pod, t *window.Total, k int) {
+	if p.pending.Mono > 0 && !p.pending.At.After(t.Now) {
+		p.series.Add(p.pending)
+		p.pending.Mono = 0
+	}
+	at, read := p.series.Newest()
+	live := read && t.Now.Sub(at) <= m.stale
+	t.Add(p.series, k, live, float64(p.held()))
+	if p.state != ready || e.sc.Scrape.Sample > 0 {
+		return
+	}
+	born := m.epoch.Add(time.Duration(p.born))
+	switch {
+	case !read && t.Now.Sub(born) > time.Duration(e.sc.Scrape.Interval)+graceAfter:
+		t.Miss(born, false)
+	case read && !live:
+		t.Miss(at, true)
+	}
+}
+
+// observe makes the observation of this instant, as scaler.Reconcile does: a policy's time is that of its data.
+func (e *engine) observe() algorithms.Observation {
+	m := &e.meter
+	now := m.epoch.Add(time.Duration(e.now))
+	m.deliver(e.now)
+	m.signals = m.signals[:0]
+	age := time.Duration(0)
+	for _, n := range e.needs {
+		switch n.Name {
+		case algorithms.Concurrency, algorithms.Rate, algorithms.Waiting:
+		default:
+			m.signals = append(m.signals, algorithms.Signal{Name: n.Name, Window: n.Window})
+			continue
+		}
+		if n.Name == algorithms.Rate && n.Window == 0 {
+			m.signals = append(m.signals, algorithms.Signal{Name: n.Name, Window: n.Window})
+			continue
+		}
+		t, more := m.total(e, n, now)
+		m.signals = append(m.signals, algorithms.Signal{
+			Name: n.Name, Window: n.Window, Value: t.Value() + more, Known: t.Known(), Age: t.Age(), Coverage: t.Coverage(), Source: "simulation",
+		})
+		age = max(age, t.Age())
+	}
+	if at := now.Add(-age); at.After(e.dataTime) {
+		e.dataTime = at
+	}
+	o := algorithms.Observation{
+		Now: e.dataTime, Signals: m.signals, ActiveSince: e.activeSince, Scratch: m.terms[:0], Quiet: !e.cfg.Explain,
+		Replicas: algorithms.Replicas{Current: e.wanted, Ready: len(e.ready), Starting: len(e.live) - len(e.ready), Terminating: e.account.ending.v},
+		Limits:   algorithms.Limits{Min: e.sc.MinReplicas, Max: e.sc.MaxReplicas, PodConcurrency: float64(e.sc.PodConcurrency)},
+		StartUp:  m.starts(), Cost: e.sc.Cost,
+	}
+	if o.Replicas.Starting > 0 {
+		m.ages = m.ages[:0]
+		for _, i := range e.live {
+			if p := &e.pods[i]; p.state != ready {
+				m.ages = append(m.ages, time.Duration(e.now-p.created))
+			}
+		}
+		o.Replicas.StartingAges = m.ages
+	}
+	return o
+}
+
+// decide asks the policy and carries out what it says, by the scaler's rules: down only when the last change has settled, to zero
+// only when the gateway has been put into the path.
+func (e *engine) decide() {
+	e.expire()
+	d := e.policy.Decide(e.observe())
+	e.account.decisions++
+	next := time.Duration(e.sc.Tick)
+	if d.Next > 0 {
+		next = min(next, max(d.Next, time.Millisecond))
+	}
+	n := e.wanted
+	if d.Valid {
+		n = d.Replicas
+	}
+	if n != 0 || e.wanted == 0 {
+		e.zeroSince = longAgo
+	}
+	if n < e.wanted {
+		due := max(e.changedAt+int64(e.sc.Settle), e.wokenAt+int64(e.sc.SettleWake))
+		if n == 0 {
+			if e.zeroSince == longAgo {
+				e.zeroSince = e.now
+			}
+			due = max(due, e.zeroSince+int64(e.sc.ZeroGrace))
+		}
+		if left := due - e.now; left > 0 {
+			n = e.wanted
+			next = min(next, time.Duration(left))
+		}
+	}
+	e.scale(n, d)
+	e.plan(e.now+int64(next), evRound, none)
+}

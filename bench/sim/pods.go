@@ -1,0 +1,89 @@
+package sim
+
+import "github.com/sluice-autoscaler/sluice/algorithms/window"
+
+// state is where a pod is in its life.
+type state uint8
+
+const (
+	free        state = iota // the place in the table is not used
+	pending                  // waits for a node
+	starting                 // on a node, does not answer yet
+	ready                    // takes requests
+	draining                 // takes none, works off what it has
+	terminating              // has ended its work and goes
+)
+
+const none = int32(-1)
+
+// pod is one pod. Its place in the table is used again; gen tells its lives apart.
+type pod struct {
+	state state
+	// killed says that the time to drain ran out: what it still works on is lost.
+	killed bool
+	gen    int32
+	// load is how many requests it works on.
+	load int32
+	// prev and next link the ready pods of equal load; place is its index among the ready ones.
+	prev, next, place int32
+	created           int64
+	attempts          int
+	queue             fifo
+
+	// own readings, where pods are read one by one
+	integral float64 // request-seconds at the pod
+	served   int64
+	last     int64 // when integral was brought up to date
+	born     int64 // when it became ready
+	series   *window.Series
+	pending  window.Reading
+	rank     uint64 // the lowest are read when only a sample is
+}
+
+// held is how many requests the pod has, worked on or queued.
+func (p *pod) held() int { return int(p.load) + p.queue.n }
+
+// levels lists the ready pods by load, so that the least loaded one is found at once.
+type levels struct {
+	heads []int32
+	least int // no pod has a lower load; heads[least] may be empty
+}
+
+func (l *levels) add(pods []pod, i int32) {
+	load := int(pods[i].load)
+	for load >= len(l.heads) {
+		l.heads = append(l.heads, none)
+	}
+	head := l.heads[load]
+	pods[i].prev, pods[i].next = none, head
+	if head != none {
+		pods[head].prev = i
+	}
+	l.heads[load] = i
+	if load < l.least {
+		l.least = load
+	}
+}
+
+func (l *levels) remove(pods []pod, i int32) {
+	p := &pods[i]
+	if p.prev != none {
+		pods[p.prev].next = p.next
+	} else {
+		l.heads[p.load] = p.next
+	}
+	if p.next != none {
+		pods[p.next].prev = p.prev
+	}
+}
+
+// pick returns the least loaded ready pod, none when there is none.
+func (l *levels) pick() int32 {
+	for ; l.least < len(l.heads); l.least++ {
+		if i := l.heads[l.least]; i != none {
+			return i
+		}
+	}
+	l.least = len(l.heads) // the next add brings it down
+	return none
+}

@@ -1,0 +1,631 @@
+// Package sim simulates a workload under a scaling policy, event by event in virtual time: arrivals, queues, concurrency limits,
+// pods that start, drain and fail, readings that lag, and the policies and guard of algorithms/, asked as the scaler asks them.
+// The same inputs and seed give the same run. It is pure: no clock, no files.
+//
+// Randomness comes in streams of their own for arrivals, work, starts, routing and readings, so that policies compared under one seed
+// meet the same requests with the same work.
+package sim
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/guard"
+	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/trace"
+)
+
+// Config is one run.
+type Config struct {
+	// Source gives the arrivals; Scenario everything else.
+	Source   trace.Source
+	Scenario Scenario
+	// Policy decides, fresh for this run; Name is what results call it. Guard wraps it as the scaler does.
+	Policy algorithms.Policy
+	Name   string
+	// Guard holds parameters of the guard (guard.Parse) over those that follow from the scenario; it may be nil.
+	Guard json.RawMessage
+	// Seed of all randomness.
+	Seed uint64
+	// Explain records a sentence with each change, at some cost of time.
+	Explain bool
+	// Points bounds the rows of the series, 0 for none. Steps are as long as that takes, in whole elasticity steps.
+	Points int
+	// Progress is told the share of the trace that is done, now and then; it may be nil.
+	Progress func(share float64)
+}
+
+// Epoch is the instant at which every run begins, a Monday.
+func Epoch() time.Time { return time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC) }
+
+// The streams of randomness.
+const (
+	streamArrivals = iota + 1
+	streamWork
+	streamStart
+	streamRoute
+	streamRead
+)
+
+func stream(seed, which uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, which)) }
+
+// Requests opens a source as a run with that seed sees it: each with its work filled in.
+func Requests(src trace.Source, s *Scenario, seed uint64) trace.Arrivals {
+	return &worked{Arrivals: src.Open(stream(seed, streamArrivals)), work: s.Service, r: stream(seed, streamWork)}
+}
+
+// worked fills in the work of requests that have none of their own.
+type worked struct {
+	trace.Arrivals
+	work Dist
+	r    *rand.Rand
+}
+
+// Read fills dst.
+func (w *worked) Read(dst []trace.Request) int {
+	n := w.Arrivals.Read(dst)
+	for i := range dst[:n] {
+		if dst[i].Service == 0 {
+			dst[i].Service = w.work.Draw(w.r)
+		}
+	}
+	return n
+}
+
+// Err returns what ended the arrivals early.
+func (w *worked) Err() error {
+	if e, ok := w.Arrivals.(interface{ Err() error }); ok {
+		return e.Err()
+	}
+	return nil
+}
+
+// guarded wraps the policy in the guard that the scenario describes, as the scaler does.
+func (c *Config) guarded() (*guard.Policy, error) {
+	g := guard.Default()
+	g.IdleAfter, g.Target = time.Duration(c.Scenario.ScaleToZeroAfter), c.Scenario.PerPod()
+	g, err := guard.Parse(g, c.Guard)
+	if err != nil {
+		return nil, err
+	}
+	return guard.New(g, c.Policy)
+}
+
+// Run simulates. It ends with ctx, or when the last request of the source was answered or lost.
+func Run(ctx context.Context, c Config) (score.Run, error) {
+	if err := c.Scenario.Validate(); err != nil {
+		return score.Run{}, fmt.Errorf("scenario %s: %w", c.Scenario.Name, err)
+	}
+	if c.Source.Length() <= 0 {
+		return score.Run{}, fmt.Errorf("trace %s has no length", c.Source.Name())
+	}
+	policy, err := c.guarded()
+	if err != nil {
+		return score.Run{}, err
+	}
+	e := newEngine(&c, policy)
+	if err := e.run(ctx); err != nil {
+		return score.Run{}, fmt.Errorf("simulate %s on %s: %w", c.Name, c.Source.Name(), err)
+	}
+	return e.result(), nil
+}
+
+// engine is one run's state. Instants are nanoseconds since its beginning.
+type engine struct {
+	cfg    *Config
+	sc     *Scenario
+	policy *guard.Policy
+	needs  []algorithms.Need
+
+	now, end int64
+	arrivals trace.Arrivals
+	buf      []trace.Request
+	at, have int // the position in buf, and how many are in it
+	dry      bool
+
+	deps   departures
+	ctl    events
+	pods   []pod
+	unused []int32
+	live   []int32 // starting and ready pods by creation
+	ready  []int32
+	levels levels
+	gone   []*pod // ended pods whose readings still count
+	hold   fifo
+	limit  int32 // podConcurrency; as good as endless when there is none
+	shared bool
+
+	starts, route, read *rand.Rand
+
+	wanted      int // spec.replicas
+	capacity    int // places on nodes, −1 without bound
+	placed      int // pods on nodes
+	coming      int // nodes that come
+	nodes       int
+	round       int32 // generation of the next planned round
+	changedAt   int64
+	wokenAt     int64
+	zeroSince   int64
+	dataTime    time.Time
+	activeSince time.Time
+
+	meter   meter
+	account account
+}
+
+const (
+	chunk    = 512
+	longAgo  = int64(-1 << 62)
+	noLimit  = int32(1 << 30)
+	checkCtx = 1 << 16
+)
+
+func newEngine(c *Config, policy *guard.Policy) *engine {
+	s := &c.Scenario
+	e := &engine{
+		cfg: c, sc: s, policy: policy, needs: policy.Needs(), end: int64(c.Source.Length()),
+		arrivals: Requests(c.Source, s, c.Seed), buf: make([]trace.Request, chunk),
+		limit: int32(s.PodConcurrency), shared: s.Routing == RoutingShared,
+		starts: stream(c.Seed, streamStart), route: stream(c.Seed, streamRoute), read: stream(c.Seed, streamRead),
+		capacity: -1, changedAt: longAgo, wokenAt: longAgo, zeroSince: longAgo,
+	}
+	if s.PodConcurrency == 0 {
+		e.limit = noLimit
+	}
+	if s.Nodes != nil {
+		e.nodes, e.capacity = s.Nodes.Initial, s.Nodes.Initial*s.Nodes.PodsPerNode
+	}
+	e.meter.init(e)
+	e.account.init(e)
+	return e
+}
+
+// run is the loop over events. At equal instants control comes first, then ends of work, then arrivals.
+func (e *engine) run(ctx context.Context) error {
+	e.scale(e.sc.InitialReplicas, algorithms.Decision{Reason: "Initial"})
+	for _, i := range e.live { // what is there at the beginning has started long before
+		if e.pods[i].state != ready {
+			e.becomeReady(i)
+		}
+	}
+	e.changedAt, e.wokenAt, e.activeSince = longAgo, longAgo, time.Time{}
+	e.account.starts, e.account.wakeUps, e.account.changes = 0, 0, 0
+	e.meter.forget()
+	e.plan(0, evRound, none)
+	e.plan(int64(e.sc.Scrape.Interval), evScrape, none)
+	e.plan(int64(e.sc.ElasticityStep), evFrame, none)
+	arrive := e.nextArrival()
+	for n := 0; ; n++ {
+		if n%checkCtx == 0 {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if e.cfg.Progress != nil {
+				e.cfg.Progress(min(1, float64(e.now)/float64(e.end)))
+			}
+		}
+		depart, control := e.deps.next(), e.ctl.next()
+		switch {
+		case control <= depart && control <= arrive:
+			if arrive == never && control > e.end && e.outstanding() == 0 {
+				return e.finish()
+			}
+			e.now = control
+			e.control(e.ctl.pop())
+		case depart <= arrive:
+			e.now = depart
+			e.depart(e.deps[0].pod)
+		default:
+			e.now = arrive
+			e.arrive(int64(e.buf[e.at].Service))
+			e.at++
+			arrive = e.nextArrival()
+		}
+	}
+}
+
+// finish is the end of a run: what went wrong with reading, if anything.
+func (e *engine) finish() error {
+	if f, ok := e.arrivals.(interface{ Err() error }); ok {
+		return f.Err()
+	}
+	return nil
+}
+
+func (e *engine) outstanding() int { return len(e.deps) + e.hold.n + e.meter.queued.v }
+
+// nextArrival is the instant of the next request, never when there is none.
+func (e *engine) nextArrival() int64 {
+	if e.at == e.have {
+		if e.dry {
+			return never
+		}
+		e.at, e.have = 0, e.arrivals.Read(e.buf)
+		if e.have == 0 {
+			e.dry = true
+			return never
+		}
+	}
+	return max(int64(e.buf[e.at].At), e.now)
+}
+
+func (e *engine) plan(at int64, kind what, pod int32) {
+	ev := event{at: at, kind: kind, pod: pod}
+	switch {
+	case pod != none:
+		ev.gen = e.pods[pod].gen
+	case kind == evRound:
+		e.round++
+		ev.gen = e.round
+	}
+	e.ctl.push(ev)
+}
+
+func (e *engine) control(ev event) {
+	if ev.pod != none && e.pods[ev.pod].gen != ev.gen {
+		return // of a pod that is no more
+	}
+	switch ev.kind {
+	case evRound:
+		if ev.gen == e.round { // else one was planned for another instant since
+			e.decide()
+		}
+	case evScrape:
+		e.expire()
+		e.meter.scrape(e)
+		e.plan(e.now+int64(e.sc.Scrape.Interval), evScrape, none)
+	case evFrame:
+		e.account.frame(e)
+		e.plan(e.now+int64(e.sc.ElasticityStep), evFrame, none)
+	case evPod:
+		e.started(ev.pod)
+	case evDrain:
+		e.kill(ev.pod)
+	case evGone:
+		e.remove(ev.pod)
+	case evNode:
+		e.coming--
+		e.nodes++
+		e.capacity += e.sc.Nodes.PodsPerNode
+		e.place()
+	}
+}
+
+// arrive takes a request with that much work.
+func (e *engine) arrive(work int64) {
+	cold := len(e.ready) == 0
+	e.account.arrive(e, work, cold)
+	if e.shared || cold {
+		if !cold && e.hold.n == 0 {
+			if i := e.levels.pick(); e.pods[i].load < e.limit {
+				e.serve(i, work, 0)
+				return
+			}
+		}
+		e.holdIt(request{e.now, work}, cold)
+		return
+	}
+	i := e.ready[e.route.IntN(len(e.ready))]
+	if e.sc.Routing == RoutingTwo {
+		if j := e.ready[e.route.IntN(len(e.ready))]; e.pods[j].held() < e.pods[i].held() {
+			i = j
+		}
+	}
+	p := &e.pods[i]
+	switch {
+	case p.load < e.limit:
+		e.serve(i, work, 0)
+	case p.queue.n < e.sc.PodQueue:
+		e.meter.came(e, p)
+		p.queue.push(request{e.now, work})
+		e.meter.queued.set(e.now, e.meter.queued.v+1)
+	default:
+		e.account.lose(1)
+	}
+}
+
+// holdIt keeps a request at the gateway, and wakes the scaler when it is the first one of a workload without pods.
+func (e *engine) holdIt(h request, cold bool) {
+	if e.hold.n >= e.sc.HoldRequests {
+		e.account.lose(1)
+		return
+	}
+	if cold && e.hold.n == 0 && e.wanted == 0 {
+		e.plan(e.now+int64(e.sc.WakeDelay), evRound, none)
+	}
+	e.meter.held.set(e.now, e.hold.n+1)
+	e.hold.push(h)
+}
+
+// serve lets pod i begin to work on a request that comes to it now, after a wait.
+func (e *engine) serve(i int32, work, wait int64) {
+	e.meter.came(e, &e.pods[i])
+	e.begin(i, work, wait, false)
+}
+
+// begin puts work on pod i, of which the meter knows; replace says that it takes the place of the departure just due.
+func (e *engine) begin(i int32, work, wait int64, replace bool) {
+	p := &e.pods[i]
+	takes := work
+	if e.sc.Knee > 0 {
+		if over := int(p.load) + 1 - e.sc.Knee; over > 0 {
+			takes += int64(float64(work) * e.sc.KneeSlope * float64(over) / float64(e.sc.Knee))
+		}
+	}
+	e.account.begun(e, wait, work, takes)
+	d := departure{e.now + takes, i}
+	if replace {
+		e.deps.replace(d)
+		p.load++
+		return
+	}
+	e.deps.push(d)
+	if p.state == ready {
+		e.levels.remove(e.pods, i)
+		p.load++
+		e.levels.add(e.pods, i)
+		return
+	}
+	p.load++
+}
+
+// depart ends the earliest work, which is at pod i.
+func (e *engine) depart(i int32) {
+	p := &e.pods[i]
+	if p.killed {
+		e.deps.drop()
+		if p.load--; p.load == 0 && p.state == free {
+			p.killed = false
+			e.unused = append(e.unused, i)
+		}
+		return
+	}
+	e.meter.left(e, p)
+	switch {
+	case p.queue.n > 0:
+		h := p.queue.pop()
+		e.meter.queued.set(e.now, e.meter.queued.v-1)
+		p.load--
+		e.begin(i, h.work, e.now-h.at, true)
+	case p.state == ready && e.hold.n > 0 && e.release():
+		h := e.hold.pop()
+		e.meter.held.set(e.now, e.hold.n)
+		e.meter.came(e, p)
+		p.load--
+		e.begin(i, h.work, e.now-h.at, true)
+	default:
+		e.deps.drop()
+		if p.state == ready {
+			e.levels.remove(e.pods, i)
+			p.load--
+			e.levels.add(e.pods, i)
+			return
+		}
+		if p.load--; p.load == 0 && p.state == draining {
+			e.terminate(i)
+		}
+	}
+}
+
+// release drops what has waited too long, and tells whether something still waits.
+func (e *engine) release() bool {
+	if e.now-e.hold.front().at > int64(e.sc.HoldTimeout) {
+		e.expire()
+	}
+	return e.hold.n > 0
+}
+
+// expire loses what the gateway has held for too long.
+func (e *engine) expire() {
+	for e.hold.n > 0 && e.now-e.hold.front().at > int64(e.sc.HoldTimeout) {
+		e.hold.pop()
+		e.meter.held.set(e.now, e.hold.n)
+		e.account.lose(1)
+	}
+}
+
+// spread gives the ready pods what the gateway holds, the least loaded first.
+func (e *engine) spread() {
+	for e.hold.n > 0 && e.release() {
+		i := e.levels.pick()
+		if i == none || e.pods[i].load >= e.limit {
+			return
+		}
+		h := e.hold.pop()
+		e.meter.held.set(e.now, e.hold.n)
+		e.serve(i, h.work, e.now-h.at)
+	}
+}
+
+// scale makes or ends pods until n are wanted.
+func (e *engine) scale(n int, d algorithms.Decision) {
+	from := e.wanted
+	if n == from {
+		return
+	}
+	e.account.changed(e, from, n, d)
+	e.wanted, e.changedAt = n, e.now
+	if from == 0 {
+		e.activeSince, e.wokenAt = Epoch().Add(time.Duration(e.now)), e.now
+		e.account.wakeUps++
+	}
+	for len(e.live) < n {
+		e.create()
+	}
+	for len(e.live) > n {
+		e.evict()
+	}
+	e.account.peak = max(e.account.peak, n)
+}
+
+// create adds a pod.
+func (e *engine) create() {
+	var i int32
+	if k := len(e.unused); k > 0 {
+		i = e.unused[k-1]
+		e.unused = e.unused[:k-1]
+	} else {
+		i = int32(len(e.pods))
+		e.pods = append(e.pods, pod{})
+	}
+	old := &e.pods[i]
+	e.pods[i] = pod{state: pending, gen: old.gen + 1, prev: none, next: none, place: none, created: e.now, queue: fifo{ring: old.queue.ring}}
+	if e.sc.Scrape.Sample > 0 {
+		e.pods[i].rank = e.read.Uint64()
+	}
+	e.live = append(e.live, i)
+	e.account.starting.set(e.clock(), len(e.live)-len(e.ready))
+	e.account.starts++
+	e.place()
+}
+
+// place puts pending pods on nodes, in the order of their creation, and asks for nodes.
+func (e *engine) place() {
+	waiting := 0
+	for _, i := range e.live {
+		if e.pods[i].state != pending {
+			continue
+		}
+		if e.capacity >= 0 && e.placed >= e.capacity {
+			waiting++
+			continue
+		}
+		e.placed++
+		e.pods[i].state = starting
+		s := &e.sc.Startup
+		took := s.Schedule.Draw(e.starts) + s.Pull.Draw(e.starts) + s.Start.Draw(e.starts) + s.Ready.Draw(e.starts)
+		if took == 0 {
+			e.started(i)
+			continue
+		}
+		e.plan(e.now+int64(took), evPod, i)
+	}
+	if n := e.sc.Nodes; n != nil {
+		for waiting > e.coming*n.PodsPerNode && e.nodes+e.coming < n.Max {
+			e.coming++
+			e.plan(e.now+int64(n.Provision.Draw(e.starts)), evNode, none)
+		}
+	}
+}
+
+// started is the moment at which a pod answers, or fails.
+func (e *engine) started(i int32) {
+	p := &e.pods[i]
+	if e.sc.StartFailure > 0 && e.starts.Float64() < e.sc.StartFailure {
+		e.account.failed++
+		pause := min(10*time.Second<<min(p.attempts, 10), 5*time.Minute)
+		p.attempts++
+		s := &e.sc.Startup
+		e.plan(e.now+int64(pause+s.Start.Draw(e.starts)+s.Ready.Draw(e.starts)), evPod, i)
+		return
+	}
+	e.becomeReady(i)
+	e.meter.startedIn(time.Duration(e.now - p.created))
+	e.spread()
+}
+
+func (e *engine) becomeReady(i int32) {
+	p := &e.pods[i]
+	if p.state == pending {
+		e.placed++
+	}
+	p.state, p.born, p.place = ready, e.now, int32(len(e.ready))
+	p.gen++ // a planned start of it counts no more
+	e.ready = append(e.ready, i)
+	e.levels.add(e.pods, i)
+	e.meter.appear(e, p)
+	e.account.ready.set(e.clock(), len(e.ready))
+	e.account.starting.set(e.clock(), len(e.live)-len(e.ready))
+}
+
+// evict ends one pod: one that is not ready if there is one, and the newest of those, as a ReplicaSet does.
+func (e *engine) evict() {
+	pick := len(e.live) - 1
+	for k := pick; k >= 0; k-- {
+		if s := e.pods[e.live[k]].state; s != ready {
+			pick = k
+			break
+		}
+	}
+	i := e.live[pick]
+	e.live = append(e.live[:pick], e.live[pick+1:]...)
+	p := &e.pods[i]
+	p.gen++
+	was := p.state
+	if was == ready {
+		last := len(e.ready) - 1
+		moved := e.ready[last]
+		e.ready[p.place] = moved
+		e.pods[moved].place = p.place
+		e.ready = e.ready[:last]
+		e.levels.remove(e.pods, i)
+		e.account.ready.set(e.clock(), len(e.ready))
+	}
+	e.account.starting.set(e.clock(), len(e.live)-len(e.ready))
+	if was == pending {
+		e.account.ending.set(e.clock(), e.account.ending.v+1)
+		e.remove(i)
+		return
+	}
+	p.state = draining
+	e.account.ending.set(e.clock(), e.account.ending.v+1)
+	if p.held() == 0 {
+		e.terminate(i)
+		return
+	}
+	e.plan(e.now+int64(e.sc.Drain), evDrain, i)
+}
+
+// kill ends a pod whose time to drain is over: what it has is lost.
+func (e *engine) kill(i int32) {
+	p := &e.pods[i]
+	if p.state != draining {
+		return
+	}
+	lost := p.held()
+	e.meter.leave(e, p, lost)
+	e.account.lose(int64(lost))
+	e.meter.queued.set(e.now, e.meter.queued.v-p.queue.n)
+	p.queue.n = 0
+	p.killed = p.load > 0
+	e.terminate(i)
+}
+
+// terminate begins the end of a pod that has no more work.
+func (e *engine) terminate(i int32) {
+	p := &e.pods[i]
+	p.state = terminating
+	p.gen++
+	if took := e.sc.Termination.Draw(e.starts); took > 0 {
+		e.plan(e.now+int64(took), evGone, i)
+		return
+	}
+	e.remove(i)
+}
+
+func (e *engine) remove(i int32) {
+	p := &e.pods[i]
+	if p.state != draining && p.state != terminating && p.state != pending {
+		return
+	}
+	if p.state != pending {
+		e.placed--
+	}
+	e.meter.vanish(e, p)
+	p.state = free
+	p.gen++
+	e.account.ending.set(e.clock(), e.account.ending.v-1)
+	if p.load == 0 {
+		e.unused = append(e.unused, i)
+	}
+	if e.capacity >= 0 {
+		e.place()
+	}
+}
+
+// clock is the instant up to which the run is accounted for: never past the trace's end.
+func (e *engine) clock() int64 { return min(e.now, e.end) }
