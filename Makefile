@@ -83,6 +83,7 @@ oracle-short: ## the same with fewer steps
 .PHONY: e2e
 e2e: deps build $(HELM) controlplane ## end-to-end tests on the testbed: a real control plane, real processes, real sockets
 	cd testbed && HELM=$(CURDIR)/$(HELM) go test -tags e2e -count=1 -timeout 30m -p 1 -v ./...
+	go test -tags e2e -count=1 -v -run InBrowser ./bench/report
 
 .PHONY: lint
 lint: $(LINT) ## golangci-lint and the formatters
@@ -106,7 +107,7 @@ golden: ## rewrite golden files; explain the diff in the commit
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME each
-	@for f in $$(grep -rl --include='*_test.go' '^func Fuzz' algorithms wire adapter gateway sidecar scaler); do \
+	@for f in $$(grep -rl --include='*_test.go' '^func Fuzz' algorithms wire adapter gateway sidecar scaler bench); do \
 	  for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$f); do echo "$$t in $$(dirname $$f)"; go test -run='^$$' -fuzz="^$$t\$$" -fuzztime=$(FUZZTIME) ./$$(dirname $$f); done; done
 
 .PHONY: bench

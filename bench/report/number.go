@@ -5,6 +5,8 @@ import (
 	"math"
 	"strconv"
 	"strings"
+
+	"github.com/sluice-autoscaler/sluice/bench/score"
 )
 
 // count writes a number with three significant digits, and k, M or G for thousands, millions and milliards.
@@ -97,11 +99,11 @@ func show(m Metric, v, like float64) string {
 }
 
 // ratio writes a ratio with its interval, if it has one.
-func ratio(i Interval, ok bool) string {
+func ratio(i score.Interval, ok bool) string {
 	if !ok {
 		return "–"
 	}
-	if !i.Known() || i.Low == i.High {
+	if !spread(i) {
 		return fmt.Sprintf("%.2f", i.Mean)
 	}
 	return fmt.Sprintf("%.2f [%.2f, %.2f]", i.Mean, i.Low, i.High)

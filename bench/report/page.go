@@ -374,7 +374,7 @@ func places(names []string) map[string]int {
 	return m
 }
 
-func intervals(m map[string]Interval) map[string]pageInterval {
+func intervals(m map[string]score.Interval) map[string]pageInterval {
 	out := make(map[string]pageInterval, len(m))
 	for k, i := range m {
 		out[k] = pageInterval{i.Mean, i.Low, i.High, float64(i.N)}

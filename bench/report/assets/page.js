@@ -50,6 +50,7 @@ const clock = (t, length) => {
   if (length < 5 && t !== s) return t.toFixed(1) + " s";
   return (length >= 86400 ? d + "d " : "") + (length >= 3600 ? p(h) + ":" : "") + p(m) + ":" + p(s % 60);
 };
+const brief = (name, n = 16) => name.length > n ? name.slice(0, n - 1) + "…" : name;
 const plural = (n, noun) => n + " " + noun + (n === 1 ? "" : "s");
 
 // ---- elements ----
@@ -153,7 +154,8 @@ $("seed").onchange = (e) => { state.seed = e.target.value; draw(true); };
 // ---- all traces at once ----
 const ratioText = (q) => !q ? "–" : digits2(q[0]);
 const digits2 = (v) => v >= 100 ? count(v) : v.toFixed(2);
-const wide = (q, f) => q[3] > 1 && q[2] > q[1] ? `95 %: ${f(q[1])} to ${f(q[2])}` : "";
+const spread = (i) => i[3] > 1 && i[2] - i[1] > 2e-9 * Math.abs(i[0]);
+const wide = (q, f) => spread(q) ? `95 %: ${f(q[1])} to ${f(q[2])}` : "";
 // verdict tells whether a ratio or a difference is surely better or worse than the baseline.
 const verdict = (q, even) => {
   if (!q || Math.abs(q[0] - even) < 1e-12) return "";
@@ -231,7 +233,7 @@ const comparison = () => {
       cell: (r) => {
         const i = r.mean[m.name];
         if (!i) return el("td", {}, "–");
-        const half = (i[2] - i[1]) / 2, top = i[0] === bestOf(r, m.name);
+        const half = spread(i) ? (i[2] - i[1]) / 2 : 0, top = i[0] === bestOf(r, m.name);
         return el("td", { class: top ? "best" : "", title: top ? "best of this trace" : "" }, show(m, i[0]), half > 0 ? el("small", {}, " ± " + show(m, half, i[0])) : null);
       },
     });
@@ -241,11 +243,11 @@ const comparison = () => {
         const q = r[map][m.name];
         if (!q || D.policies[r.p] === base) return el("td", {}, el("small", {}, D.policies[r.p] === base ? "baseline" : "–"));
         const v = verdict(q, even);
-        return el("td", { class: v }, sign[v] + text(q[0]) + unit, q[3] > 1 && q[2] > q[1] ? el("small", {}, ` [${text(q[1])}, ${text(q[2])}]`) : null);
+        return el("td", { class: v }, sign[v] + text(q[0]) + unit, spread(q) ? el("small", {}, ` [${text(q[1])}, ${text(q[2])}]`) : null);
       },
     });
-    if (base && m.name === "podSeconds") against("ratio", "× " + base, "ratio", 1, digits2);
-    if (base && m.name === "sloViolations") against("delta", "violations − " + base, "delta", 0, (v) => (v > 0 ? "+" : v < 0 ? "−" : "") + Math.abs(v * 100).toFixed(2), " pp");
+    if (base && m.name === "podSeconds") against("ratio", "× " + brief(base), "ratio", 1, digits2);
+    if (base && m.name === "sloViolations") against("delta", "violations − " + brief(base), "delta", 0, (v) => (v > 0 ? "+" : v < 0 ? "−" : "") + Math.abs(v * 100).toFixed(2), " pp");
   }
   const c = columns.find((x) => x.id === sorting.column);
   if (c) rows.sort((a, b) => {
@@ -253,7 +255,7 @@ const comparison = () => {
     return (typeof x === "string" ? x.localeCompare(y) : x === y ? 0 : x - y) * (sorting.down ? -1 : 1);
   });
   const head = el("tr", {}, ...columns.map((x, i) => el("th", {
-    class: (x.left ? "l" : "") + (i === 0 ? " name" : ""), scope: "col", title: x.unit || "",
+    class: (x.left ? "l" : "") + (i === 0 ? " name" : ""), scope: "col", title: x.unit || x.title,
     "aria-sort": sorting.column === x.id ? (sorting.down ? "descending" : "ascending") : false,
   }, el("button", { type: "button", onclick: () => {
     if (sorting.column === x.id && sorting.down) sorting.column = "";
@@ -269,8 +271,7 @@ const comparison = () => {
   const one = rows[0];
   const seeds = rows.map((r) => r.seeds), least = Math.min(...seeds), most = Math.max(...seeds);
   $("table-lead").textContent = (all ? "All traces" : D.traces[state.t]) + (D.scenarios[state.s] ? ", scenario " + D.scenarios[state.s] : "") +
-    `: means over ${least === most ? plural(most, "seed") : least + " to " + most + " seeds"}` +
-    (most > 1 ? ", ± half the 95 % interval" : ", so no intervals") +
+    (most > 1 ? `: means over ${least === most ? most : least + " to " + most} seeds, ± half the 95 % interval` : ": one seed, so no intervals") +
     (!all && one ? `; ${count(one.requests / one.seeds)} requests a run` : "") + ". Less is better everywhere; the best of a trace is shaded" +
     (base ? `. ▲ is worse than ${base}, ▼ better` + (most > 1 ? ", where the interval leaves no doubt" : "") : "") + ".";
 };
@@ -346,8 +347,8 @@ const scatter = (box, points, xAxis, describe) => {
   const marks = [];
   for (const q of points) {
     const cx = f.px(q.x[0]), cy = f.py(q.y[0]);
-    if (q.x[3] > 1 && q.x[2] > q.x[1]) f.svg.append(sv("line", { x1: clip(f.px(q.x[1])), x2: clip(f.px(q.x[2])), y1: cy, y2: cy, stroke: colour(q.p), "stroke-width": 1.5, opacity: 0.6 }));
-    if (q.y[3] > 1 && q.y[2] > q.y[1]) f.svg.append(sv("line", { x1: cx, x2: cx, y1: f.py(Math.min(q.y[1], y.hi)), y2: f.py(Math.min(q.y[2], y.hi)), stroke: colour(q.p), "stroke-width": 1.5, opacity: 0.6 }));
+    if (spread(q.x)) f.svg.append(sv("line", { x1: clip(f.px(q.x[1])), x2: clip(f.px(q.x[2])), y1: cy, y2: cy, stroke: colour(q.p), "stroke-width": 1.5, opacity: 0.6 }));
+    if (spread(q.y)) f.svg.append(sv("line", { x1: cx, x2: cx, y1: f.py(Math.min(q.y[1], y.hi)), y2: f.py(Math.min(q.y[2], y.hi)), stroke: colour(q.p), "stroke-width": 1.5, opacity: 0.6 }));
     const g = mark(q.p, state.on.has(q.p) ? 6.5 : 5);
     g.setAttribute("transform", `translate(${cx} ${cy})`);
     g.setAttribute("stroke", css("--bg"));
@@ -359,8 +360,8 @@ const scatter = (box, points, xAxis, describe) => {
   // Labels: beside the mark where no other label is, else left out (the tip still tells).
   const taken = marks.map((k) => [k.cx - 7, k.cy - 7, k.cx + 7, k.cy + 7]);
   for (const k of [...marks].sort((a, b) => state.on.has(b.q.p) - state.on.has(a.q.p))) {
-    let name = D.policies[k.q.p];
-    if (name.length > 26) name = name.slice(0, 25) + "…";
+    if (marks.length > 10 && !state.on.has(k.q.p) && !front.includes(k.q)) continue;
+    const name = brief(D.policies[k.q.p], 30);
     const text = sv("text", { class: "label", style: `fill:${colour(k.q.p)}` }, name);
     f.svg.append(text);
     const w = text.getComputedTextLength();
@@ -383,16 +384,16 @@ const scatter = (box, points, xAxis, describe) => {
 };
 const pareto = () => {
   $("pareto-title").textContent = D.traces[state.t];
-  const band = (i, f) => f(i[0]) + (i[3] > 1 && i[2] > i[1] ? ` ± ${f((i[2] - i[1]) / 2, i[0])}` : "");
+  const all = D.overall.filter((o) => o.s === state.s && o.ratio.podSeconds);
+  $("pareto-all-box").hidden = !all.length; // before the other one is drawn, as it takes its width
+  const band = (i, f) => f(i[0]) + (spread(i) ? ` ± ${f((i[2] - i[1]) / 2, i[0])}` : "");
   const points = groupOf(state.s, state.t).filter((r) => r.mean.podSeconds && r.mean.sloViolations).map((r) => ({ p: r.p, x: r.mean.podSeconds, y: r.mean.sloViolations, r }));
   scatter($("pareto"), points, { text: count, title: "pod-seconds" }, (q) => [band(q.x, count) + " pod-seconds", band(q.y, percent) + " violations",
     q.r.mean.coldStarts ? count(q.r.mean.coldStarts[0]) + " cold starts" : "", onFront(q.r) ? "on the front" : ""].filter(Boolean));
-  const all = D.overall.filter((o) => o.s === state.s && o.ratio.podSeconds);
-  $("pareto-all-box").hidden = !all.length;
   if (!all.length) return;
   $("pareto-all-title").textContent = `All traces: multiples of ${D.baseline} (geometric mean)`;
-  scatter($("pareto-all"), all.map((o) => ({ p: o.p, x: o.ratio.podSeconds, y: [o.mean.sloViolations || 0, 0, 0, 1], o })), { text: digits, title: `pod-seconds × ${D.baseline}` },
-    (q) => [`${digits2(q.x[0])} × pod-seconds` + (q.x[2] > q.x[1] ? ` [${digits2(q.x[1])}, ${digits2(q.x[2])}]` : ""), percent(q.y[0]) + " violations on average", `worst trace: ${D.traces[q.o.worstTrace]}, ${percent(q.o.worst)}`]);
+  scatter($("pareto-all"), all.map((o) => ({ p: o.p, x: o.ratio.podSeconds, y: [o.mean.sloViolations || 0, 0, 0, 1], o })), { text: digits, title: `pod-seconds × ${brief(D.baseline, 40)}` },
+    (q) => [`${digits2(q.x[0])} × pod-seconds` + (spread(q.x) ? ` [${digits2(q.x[1])}, ${digits2(q.x[2])}]` : ""), percent(q.y[0]) + " violations on average", `worst trace: ${D.traces[q.o.worstTrace]}, ${percent(q.o.worst)}`]);
 };
 
 // ---- runs that are drawn over time ----
