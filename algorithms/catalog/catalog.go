@@ -13,11 +13,15 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/cel"
 	"github.com/sluice-autoscaler/sluice/algorithms/fixed"
+	"github.com/sluice-autoscaler/sluice/algorithms/histogram"
 	"github.com/sluice-autoscaler/sluice/algorithms/hpa"
 	"github.com/sluice-autoscaler/sluice/algorithms/keda"
 	"github.com/sluice-autoscaler/sluice/algorithms/kpa"
+	"github.com/sluice-autoscaler/sluice/algorithms/lookahead"
 	"github.com/sluice-autoscaler/sluice/algorithms/pid"
+	"github.com/sluice-autoscaler/sluice/algorithms/portfolio"
 	"github.com/sluice-autoscaler/sluice/algorithms/schedule"
+	"github.com/sluice-autoscaler/sluice/algorithms/seasonal"
 	"github.com/sluice-autoscaler/sluice/algorithms/staffing"
 	"github.com/sluice-autoscaler/sluice/algorithms/step"
 	"github.com/sluice-autoscaler/sluice/algorithms/target"
@@ -145,6 +149,26 @@ func All(extra ...Entry) []Entry {
 			New:        maker(fixed.Default, none, fixed.New),
 		},
 		{
+			Name: "histogram", Summary: "keeps and pre-warms the last pod by the idle times seen", Source: "Shahrad et al., Serverless in the Wild, 2020",
+			Note: "Above zero pods the rule of target decides. guard's scaleToZero.after comes first: set it to 1s to leave zero to this policy.",
+			Parameters: []Parameter{
+				perPod,
+				{"window", "1s–1h", "30s", "averaging time above zero pods"},
+				{"activity", "1s–1m", "2s", "window over which any concurrency is demand"},
+				{"bin", "1s–1h", "1m0s", "bin of idle times"},
+				{"range", "2–1440 bins", "4h0m0s", "longest idle time told apart"},
+				{"head", "a share in [0, 1] below tail", "0.05", "percentile of idle times before which there is no pod"},
+				{"tail", "a share in [0, 1]", "0.99", "percentile until which there is one"},
+				{"margin", "0–1", "0.1", "widens both"},
+				{"minCV", "0–100", "2", "variation of counts from which the histogram represents something"},
+				{"minCount", "1–1000", "10", "idle times that must be known"},
+				{"outOfBounds", "0–1", "0.5", "share beyond the range from which on their mean is the forecast"},
+				{"coldStartCost", "0–864000 pod-seconds", "600", "ends keeping when it has cost as much; observed costs override it"},
+				{"startUp", "0s–1h", "10s", "how long a pod takes to be ready, while no start was measured"},
+			},
+			New: maker(histogram.Default, func(c *histogram.Config) *float64 { return &c.Target }, histogram.New),
+		},
+		{
 			Name: "hpa", Summary: "the Kubernetes HPA's replica calculator", Source: "k8s.io/kubernetes pkg/controller/podautoscaler",
 			Note: "With maxReplicas and without behavior, the older rules of an HPA hold: the largest answer of 300 s, at most max(2 × current, 4) pods. With neither only the calculator runs, and guard may do the rest.",
 			Parameters: []Parameter{
@@ -200,6 +224,24 @@ func All(extra ...Entry) []Entry {
 			New: maker(kpa.Default, func(c *kpa.Config) *float64 { return &c.Target }, kpa.New),
 		},
 		{
+			Name: "lookahead", Summary: "staffing for the load at the end of a start-up, at the least cost within a budget of late requests", Source: "algorithms/lookahead",
+			Note: "Cost: where pods and cold starts have prices they set how long the last pod is kept.",
+			Parameters: []Parameter{
+				{"waitGoal", "1ms–1h", "500ms", "how long a request may wait"},
+				{"violationBudget", "a share in (0, 1)", "0.01", "share of requests that may wait longer"},
+				{"budgetWindow", "1m–168h", "1h0m0s", "time over which the budget is kept"},
+				{"podConcurrency", "0–1000000 requests", "0: the observed limit, else target", "requests that a pod works on at a time"},
+				{"target", "> 0 requests per pod", "the signal's target", "what a pod carries where nothing limits it"},
+				{"window", "1s–1m", "2s", "averaging time of the freshest means"},
+				{"tick", "1s–1m", "2s", "time between decisions"},
+				{"startUp", "0s–1h", "10s", "how long a pod takes to be ready, while no start was measured"},
+				{"halfLife", "1m–720h", "12h0m0s", "after how long an error of forecast counts half"},
+				{"coldStartCost", "0–86400 pod-seconds", "60", "what a cold start costs besides its waiting; observed costs override it"},
+				{"seasonal", "true or false", "true", "follow the time of day and week where that errs less"},
+			},
+			New: maker(lookahead.Default, func(c *lookahead.Config) *float64 { return &c.Target }, lookahead.New),
+		},
+		{
 			Name: "pid", Summary: "proportional, integral and derivative of missing pods", Source: "Åström and Hägglund, Advanced PID Control",
 			Parameters: []Parameter{
 				signal,
@@ -215,6 +257,27 @@ func All(extra ...Entry) []Entry {
 			New: maker(pid.Default, func(c *pid.Config) *float64 { return &c.Target }, pid.New),
 		},
 		{
+			Name: "portfolio", Summary: "follows those of several policies that cost least in shadow", Source: "Freund and Schapire 1997; Herbster and Warmuth 1998",
+			Note: "The first expert is the floor while requests wait too long. Experts are policies that need nothing but their parameters.",
+			Parameters: []Parameter{
+				{"experts", "2–16 of {name, parameters}", "kpa, target, histogram, seasonal, lookahead", "policies in shadow"},
+				perPod,
+				{"podConcurrency", "0–1000000 requests", "0: the observed limit, else target", "requests that a pod works on at a time"},
+				{"waitGoal", "1ms–1h", "500ms", "how long a request may wait"},
+				{"violationBudget", "a share in (0, 1)", "0.01", "share of requests that may wait longer; sets what one costs"},
+				{"coldStartCost", "0–86400 pod-seconds", "60", "what leaving zero costs besides; observed costs override it"},
+				{"block", "10s–24h", "5m0s", "time between changes of weights; at least ten start-ups"},
+				{"memory", "block–720h", "24h0m0s", "time over which the best expert is looked for"},
+				{"startUp", "0s–1h", "10s", "how long a pod takes to be ready, while no start was measured"},
+				{"window", "1s–1m", "2s", "averaging time of the freshest means"},
+			},
+			New: maker(portfolio.Default, func(c *portfolio.Config) *float64 { return &c.Target }, func(c portfolio.Config) (*portfolio.Policy, error) {
+				return portfolio.New(c, func(name string, target float64, params json.RawMessage) (algorithms.Policy, error) {
+					return New(name, target, params)
+				})
+			}),
+		},
+		{
 			Name: "schedule", Summary: "counts by time of day and week", Source: "KEDA's cron scaler; AWS scheduled actions",
 			Note: "By wall clock: a time that a clock change skips falls due right after the gap, one that it repeats only the first time.",
 			Parameters: []Parameter{
@@ -224,6 +287,26 @@ func All(extra ...Entry) []Entry {
 				{"leadTime", "0s–1h", "0s", "how much earlier rules start"},
 			},
 			New: maker(schedule.Default, none, schedule.New),
+		},
+		{
+			Name: "seasonal", Summary: "the load that the time of day and week promises until a pod is ready", Source: "Holt-Winters; Fourier regression (Hyndman, FPP3)",
+			Note: "Silent until two days were seen or learnt.",
+			Parameters: []Parameter{
+				signal,
+				perPod,
+				{"window", "1s–1h", "30s", "averaging time of the present"},
+				{"bin", "1m–1h, a part of a day", "10m0s", "bin of the forecast"},
+				{"alpha", "0–1", "0.3", "Holt-Winters: share of an error in the level"},
+				{"beta", "0–1", "0.02", "of that in the trend"},
+				{"gamma", "0–1", "0.3", "share of an error in the season"},
+				{"phi", "0–1", "0.9", "damping of the trend"},
+				{"harmonics", "1–16", "6", "waves of a day in the regression"},
+				{"weekHarmonics", "1–16", "3", "waves of a week"},
+				{"halfLife", "> 0 days", "14", "after how long a value counts half in the regression"},
+				{"startUp", "0s–1h", "10s", "how long a pod takes to be ready, while no start was measured"},
+				{"tick", "1s–10m", "2s", "time between decisions"},
+			},
+			New: maker(seasonal.Default, func(c *seasonal.Config) *float64 { return &c.Target }, seasonal.New),
 		},
 		{
 			Name: "staffing", Summary: "a promise about waiting, by queueing theory", Source: "Erlang C; Halfin and Whitt 1981",

@@ -13,12 +13,16 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/algorithms/cel"
 	"github.com/sluice-autoscaler/sluice/algorithms/fixed"
+	"github.com/sluice-autoscaler/sluice/algorithms/histogram"
 	"github.com/sluice-autoscaler/sluice/algorithms/hpa"
 	"github.com/sluice-autoscaler/sluice/algorithms/keda"
 	"github.com/sluice-autoscaler/sluice/algorithms/kpa"
+	"github.com/sluice-autoscaler/sluice/algorithms/lookahead"
 	"github.com/sluice-autoscaler/sluice/algorithms/pid"
 	"github.com/sluice-autoscaler/sluice/algorithms/policytest"
+	"github.com/sluice-autoscaler/sluice/algorithms/portfolio"
 	"github.com/sluice-autoscaler/sluice/algorithms/schedule"
+	"github.com/sluice-autoscaler/sluice/algorithms/seasonal"
 	"github.com/sluice-autoscaler/sluice/algorithms/staffing"
 	"github.com/sluice-autoscaler/sluice/algorithms/step"
 	"github.com/sluice-autoscaler/sluice/algorithms/target"
@@ -28,6 +32,7 @@ import (
 func configs() map[string]any {
 	return map[string]any{
 		"cel": cel.Config{}, "fixed": fixed.Config{}, "hpa": hpa.Config{}, "keda": keda.Config{}, "kpa": kpa.Config{}, "pid": pid.Config{},
+		"histogram": histogram.Config{}, "lookahead": lookahead.Config{}, "portfolio": portfolio.Config{}, "seasonal": seasonal.Config{},
 		"schedule": schedule.Config{}, "staffing": staffing.Config{}, "step": step.Config{}, "target": target.Config{},
 	}
 }
@@ -79,7 +84,7 @@ func TestDefaults(t *testing.T) {
 		}
 		policytest.Check(t, 91, 3, mk)
 	}
-	for _, name := range []string{"cel", "hpa", "kpa", "target"} {
+	for _, name := range []string{"cel", "histogram", "hpa", "kpa", "seasonal", "target"} {
 		p, err := catalog.New(name, 5, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -101,7 +106,7 @@ func TestErrors(t *testing.T) {
 		t.Errorf("an extra entry: %v", err)
 	}
 	for _, c := range []struct{ name, params, want string }{
-		{"nope", ``, `policy "nope": unknown; known are cel, fixed, hpa, keda, kpa, pid, schedule, staffing, step, target`},
+		{"nope", ``, `policy "nope": unknown; known are cel, fixed, histogram, hpa, keda, kpa, lookahead, pid, portfolio, schedule, seasonal, staffing, step, target`},
 		{"fixed", `{"replica": 1}`, `policy fixed: unknown parameter "replica" (parameters: replicas)`},
 		{"fixed", `{"replicas": "1"}`, `replicas = string: want a whole number`},
 		{"target", `{"window": 30, "disableScaleIn": "no"}`, `disableScaleIn = string: want true or false

@@ -18,6 +18,7 @@ func FuzzPolicies(f *testing.F) {
 	const line = `{"t": 30, "current": 10, "ready": 8, "starting": 2, "signals": {"concurrency": {"60s": 100, "30s": 90, "6s": 300, "0s": 9}, "rate": {"60s": 5}, "duration": {"60s": 0.2}, "q": {"0s": 50}}, "limits": {"min": 1, "max": 20}}`
 	for i, params := range []string{
 		`{"expression": "signal('q', '0s') / target"}`, `{"replicas": 3}`, `{"behavior": {}}`, `{"triggers": [{"signal": "q", "threshold": 5}], "fallback": {"replicas": 3}}`,
+		`{"minCount": 1, "range": "10m"}`, `{"waitGoal": "1s", "violationBudget": 0.1}`, `{"experts": [{"name": "fixed"}, {"name": "target"}], "block": "10s"}`, `{"bin": "1h", "harmonics": 3}`,
 		`{"reachable": false}`, `{"kp": 1, "kd": 600}`, `{"timeZone": "Europe/Berlin", "rules": [{"start": "* * * * *", "duration": "1h", "replicas": 9}]}`,
 		`{"load": "Rate", "waitProbability": 0, "tailWait": "1s", "tailProbability": 0.1}`, `{"adjustmentType": "PercentChangeInCapacity"}`, `{"evaluationPeriod": "1m", "scaleInPoints": 15}`,
 	} {

@@ -431,6 +431,14 @@ func say(d *algorithms.Decision, why string) {
 	d.Message += fmt.Sprintf("%s: %d", why, d.Replicas)
 }
 
+// Learn hands a past on to the inner policy, if that learns from one.
+func (p *Policy) Learn(history []algorithms.Sample) error {
+	if l, ok := p.inner.(algorithms.Learner); ok {
+		return l.Learn(history)
+	}
+	return nil
+}
+
 // snapshot is the memory, as it is serialized.
 type snapshot struct {
 	Version      int             `json:"version"`

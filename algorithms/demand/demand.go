@@ -1,0 +1,127 @@
+// Package demand works out of the signals what load there would be if pods were endless, which is what policies that look ahead are to
+// forecast: under overload the concurrency measured is the queue, and the rate measured is what the pods can do.
+//
+//	N      mean requests in flight and held over the short window; cap = ready pods · slots per pod
+//	S      mean time that a pod works on a request = Σ min(N, cap)·dt / Σ rate·dt, forgetting over five minutes (Little's law)
+//	λ      arrivals = rate answered + dN/dt                             while saturated (N ≥ 0.95 cap), else N / S
+//	load   λ·S slots, within 0 and N, while saturated; else N
+//	backlog = max(0, N − cap)·S slot-seconds of work that waits;  wait = backlog / cap
+//
+// It is pure. An Estimator is not safe for concurrent use.
+package demand
+
+import (
+	"math"
+	"time"
+
+	"github.com/sluice-autoscaler/sluice/algorithms"
+)
+
+const (
+	// saturated is the share of the slots in use from which on concurrency no longer says what is asked for.
+	saturated = 0.95
+	// memory is after how many seconds work and answers count 1/e in the mean service time.
+	memory = 300.0
+	// few is how many answers, so discounted, make the service time known.
+	few = 5.0
+)
+
+// Long is the window that stands in where the short one is unknown.
+const Long = time.Minute
+
+// Reading is what one observation says of demand. Numbers are finite and ≥ 0.
+type Reading struct {
+	// Known is false when concurrency is unknown; the rest is then empty.
+	Known bool
+	// Load is in slots: the requests that would be in service at endless pods. InFlight is N as measured.
+	Load, InFlight float64
+	// Service is the mean service time in seconds, 0 while unknown; Rate is arrivals per second, 0 while that is.
+	Service, Rate float64
+	// Backlog is in slot-seconds; Wait in seconds, of a request that arrives now, +Inf with work and no ready pod.
+	Backlog, Wait float64
+	// Saturated says that the slots are in use.
+	Saturated bool
+}
+
+// State is the memory of an Estimator. Its zero value has seen nothing.
+type State struct {
+	At       time.Time `json:"at,omitzero"`
+	InFlight float64   `json:"inFlight"`
+	Work     float64   `json:"work"`
+	Answered float64   `json:"answered"`
+}
+
+// Estimator reads observations in their order.
+type Estimator struct {
+	// Short is the window of the freshest means, > 0.
+	Short time.Duration
+	State State
+}
+
+// Needs lists concurrency and rate over the short window, and concurrency over Long.
+func (e *Estimator) Needs() []algorithms.Need {
+	needs := []algorithms.Need{{Name: algorithms.Concurrency, Window: e.Short}, {Name: algorithms.Rate, Window: e.Short}}
+	if e.Short < Long {
+		needs = append(needs, algorithms.Need{Name: algorithms.Concurrency, Window: Long})
+	}
+	return needs
+}
+
+// most bounds readings so that sums and products of them stay finite.
+const most = 1e12
+
+func value(o *algorithms.Observation, name string, window time.Duration) (float64, bool) {
+	i := o.Index(name, window)
+	if i < 0 || o.Signals[i].Value < 0 {
+		return 0, false
+	}
+	return min(o.Signals[i].Value, most), true
+}
+
+// Read takes in an observation, at slots per pod > 0. Rounds that follow the last one by less than half the short window see the same
+// means again: they are answered and not learnt from.
+func (e *Estimator) Read(o *algorithms.Observation, slots float64) Reading {
+	n, ok := value(o, algorithms.Concurrency, e.Short)
+	if !ok {
+		if n, ok = value(o, algorithms.Concurrency, Long); !ok {
+			return Reading{}
+		}
+	}
+	s := &e.State
+	rate, rated := value(o, algorithms.Rate, e.Short)
+	cap := float64(max(o.Replicas.Ready, 0)) * slots
+	r := Reading{Known: true, InFlight: n, Load: n, Saturated: n >= saturated*cap && n > 0}
+	dt := o.Now.Sub(s.At).Seconds()
+	fresh := s.At.IsZero() || dt >= e.Short.Seconds()/2
+	if fresh && rated && !s.At.IsZero() {
+		span := min(dt, 60)
+		keep := math.Exp(-span / memory)
+		s.Work = keep*s.Work + min(n, cap)*span
+		s.Answered = keep*s.Answered + rate*span
+	}
+	if s.Answered >= few && s.Work > 0 {
+		r.Service = min(max(s.Work/s.Answered, 1e-6), 1e6)
+	}
+	if r.Service > 0 {
+		r.Rate = n / r.Service
+		if r.Saturated && rated {
+			if !s.At.IsZero() && dt > 0 && dt <= 60 {
+				r.Rate = max(rate+(n-s.InFlight)/max(dt, e.Short.Seconds()/2), 0)
+			}
+			r.Load = min(r.Rate*r.Service, n)
+			r.Rate = min(r.Rate, most)
+		}
+		r.Backlog = max(0, n-cap) * r.Service
+		switch {
+		case r.Backlog == 0:
+		case cap > 0:
+			r.Wait = r.Backlog / cap
+		default:
+			r.Wait = math.Inf(1)
+		}
+	}
+	if fresh {
+		s.At, s.InFlight = o.Now, n
+	}
+	return r
+}

@@ -1,0 +1,275 @@
+package forecast
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/sluice-autoscaler/sluice/algorithms"
+)
+
+// day is the season of a Daily.
+const day = 24 * time.Hour
+
+// DailyConfig holds the parameters of a Daily.
+type DailyConfig struct {
+	// Bin is the length of a bin, a whole part of a day, 1m–1h. Shorter sees sharper edges and costs memory and noise.
+	Bin time.Duration
+	// Alpha, Beta, Gamma and Phi are Holt-Winters'.
+	Alpha, Beta, Gamma, Phi float64
+	// Harmonics of the day, and WeekHarmonics of the week, 1–16, enter the regression. HalfLife is after how many days a value counts half.
+	Harmonics, WeekHarmonics int
+	HalfLife                 float64
+}
+
+// DefaultDaily has bins of 10 minutes; six waves a day and three a week, as is usual for load with a working day; a level that follows
+// within some bins and a season that follows within days; weeks count half after two.
+func DefaultDaily() DailyConfig {
+	return DailyConfig{Bin: 10 * time.Minute, Alpha: 0.3, Beta: 0.02, Gamma: 0.3, Phi: 0.9, Harmonics: 6, WeekHarmonics: 3, HalfLife: 14}
+}
+
+// Validate reports every fault.
+func (c DailyConfig) Validate() error {
+	var errs []error
+	if c.Bin < time.Minute || c.Bin > time.Hour || day%c.Bin != 0 {
+		errs = append(errs, fmt.Errorf("bin = %v: want 1m–1h, a whole part of a day", c.Bin))
+		return errors.Join(errs...)
+	}
+	errs = append(errs, c.holtWinters().Validate(), c.fourier().Validate())
+	return errors.Join(errs...)
+}
+
+func (c DailyConfig) holtWinters() HoltWintersConfig {
+	return HoltWintersConfig{Alpha: c.Alpha, Beta: c.Beta, Gamma: c.Gamma, Phi: c.Phi, Period: int(day / c.Bin)}
+}
+
+func (c DailyConfig) fourier() FourierConfig {
+	n := float64(day / c.Bin)
+	return FourierConfig{Cycles: []Cycle{{Period: n, Harmonics: c.Harmonics}, {Period: 7 * n, Harmonics: c.WeekHarmonics}}, HalfLife: c.HalfLife * n}
+}
+
+// Method is a forecaster of a Daily.
+type Method int
+
+// The methods.
+const (
+	None Method = iota
+	ByHoltWinters
+	ByHarmonics
+)
+
+// String is the method's name for people.
+func (m Method) String() string {
+	switch m {
+	case ByHoltWinters:
+		return "Holt-Winters"
+	case ByHarmonics:
+		return "harmonics"
+	case None:
+	}
+	return "none"
+}
+
+// Daily forecasts a load by time of day and week: it sums what it is given into bins of Unix time and asks Holt-Winters and a regression on
+// waves, whichever erred less lately (mean absolute error one bin ahead, half-life a day). A bin that was seen less than half is missed. After
+// a gap of over two weeks it begins anew.
+type Daily struct {
+	cfg  DailyConfig
+	hw   *HoltWinters
+	four *Fourier
+	s    DailyState
+	// next[h] are the forecasts of the bins after the last finished one, by method, while asked holds them.
+	asked [ahead + 1]bool
+	next  [ahead + 1][3]float64
+}
+
+// ahead is how many bins ahead a Daily answers.
+const ahead = 8
+
+// DailyState is the memory of a Daily. Its zero value has seen nothing.
+type DailyState struct {
+	// Bin is the number of the current bin since 1970; Sum and Covered are what is in it, in unit-seconds and seconds.
+	Bin     int64   `json:"bin"`
+	Sum     float64 `json:"sum"`
+	Covered float64 `json:"covered"`
+	// Erred are discounted mean absolute errors by method, Compared how many bins they rest on.
+	Erred       [3]float64       `json:"erred"`
+	Compared    int              `json:"compared"`
+	HoltWinters HoltWintersState `json:"holtWinters"`
+	Fourier     FourierState     `json:"fourier"`
+}
+
+// NewDaily returns a Daily with a validated config.
+func NewDaily(c DailyConfig) (*Daily, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	hw, err := NewHoltWinters(c.holtWinters())
+	if err != nil {
+		return nil, err
+	}
+	four, err := NewFourier(c.fourier())
+	if err != nil {
+		return nil, err
+	}
+	return &Daily{cfg: c, hw: hw, four: four}, nil
+}
+
+func (d *Daily) bin(t time.Time) int64 { return t.Unix() / int64(d.cfg.Bin.Seconds()) }
+
+// Observe takes in that the mean over the dt before at was v, finite and ≥ 0; at never goes backwards. What reaches into the bin before
+// counts there as well if it has not been finished.
+func (d *Daily) Observe(at time.Time, v float64, dt time.Duration) {
+	i := d.bin(at)
+	begun := time.Unix(i*int64(d.cfg.Bin.Seconds()), 0)
+	dt = min(dt, d.cfg.Bin)
+	inside := min(dt, at.Sub(begun))
+	if i > d.s.Bin {
+		if d.s.Bin > 0 {
+			if i == d.s.Bin+1 {
+				d.add(v, dt-inside)
+			}
+			d.finish(i)
+		} else {
+			// begin at midnight, so that the season's first place is the day's
+			d.s.Bin = i
+			for range i % int64(d.cfg.holtWinters().Period) {
+				d.hw.Miss()
+				d.four.Miss()
+			}
+		}
+	}
+	d.add(v, inside)
+}
+
+// Learn takes in the past of one signal: each sample stands for the time since the one before of it, up to a bin.
+func (d *Daily) Learn(history []algorithms.Sample, signal string) {
+	var last time.Time
+	for _, s := range history {
+		if s.Signal != signal {
+			continue
+		}
+		if !last.IsZero() && s.At.After(last) {
+			d.Observe(s.At, min(s.Value, Most), s.At.Sub(last))
+		}
+		last = s.At
+	}
+}
+
+func (d *Daily) add(v float64, dt time.Duration) {
+	if dt > 0 {
+		d.s.Sum = min(d.s.Sum+min(v, Most)*dt.Seconds(), Most*1e6)
+		d.s.Covered += dt.Seconds()
+	}
+}
+
+// finish ends the current bin and those that were missed before bin i.
+func (d *Daily) finish(i int64) {
+	s := &d.s
+	if gap := i - s.Bin; gap > 14*int64(day/d.cfg.Bin) {
+		fresh, err := NewDaily(d.cfg)
+		if err == nil { // it was valid before
+			*d = *fresh
+		}
+		d.s.Bin = i
+		for range i % int64(d.cfg.holtWinters().Period) {
+			d.hw.Miss()
+			d.four.Miss()
+		}
+		return
+	}
+	if s.Covered >= d.cfg.Bin.Seconds()/2 {
+		y := s.Sum / s.Covered
+		a, okA := d.hw.Forecast(1)
+		b, okB := d.four.Forecast(1)
+		if okA && okB {
+			s.Compared++
+			keep := math.Exp2(-d.cfg.Bin.Hours() / 24)
+			if s.Compared == 1 {
+				keep = 0
+			}
+			s.Erred[ByHoltWinters] = keep*s.Erred[ByHoltWinters] + (1-keep)*math.Abs(y-a)
+			s.Erred[ByHarmonics] = keep*s.Erred[ByHarmonics] + (1-keep)*math.Abs(y-b)
+		}
+		d.hw.Update(y)
+		d.four.Update(y)
+	} else {
+		d.hw.Miss()
+		d.four.Miss()
+	}
+	for s.Bin++; s.Bin < i; s.Bin++ {
+		d.hw.Miss()
+		d.four.Miss()
+	}
+	s.Sum, s.Covered = 0, 0
+	d.asked = [ahead + 1]bool{}
+}
+
+// Best is the method that erred less lately, None while neither is ready.
+func (d *Daily) Best() Method {
+	a, b := d.hw.Ready(), d.four.Ready()
+	switch {
+	case a && (!b || d.s.Erred[ByHoltWinters] <= d.s.Erred[ByHarmonics]):
+		return ByHoltWinters
+	case b:
+		return ByHarmonics
+	}
+	return None
+}
+
+// Erred is the mean absolute error of a method, one bin ahead, lately.
+func (d *Daily) Erred(m Method) float64 { return d.s.Erred[m] }
+
+// At is the forecast by the best method for the bin in which t lies: the current one or up to seven later; ok is false while nothing is
+// ready and beyond that.
+func (d *Daily) At(t time.Time) (y float64, ok bool) {
+	m := d.Best()
+	h := int(d.bin(t)-d.s.Bin) + 1
+	if m == None || h < 1 || h > ahead {
+		return 0, false
+	}
+	if !d.asked[h] {
+		d.next[h][ByHoltWinters], _ = d.hw.Forecast(h)
+		d.next[h][ByHarmonics], _ = d.four.Forecast(h)
+		d.asked[h] = true
+	}
+	return d.next[h][m], true
+}
+
+// Max is the largest forecast of the bins that [from, to] touches.
+func (d *Daily) Max(from, to time.Time) (y float64, ok bool) {
+	for t := from; ; t = t.Add(d.cfg.Bin) {
+		if t.After(to) {
+			t = to
+		}
+		if v, known := d.At(t); known {
+			y, ok = max(y, v), true
+		}
+		if !t.Before(to) {
+			return y, ok
+		}
+	}
+}
+
+// State returns the memory; it shares nothing that changes later.
+func (d *Daily) State() DailyState {
+	s := d.s
+	s.HoltWinters, s.Fourier = d.hw.State(), d.four.State()
+	return s
+}
+
+// Load puts back a State of the same config; an error leaves the Daily as it was.
+func (d *Daily) Load(s DailyState) error {
+	fresh, err := NewDaily(d.cfg)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(fresh.hw.Load(s.HoltWinters), fresh.four.Load(s.Fourier)); err != nil {
+		return err
+	}
+	s.HoltWinters, s.Fourier = HoltWintersState{}, FourierState{}
+	fresh.s = s
+	*d = *fresh
+	return nil
+}

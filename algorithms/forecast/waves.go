@@ -1,0 +1,279 @@
+package forecast
+
+import (
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/sluice-autoscaler/sluice/algorithms"
+)
+
+// Harmonics is a window of a load as the sum of its lowest frequencies, and of a line if it was fitted with its slope:
+//
+//	ŷ(t) = p·t + Σ_{f = 0…k} A_f·cos(2πft/n + φ_f),  t in bins from the beginning of the window
+//
+// The lowest frequencies are taken, not the largest; so it is a smoothing, and it goes on with period n: the forecast for n + h is
+// that for h, but for the line. A slope that is not there in truth costs accuracy; without it whole periods are continued exactly.
+// Source: Roy et al., "IceBreaker", ASPLOS'22, and its implementation in FeMux. A value; safe for concurrent use.
+type Harmonics struct {
+	n     int
+	slope float64
+	re    []float64 // amplitude of the cosine, by frequency
+	im    []float64 // of the sine
+}
+
+// FitHarmonics fits the frequencies 0–k of the window x, finite values, of which it keeps nothing. k is lowered to (len(x) − 1) / 2.
+// slope tells whether a line is fitted and taken off first. It costs len(x)·k steps.
+func FitHarmonics(x []float64, k int, slope bool) Harmonics {
+	n := len(x)
+	if n == 0 {
+		return Harmonics{}
+	}
+	k = min(max(k, 0), (n-1)/2)
+	h := Harmonics{n: n, re: make([]float64, k+1), im: make([]float64, k+1)}
+	if slope && n > 1 {
+		mean, mid := 0.0, float64(n-1)/2
+		for _, v := range x {
+			mean += v / float64(n)
+		}
+		num, den := 0.0, 0.0
+		for t, v := range x {
+			d := float64(t) - mid
+			num += d * (v - mean)
+			den += d * d
+		}
+		h.slope = num / den
+	}
+	for f := range h.re {
+		sin, cos := math.Sincos(2 * math.Pi * float64(f) / float64(n))
+		c, s := 1.0, 0.0
+		re, im := 0.0, 0.0
+		for t, v := range x {
+			v -= h.slope * float64(t)
+			re += v * c
+			im += v * s
+			c, s = c*cos-s*sin, s*cos+c*sin
+		}
+		scale := 2 / float64(n)
+		if f == 0 {
+			scale /= 2
+		}
+		h.re[f], h.im[f] = re*scale, im*scale
+	}
+	return h
+}
+
+// Slope is the line's, in units per bin; 0 when none was fitted.
+func (h Harmonics) Slope() float64 { return h.slope }
+
+// At is the value at t bins from the beginning of the window: 0 to n−1 lie in it, n is the next bin. It is clamped to 0–Most.
+func (h Harmonics) At(t float64) float64 {
+	y := h.slope * t
+	if h.n == 0 {
+		return 0
+	}
+	sin, cos := math.Sincos(2 * math.Pi * t / float64(h.n))
+	c, s := 1.0, 0.0
+	for f := range h.re {
+		y += h.re[f]*c + h.im[f]*s
+		c, s = c*cos-s*sin, s*cos+c*sin
+	}
+	return clean(y)
+}
+
+// Cycle is a period of a Fourier regression.
+type Cycle struct {
+	// Period is in bins, > 1; Harmonics is how many waves of it, from the whole period on, 1–16.
+	Period    float64
+	Harmonics int
+}
+
+// FourierConfig holds the parameters of a Fourier regression.
+type FourierConfig struct {
+	// Cycles are the periods, shortest first, at most 4. One takes part once twice its length has passed.
+	Cycles []Cycle
+	// HalfLife is after how many bins a value counts half, > 0.
+	HalfLife float64
+}
+
+// Validate reports every fault.
+func (c FourierConfig) Validate() error {
+	var errs []error
+	if len(c.Cycles) == 0 || len(c.Cycles) > 4 {
+		errs = append(errs, fmt.Errorf("cycles: %d: want 1–4", len(c.Cycles)))
+	}
+	for i, y := range c.Cycles {
+		if !(y.Period > 1 && y.Period <= 1e6) || y.Harmonics < 1 || y.Harmonics > 16 || 2*float64(y.Harmonics) > y.Period {
+			errs = append(errs, fmt.Errorf("cycles[%d] = %+v: want a period > 1 (bins) and 1–16 harmonics of at least two bins", i, y))
+		}
+		if i > 0 && !(y.Period > c.Cycles[i-1].Period) {
+			errs = append(errs, fmt.Errorf("cycles[%d] = %+v: want the shortest first", i, y))
+		}
+	}
+	if !(c.HalfLife > 0 && c.HalfLife <= 1e9) {
+		errs = append(errs, fmt.Errorf("half life = %v: want a number > 0 (bins)", c.HalfLife))
+	}
+	return errors.Join(errs...)
+}
+
+// Fourier is a regression on waves of known periods with forgetting: the coefficients θ of x_t = (1, cos 2πjt/P, sin 2πjt/P, …) that minimise
+// Σ 2^(−(T−t)/halfLife)·(y_t − θ·x_t)² + |θ_waves|². The last term keeps waves of which little was seen small. One update costs about d²
+// steps and one fit d³/6, d = 1 + 2·Σ harmonics.
+type Fourier struct {
+	cfg    FourierConfig
+	forget float64
+	state  FourierState
+	theta  []float64
+	fitted bool
+	x      []float64
+	chol   []float64
+}
+
+// FourierState is the memory. Its zero value has seen nothing.
+type FourierState struct {
+	Bins int64 `json:"bins"`
+	Seen int64 `json:"seen"`
+	// Products is the lower triangle of Σ w·x·xᵀ, row by row; With is Σ w·x·y.
+	Products []float64 `json:"products,omitempty"`
+	With     []float64 `json:"with,omitempty"`
+}
+
+// NewFourier returns a regression with a validated config.
+func NewFourier(c FourierConfig) (*Fourier, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	d := 1
+	for _, y := range c.Cycles {
+		d += 2 * y.Harmonics
+	}
+	return &Fourier{
+		cfg: c, forget: math.Exp2(-1 / c.HalfLife), theta: make([]float64, d), x: make([]float64, d), chol: make([]float64, d*(d+1)/2),
+		state: FourierState{Products: make([]float64, d*(d+1)/2), With: make([]float64, d)},
+	}, nil
+}
+
+// waves fills x for the bin t.
+func (f *Fourier) waves(t float64) {
+	f.x[0] = 1
+	i := 1
+	for _, y := range f.cfg.Cycles {
+		sin, cos := math.Sincos(2 * math.Pi * math.Mod(t/y.Period, 1))
+		c, s := cos, sin
+		for range y.Harmonics {
+			f.x[i], f.x[i+1] = c, s
+			i += 2
+			c, s = c*cos-s*sin, s*cos+c*sin
+		}
+	}
+}
+
+// Update takes in the value of the next bin, finite and ≥ 0; anything else counts as a bin that was missed.
+func (f *Fourier) Update(y float64) {
+	if !algorithms.Finite(y) || y < 0 || y > Most {
+		f.Miss()
+		return
+	}
+	f.waves(float64(f.state.Bins))
+	k := 0
+	for i, xi := range f.x {
+		for _, xj := range f.x[:i+1] {
+			f.state.Products[k] = f.forget*f.state.Products[k] + xi*xj
+			k++
+		}
+		f.state.With[i] = f.forget*f.state.With[i] + xi*y
+	}
+	f.state.Bins++
+	f.state.Seen++
+	f.fitted = false
+}
+
+// Miss lets a bin pass that was not seen.
+func (f *Fourier) Miss() { f.state.Bins++ }
+
+// Ready tells whether twice the shortest period has passed, half of it seen.
+func (f *Fourier) Ready() bool {
+	need := 2 * f.cfg.Cycles[0].Period
+	return float64(f.state.Bins) >= need && float64(f.state.Seen) >= need/2
+}
+
+// Forecast is the value h ≥ 1 bins after the last one; ok is false until Ready.
+func (f *Fourier) Forecast(h int) (y float64, ok bool) {
+	if !f.Ready() {
+		return 0, false
+	}
+	if !f.fitted {
+		f.fit()
+	}
+	f.waves(float64(f.state.Bins) + float64(max(h, 1)-1))
+	for i, c := range f.theta {
+		y += c * f.x[i]
+	}
+	return clean(y), true
+}
+
+// fit solves the normal equations by Cholesky's decomposition, for the cycles that take part.
+func (f *Fourier) fit() {
+	d := 1
+	for _, y := range f.cfg.Cycles {
+		if float64(f.state.Bins) >= 2*y.Period {
+			d += 2 * y.Harmonics
+		}
+	}
+	at := func(i, j int) int { return i*(i+1)/2 + j }
+	l, a := f.chol, f.state.Products
+	for i := range d {
+		for j := range i + 1 {
+			v := a[at(i, j)]
+			if i == j && i > 0 {
+				v++ // the penalty of one bin's weight
+			}
+			for k := range j {
+				v -= l[at(i, k)] * l[at(j, k)]
+			}
+			if i == j {
+				l[at(i, i)] = math.Sqrt(max(v, 1e-9))
+			} else {
+				l[at(i, j)] = v / l[at(j, j)]
+			}
+		}
+	}
+	for i := range d {
+		v := f.state.With[i]
+		for k := range i {
+			v -= l[at(i, k)] * f.theta[k]
+		}
+		f.theta[i] = v / l[at(i, i)]
+	}
+	for i := d - 1; i >= 0; i-- {
+		v := f.theta[i]
+		for k := i + 1; k < d; k++ {
+			v -= l[at(k, i)] * f.theta[k]
+		}
+		f.theta[i] = v / l[at(i, i)]
+	}
+	for i := d; i < len(f.theta); i++ {
+		f.theta[i] = 0
+	}
+	f.fitted = true
+}
+
+// State returns the memory; it shares nothing that changes later.
+func (f *Fourier) State() FourierState {
+	s := f.state
+	s.Products = append([]float64(nil), s.Products...)
+	s.With = append([]float64(nil), s.With...)
+	return s
+}
+
+// Load puts back a State of the same cycles; an error leaves the regression as it was.
+func (f *Fourier) Load(s FourierState) error {
+	if len(s.Products) == 0 && len(s.With) == 0 && s.Bins == 0 && s.Seen == 0 { // the zero value
+		s.Products, s.With = make([]float64, len(f.state.Products)), make([]float64, len(f.state.With))
+	}
+	if len(s.Products) != len(f.state.Products) || len(s.With) != len(f.state.With) || s.Bins < 0 || s.Seen < 0 || s.Seen > s.Bins {
+		return fmt.Errorf("fourier state of %d terms: want %d", len(s.With), len(f.state.With))
+	}
+	f.state, f.fitted = s, false
+	return nil
+}

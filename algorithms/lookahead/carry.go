@@ -1,0 +1,53 @@
+package lookahead
+
+import (
+	"math"
+
+	"github.com/sluice-autoscaler/sluice/algorithms/staffing"
+)
+
+// carry answers what load n pods carry, and remembers: its answers are a function of its parameters alone.
+type carry struct {
+	share, wait, slots float64
+	row                int
+	known              [rows][80]float64
+}
+
+// rows is how many shares are remembered at a time: steps of an eighth of e over the range of prices.
+const rows = 36
+
+// set names the share that may wait longer than wait mean service times, and the slots of a pod. The share counts in steps of about an eighth.
+func (c *carry) set(share, wait, slots float64) {
+	step := math.Round(math.Log(share) * 8)
+	c.share = min(math.Exp(step/8), 0.5)
+	c.row = ((int(step) % rows) + rows) % rows
+	if wait != c.wait || slots != c.slots {
+		c.wait, c.slots = wait, slots
+		c.known = [rows][80]float64{}
+	}
+}
+
+// load is the largest load, in slots, of which at most the share waits longer than allowed at n pods; 0 for none.
+func (c *carry) load(n int) float64 {
+	if n <= 0 {
+		return 0
+	}
+	row := &c.known[c.row]
+	if n < len(row) && row[n] > 0 {
+		return row[n]
+	}
+	servers := float64(n) * c.slots
+	lo, hi := 0.0, servers
+	for hi-lo > 1e-3*servers {
+		mid := (lo + hi) / 2
+		if staffing.WaitShare(servers, mid, c.wait) > c.share {
+			hi = mid
+		} else {
+			lo = mid
+		}
+	}
+	if n < len(row) {
+		row[n] = lo
+	}
+	return lo
+}

@@ -1,0 +1,449 @@
+// Package lookahead staffs for the load that there will be when a pod ordered now is ready, so that at most a given share of requests waits
+// longer than a goal, at the least pod-seconds. It is staffing (queueing theory) on a forecast with a conformal margin.
+//
+//	lead     L = start-up time (its 90th percentile) + tick: what is not ordered now cannot be there before
+//	ŷ(L)     the load then, in slots, by whichever of six forecasts erred less lately (means of 2 s to 160 s that follow jumps, trend, season)
+//	tail     the errors of ŷ so far, in roots of load (√(y + 3/8)) and in units of their recent spread, each lead time its own
+//	a*(n)    the load that n pods carry: the largest at which at most the budgeted share waits longer than the goal (Erlang C)
+//	n(L)     argmin n + price/β · (load/K) · P(load > a*(n))
+//
+// The cost to be minimised says: one pod-second against the requests that violate the goal, each at price·S/(Kβ) pod-seconds, which is the work
+// that it is worth over the budget β. At price 1 that is a newsvendor whose critical ratio is 1 − β. So a burst that few requests make is let
+// wait where a pod for it would be dear, and a large one never. The price follows the budget, as α does in adaptive conformal inference: overspending
+// the budget of budgetWindow makes violations e times as dear, not using it e times as cheap, within 1/4–16.
+//
+// The answer is the largest of n(L), of what the pods there are needed for until the next decision, and of what it was within the start-up time
+// plus two ticks: holding a pod for less than that costs less than starting it again. A backlog adds the pods that work it off at least cost. The last
+// pod is kept as package keepalive says, by the idle times seen, and never longer than the break-even time.
+//
+// Sources: Erlang 1917; Gibbs and Candès 2021 (package conformal); Arrow, Harris and Marschak 1951 (newsvendor); Karlin et al. 1988 (ski
+// rental); Anscombe 1948 (roots); the rest is this project's.
+package lookahead
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/demand"
+	"github.com/sluice-autoscaler/sluice/algorithms/forecast"
+	"github.com/sluice-autoscaler/sluice/algorithms/keepalive"
+	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+	"github.com/sluice-autoscaler/sluice/algorithms/staffing"
+)
+
+// Policy decides as the package says. It is not safe for concurrent use.
+type Policy struct {
+	cfg       Config
+	est       demand.Estimator
+	daily     *forecast.Daily // nil unless Seasonal
+	near, far horizon
+	state     state
+	carry     carry
+	idles     []time.Duration
+}
+
+type state struct {
+	At time.Time `json:"at,omitzero"`
+	// Demand is the estimator's memory, in snapshots only; so are Near, Far and Daily.
+	Demand demand.State         `json:"demand"`
+	Near   horizonState         `json:"near"`
+	Far    horizonState         `json:"far"`
+	Daily  *forecast.DailyState `json:"daily,omitempty"`
+	Levels levels               `json:"levels"`
+	// Service is the service time in use, in seconds: it follows the measured one in steps of a tenth.
+	Service float64 `json:"service"`
+	// Price is the logarithm of the price; Rate the mean of requests per second over the budget window, Rated the weight it rests on.
+	Price float64 `json:"price"`
+	Rate  float64 `json:"rate"`
+	Rated float64 `json:"rated"`
+	// Recent holds the answers that are held.
+	Recent algorithms.Maxima `json:"recent,omitempty"`
+	// LastDemand is when there was demand last; Idles are the last idle times that ended, in seconds, Next the oldest's place.
+	LastDemand time.Time `json:"lastDemand,omitzero"`
+	Idles      []float64 `json:"idles,omitempty"`
+	Next       int       `json:"next,omitempty"`
+	// Cold is the work that waited at the last starts from zero, on average, in slot-seconds, of Colds starts; Waking that of this one.
+	Cold   float64 `json:"cold"`
+	Colds  int     `json:"colds"`
+	Waking float64 `json:"waking"`
+	// Keep is how long the last pod is kept, in seconds.
+	Keep float64 `json:"keep"`
+}
+
+const (
+	version = 1
+	// cheapest and dearest bound the logarithm of the price: a quarter and sixteen times.
+	cheapest, dearest = -1.3862943611198906, 2.772588722239781
+	// idleTimes is how many idle times are remembered, enoughIdles how many must be known to be believed.
+	idleTimes, enoughIdles = 64, 5
+	// gap is after how many seconds without a reading what went before says nothing of now.
+	gap = 60.0
+)
+
+// New returns a policy with a validated Config.
+func New(c Config) (*Policy, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	p := &Policy{cfg: c, est: demand.Estimator{Short: time.Duration(c.Window)}}
+	p.near.state.Best, p.far.state.Best = by40s, by40s
+	if c.Seasonal {
+		var err error
+		if p.daily, err = forecast.NewDaily(forecast.DefaultDaily()); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// Needs names concurrency and rate over the short window, and concurrency of a minute in its stead.
+func (p *Policy) Needs() []algorithms.Need { return p.est.Needs() }
+
+// Learn takes in past concurrency, for the season.
+func (p *Policy) Learn(history []algorithms.Sample) error {
+	if err := algorithms.CheckHistory(history, p.state.At); err != nil || p.daily == nil {
+		return err
+	}
+	p.daily.Learn(history, algorithms.Concurrency)
+	return nil
+}
+
+// plan is the arithmetic of one decision.
+type plan struct {
+	r                 demand.Reading
+	slots             float64
+	start, lead       time.Duration
+	near, far         [candidates]float64
+	nearPods, farPods int
+	drain, held       int
+	keep              time.Duration
+	price             float64
+}
+
+// Decide answers one observation.
+func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
+	s := &p.state
+	g := plan{slots: p.slots(&o)}
+	g.r = p.est.Read(&o, g.slots)
+	if !g.r.Known {
+		d := algorithms.Decision{Reason: "NoData"}
+		if !o.Quiet {
+			d.Message = fmt.Sprintf("concurrency over %s and over %s is unknown", time.Duration(p.cfg.Window), demand.Long)
+		}
+		return d
+	}
+	tick := time.Duration(p.cfg.Tick)
+	g.start = time.Duration(p.cfg.StartUp)
+	likely := g.start
+	if o.StartUp.Samples > 0 {
+		g.start, likely = min(o.StartUp.P90, time.Hour), min(o.StartUp.P50, time.Hour)
+	}
+	g.lead = g.start + tick
+	dt := o.Now.Sub(s.At).Seconds()
+	fresh := s.At.IsZero() || dt >= time.Duration(p.cfg.Window).Seconds()/2
+	if fresh {
+		p.learn(&o, &g, dt)
+	}
+	service := s.Service
+	if service == 0 {
+		service = 1
+	}
+	noise := readingNoise(service, time.Duration(p.cfg.Window).Seconds())
+	floor := service / (4 * 40) // the variance of a mean of 40 s of a Poisson load, in roots
+	s.Levels.at(tick.Seconds(), ratio(p.daily, o.Now, o.Now.Add(tick)), noise, &g.near)
+	s.Levels.at(g.lead.Seconds(), ratio(p.daily, o.Now, o.Now.Add(g.lead)), noise, &g.far)
+	if fresh {
+		p.near.promise(o.Now, tick, &g.near, floor)
+		p.far.promise(o.Now, g.lead, &g.far, floor)
+	}
+	g.price = math.Exp(s.Price)
+	p.carry.set(p.cfg.ViolationBudget/g.price, time.Duration(p.cfg.WaitGoal).Seconds()/service, g.slots)
+	g.nearPods = p.staff(&p.near, g.near[p.near.state.Best], floor, &g)
+	g.farPods = p.staff(&p.far, g.far[p.far.state.Best], floor, &g)
+	// pods for the next tick are there or come too late: only those that exist count for it
+	n, reason := g.farPods, "Forecast"
+	if kept := min(g.nearPods, max(o.Replicas.Current, 1)); kept > n {
+		n, reason = kept, "Present"
+	}
+	if g.drain = p.drain(&o, &g); g.drain > 0 {
+		n, reason = n+g.drain, "Backlog"
+	}
+	if g.held = s.Recent.Add(o.Now, n, likely+2*tick); g.held > n && o.Replicas.Current > n {
+		n, reason = min(g.held, o.Replicas.Current), "Held"
+	}
+	g.keep = p.keep(&o, &g)
+	switch {
+	case n > 1:
+	case g.r.InFlight > 0:
+		n = 1
+	case o.Replicas.Current > 0 && !s.LastDemand.IsZero() && o.Now.Sub(s.LastDemand) < g.keep:
+		n, reason = 1, "KeptAlive"
+	default: // nothing is asked for: idle times know more of so little load than forecasts do
+		n, reason = 0, "Idle"
+	}
+	if o.Limits.Max > 0 {
+		n = min(n, o.Limits.Max)
+	}
+	d := algorithms.Decision{Replicas: n, Valid: true, Reason: reason}
+	if !o.Quiet {
+		p.explain(&d, &o, &g)
+	}
+	return d
+}
+
+func (p *Policy) slots(o *algorithms.Observation) float64 {
+	switch {
+	case p.cfg.PodConcurrency > 0:
+		return p.cfg.PodConcurrency
+	case o.Limits.PodConcurrency > 0 && algorithms.Finite(o.Limits.PodConcurrency):
+		return max(o.Limits.PodConcurrency, 1e-6)
+	}
+	return p.cfg.Target
+}
+
+// readingNoise is the variance, in roots, of a mean over w seconds of a Poisson load with that service time: 2aS/w·(1 − (S/w)(1 − e^(−w/S)))/4a.
+func readingNoise(service, w float64) float64 {
+	x := service / w
+	return x / 2 * (1 - x*(1-math.Exp(-1/x)))
+}
+
+// learn takes in the reading.
+func (p *Policy) learn(o *algorithms.Observation, g *plan, dt float64) {
+	s, c := &p.state, &p.cfg
+	window := time.Duration(c.Window).Seconds()
+	if s.At.IsZero() || dt > gap {
+		dt = window
+	}
+	s.At = o.Now
+	if m := g.r.Service; m > 0 && (s.Service == 0 || math.Abs(math.Log(m/s.Service)) > 0.1) {
+		s.Service = m
+	}
+	s.Levels.observe(g.r.Load, dt)
+	if p.daily != nil {
+		p.daily.Observe(o.Now, g.r.Load, time.Duration(dt*float64(time.Second)))
+	}
+	service := s.Service
+	if service == 0 {
+		service = 1
+	}
+	life := time.Duration(c.HalfLife).Seconds()
+	p.near.settle(o.Now, &s.Levels, 1, readingNoise(service, window), life)
+	k := int(min(max(g.lead.Seconds(), window), 10) / window)
+	p.far.settle(o.Now, &s.Levels, k, readingNoise(service, window*float64(max(k, 1))), life)
+	p.account(o, g, dt)
+	p.idle(o, g, dt)
+}
+
+// account moves the price by what was spent of the budget.
+func (p *Policy) account(o *algorithms.Observation, g *plan, dt float64) {
+	s, c := &p.state, &p.cfg
+	if g.r.Service == 0 {
+		return
+	}
+	horizon := time.Duration(c.BudgetWindow).Seconds()
+	asked := g.r.Rate * dt
+	k := 1 - math.Exp(-dt/horizon)
+	s.Rate += k * (g.r.Rate - s.Rate)
+	s.Rated += k * (1 - s.Rated)
+	usual := s.Rate / max(s.Rated, 1e-9) * horizon
+	if !(usual > 0) {
+		return
+	}
+	goal := time.Duration(c.WaitGoal).Seconds()
+	late := 0.0
+	switch cap := float64(o.Replicas.Ready) * g.slots; {
+	case g.r.InFlight == 0:
+	case cap == 0:
+		if g.start.Seconds() > goal {
+			late = 1
+		}
+	case g.r.Wait > 0:
+		late = min(max(g.r.Wait/goal-0.5, 0), 1)
+		fallthrough
+	default:
+		late = max(late, staffing.WaitShare(cap, g.r.Load, goal/g.r.Service))
+	}
+	s.Price = min(max(s.Price+asked*(late-c.ViolationBudget)/(c.ViolationBudget*usual), cheapest), dearest)
+}
+
+// idle keeps the book of idle times and of what starts from zero cost.
+func (p *Policy) idle(o *algorithms.Observation, g *plan, dt float64) {
+	s := &p.state
+	if g.r.InFlight > 0 && o.Replicas.Ready == 0 {
+		s.Waking += min(g.r.Load*dt, 1e9)
+	} else if s.Waking > 0 {
+		s.Colds = min(s.Colds+1, 1000)
+		s.Cold += (s.Waking - s.Cold) / float64(min(s.Colds, 10))
+		s.Waking = 0
+	}
+	if g.r.InFlight == 0 {
+		return
+	}
+	if it := o.Now.Sub(s.LastDemand); !s.LastDemand.IsZero() && it.Seconds() > 2*dt {
+		if len(s.Idles) < idleTimes {
+			s.Idles = append(s.Idles, it.Seconds())
+		} else {
+			s.Idles[s.Next] = it.Seconds()
+			s.Next = (s.Next + 1) % idleTimes
+		}
+		s.Keep = -1
+	}
+	s.LastDemand = o.Now
+}
+
+// keep is how long the last pod is kept: what would have been best over the idle times seen, and at most the break-even time, at which keeping has
+// cost as much as a start: the pod's own, what the waiting is worth, and what the user says.
+func (p *Policy) keep(o *algorithms.Observation, g *plan) time.Duration {
+	c, s := &p.cfg, &p.state
+	cold := c.ColdStartCost
+	if o.Cost.PodSecond > 0 && o.Cost.ColdStart > 0 {
+		cold = min(o.Cost.ColdStart/o.Cost.PodSecond, 86400)
+	}
+	cold += g.start.Seconds()
+	if g.start > time.Duration(c.WaitGoal) {
+		cold += min(g.price/c.ViolationBudget*min(s.Cold/g.slots, g.start.Seconds()), 86400)
+	}
+	most := keepalive.BreakEven(1, cold)
+	if len(s.Idles) < enoughIdles {
+		return most
+	}
+	if s.Keep < 0 {
+		p.idles = p.idles[:0]
+		for _, it := range s.Idles {
+			p.idles = append(p.idles, time.Duration(it*float64(time.Second)))
+		}
+		s.Keep = keepalive.Best(p.idles, 1, cold).Seconds()
+	}
+	return min(most, time.Duration((s.Keep*1.1+time.Duration(c.Tick).Seconds())*float64(time.Second)))
+}
+
+// staff is the least costly count for a forecast.
+func (p *Policy) staff(h *horizon, y, floor float64, g *plan) int {
+	spread, u := h.spread(floor), root(y)
+	best, least := 0, math.Inf(1)
+	first := int(0.8 * y / g.slots)
+	for n := first; float64(n) < least && n < 1_000_000; n += 1 + n/64 {
+		load := p.carry.load(n)
+		cost := float64(n) + g.price/p.cfg.ViolationBudget*max(load, y)/g.slots*h.above((root(load)-u)/spread)
+		if cost < least {
+			best, least = n, cost
+		}
+	}
+	return best
+}
+
+// drain is how many pods more work off a backlog at least cost: x slots take W/x seconds, in which everyone waits, and cost a start each.
+//
+//	min over x of  price·a/(Kβ) · W/x + (x/K)·L   gives   x = √(price·a·W / (β·L)),  at most W per tick
+func (p *Policy) drain(o *algorithms.Observation, g *plan) int {
+	goal := time.Duration(p.cfg.WaitGoal).Seconds()
+	if g.r.Backlog == 0 || g.r.Wait < goal/2 {
+		return 0
+	}
+	left := g.lead.Seconds()
+	for _, age := range o.Replicas.StartingAges {
+		left = min(left, max(g.lead-age, 0).Seconds())
+	}
+	cap := float64(o.Replicas.Ready) * g.slots
+	work := g.r.Backlog + max(g.r.Load-cap, 0)*left
+	x := min(math.Sqrt(g.price*g.r.Load*work/(p.cfg.ViolationBudget*g.lead.Seconds())), work/time.Duration(p.cfg.Tick).Seconds())
+	return algorithms.Pods(math.Ceil(x / g.slots))
+}
+
+// explain adds the sentence and the terms.
+func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, g *plan) {
+	s := &p.state
+	y := g.far[p.far.state.Best]
+	floor := max(s.Service, 1e-3) / 160
+	d.Message = fmt.Sprintf("%.4g slots in use now and %.4g in %s (by %s, spread %.2g roots) at a price of %.3g ask for %d pods, now %d; %s gives %d",
+		g.r.Load, y, g.lead.Round(time.Millisecond), name(p.far.state.Best), p.far.spread(floor), g.price, g.farPods, g.nearPods, d.Reason, d.Replicas)
+	if d.Reason == "KeptAlive" {
+		d.Message = fmt.Sprintf("no demand; the last pod is kept until %s after it, by %d idle times seen", g.keep.Round(time.Second), len(s.Idles))
+	}
+	wait := g.r.Wait
+	if math.IsInf(wait, 1) {
+		wait = -1
+	}
+	d.Terms = append(o.Scratch[:0],
+		algorithms.Term{Name: "load", Value: g.r.Load},
+		algorithms.Term{Name: "serviceSeconds", Value: s.Service},
+		algorithms.Term{Name: "waitSeconds", Value: wait},
+		algorithms.Term{Name: "leadSeconds", Value: g.lead.Seconds()},
+		algorithms.Term{Name: "forecast", Value: y},
+		algorithms.Term{Name: "spread", Value: p.far.spread(floor)},
+		algorithms.Term{Name: "errorsSeen", Value: p.far.tail.Size()},
+		algorithms.Term{Name: "price", Value: g.price},
+		algorithms.Term{Name: "podConcurrency", Value: g.slots},
+		algorithms.Term{Name: "forecastPods", Value: float64(g.farPods)},
+		algorithms.Term{Name: "presentPods", Value: float64(g.nearPods)},
+		algorithms.Term{Name: "drainPods", Value: float64(g.drain)},
+		algorithms.Term{Name: "heldPods", Value: float64(g.held)},
+		algorithms.Term{Name: "keepSeconds", Value: g.keep.Seconds()},
+	)
+}
+
+// Snapshot returns the memory.
+func (p *Policy) Snapshot() json.RawMessage {
+	s := p.state
+	s.Demand = p.est.State
+	s.Near, s.Far = p.near.snapshot(), p.far.snapshot()
+	if p.daily != nil {
+		d := p.daily.State()
+		s.Daily = &d
+	}
+	return memory.Save("lookahead", version, s)
+}
+
+// Restore puts back a Snapshot. A season is left out where either side has none.
+func (p *Policy) Restore(raw json.RawMessage) error {
+	s, err := memory.Load[state]("lookahead", version, raw)
+	if err != nil {
+		return err
+	}
+	if len(s.Idles) > idleTimes || s.Next < 0 || s.Next >= max(len(s.Idles), 1) || len(s.Near.Promises) > pending || len(s.Far.Promises) > pending ||
+		s.Near.Best < 0 || s.Near.Best >= candidates || s.Far.Best < 0 || s.Far.Best >= candidates {
+		return fmt.Errorf("read lookahead snapshot: %d idle times and %d promises are more than there can be", len(s.Idles), len(s.Far.Promises))
+	}
+	for _, l := range [][]promise{s.Near.Promises, s.Far.Promises} {
+		for _, q := range l {
+			if q.Best < 0 || q.Best >= candidates {
+				return fmt.Errorf("read lookahead snapshot: candidate %d: want 0–%d", q.Best, candidates-1)
+			}
+		}
+	}
+	var near, far horizon
+	if err := near.restore(s.Near); err != nil {
+		return fmt.Errorf("read lookahead snapshot: %w", err)
+	}
+	if err := far.restore(s.Far); err != nil {
+		return fmt.Errorf("read lookahead snapshot: %w", err)
+	}
+	if p.daily != nil && s.Daily != nil {
+		if err := p.daily.Load(*s.Daily); err != nil {
+			return fmt.Errorf("read lookahead snapshot: %w", err)
+		}
+	}
+	p.near, p.far, p.est.State = near, far, s.Demand
+	s.Daily, s.Near, s.Far = nil, horizonState{}, horizonState{}
+	p.state = s
+	return nil
+}
+
+func (h *horizon) snapshot() horizonState {
+	s := h.state
+	s.Promises = append([]promise(nil), s.Promises...)
+	s.Tail = h.tail.State()
+	return s
+}
+
+func (h *horizon) restore(s horizonState) error {
+	if err := h.tail.Load(s.Tail); err != nil {
+		return err
+	}
+	s.Tail.Weights, s.Tail.Above, s.Tail.Next = nil, nil, 0
+	h.state = s
+	return nil
+}

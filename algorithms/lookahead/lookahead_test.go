@@ -1,0 +1,236 @@
+package lookahead_test
+
+import (
+	"encoding/json"
+	"math"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/lookahead"
+	"github.com/sluice-autoscaler/sluice/algorithms/policytest"
+)
+
+func policy(t testing.TB, change func(*lookahead.Config)) *lookahead.Policy {
+	t.Helper()
+	c := lookahead.Default()
+	c.Target = 10
+	if change != nil {
+		change(&c)
+	}
+	p, err := lookahead.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// at asks with a load of n requests and a mean service time of half a second.
+func at(p *lookahead.Policy, now time.Time, n float64, current, ready int, start time.Duration) algorithms.Decision {
+	o := algorithms.Observation{
+		Now: now, Limits: algorithms.Limits{Max: 100, PodConcurrency: 10}, Replicas: algorithms.Replicas{Current: current, Ready: ready, Starting: max(current-ready, 0)},
+		StartUp: algorithms.StartUp{P50: start, P90: start, P99: start, Samples: 9},
+	}
+	for _, need := range p.Needs() {
+		v := n
+		if need.Name == algorithms.Rate {
+			v = min(n, float64(ready)*10) / 0.5
+		}
+		o.Signals = append(o.Signals, algorithms.Signal{Name: need.Name, Window: need.Window, Value: v, Known: true, Coverage: 1})
+	}
+	return p.Decide(o)
+}
+
+func TestProperties(t *testing.T) {
+	t.Parallel()
+	policytest.Check(t, 51, 20, func() (algorithms.Policy, error) { return lookahead.New(lookahead.Default()) })
+}
+
+// poisson draws a mean over 2 s of a load a with service time 0.5 s: its variance is 2aS/w·(1 − (S/w)(1 − e^(−w/S))).
+func poisson(r *rand.Rand, a float64) float64 {
+	x := 0.25
+	return max(a+r.NormFloat64()*math.Sqrt(2*a*x*(1-x*(1-math.Exp(-1/x)))), 0)
+}
+
+// A steady Poisson load is staffed for as queueing theory says (57 slots and a margin of forecast for a load of 50), whatever the start-up.
+func TestSteady(t *testing.T) {
+	t.Parallel()
+	for _, start := range []time.Duration{0, 10 * time.Second, time.Minute} {
+		r := rand.New(rand.NewPCG(1, uint64(start)))
+		p := policy(t, nil)
+		now, current, sum := policytest.Epoch(), 6, 0
+		const steps, late = 3600, 1800
+		for i := range steps {
+			d := at(p, now, poisson(r, 50), current, current, start)
+			if current = d.Replicas; i >= late {
+				sum += current
+			}
+			now = now.Add(2 * time.Second)
+		}
+		if mean := float64(sum) / (steps - late); mean < 5.5 || mean > 7 {
+			t.Errorf("start-up %s: %.2f pods on average for a load of 50, want 6 or a little more", start, mean)
+		}
+	}
+}
+
+// A jump of load is answered at the next decision.
+func TestJump(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(2, 2))
+	p := policy(t, nil)
+	now := policytest.Epoch()
+	for range 300 {
+		at(p, now, poisson(r, 20), 4, 4, 10*time.Second)
+		now = now.Add(2 * time.Second)
+	}
+	d := at(p, now, 90, 4, 4, 10*time.Second)
+	if d.Replicas < 9 {
+		t.Errorf("a jump from 20 to 90 gives %+v", d)
+	}
+}
+
+// A surge every ten minutes, longer than a start-up takes, is learnt: there are pods for it before it comes, when it is worth them; and fewer when
+// a late request is cheap.
+func TestBudgetSetsTheMargin(t *testing.T) {
+	t.Parallel()
+	mean := func(budget float64) float64 {
+		p := policy(t, func(c *lookahead.Config) { c.ViolationBudget = budget })
+		r := rand.New(rand.NewPCG(3, 3))
+		now, current, sum := policytest.Epoch(), 3, 0
+		var asked []int // of the last minute, since pods take that long
+		for i := range 4 * 1800 {
+			load := 20.0
+			if i%300 < 45 {
+				load = 60
+			}
+			ready := current
+			for _, n := range asked {
+				ready = min(ready, n)
+			}
+			d := at(p, now, poisson(r, load), current, ready, time.Minute)
+			current = d.Replicas
+			if asked = append(asked, current); len(asked) > 30 {
+				asked = asked[1:]
+			}
+			sum += current
+			now = now.Add(2 * time.Second)
+		}
+		return float64(sum) / (4 * 1800)
+	}
+	tight, loose := mean(0.01), mean(0.3)
+	if tight < 5.5 || loose > tight-1 {
+		t.Errorf("%.2f pods at a budget of 1 %%, %.2f at 30 %%", tight, loose)
+	}
+}
+
+// The last pod stays for the break-even time of an unknown workload, and by what was seen of a known one.
+func TestLastPod(t *testing.T) {
+	t.Parallel()
+	p := policy(t, nil)
+	now := policytest.Epoch()
+	at(p, now, 3, 1, 1, 0)
+	if d := at(p, now.Add(40*time.Second), 0, 1, 1, 0); d.Replicas != 1 {
+		t.Errorf("40 s after the last demand: %+v", d)
+	}
+	if d := at(p, now.Add(70*time.Second), 0, 1, 1, 0); d.Replicas != 0 {
+		t.Errorf("70 s after the last demand: %+v", d)
+	}
+	for range 20 { // a request every ten minutes: no keeping of a minute ever helps
+		now = now.Add(10 * time.Minute)
+		for i := range 5 {
+			at(p, now.Add(time.Duration(2*i)*time.Second), float64(max(0, 2-i)), 1, 1, 0)
+		}
+	}
+	if d := at(p, now.Add(30*time.Second), 0, 1, 1, 0); d.Replicas != 0 {
+		t.Errorf("30 s after the last demand, with twenty idle times of ten minutes: %+v", d)
+	}
+}
+
+// The rate is what the pods can do and the concurrency is the queue: neither is taken for the load.
+func TestBacklog(t *testing.T) {
+	t.Parallel()
+	p := policy(t, nil)
+	now := policytest.Epoch()
+	for range 300 {
+		at(p, now, 40, 6, 6, 10*time.Second)
+		now = now.Add(2 * time.Second)
+	}
+	d := algorithms.Decision{}
+	for i := range 6 { // 80 slots of load at 60: the queue grows by 80 requests every 2 s
+		d = at(p, now, 60+float64(80*i), 6, 6, 10*time.Second)
+		now = now.Add(2 * time.Second)
+	}
+	for _, term := range d.Terms {
+		if term.Name == "load" && math.Abs(term.Value-80) > 1 {
+			t.Errorf("a load of 80 is taken for %v", term.Value)
+		}
+	}
+	if d.Replicas < 9 || d.Reason != "Backlog" {
+		t.Errorf("%+v", d)
+	}
+}
+
+func TestUnknown(t *testing.T) {
+	t.Parallel()
+	if d := policy(t, nil).Decide(algorithms.Observation{Now: policytest.Epoch()}); d.Valid {
+		t.Errorf("unknown load gives %+v", d)
+	}
+}
+
+func TestValidate(t *testing.T) {
+	t.Parallel()
+	_, err := lookahead.New(lookahead.Config{PodConcurrency: -1, StartUp: -1, ColdStartCost: -1})
+	for _, want := range []string{"window", "waitGoal", "violationBudget", "budgetWindow", "podConcurrency", "target", "startUp", "tick", "halfLife", "coldStartCost"} {
+		if err == nil || !strings.Contains(err.Error(), want+" = ") {
+			t.Errorf("no fault of %s in %v", want, err)
+		}
+	}
+}
+
+// Any snapshot is either refused or leads to answers within bounds.
+func FuzzRestore(f *testing.F) {
+	p := policy(f, nil)
+	now := policytest.Epoch()
+	for i := range 100 {
+		at(p, now.Add(time.Duration(2*i)*time.Second), float64(i%30), 3, 3, 5*time.Second)
+	}
+	f.Add([]byte(p.Snapshot()))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		p := policy(t, nil)
+		if p.Restore(json.RawMessage(raw)) != nil {
+			return
+		}
+		for i := range 20 {
+			if d := at(p, now.Add(time.Duration(400+2*i)*time.Second), float64(i), 3, 2, time.Second); d.Valid && (d.Replicas < 0 || d.Replicas > 100) {
+				t.Fatalf("%+v", d)
+			}
+		}
+	})
+}
+
+// One decision without explanation allocates nothing.
+func BenchmarkDecide(b *testing.B) {
+	p := policy(b, nil)
+	r := rand.New(rand.NewPCG(2, 2))
+	o := algorithms.Observation{
+		Now: policytest.Epoch(), Quiet: true, Limits: algorithms.Limits{Max: 100, PodConcurrency: 10}, Replicas: algorithms.Replicas{Current: 8, Ready: 8},
+		StartUp: algorithms.StartUp{P50: time.Minute, P90: time.Minute, Samples: 9},
+	}
+	for _, n := range p.Needs() {
+		o.Signals = append(o.Signals, algorithms.Signal{Name: n.Name, Window: n.Window, Known: true, Coverage: 1})
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		o.Now = o.Now.Add(2 * time.Second)
+		n := 50 + 30*r.NormFloat64()
+		for i := range o.Signals {
+			o.Signals[i].Value = n
+			if o.Signals[i].Name == algorithms.Rate {
+				o.Signals[i].Value = n * 2
+			}
+		}
+		p.Decide(o)
+	}
+}

@@ -1,0 +1,235 @@
+package lookahead
+
+import (
+	"math"
+	"time"
+
+	"github.com/sluice-autoscaler/sluice/algorithms/conformal"
+	"github.com/sluice-autoscaler/sluice/algorithms/forecast"
+)
+
+// Candidates of the forecast, by how long they remember: the faster follow jumps, the slower see through noise.
+const (
+	byLast = iota
+	by10s
+	by40s
+	by160s
+	byTrend
+	bySeason
+	candidates
+)
+
+// names of the candidates, for terms and messages.
+func name(candidate int) string {
+	return [candidates]string{"last", "mean10s", "mean40s", "mean160s", "trend", "season"}[candidate]
+}
+
+// pending bounds the forecasts that wait for their time to come, per lead time.
+const pending = 32
+
+// roots is the scale in which loads are compared, u = √(y + 3/8): in it a Poisson load is equally noisy at any height (Anscombe 1948).
+func root(y float64) float64 { return math.Sqrt(y + 0.375) }
+
+func square(u float64) float64 {
+	if u <= 0 {
+		return 0
+	}
+	return max(u*u-0.375, 0)
+}
+
+// levels is what is remembered of the load itself.
+type levels struct {
+	// Means are exponential ones over 10, 40 and 160 s; Twice is that of 40 s taken again, for the trend. Ones are the weights they
+	// rest on, so that the first minutes are not diluted.
+	Means [3]float64 `json:"means"`
+	Ones  [3]float64 `json:"ones"`
+	Twice float64    `json:"twice"`
+	Once  float64    `json:"once"`
+	// Last are the newest readings, newest first, each over the short window; Count is how many there are.
+	Last  [5]float64 `json:"last"`
+	Count int        `json:"count"`
+}
+
+func (l *levels) observe(y, dt float64) {
+	dt = min(dt, 600)
+	for i, tau := range [...]float64{10, 40, 160} {
+		k := 1 - math.Exp(-dt/tau)
+		l.Means[i] += k * (y - l.Means[i])
+		l.Ones[i] += k * (1 - l.Ones[i])
+	}
+	k := 1 - math.Exp(-dt/40)
+	l.Twice += k * (l.Means[1]/l.Ones[1] - l.Twice)
+	l.Once += k * (1 - l.Once)
+	copy(l.Last[1:], l.Last[:4])
+	l.Last[0] = y
+	l.Count = min(l.Count+1, 5)
+}
+
+// mean of the last k readings.
+func (l *levels) mean(k int) float64 {
+	k = min(max(k, 1), max(l.Count, 1))
+	sum := 0.0
+	for _, y := range l.Last[:k] {
+		sum += y
+	}
+	return sum / float64(k)
+}
+
+// at fills the candidates' forecasts for lead seconds ahead. factor is what the season says of the change until then; noise is the variance of
+// one reading in roots.
+func (l *levels) at(lead, factor, noise float64, out *[candidates]float64) {
+	out[byLast] = l.mean(1)
+	out[by10s] = l.Means[0] / max(l.Ones[0], 1e-9)
+	out[by40s] = within(l.Means[1]/max(l.Ones[1], 1e-9), l.mean(2), noise/2)
+	out[by160s] = within(l.Means[2]/max(l.Ones[2], 1e-9), l.mean(5), noise/5)
+	m, t := l.Means[1]/max(l.Ones[1], 1e-9), l.Twice/max(l.Once, 1e-9)
+	// double exponential smoothing: level 2m − t, slope (m − t)/τ; the slope is believed for one τ ahead
+	out[byTrend] = max(2*m-t+min(lead, 40)*(m-t)/40, 0)
+	out[bySeason] = out[by40s] * factor
+}
+
+// within moves a slow mean as far towards a recent one as noise does not explain their difference: it follows jumps and nothing else.
+func within(slow, recent, noise float64) float64 {
+	d := quiet * math.Sqrt(noise)
+	u, v := root(slow), root(recent)
+	switch {
+	case u < v-d:
+		return square(v - d)
+	case u > v+d:
+		return square(v + d)
+	}
+	return slow
+}
+
+// promise is a forecast that waits for its time.
+type promise struct {
+	Due time.Time           `json:"due"`
+	Y   [candidates]float64 `json:"y"`
+	// Best is the candidate believed, Spread the spread at that time.
+	Best   int     `json:"best"`
+	Spread float64 `json:"spread"`
+	// Weight is for how many seconds it stands.
+	Weight float64 `json:"weight"`
+}
+
+// horizon is one lead time: what was promised for it, how each candidate errs, and the distribution of errors of the one believed.
+type horizon struct {
+	state horizonState
+	tail  conformal.Tail
+}
+
+type horizonState struct {
+	Promises []promise `json:"promises,omitempty"`
+	// Asked is when the last promise was made.
+	Asked time.Time `json:"asked,omitzero"`
+	// Erred are discounted squared errors in roots; Spread2 that of the candidate believed, beyond noise.
+	Erred   [candidates]float64 `json:"erred"`
+	Known   int                 `json:"known"`
+	Best    int                 `json:"best"`
+	Spread2 float64             `json:"spread2"`
+	// Tail is for snapshots.
+	Tail conformal.TailState `json:"tail"`
+}
+
+const (
+	// choice is after how many seconds an error counts half in the choice of a candidate; spreadLife the same for the spread.
+	choice, spreadLife = 1800.0, 600.0
+	// quiet is how many standard deviations of noise an error must exceed to be one: what pure chance does in 1 of 100 cases
+	// is the queueing formula's matter, not the forecast's.
+	quiet = 2.33
+	// unstable is the share by which another candidate must err less to be believed instead.
+	unstable = 0.9
+)
+
+// beyond is the part of an error that noise of that variance does not explain.
+func beyond(e, noise float64) float64 {
+	v := e*e - quiet*quiet*noise
+	if v <= 0 {
+		return 0
+	}
+	return math.Copysign(math.Sqrt(v), e)
+}
+
+// settle compares what was promised for now with what came: the mean of the last k readings, whose variance is noise in roots. Errors count half
+// after life seconds.
+func (h *horizon) settle(now time.Time, l *levels, k int, noise, life float64) {
+	s := &h.state
+	due := 0
+	for due < len(s.Promises) && !s.Promises[due].Due.After(now) {
+		p := &s.Promises[due]
+		due++
+		if now.Sub(p.Due) > 10*time.Second {
+			continue // a gap: nobody saw what came
+		}
+		u := root(l.mean(k))
+		forget, calm := math.Exp2(-p.Weight/choice), math.Exp2(-p.Weight/spreadLife)
+		if s.Known == 0 {
+			forget = 0
+		}
+		for i, y := range p.Y {
+			e := u - root(y)
+			s.Erred[i] = forget*s.Erred[i] + (1-forget)*e*e
+		}
+		s.Known = min(s.Known+1, 1_000_000)
+		e := beyond(u-root(p.Y[p.Best]), noise)
+		h.tail.Add(e/p.Spread, p.Weight, math.Exp2(-p.Weight/life))
+		s.Spread2 = calm*s.Spread2 + (1-calm)*e*e
+	}
+	if due == 0 {
+		return
+	}
+	s.Promises = s.Promises[:copy(s.Promises, s.Promises[due:])]
+	best := s.Best
+	for i := range s.Erred {
+		if s.Erred[i] < s.Erred[best] {
+			best = i
+		}
+	}
+	if s.Erred[best] < unstable*s.Erred[s.Best] {
+		s.Best = best
+	}
+}
+
+// spread is in roots: what errors beyond noise were lately, never below floor, a variance.
+func (h *horizon) spread(floor float64) float64 { return math.Sqrt(h.state.Spread2 + floor) }
+
+// above is the probability of an error over z spreads: of what was seen, and of a minute's worth of a prior with a heavy tail.
+func (h *horizon) above(z float64) float64 {
+	prior := 1.0
+	if z > 0 {
+		prior = 0.5 / ((1 + z) * (1 + z))
+	}
+	n := h.tail.Size()
+	return (n*h.tail.Above(z) + prior*60) / (n + 60)
+}
+
+// promise records a forecast for now + lead, unless the last one is too young for the bound on their number.
+func (h *horizon) promise(now time.Time, lead time.Duration, y *[candidates]float64, floor float64) {
+	s := &h.state
+	weight := 1.0
+	if !s.Asked.IsZero() {
+		since := now.Sub(s.Asked)
+		if since < lead/(pending-2) {
+			return
+		}
+		weight = min(since, max(lead, time.Minute)).Seconds()
+	}
+	if len(s.Promises) >= pending { // the lead time grew
+		return
+	}
+	s.Promises = append(s.Promises, promise{Due: now.Add(lead), Y: *y, Best: s.Best, Spread: h.spread(floor), Weight: max(weight, 1e-3)})
+	s.Asked = now
+}
+
+// ratio is by which factor the season says that the load changes from now to then, within 1/16–16; 1 where it says nothing.
+func ratio(d *forecast.Daily, now, then time.Time) float64 {
+	if d == nil {
+		return 1
+	}
+	a, okA := d.At(now)
+	b, okB := d.At(then)
+	if !okA || !okB || a <= 0 {
+		return 1
+	}
+	return min(max(b/a, 1.0/16), 16)
+}

@@ -1,0 +1,445 @@
+// Package portfolio runs several policies in shadow, on what is really asked for, and follows those that would have cost least.
+//
+//	shadow   each expert has pods of its own: they start, take their start-up time, serve the load measured, and keep a backlog
+//	cost     pod-seconds, starting ones too + price per request that waits longer than the goal + cold starts, by block of time
+//	weights  Hedge with fixed share on cost / the dearest expert's cost of the block; they change at the ends of blocks only, so that what a change of
+//	         mind costs is small beside a block
+//	answer   the weighted median of the experts' answers: more than half of the weight wants no more, and any expert with more than half of the weight has it
+//	floor    the first expert is a classic; while requests wait longer than the goal no fewer pods are asked for than it wants
+//
+// A request that waits too long costs S/(Kβ) pod-seconds, as in package lookahead. Experts see the signals as measured, so under a real overload
+// they learn of it in shadow too. What an expert cannot tell it does not vote on; its block counts as the dearest.
+//
+// Sources: Freund and Schapire 1997 (Hedge); Herbster and Warmuth 1998 (fixed share); blocks of about ten start-ups as in FeMux, EuroSys 2026.
+package portfolio
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/demand"
+	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+	"github.com/sluice-autoscaler/sluice/algorithms/staffing"
+)
+
+// Expert names a policy and its parameters.
+type Expert struct {
+	Name       string          `json:"name"`
+	Parameters json.RawMessage `json:"parameters,omitempty"`
+}
+
+// Config holds the parameters.
+type Config struct {
+	// Experts are 2–16 policies, the first of them the safe floor.
+	Experts []Expert `json:"experts"`
+	// Target is what a pod should carry, in requests, > 0: handed to experts that have a target, and the slots of a pod where nothing limits it.
+	Target float64 `json:"target"`
+	// PodConcurrency is how many requests a pod works on at a time, > 0. 0 takes the observed limit, and Target where there is none.
+	PodConcurrency float64 `json:"podConcurrency"`
+	// WaitGoal is how long a request may wait, 1ms–1h, and ViolationBudget the share that may wait longer, in (0, 1).
+	WaitGoal        algorithms.Duration `json:"waitGoal"`
+	ViolationBudget float64             `json:"violationBudget"`
+	// ColdStartCost is what leaving zero costs besides, in pod-seconds, 0–86400; observed costs override it.
+	ColdStartCost float64 `json:"coldStartCost"`
+	// Block is the least length of a block, 10s–24h; it is at least ten start-ups long. Shorter changes its mind faster and more in vain.
+	Block algorithms.Duration `json:"block"`
+	// Memory is the time for which the weights are made, Block–720h: over it the best expert is found, and about one change of it is followed.
+	Memory algorithms.Duration `json:"memory"`
+	// StartUp is how long a pod takes to be ready while none was measured, 0s–1h.
+	StartUp algorithms.Duration `json:"startUp"`
+	// Window is the time over which the freshest means are taken, 1s–1m.
+	Window algorithms.Duration `json:"window"`
+}
+
+// Default has kpa as floor, and target, histogram, seasonal and lookahead; blocks of five minutes over a day.
+func Default() Config {
+	return Config{
+		Experts: []Expert{{Name: "kpa"}, {Name: "target"}, {Name: "histogram"}, {Name: "seasonal"}, {Name: "lookahead"}},
+		Target:  70, WaitGoal: algorithms.Duration(500 * time.Millisecond), ViolationBudget: 0.01, ColdStartCost: 60,
+		Block: algorithms.Duration(5 * time.Minute), Memory: algorithms.Duration(24 * time.Hour),
+		StartUp: algorithms.Duration(10 * time.Second), Window: algorithms.Duration(2 * time.Second),
+	}
+}
+
+// Validate reports every fault but those of the experts' parameters, which New finds.
+func (c Config) Validate() error {
+	var errs []error
+	bad := func(ok bool, name string, value any, want string) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("%s = %v: want %s", name, value, want))
+		}
+	}
+	within := func(d algorithms.Duration, lo, hi time.Duration) bool {
+		return time.Duration(d) >= lo && time.Duration(d) <= hi
+	}
+	bad(len(c.Experts) >= 2 && len(c.Experts) <= 16, "experts", len(c.Experts), "2–16")
+	for i, e := range c.Experts {
+		bad(e.Name != "" && e.Name != "portfolio", fmt.Sprintf("experts[%d].name", i), fmt.Sprintf("%q", e.Name), "a policy, and no portfolio")
+	}
+	bad(c.Target > 0 && c.Target <= 1e6, "target", c.Target, "a number > 0 and ≤ 1000000 (requests per pod)")
+	bad(c.PodConcurrency >= 0 && c.PodConcurrency <= 1e6, "podConcurrency", c.PodConcurrency, "0–1000000 (requests)")
+	bad(within(c.WaitGoal, time.Millisecond, time.Hour), "waitGoal", time.Duration(c.WaitGoal), "1ms–1h")
+	bad(c.ViolationBudget > 0 && c.ViolationBudget < 1, "violationBudget", c.ViolationBudget, "a share in (0, 1)")
+	bad(c.ColdStartCost >= 0 && c.ColdStartCost <= 86400, "coldStartCost", c.ColdStartCost, "0–86400 (pod-seconds)")
+	bad(within(c.Block, 10*time.Second, 24*time.Hour), "block", time.Duration(c.Block), "10s–24h")
+	bad(c.Memory >= c.Block && time.Duration(c.Memory) <= 720*time.Hour, "memory", time.Duration(c.Memory), "block–720h")
+	bad(within(c.StartUp, 0, time.Hour), "startUp", time.Duration(c.StartUp), "0s–1h")
+	bad(within(c.Window, time.Second, time.Minute), "window", time.Duration(c.Window), "1s–1m")
+	return errors.Join(errs...)
+}
+
+// Make makes a policy by name, as the catalog does.
+type Make func(name string, targetPerPod float64, params json.RawMessage) (algorithms.Policy, error)
+
+// shadow is the world of one expert.
+type shadow struct {
+	Current int `json:"current"`
+	Ready   int `json:"ready"`
+	// Starts are pods that start, in the order of their readiness.
+	Starts []batch `json:"starts,omitempty"`
+	// Backlog is in slot-seconds; Cost in pod-seconds since the block began; Blind says that it could not tell at some time in it.
+	Backlog float64 `json:"backlog"`
+	Cost    float64 `json:"cost"`
+	Blind   bool    `json:"blind,omitempty"`
+}
+
+type batch struct {
+	Asked time.Time `json:"asked"`
+	Ready time.Time `json:"ready"`
+	Pods  int       `json:"pods"`
+}
+
+// batches bounds how many starts are told apart; later ones join the last.
+const batches = 64
+
+// Policy decides as the package says. It is not safe for concurrent use.
+type Policy struct {
+	cfg     Config
+	est     demand.Estimator
+	experts []algorithms.Policy
+	needs   []algorithms.Need
+	hedge   Hedge
+	state   state
+	answers []int
+	known   []bool
+	losses  []float64
+	ages    []time.Duration
+}
+
+type state struct {
+	At    time.Time `json:"at,omitzero"`
+	Block time.Time `json:"block,omitzero"`
+	// Blocks is how many have ended.
+	Blocks  int       `json:"blocks"`
+	Shadows []shadow  `json:"shadows"`
+	Weights []float64 `json:"weights"`
+	// Experts and Demand are for snapshots only.
+	Experts []json.RawMessage `json:"experts,omitempty"`
+	Demand  demand.State      `json:"demand"`
+}
+
+const version = 1
+
+// New returns a policy with a validated Config; catalog makes the experts.
+func New(c Config, catalog Make) (*Policy, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	n := len(c.Experts)
+	blocks := int(c.Memory / c.Block)
+	p := &Policy{
+		cfg: c, est: demand.Estimator{Short: time.Duration(c.Window)}, hedge: NewHedge(n, blocks, 1/float64(blocks+1)),
+		answers: make([]int, n), known: make([]bool, n), losses: make([]float64, n), state: state{Shadows: make([]shadow, n)},
+	}
+	var errs []error
+	p.needs = p.est.Needs()
+	for i, e := range c.Experts {
+		x, err := catalog(e.Name, c.Target, e.Parameters)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("experts[%d]: %w", i, err))
+			continue
+		}
+		p.experts = append(p.experts, x)
+		for _, need := range x.Needs() {
+			if !has(p.needs, need) {
+				p.needs = append(p.needs, need)
+			}
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func has(needs []algorithms.Need, n algorithms.Need) bool {
+	return slices.Contains(needs, n)
+}
+
+// Needs is what any of the experts reads.
+func (p *Policy) Needs() []algorithms.Need { return p.needs }
+
+// Learn hands the past to the experts that learn from one.
+func (p *Policy) Learn(history []algorithms.Sample) error {
+	if err := algorithms.CheckHistory(history, p.state.At); err != nil {
+		return err
+	}
+	for i, x := range p.experts {
+		if l, ok := x.(algorithms.Learner); ok {
+			if err := l.Learn(history); err != nil {
+				return fmt.Errorf("%s: %w", p.cfg.Experts[i].Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// Decide answers one observation.
+func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
+	c, s := &p.cfg, &p.state
+	slots := c.PodConcurrency
+	if slots == 0 {
+		slots = c.Target
+		if o.Limits.PodConcurrency > 0 && algorithms.Finite(o.Limits.PodConcurrency) {
+			slots = o.Limits.PodConcurrency
+		}
+	}
+	start := time.Duration(c.StartUp)
+	if o.StartUp.Samples > 0 {
+		start = min(o.StartUp.P50, time.Hour)
+	}
+	r := p.est.Read(&o, slots)
+	dt := o.Now.Sub(s.At)
+	if s.At.IsZero() || dt > 10*time.Minute { // begin, or begin anew: all in the real world
+		for i := range s.Shadows {
+			s.Shadows[i] = shadow{Current: o.Replicas.Current, Ready: o.Replicas.Ready, Cost: s.Shadows[i].Cost, Blind: s.Shadows[i].Blind}
+			if n := o.Replicas.Current - o.Replicas.Ready; n > 0 {
+				s.Shadows[i].Starts = append(s.Shadows[i].Starts, batch{o.Now, o.Now.Add(start), n})
+			}
+		}
+		if s.At.IsZero() {
+			s.Block = o.Now
+		}
+		dt = 0
+	}
+	s.At = o.Now
+	any := false
+	for i, x := range p.experts {
+		w := &s.Shadows[i]
+		w.live(o.Now, dt, &r, slots, start, c, &o)
+		ask := o
+		ask.Quiet, ask.Scratch = true, nil
+		p.ages = p.ages[:0]
+		ask.Replicas = algorithms.Replicas{Current: w.Current, Ready: min(w.Ready, w.Current)}
+		for _, b := range w.Starts {
+			ask.Replicas.Starting += b.Pods
+			for range min(b.Pods, 64-len(p.ages)) {
+				p.ages = append(p.ages, max(o.Now.Sub(b.Asked), 0))
+			}
+		}
+		ask.Replicas.StartingAges = p.ages
+		d := x.Decide(ask)
+		p.known[i] = d.Valid && d.Replicas >= 0
+		if !p.known[i] {
+			w.Blind = true
+			continue
+		}
+		any = true
+		n := d.Replicas
+		if o.Limits.Max > 0 {
+			n = min(n, o.Limits.Max)
+		}
+		p.answers[i] = n
+		w.scale(o.Now, n, start)
+	}
+	if block := max(time.Duration(c.Block), 10*start); o.Now.Sub(s.Block) >= block {
+		p.judge()
+		s.Block = o.Now
+	}
+	if !any || !r.Known {
+		d := algorithms.Decision{Reason: "NoData"}
+		if !o.Quiet {
+			d.Message = "none of the experts can tell, or concurrency is unknown"
+		}
+		return d
+	}
+	n, _ := Median(p.answers, p.known, p.hedge.Weights)
+	reason := "Weighted"
+	if late := r.Wait > time.Duration(c.WaitGoal).Seconds(); late && p.known[0] && p.answers[0] > n {
+		n, reason = p.answers[0], "Floor"
+	}
+	d := algorithms.Decision{Replicas: n, Valid: true, Reason: reason}
+	if !o.Quiet {
+		p.explain(&d, &o)
+	}
+	return d
+}
+
+// judge ends a block.
+func (p *Policy) judge() {
+	worst := 0.0
+	for i := range p.state.Shadows {
+		worst = max(worst, p.state.Shadows[i].Cost)
+	}
+	for i := range p.state.Shadows {
+		w := &p.state.Shadows[i]
+		p.losses[i] = 1
+		if !w.Blind && worst > 0 {
+			p.losses[i] = w.Cost / worst
+		}
+		if !w.Blind && worst == 0 {
+			p.losses[i] = 0
+		}
+		w.Cost, w.Blind = 0, false
+	}
+	p.hedge.Update(p.losses)
+	p.state.Blocks++
+}
+
+// live passes dt in the shadow's world, at the load measured.
+func (w *shadow) live(now time.Time, dt time.Duration, r *demand.Reading, slots float64, start time.Duration, c *Config, o *algorithms.Observation) {
+	starting := 0
+	done := 0
+	for i := range w.Starts {
+		if w.Starts[i].Ready.After(now) {
+			starting += w.Starts[i].Pods
+			continue
+		}
+		w.Ready += w.Starts[i].Pods
+		done++
+	}
+	w.Starts = w.Starts[:copy(w.Starts, w.Starts[done:])]
+	t := min(dt, time.Minute).Seconds()
+	if !r.Known || t <= 0 {
+		return
+	}
+	goal, late := time.Duration(c.WaitGoal).Seconds(), 0.0
+	capacity := float64(w.Ready) * slots
+	w.Backlog = min(max(w.Backlog+(r.Load-capacity)*t, 0), 1e12)
+	switch {
+	case r.InFlight == 0 && w.Backlog == 0:
+	case capacity == 0:
+		if start.Seconds() > goal {
+			late = 1
+		}
+	default:
+		late = min(max(w.Backlog/capacity/goal-0.5, 0), 1)
+		if r.Service > 0 {
+			late = max(late, staffing.WaitShare(capacity, r.Load, goal/r.Service))
+		}
+	}
+	w.Cost = min(w.Cost+float64(w.Ready+starting)*t+late*r.Load*t/(slots*c.ViolationBudget), 1e15)
+	if r.InFlight > 0 && w.Current == 0 {
+		cold := c.ColdStartCost
+		if o.Cost.PodSecond > 0 && o.Cost.ColdStart > 0 {
+			cold = min(o.Cost.ColdStart/o.Cost.PodSecond, 86400)
+		}
+		w.Cost += cold
+		w.scale(now, 1, start) // as guard wakes it
+	}
+}
+
+// scale asks for n pods.
+func (w *shadow) scale(now time.Time, n int, start time.Duration) {
+	have := w.Ready
+	for _, b := range w.Starts {
+		have += b.Pods
+	}
+	switch more := n - have; {
+	case more > 0 && len(w.Starts) < batches:
+		w.Starts = append(w.Starts, batch{now, now.Add(start), more})
+	case more > 0:
+		w.Starts[batches-1].Pods += more
+	}
+	for less := have - n; less > 0; {
+		if k := len(w.Starts); k > 0 {
+			take := min(less, w.Starts[k-1].Pods)
+			w.Starts[k-1].Pods -= take
+			less -= take
+			if w.Starts[k-1].Pods == 0 {
+				w.Starts = w.Starts[:k-1]
+			}
+			continue
+		}
+		w.Ready = max(w.Ready-less, 0)
+		less = 0
+	}
+	w.Current = n
+}
+
+// explain adds the sentence and the terms.
+func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation) {
+	var b strings.Builder
+	d.Terms = o.Scratch[:0]
+	for i, e := range p.cfg.Experts {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		label := fmt.Sprintf("%s%d", e.Name, i)
+		if p.known[i] {
+			fmt.Fprintf(&b, "%s %d (weight %.2f)", e.Name, p.answers[i], p.hedge.Weights[i])
+			d.Terms = append(d.Terms, algorithms.Term{Name: label + "Replicas", Value: float64(p.answers[i])})
+		} else {
+			fmt.Fprintf(&b, "%s cannot tell (weight %.2f)", e.Name, p.hedge.Weights[i])
+		}
+		d.Terms = append(d.Terms, algorithms.Term{Name: label + "Weight", Value: p.hedge.Weights[i]}, algorithms.Term{Name: label + "Cost", Value: p.state.Shadows[i].Cost})
+	}
+	how := "the weighted median"
+	if d.Reason == "Floor" {
+		how = "requests wait too long, so the floor"
+	}
+	d.Message = fmt.Sprintf("%s gives %d pods, after %d blocks: %s", how, d.Replicas, p.state.Blocks, b.String())
+}
+
+// Snapshot returns the memory, the experts' too.
+func (p *Policy) Snapshot() json.RawMessage {
+	s := p.state
+	s.Weights, s.Demand = p.hedge.Weights, p.est.State
+	for _, x := range p.experts {
+		s.Experts = append(s.Experts, x.Snapshot())
+	}
+	return memory.Save("portfolio", version, s)
+}
+
+// Restore puts back a Snapshot of a policy with the same experts.
+func (p *Policy) Restore(raw json.RawMessage) error {
+	s, err := memory.Load[state]("portfolio", version, raw)
+	if err != nil {
+		return err
+	}
+	n := len(p.experts)
+	if len(s.Shadows) != n || len(s.Weights) != n || len(s.Experts) != n {
+		return fmt.Errorf("portfolio snapshot has %d experts: want %d", len(s.Experts), n)
+	}
+	sum := 0.0
+	for i, w := range s.Weights {
+		if !(w >= 0 && w <= 1) || s.Shadows[i].Current < 0 || s.Shadows[i].Ready < 0 || len(s.Shadows[i].Starts) > batches {
+			return fmt.Errorf("portfolio snapshot: expert %d has weight %v and %d pods: want 0–1 and a count ≥ 0", i, w, s.Shadows[i].Current)
+		}
+		sum += w
+	}
+	if math.Abs(sum-1) > 1e-6 {
+		return fmt.Errorf("portfolio snapshot: weights add up to %v: want 1", sum)
+	}
+	before := make([]json.RawMessage, 0, n)
+	for i, x := range p.experts {
+		before = append(before, x.Snapshot())
+		if err := x.Restore(s.Experts[i]); err != nil {
+			err = fmt.Errorf("read portfolio snapshot: %s: %w", p.cfg.Experts[i].Name, err)
+			for j, b := range before[:i] {
+				err = errors.Join(err, p.experts[j].Restore(b))
+			}
+			return err
+		}
+	}
+	p.hedge.Weights, p.est.State = s.Weights, s.Demand
+	s.Weights, s.Experts, s.Demand = nil, nil, demand.State{}
+	p.state = s
+	return nil
+}

@@ -1,0 +1,206 @@
+// Package seasonal scales for the time of day: for the largest load that the season promises until a pod ordered now is ready, and never for
+// less than there is.
+//
+//	ahead  = max of the forecast over [now, now + start-up time + tick]
+//	pods   = ceil(max(present, ahead) / target), and not below the largest such answer of the last start-up time plus tick
+//
+// The forecast sums load into bins of Unix time and asks Holt-Winters (daily season, damped trend) and a regression on daily and weekly waves,
+// whichever erred less lately (package forecast). Until two days were seen or learnt it is silent, and present load alone counts. The present is the mean
+// over window; where more requests wait than that, pods come a window late, as with any rule on means.
+//
+// Sources: Hyndman and Athanasopoulos, "Forecasting: principles and practice"; the use in autoscaling is as in Bauer et al., "Chameleon", TPDS 2019.
+package seasonal
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/forecast"
+	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+)
+
+// Config holds the parameters.
+type Config struct {
+	// Signal is what is measured and forecast, a total over the workload.
+	Signal string `json:"signal"`
+	// Target is what one pod should carry, in the signal's unit, > 0.
+	Target float64 `json:"target"`
+	// Window is the averaging time of the present, 1s–1h.
+	Window algorithms.Duration `json:"window"`
+	// Bin is the length of a bin of the forecast, a whole part of a day, 1m–1h. Shorter sees sharper edges, costs memory and errs more.
+	Bin algorithms.Duration `json:"bin"`
+	// Alpha, Beta, Gamma and Phi are Holt-Winters' shares for level, trend and season, and the damping of the trend, 0–1.
+	Alpha float64 `json:"alpha"`
+	Beta  float64 `json:"beta"`
+	Gamma float64 `json:"gamma"`
+	Phi   float64 `json:"phi"`
+	// Harmonics and WeekHarmonics are how many waves of a day and of a week the regression has, 1–16; HalfLife is after how many days a value
+	// counts half in it, > 0.
+	Harmonics     int     `json:"harmonics"`
+	WeekHarmonics int     `json:"weekHarmonics"`
+	HalfLife      float64 `json:"halfLife"`
+	// StartUp is how long a pod takes to be ready while none was measured, 0s–1h; Tick the time between decisions, 1s–10m.
+	StartUp algorithms.Duration `json:"startUp"`
+	Tick    algorithms.Duration `json:"tick"`
+}
+
+// Default returns bins of ten minutes, six waves a day and three a week; Target is the caller's.
+func Default() Config {
+	d := forecast.DefaultDaily()
+	return Config{
+		Signal: algorithms.Concurrency, Target: 70, Window: algorithms.Duration(30 * time.Second), Bin: algorithms.Duration(d.Bin),
+		Alpha: d.Alpha, Beta: d.Beta, Gamma: d.Gamma, Phi: d.Phi, Harmonics: d.Harmonics, WeekHarmonics: d.WeekHarmonics, HalfLife: d.HalfLife,
+		StartUp: algorithms.Duration(10 * time.Second), Tick: algorithms.Duration(2 * time.Second),
+	}
+}
+
+func (c Config) daily() forecast.DailyConfig {
+	return forecast.DailyConfig{
+		Bin: time.Duration(c.Bin), Alpha: c.Alpha, Beta: c.Beta, Gamma: c.Gamma, Phi: c.Phi,
+		Harmonics: c.Harmonics, WeekHarmonics: c.WeekHarmonics, HalfLife: c.HalfLife,
+	}
+}
+
+// Validate reports every fault.
+func (c Config) Validate() error {
+	var errs []error
+	bad := func(ok bool, name string, value any, want string) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("%s = %v: want %s", name, value, want))
+		}
+	}
+	bad(c.Signal != "", "signal", `""`, "the name of a signal")
+	bad(algorithms.Finite(c.Target) && c.Target > 0, "target", c.Target, "a finite number > 0 (requests per pod)")
+	bad(time.Duration(c.Window) >= time.Second && time.Duration(c.Window) <= time.Hour, "window", time.Duration(c.Window), "1s–1h")
+	bad(c.StartUp >= 0 && time.Duration(c.StartUp) <= time.Hour, "startUp", time.Duration(c.StartUp), "0s–1h")
+	bad(time.Duration(c.Tick) >= time.Second && time.Duration(c.Tick) <= 10*time.Minute, "tick", time.Duration(c.Tick), "1s–10m")
+	return errors.Join(append(errs, c.daily().Validate())...)
+}
+
+// Policy decides as the package says. It is not safe for concurrent use.
+type Policy struct {
+	cfg   Config
+	daily *forecast.Daily
+	state state
+}
+
+type state struct {
+	At     time.Time         `json:"at,omitzero"`
+	Recent algorithms.Maxima `json:"recent,omitempty"`
+	// Daily is for snapshots only.
+	Daily *forecast.DailyState `json:"daily,omitempty"`
+}
+
+const version = 1
+
+// New returns a policy with a validated Config.
+func New(c Config) (*Policy, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	d, err := forecast.NewDaily(c.daily())
+	if err != nil {
+		return nil, err
+	}
+	return &Policy{cfg: c, daily: d}, nil
+}
+
+// Needs names the one window.
+func (p *Policy) Needs() []algorithms.Need {
+	return []algorithms.Need{{Name: p.cfg.Signal, Window: time.Duration(p.cfg.Window)}}
+}
+
+// Learn takes in the signal's past.
+func (p *Policy) Learn(history []algorithms.Sample) error {
+	if err := algorithms.CheckHistory(history, p.state.At); err != nil {
+		return err
+	}
+	p.daily.Learn(history, p.cfg.Signal)
+	return nil
+}
+
+// Decide answers one observation.
+func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
+	c, s := &p.cfg, &p.state
+	i := o.Index(c.Signal, time.Duration(c.Window))
+	if i < 0 || o.Signals[i].Value < 0 {
+		d := algorithms.Decision{Reason: "NoData"}
+		if !o.Quiet {
+			d.Message = fmt.Sprintf("%s over %s is unknown", c.Signal, time.Duration(c.Window))
+		}
+		return d
+	}
+	present := min(o.Signals[i].Value, forecast.Most)
+	if since := o.Now.Sub(s.At); s.At.IsZero() || since > 0 {
+		if s.At.IsZero() || since > time.Duration(c.Window) {
+			since = time.Duration(c.Window)
+		}
+		p.daily.Observe(o.Now, present, since)
+		s.At = o.Now
+	}
+	start := time.Duration(c.StartUp)
+	if o.StartUp.Samples > 0 {
+		start = min(o.StartUp.P90, time.Hour)
+	}
+	lead := start + time.Duration(c.Tick)
+	ahead, known := p.daily.Max(o.Now, o.Now.Add(lead))
+	raw := algorithms.Pods(math.Ceil(max(present, ahead) / c.Target))
+	n, reason := raw, "Present"
+	if known && ahead > present {
+		reason = "Forecast"
+	}
+	if held := s.Recent.Add(o.Now, n, lead); held > n && o.Replicas.Current > n {
+		n, reason = min(held, o.Replicas.Current), "Held"
+	}
+	if o.Limits.Max > 0 {
+		n = min(n, o.Limits.Max)
+	}
+	d := algorithms.Decision{Replicas: n, Valid: true, Reason: reason}
+	if o.Quiet {
+		return d
+	}
+	m := p.daily.Best()
+	d.Message = fmt.Sprintf("%.4g of %s over %s, and at most %.4g within %s by %s, at %.4g a pod ask for %d pods; %s gives %d",
+		present, c.Signal, time.Duration(c.Window), ahead, lead, m, c.Target, raw, reason, n)
+	if !known {
+		d.Message = fmt.Sprintf("%.4g of %s over %s, and no forecast yet, at %.4g a pod ask for %d pods; %s gives %d", present, c.Signal, time.Duration(c.Window), c.Target, raw, reason, n)
+	}
+	d.Terms = append(o.Scratch[:0],
+		algorithms.Term{Name: c.Signal, Value: present},
+		algorithms.Term{Name: "forecast", Value: ahead},
+		algorithms.Term{Name: "leadSeconds", Value: lead.Seconds()},
+		algorithms.Term{Name: "target", Value: c.Target},
+		algorithms.Term{Name: "holtWintersError", Value: p.daily.Erred(forecast.ByHoltWinters)},
+		algorithms.Term{Name: "harmonicsError", Value: p.daily.Erred(forecast.ByHarmonics)},
+		algorithms.Term{Name: "rawPods", Value: float64(raw)})
+	return d
+}
+
+// Snapshot returns the memory.
+func (p *Policy) Snapshot() json.RawMessage {
+	s := p.state
+	d := p.daily.State()
+	s.Daily = &d
+	return memory.Save("seasonal", version, s)
+}
+
+// Restore puts back a Snapshot of a policy with the same bins and waves.
+func (p *Policy) Restore(raw json.RawMessage) error {
+	s, err := memory.Load[state]("seasonal", version, raw)
+	if err != nil {
+		return err
+	}
+	if s.Daily == nil {
+		return errors.New("read seasonal snapshot: it holds no forecast")
+	}
+	if err := p.daily.Load(*s.Daily); err != nil {
+		return fmt.Errorf("read seasonal snapshot: %w", err)
+	}
+	s.Daily = nil
+	p.state = s
+	return nil
+}
