@@ -50,6 +50,8 @@ type Job struct {
 	Scenario sim.Scenario
 	Policy   Policy
 	Seed     uint64
+	// Warmup is simulated and not scored (sim.Config).
+	Warmup time.Duration
 }
 
 // Matrix is every policy on every load in every scenario with every seed from 1 on, in that order from the outside: scenario, load, policy,
@@ -64,7 +66,7 @@ func Matrix(scenarios []sim.Scenario, loads []Load, policies []Policy, firstSeed
 			}
 			for _, p := range policies {
 				for k := range seeds {
-					jobs = append(jobs, Job{src, s, p, firstSeed + uint64(k)})
+					jobs = append(jobs, Job{Source: src, Scenario: s, Policy: p, Seed: firstSeed + uint64(k)})
 				}
 			}
 		}
@@ -123,7 +125,7 @@ func (j *Job) Run(ctx context.Context, o Options, progress func(float64)) (score
 		return score.Run{}, fmt.Errorf("policy %q: %w", j.Policy.Label, err)
 	}
 	return sim.Run(ctx, sim.Config{
-		Source: j.Source, Scenario: s, Policy: p, Name: j.Policy.Label, Seed: j.Seed, Guard: j.Policy.Guard,
+		Source: j.Source, Scenario: s, Policy: p, Name: j.Policy.Label, Seed: j.Seed, Guard: j.Policy.Guard, Warmup: j.Warmup,
 		Points: o.Points, Explain: o.Explain, Progress: progress,
 	})
 }

@@ -35,6 +35,10 @@ type Config struct {
 	Explain bool
 	// Points bounds the rows of the series, 0 for none. Steps are as long as that takes, in whole elasticity steps.
 	Points int
+	// Warmup is how much of the beginning is simulated without being scored, so that policies with a memory meet the rest with one.
+	// It is rounded up to whole elasticity steps, and must leave some of the trace. Requests that wait when it ends count with their
+	// whole waits; the result's times begin there.
+	Warmup time.Duration
 	// Progress is told the share of the trace that is done, now and then; it may be nil.
 	Progress func(share float64)
 }
@@ -95,6 +99,12 @@ func (c *Config) guarded() (*guard.Policy, error) {
 	return guard.New(g, c.Policy)
 }
 
+// warm is where scoring begins, the warm-up in whole elasticity steps.
+func (c *Config) warm() int64 {
+	step := int64(c.Scenario.ElasticityStep)
+	return (int64(c.Warmup) + step - 1) / step * step
+}
+
 // Run simulates. It ends with ctx, or when the last request of the source was answered or lost.
 func Run(ctx context.Context, c Config) (score.Run, error) {
 	if err := c.Scenario.Validate(); err != nil {
@@ -102,6 +112,10 @@ func Run(ctx context.Context, c Config) (score.Run, error) {
 	}
 	if c.Source.Length() <= 0 {
 		return score.Run{}, fmt.Errorf("trace %s has no length", c.Source.Name())
+	}
+	if warm := c.warm(); warm < 0 || warm >= int64(c.Source.Length()) {
+		return score.Run{}, fmt.Errorf("warm-up = %v (%v in whole steps): want at least 0s and less than the %v of trace %s",
+			c.Warmup, time.Duration(warm), c.Source.Length(), c.Source.Name())
 	}
 	policy, err := c.guarded()
 	if err != nil {
