@@ -29,6 +29,8 @@ type Config struct {
 	Name   string
 	// Guard holds parameters of the guard (guard.Parse) over those that follow from the scenario; it may be nil.
 	Guard json.RawMessage
+	// History is what a policy that is an algorithms.Learner is taught before the first decision, all of it before Epoch.
+	History []algorithms.Sample
 	// Seed of all randomness.
 	Seed uint64
 	// Explain records a sentence with each change, at some cost of time.
@@ -120,6 +122,11 @@ func Run(ctx context.Context, c Config) (score.Run, error) {
 	policy, err := c.guarded()
 	if err != nil {
 		return score.Run{}, err
+	}
+	if l, ok := c.Policy.(algorithms.Learner); ok && len(c.History) > 0 {
+		if err := l.Learn(c.History); err != nil {
+			return score.Run{}, fmt.Errorf("teach %s its history: %w", c.Name, err)
+		}
 	}
 	e := newEngine(&c, policy)
 	if err := e.run(ctx); err != nil {
