@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"time"
 
@@ -28,7 +29,7 @@ type Clairvoyant struct {
 	Violations float64
 	// MaxReplicas bounds the pods of feasible schedules (not the draining ones), ≥ 1. The lower bounds do not know it.
 	MaxReplicas int
-	// Replays is how often the requests are replayed to find the cheapest feasible schedule of a kind; 0 is 18. More come closer, at
+	// Replays is how often the requests are replayed to find the cheapest feasible schedule of a kind; 0 is 14, at least 3 are made. More come closer, at
 	// the price of a pass over the requests each.
 	Replays int
 	// Steps bounds the steps of time that are looked at; 0 is from 65,536 to 1,048,576, fewer the more pods there are. Memory is about
@@ -89,7 +90,7 @@ func (c Clairvoyant) Validate() error {
 }
 
 // Bound works it out for arrivals before length. Each call of open gives the same requests anew, each with a Service > 0; they are
-// read Replays·2 + 2 times at most. Time is about linear in requests and in steps × pods; memory holds steps, and the requests in
+// read 2·Replays + 2 times at most; arrivals that are an io.Closer are closed if they are not read to their end. Time is about linear in requests and in steps × pods; memory holds steps, and the requests in
 // flight, not all requests. A cancelled ctx ends it.
 //
 // The feasible schedules come from a family with one parameter, the price of a violation λ. Let the pods be levels, the k-th being
@@ -107,8 +108,9 @@ func (c Clairvoyant) Bound(ctx context.Context, length time.Duration, open func(
 		return Bounds{}, fmt.Errorf("clairvoyant bound: length %v: want > 0", length)
 	}
 	if c.Replays == 0 {
-		c.Replays = 18
+		c.Replays = 14
 	}
+	c.Replays = max(c.Replays, 3)
 	l, err := survey(ctx, c, length, open)
 	if err != nil {
 		return Bounds{}, fmt.Errorf("clairvoyant bound: %w", err)
@@ -160,8 +162,8 @@ type load struct {
 	levels int
 }
 
-// each calls f for every request.
-func each(ctx context.Context, length time.Duration, open func() trace.Arrivals, f func(r trace.Request)) error {
+// each calls f for every request, until it returns false.
+func each(ctx context.Context, length time.Duration, open func() trace.Arrivals, f func(r trace.Request) bool) error {
 	a := open()
 	var buf [512]trace.Request
 	var last time.Duration
@@ -178,7 +180,12 @@ func each(ctx context.Context, length time.Duration, open func() trace.Arrivals,
 				return fmt.Errorf("request at %v with service %v after %v of %v: want a service time > 0, in order", r.At, r.Service, last, length)
 			}
 			last = r.At
-			f(r)
+			if !f(r) {
+				if c, ok := a.(io.Closer); ok {
+					return c.Close()
+				}
+				return nil
+			}
 		}
 	}
 }
@@ -191,7 +198,7 @@ func survey(ctx context.Context, c Clairvoyant, length time.Duration, open func(
 	var busy ends
 	var chainEnd time.Duration
 	peak := 0
-	if err := each(ctx, length, open, func(r trace.Request) {
+	if err := each(ctx, length, open, func(r trace.Request) bool {
 		l.requests++
 		l.work += r.Service.Seconds()
 		l.longest = max(l.longest, r.Service)
@@ -205,6 +212,7 @@ func survey(ctx context.Context, c Clairvoyant, length time.Duration, open func(
 		}
 		busy.push(end{at: r.At + r.Service})
 		peak = max(peak, len(busy))
+		return true
 	}); err != nil {
 		return nil, err
 	}
@@ -252,7 +260,7 @@ func survey(ctx context.Context, c Clairvoyant, length time.Duration, open func(
 			l.peak[at] = float32(len(busy))
 		}
 	}
-	if err := each(ctx, length, open, func(r trace.Request) {
+	if err := each(ctx, length, open, func(r trace.Request) bool {
 		i := int(r.At.Seconds() / l.step)
 		pass(i)
 		for len(busy) > 0 && busy[0].at <= r.At {
@@ -268,6 +276,7 @@ func survey(ctx context.Context, c Clairvoyant, length time.Duration, open func(
 			edge(always, (r.At + c.Wait).Seconds(), 1)
 			edge(always, r.At.Seconds()+s, -1)
 		}
+		return true
 	}); err != nil {
 		return nil, err
 	}

@@ -17,10 +17,20 @@ func feasible(ctx context.Context, c Clairvoyant, l *load, open func() trace.Arr
 	n := len(l.mean)
 	horizon := float64(n) * l.step
 	p := &planner{c: c, l: l, reactive: reactive, levels: min(l.levels, c.MaxReplicas)}
+	// try gives the violations of a plan. One that has too many by far is given up, and its violations are extrapolated.
 	try := func(before, after float64, change int) (violated int64, err error) {
 		r := newReplay(c, p.plan(math.Exp(before), math.Exp(after), change), reactive)
-		if err := each(ctx, time.Duration(horizon*1e9), open, r.arrive); err != nil {
+		var seen int64
+		err = each(ctx, time.Duration(horizon*1e9), open, func(q trace.Request) bool {
+			seen++
+			r.arrive(q)
+			return r.violated <= 2*l.allowed+10
+		})
+		switch {
+		case err != nil:
 			return 0, err
+		case seen < l.requests:
+			return int64(float64(r.violated) / float64(seen) * float64(l.requests)), nil
 		}
 		r.finish()
 		if r.violated <= l.allowed && (!s.Found || r.cost.Seconds() < s.Feasible) {
@@ -28,14 +38,25 @@ func feasible(ctx context.Context, c Clairvoyant, l *load, open func() trace.Arr
 		}
 		return r.violated, nil
 	}
-	lo, hi := math.Log(1e-3*l.step), math.Log(1e4*(horizon+c.Startup.Seconds()))
+	// A violation is worth about what serving it alone would cost; if that is too little, the price goes up to where it is beyond
+	// the cost of all pods all the time.
+	unit := math.Log(l.work/float64(l.requests) + c.Startup.Seconds())
+	lo, hi, top := unit-7, unit+3, math.Log(1e4*(horizon+c.Startup.Seconds()))
+	many := l.requests
+	left := c.Replays - 1
 	few, err := try(hi, hi, n)
 	if err != nil {
 		return err
 	}
-	many := l.requests
-	left := c.Replays - 1
-	for range (2*left + 2) / 3 {
+	if few > l.allowed && hi < top {
+		lo, hi, many = hi, top, few
+		left--
+		if few, err = try(hi, hi, n); err != nil {
+			return err
+		}
+	}
+	search := (2*left + 2) / 3
+	for range search {
 		mid := (lo + hi) / 2
 		v, err := try(mid, mid, n)
 		if err != nil {
@@ -49,7 +70,7 @@ func feasible(ctx context.Context, c Clairvoyant, l *load, open func() trace.Arr
 	}
 	// Violations are taken to be spread evenly over the time between what is known, a bit fewer of them than are allowed.
 	from, to := 0, n
-	for range left - (2*left+2)/3 {
+	for range left - search {
 		if few >= l.allowed || few >= many || to-from < 2 {
 			break
 		}
@@ -192,7 +213,8 @@ type replay struct {
 	pods     []livePod
 	free     []uint64 // pods with a free slot
 	armed    []uint64 // pods that the next request without a slot may start
-	events   ends
+	services ends     // of requests
+	events   ends     // of pods
 	queue    []trace.Request
 	head     int
 
@@ -284,8 +306,17 @@ func (r *replay) count() {
 
 // until lets happen what happens up to an instant.
 func (r *replay) until(now time.Duration) {
-	for len(r.events) > 0 && r.events[0].at <= now {
-		e := r.events.pop()
+	for {
+		// What ends first, a request before what happens to pods at the same time.
+		var e end
+		switch {
+		case len(r.services) > 0 && r.services[0].at <= now && (len(r.events) == 0 || r.services[0].at <= r.events[0].at):
+			e = r.services.pop()
+		case len(r.events) > 0 && r.events[0].at <= now:
+			e = r.events.pop()
+		default:
+			return
+		}
 		p := &r.pods[e.pod]
 		switch e.kind {
 		case serviceEnds:
@@ -370,7 +401,7 @@ func (r *replay) begin(i int32, now, service time.Duration) {
 		unset(r.free, i)
 	}
 	p.last = max(p.last, now+service)
-	r.events.push(end{at: now + service, pod: i, life: p.life, kind: serviceEnds})
+	r.services.push(end{at: now + service, pod: i, life: p.life, kind: serviceEnds})
 }
 
 // finish lets everything end.
