@@ -14,6 +14,9 @@ func count(v float64) string { return countLike(v, v) }
 
 // countLike writes a number in the unit that suits another, so that a mean and its interval share it.
 func countLike(v, like float64) string {
+	if math.Abs(v) < math.Abs(like)/100 { // it would have more zeros than digits
+		like = v
+	}
 	for _, u := range []struct {
 		size float64
 		name string
@@ -50,6 +53,9 @@ func duration(v float64) string { return durationLike(v, v) }
 
 // durationLike writes seconds in the unit that suits another value.
 func durationLike(v, like float64) string {
+	if math.Abs(v) < math.Abs(like)/100 {
+		like = v
+	}
 	switch a := math.Abs(like); {
 	case v == 0 || a == 0:
 		return digits(v) + " s"
