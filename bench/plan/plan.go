@@ -50,8 +50,10 @@ type Job struct {
 	Scenario sim.Scenario
 	Policy   Policy
 	Seed     uint64
-	// Warmup is simulated and not scored (sim.Config).
-	Warmup time.Duration
+	// Warmup is simulated and not scored; Start is the instant at which it begins, and History what was before (sim.Config).
+	Warmup  time.Duration
+	Start   time.Time
+	History []algorithms.Sample
 }
 
 // Matrix is every policy on every load in every scenario with every seed from 1 on, in that order from the outside: scenario, load, policy,
@@ -125,7 +127,7 @@ func (j *Job) Run(ctx context.Context, o Options, progress func(float64)) (score
 		return score.Run{}, fmt.Errorf("policy %q: %w", j.Policy.Label, err)
 	}
 	return sim.Run(ctx, sim.Config{
-		Source: j.Source, Scenario: s, Policy: p, Name: j.Policy.Label, Seed: j.Seed, Guard: j.Policy.Guard, Warmup: j.Warmup,
+		Source: j.Source, Scenario: s, Policy: p, Name: j.Policy.Label, Seed: j.Seed, Guard: j.Policy.Guard, Warmup: j.Warmup, Start: j.Start, History: j.History,
 		Points: o.Points, Explain: o.Explain, Progress: progress,
 	})
 }
