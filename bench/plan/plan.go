@@ -50,10 +50,10 @@ type Job struct {
 	Scenario sim.Scenario
 	Policy   Policy
 	Seed     uint64
-	// History is what policies that learn are taught before.
+	// Warmup is simulated and not scored; Start is the instant at which it begins, and History what was before (sim.Config).
+	Warmup  time.Duration
+	Start   time.Time
 	History []algorithms.Sample
-	// Warmup is simulated and not scored (sim.Config).
-	Warmup time.Duration
 }
 
 // Matrix is every policy on every load in every scenario with every seed from 1 on, in that order from the outside: scenario, load, policy,
@@ -123,7 +123,7 @@ func (j *Job) Run(ctx context.Context, o Options, progress func(float64)) (score
 		s.Tick = algorithms.Duration(j.Policy.Tick)
 	}
 	c := sim.Config{
-		Source: j.Source, Scenario: s, Name: j.Policy.Label, Seed: j.Seed, Guard: j.Policy.Guard, History: j.History, Warmup: j.Warmup,
+		Source: j.Source, Scenario: s, Name: j.Policy.Label, Seed: j.Seed, Guard: j.Policy.Guard, Warmup: j.Warmup, Start: j.Start, History: j.History,
 		Points: o.Points, Explain: o.Explain, Progress: progress,
 	}
 	var err error

@@ -29,8 +29,6 @@ type Config struct {
 	Name   string
 	// Guard holds parameters of the guard (guard.Parse) over those that follow from the scenario; it may be nil.
 	Guard json.RawMessage
-	// History is what a policy that is an algorithms.Learner is taught before the first decision, all of it before Epoch.
-	History []algorithms.Sample
 	// Seed of all randomness.
 	Seed uint64
 	// Explain records a sentence with each change, at some cost of time.
@@ -41,11 +39,16 @@ type Config struct {
 	// It is rounded up to whole elasticity steps, and must leave some of the trace. Requests that wait when it ends count with their
 	// whole waits; the result's times begin there.
 	Warmup time.Duration
+	// Start is the instant at which the run begins, for policies that know the time of day; the zero time is Epoch.
+	Start time.Time
+	// History is what a policy that learns (algorithms.Learner) is given before its first decision; others are not. All of it is before
+	// Start.
+	History []algorithms.Sample
 	// Progress is told the share of the trace that is done, now and then; it may be nil.
 	Progress func(share float64)
 }
 
-// Epoch is the instant at which every run begins, a Monday.
+// Epoch is the instant at which runs begin unless they say otherwise, a Monday.
 func Epoch() time.Time { return time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC) }
 
 // The streams of randomness.
@@ -123,9 +126,15 @@ func Run(ctx context.Context, c Config) (score.Run, error) {
 	if err != nil {
 		return score.Run{}, err
 	}
-	if l, ok := c.Policy.(algorithms.Learner); ok && len(c.History) > 0 {
-		if err := l.Learn(c.History); err != nil {
-			return score.Run{}, fmt.Errorf("teach %s its history: %w", c.Name, err)
+	if c.Start.IsZero() {
+		c.Start = Epoch()
+	}
+	if len(c.History) > 0 {
+		if last := c.History[len(c.History)-1].At; last.After(c.Start) {
+			return score.Run{}, fmt.Errorf("history ends at %s: want no later than the start at %s", last.Format(time.RFC3339), c.Start.Format(time.RFC3339))
+		}
+		if err := policy.Learn(c.History); err != nil {
+			return score.Run{}, fmt.Errorf("%s learns from history: %w", c.Name, err)
 		}
 	}
 	e := newEngine(&c, policy)
@@ -473,7 +482,7 @@ func (e *engine) scale(n int, d algorithms.Decision) {
 	e.account.changed(e, from, n, d)
 	e.wanted, e.changedAt = n, e.now
 	if from == 0 {
-		e.activeSince, e.wokenAt = Epoch().Add(time.Duration(e.now)), e.now
+		e.activeSince, e.wokenAt = e.meter.epoch.Add(time.Duration(e.now)), e.now
 		e.account.wakeUps++
 	}
 	for len(e.live) < n {

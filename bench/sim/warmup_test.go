@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/bench/score"
 	"github.com/sluice-autoscaler/sluice/bench/sim"
@@ -68,5 +69,50 @@ func TestWarmup(t *testing.T) {
 		if _, err := simulate(src, warm); err == nil || !strings.Contains(err.Error(), "warm-up") {
 			t.Errorf("warm-up of %v of an hour: %v, want a fault", warm, err)
 		}
+	}
+}
+
+// clock is a policy that notes when it was asked first and what it learnt.
+type clock struct {
+	algorithms.Policy
+	first  time.Time
+	learnt []algorithms.Sample
+}
+
+func (c *clock) Decide(o algorithms.Observation) algorithms.Decision {
+	if c.first.IsZero() {
+		c.first = o.Now
+	}
+	return c.Policy.Decide(o)
+}
+
+func (c *clock) Learn(history []algorithms.Sample) error {
+	c.learnt = history
+	return algorithms.CheckHistory(history, time.Time{})
+}
+
+func TestStartAndHistory(t *testing.T) {
+	t.Parallel()
+	src, err := trace.Generate("poisson:rate=5,duration=1m")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inner, err := catalog.New("fixed", 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Date(2026, 3, 14, 15, 9, 26, 0, time.UTC)
+	history := []algorithms.Sample{{At: start.Add(-time.Hour), Signal: algorithms.Concurrency, Value: 2}}
+	p := &clock{Policy: inner}
+	c := sim.Config{Source: src, Scenario: sim.DefaultScenario(), Policy: p, Name: "clock", Start: start, History: history}
+	if _, err := sim.Run(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	if !p.first.Equal(start) || len(p.learnt) != 1 {
+		t.Errorf("first asked at %v with %d samples learnt, want %v and 1", p.first, len(p.learnt), start)
+	}
+	c.Start = start.Add(-2 * time.Hour)
+	if _, err := sim.Run(t.Context(), c); err == nil || !strings.Contains(err.Error(), "history ends at 2026-03-14T14:09:26Z") {
+		t.Errorf("a history after the start: %v, want a fault", err)
 	}
 }

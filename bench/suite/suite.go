@@ -168,7 +168,7 @@ func (c *Config) cell(ctx context.Context, w cell, done func(n int, run score.Ru
 // tune searches a classic's parameters on the whole load under the first seed: fewest pod-seconds within the scenario's share of
 // violations, or else fewest violations.
 func (c *Config) tune(ctx context.Context, p plan.Policy, src trace.Source, s sim.Scenario) (plan.Policy, error) {
-	space, err := tune.NewSpace(p, float64(s.PodConcurrency), nil)
+	space, err := tune.NewSpace(p, &s, nil)
 	if err != nil {
 		return p, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/algorithms/guard"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
+	"github.com/sluice-autoscaler/sluice/bench/sim"
 )
 
 const (
@@ -25,17 +27,15 @@ type Space struct {
 	base        plan.Policy
 	dims        []Dimension
 	concurrency float64
+	target      float64
 	// start is the place of the base's own parameters, as far as they are known.
 	start []float64
 }
 
-// NewSpace reads ranges (ParseDimension) of a policy's parameters; none at all takes DefaultRanges. Ranges in percent are of
-// concurrency, how many requests a pod takes at a time (> 0). Each parameter is tried at both ends, so that a misspelt name or a
-// bound that the policy refuses is found before anything runs.
-func NewSpace(base plan.Policy, concurrency float64, specs []string) (*Space, error) {
-	if !algorithms.Finite(concurrency) || concurrency <= 0 {
-		return nil, fmt.Errorf("concurrency of a pod = %v: want > 0 requests", concurrency)
-	}
+// NewSpace reads ranges (ParseDimension) of a policy's parameters; none at all takes DefaultRanges. Ranges in percent are of how many
+// requests a pod of the scenario takes at a time, or of its target where that has no limit. Each parameter is tried at both ends, so that
+// a misspelt name or a bound that the policy refuses is found before anything runs.
+func NewSpace(base plan.Policy, sc *sim.Scenario, specs []string) (*Space, error) {
 	if len(specs) == 0 {
 		if specs = DefaultRanges(base.Name); specs == nil {
 			return nil, fmt.Errorf("policy %s has no default ranges: want --search NAME=LOW..HIGH for the parameters to search", base.Name)
@@ -44,7 +44,10 @@ func NewSpace(base plan.Policy, concurrency float64, specs []string) (*Space, er
 	if len(specs) > maxDims {
 		return nil, fmt.Errorf("%d parameters to search: want 1–%d", len(specs), maxDims)
 	}
-	s := &Space{base: base, concurrency: concurrency}
+	s := &Space{base: base, concurrency: float64(sc.PodConcurrency), target: sc.PerPod()}
+	if s.concurrency == 0 {
+		s.concurrency = s.target
+	}
 	var errs []error
 	for _, spec := range specs {
 		d, err := ParseDimension(spec)
@@ -76,7 +79,7 @@ func (s *Space) probe(d *Dimension) error {
 			places = append(places, (float64(i)+0.5)/float64(len(d.values)))
 		}
 	}
-	alone := Space{base: s.base, dims: []Dimension{*d}, concurrency: s.concurrency}
+	alone := Space{base: s.base, dims: []Dimension{*d}, concurrency: s.concurrency, target: s.target}
 	for _, u := range places {
 		if _, err := alone.Policy([]float64{u}); err != nil {
 			return fmt.Errorf("search %s at %s: %w", d, d.value(u, s.concurrency), err)
@@ -155,7 +158,7 @@ func (s *Space) Policy(at []float64) (plan.Policy, error) {
 		}
 		p.Label += separator + strings.Join(more, ",")
 	}
-	if _, err := p.New(s.concurrency); err != nil {
+	if _, err := p.New(s.target); err != nil {
 		return p, err
 	}
 	return p, nil
@@ -201,6 +204,9 @@ func (s *Space) defaults() []float64 {
 			for _, p := range entry.Parameters {
 				if p.Name == d.Path {
 					v = json.RawMessage(p.Default)
+					if p.Name == "target" {
+						v = json.RawMessage(strconv.FormatFloat(s.target, 'f', -1, 64))
+					}
 				}
 			}
 		}

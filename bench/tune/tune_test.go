@@ -27,6 +27,12 @@ func policy(t testing.TB, spec string) plan.Policy {
 	return p
 }
 
+// scenario has pods that take 10 requests at a time.
+func scenario() *sim.Scenario {
+	s := sim.DefaultScenario()
+	return &s
+}
+
 func metric(t testing.TB, name string) tune.Metric {
 	t.Helper()
 	m, err := tune.FindMetric(name)
@@ -38,7 +44,7 @@ func metric(t testing.TB, name string) tune.Metric {
 
 func space(t testing.TB, spec string, ranges ...string) *tune.Space {
 	t.Helper()
-	s, err := tune.NewSpace(policy(t, spec), 10, ranges)
+	s, err := tune.NewSpace(policy(t, spec), scenario(), ranges)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,7 +285,7 @@ func TestSpace(t *testing.T) {
 	if err != nil || string(again.Params) != string(p.Params) || string(again.Guard) != string(p.Guard) || again.Tick != p.Tick {
 		t.Errorf("ParsePolicy(%q) = %+v, %v: want the same policy", p.Label, again, err)
 	}
-	for _, name := range []string{"kpa", "hpa", "keda", "target", "staffing", "pid", "step", "fixed"} {
+	for _, name := range []string{"kpa", "hpa", "keda", "target", "staffing", "pid", "step", "fixed", "lookahead", "seasonal", "histogram", "portfolio"} {
 		s := space(t, name)
 		for i := range 50 {
 			at := make([]float64, len(s.Dimensions()))
@@ -305,7 +311,7 @@ func TestSpace(t *testing.T) {
 		if c.search != "" {
 			ranges = []string{c.search}
 		}
-		if _, err := tune.NewSpace(policy(t, c.policy), 10, ranges); err == nil || !contains(err, c.want) {
+		if _, err := tune.NewSpace(policy(t, c.policy), scenario(), ranges); err == nil || !contains(err, c.want) {
 			t.Errorf("NewSpace(%s, %q) = %v, want it to name %s", c.policy, c.search, err, c.want)
 		}
 	}
@@ -366,7 +372,7 @@ func FuzzParseDimension(f *testing.F) {
 		if err != nil || !reflect.DeepEqual(d, again) {
 			t.Fatalf("%q reads as %q, which reads as %q, %v", spec, d.String(), again.String(), err)
 		}
-		s, err := tune.NewSpace(policy(t, "kpa"), 10, []string{spec})
+		s, err := tune.NewSpace(policy(t, "kpa"), scenario(), []string{spec})
 		if err != nil || math.IsNaN(u) {
 			return
 		}
