@@ -72,7 +72,7 @@ type ended struct {
 }
 
 func (m *meter) init(e *engine) {
-	m.epoch = Epoch()
+	m.epoch = e.cfg.Start
 	m.own = e.sc.Scrape.Loss > 0 || e.sc.Scrape.Sample > 0
 	m.sampled = 1
 	m.stale = max(3*time.Duration(e.sc.Scrape.Interval), staleAfter)
