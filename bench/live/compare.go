@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"text/tabwriter"
 
@@ -16,6 +17,8 @@ type Line struct {
 	Simulated, Live float64
 	// Decimals are how many to print.
 	Decimals int
+	// ofPods says that it takes a look at the pods to know it.
+	ofPods bool
 }
 
 // Ratio is simulated / live; 1 where both are 0, infinite where live alone is.
@@ -26,19 +29,33 @@ func (l Line) Ratio() float64 {
 	return l.Simulated / l.Live
 }
 
-// Compare lays the figures of a simulated run beside those of a live one, the ones that matter first.
-func Compare(simulated, live score.Result) []Line {
+// Compare lays the figures of a simulated run beside those of a live one, the ones that matter first. Where nobody watched the pods,
+// those that need them are left out.
+func Compare(simulated, live score.Result, watched bool) []Line {
+	lines := figures(simulated, live)
+	if watched {
+		return lines
+	}
+	return slices.DeleteFunc(lines, func(l Line) bool { return l.ofPods })
+}
+
+func figures(simulated, live score.Result) []Line {
+	requests := func(name string, decimals int, of func(score.Result) float64) Line {
+		return Line{Name: name, Simulated: of(simulated), Live: of(live), Decimals: decimals}
+	}
 	figure := func(name string, decimals int, of func(score.Result) float64) Line {
-		return Line{name, of(simulated), of(live), decimals}
+		l := requests(name, decimals, of)
+		l.ofPods = true
+		return l
 	}
 	return []Line{
 		figure("pod-seconds", 1, func(r score.Result) float64 { return r.PodSeconds }),
-		figure("p99 wait (s)", 3, func(r score.Result) float64 { return r.WaitP99 }),
+		requests("p99 wait (s)", 3, func(r score.Result) float64 { return r.WaitP99 }),
 		figure("cold starts", 0, func(r score.Result) float64 { return float64(r.ColdStarts) }),
-		figure("SLO violations", 4, func(r score.Result) float64 { return r.SLOViolations }),
-		figure("mean wait (s)", 4, func(r score.Result) float64 { return r.WaitMean }),
-		figure("p50 wait (s)", 3, func(r score.Result) float64 { return r.WaitP50 }),
-		figure("longest wait (s)", 3, func(r score.Result) float64 { return r.WaitMax }),
+		requests("SLO violations", 4, func(r score.Result) float64 { return r.SLOViolations }),
+		requests("mean wait (s)", 4, func(r score.Result) float64 { return r.WaitMean }),
+		requests("p50 wait (s)", 3, func(r score.Result) float64 { return r.WaitP50 }),
+		requests("longest wait (s)", 3, func(r score.Result) float64 { return r.WaitMax }),
 		figure("ready pod-seconds", 1, func(r score.Result) float64 { return r.ReadySeconds }),
 		figure("starting pod-seconds", 1, func(r score.Result) float64 { return r.StartingSeconds }),
 		figure("terminating pod-seconds", 1, func(r score.Result) float64 { return r.TerminatingSeconds }),
@@ -47,8 +64,8 @@ func Compare(simulated, live score.Result) []Line {
 		figure("changes", 0, func(r score.Result) float64 { return float64(r.Changes) }),
 		figure("reversals", 0, func(r score.Result) float64 { return float64(r.Reversals) }),
 		figure("peak pods", 0, func(r score.Result) float64 { return float64(r.PeakReplicas) }),
-		figure("lost", 0, func(r score.Result) float64 { return float64(r.Lost) }),
-		figure("requests", 0, func(r score.Result) float64 { return float64(r.Requests) }),
+		requests("lost", 0, func(r score.Result) float64 { return float64(r.Lost) }),
+		requests("requests", 0, func(r score.Result) float64 { return float64(r.Requests) }),
 	}
 }
 

@@ -78,7 +78,7 @@ func overrides() [][3]string {
 
 func (f *benchFlags) add(c *cobra.Command, seeds int) {
 	f.addLoad(c, "; repeatable")
-	f.addScenario(c)
+	f.addScenario(c, "; repeatable")
 	fl := c.Flags()
 	fl.StringArrayVar(&f.policies, "policy", nil, "a policy, `NAME[:key=value,…]`, with its parameters, tick=… and guard={…}; repeatable")
 	fl.IntVar(&f.seeds, "seeds", seeds, "runs of each combination, with seeds of their own")
@@ -101,9 +101,9 @@ func (f *benchFlags) addLoad(c *cobra.Command, again string) {
 }
 
 // addScenario adds the flags that say in which scenario, and its overrides.
-func (f *benchFlags) addScenario(c *cobra.Command) {
+func (f *benchFlags) addScenario(c *cobra.Command, again string) {
 	fl := c.Flags()
-	fl.StringArrayVar(&f.scenarios, "scenario", []string{"web"}, "a scenario: "+strings.Join(scenarioNames(), ", ")+", or a YAML `FILE`; repeatable")
+	fl.StringArrayVar(&f.scenarios, "scenario", []string{"web"}, "a scenario: "+strings.Join(scenarioNames(), ", ")+", or a YAML `FILE`"+again)
 	fl.StringArrayVar(&f.sets, "set", nil, "another field of the scenario, `NAME=JSON`; repeatable")
 	f.over = map[string]*string{}
 	for _, o := range overrides() {

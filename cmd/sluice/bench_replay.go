@@ -85,7 +85,7 @@ func benchReplay() *cobra.Command {
 	fl.StringVar(&f.target.deployment, "deployment", "", "watch the pods of this Deployment during the replay")
 	fl.StringVar(&f.policy, "policy", "", "simulate this policy, `NAME[:key=value,…]`, on the same requests")
 	fl.Uint64Var(&f.firstSeed, "seed", 1, "seed of arrivals and work")
-	f.addScenario(c)
+	f.addScenario(c, "")
 	f.addOut(c)
 	return c
 }
@@ -340,7 +340,7 @@ func (f *replayFlags) lay(cmd *cobra.Command, runs report.Runs) error {
 		return nil
 	}
 	fmt.Fprintln(cmd.OutOrStdout())
-	return live.Text(cmd.OutOrStdout(), live.Compare(runs[1].Result, runs[0].Result))
+	return live.Text(cmd.OutOrStdout(), live.Compare(runs[1].Result, runs[0].Result, f.target.deployment != ""))
 }
 
 // latencies writes the percentile distribution of the answered requests, from their intended instants, in milliseconds.

@@ -105,7 +105,7 @@ func (o Options) text(w io.Writer, all []outcome, phases live.Phases) {
 	fmt.Fprint(w, "|---|---|---|---|---|---|---|---|---|---|\n")
 	reached, asked := 0, 0
 	for _, x := range all {
-		lines := live.Compare(x.runs[0].Result, x.runs[1].Result)
+		lines := live.Compare(x.runs[0].Result, x.runs[1].Result, true)
 		cell := func(name, format string) string {
 			l := line(lines, name)
 			out := fmt.Sprintf(format+" / "+format, l.Simulated, l.Live)
@@ -136,7 +136,7 @@ func (o Options) text(w io.Writer, all []outcome, phases live.Phases) {
 		fmt.Fprintf(w, "**%s**: %s. `%s`, policy `%s`, start delay %v, seed %d, %d requests. Median latency beyond the work while pods were ready: %v.\n\n",
 			x.trial.name, x.trial.about, x.load, x.trial.policy, x.trial.delay, x.trial.seed, x.runs[1].Result.Requests, x.overhead.Round(100*time.Microsecond))
 		fmt.Fprint(w, "```\n")
-		_ = live.Text(w, live.Compare(x.runs[0].Result, x.runs[1].Result)) // a strings.Builder takes everything
+		_ = live.Text(w, live.Compare(x.runs[0].Result, x.runs[1].Result, true)) // a strings.Builder takes everything
 		fmt.Fprint(w, "```\n\n")
 	}
 	fmt.Fprint(w, "## The testbed's own times\n\nMeasured by the calibration, which is replayed first, and put into the scenarios:\n\n| time | n | least | median | most |\n|---|---|---|---|---|\n")
