@@ -226,7 +226,7 @@ func (e *engine) run(ctx context.Context) error {
 	}
 	e.changedAt, e.wokenAt, e.activeSince = longAgo, longAgo, time.Time{}
 	e.account.starts, e.account.wakeUps, e.account.changes = 0, 0, 0
-	e.meter.forget()
+	e.meter.starts = algorithms.StartTimes{}
 	e.plan(0, evRound, none)
 	e.plan(int64(e.sc.Scrape.Interval), evScrape, none)
 	e.plan(int64(e.sc.ElasticityStep), evFrame, none)
@@ -556,7 +556,7 @@ func (e *engine) started(i int32) {
 		return
 	}
 	e.becomeReady(i)
-	e.meter.startedIn(time.Duration(e.now - p.created))
+	e.meter.starts.Add(time.Duration(e.now - p.created))
 	e.spread()
 }
 
