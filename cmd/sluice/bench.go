@@ -289,6 +289,7 @@ func (f *benchFlags) traceLoads(spec string, model trace.Model) ([]plan.Load, er
 	}
 	var loads []plan.Load
 	for _, col := range columns {
+		opts := opts
 		opts.Column = col
 		l := plan.Recorded(cached(func(service time.Duration) (*trace.Trace, error) { return f.readTrace(file, opts, service) }), model)
 		if _, err := l(&sim.Scenario{Service: someWork()}); err != nil {
