@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"time"
 
@@ -28,24 +29,26 @@ type Clairvoyant struct {
 	Violations float64
 	// MaxReplicas bounds the pods of feasible schedules (not the draining ones), ≥ 1. The lower bounds do not know it.
 	MaxReplicas int
-	// Replays is how often the requests are replayed to find the cheapest feasible schedule of a kind; 0 is 12. More come closer, at
-	// that many times the cost.
+	// Replays is how often the requests are replayed to find the cheapest feasible schedule of a kind; 0 is 14, at least 3 are made. More come closer, at
+	// the price of a pass over the requests each.
 	Replays int
-	// Steps bounds the steps of time that are looked at; 0 is from 65,536 to 2,097,152, fewer the more pods there are. Memory is about
+	// Steps bounds the steps of time that are looked at; 0 is from 65,536 to 1,048,576, fewer the more pods there are. Memory is about
 	// 80 bytes per step. More steps bring the bounds closer to each other.
 	Steps int
 }
 
 // Schedule is what is known of the cheapest schedule of a kind, in pod-seconds: Lower ≤ it ≤ Feasible.
 type Schedule struct {
-	// Lower is a true lower bound: no schedule of the kind that meets the SLO is cheaper, nor any policy that meets it in the model.
+	// Lower is a true lower bound: no schedule of the kind that meets the SLO is cheaper, nor any policy that meets it in the model. It is
+	// too low by what its relaxations give away, most where a few pods serve requests that last about as long as they may wait, and
+	// where the longest requests may be dropped.
 	Lower float64 `json:"lower"`
-	// Feasible is the cost of a schedule that was found and replayed request by request, with Violated ≤ the share allowed; not
-	// necessarily the cheapest one. It is 0 if Found is false: no schedule within MaxReplicas was found.
+	// Feasible is the cost of a schedule that was found and replayed request by request, with Violated ≤ the share allowed: it can be
+	// had, but is not the cheapest, as a rule. It is 0 if Found is false: no schedule within MaxReplicas was found.
 	Feasible float64 `json:"feasible"`
 	Found    bool    `json:"found"`
 	Violated int64   `json:"violated"`
-	// Starts and Peak are the starts of pods and the most at once in the feasible one.
+	// Starts are the starts of pods in the feasible one, and Peak the most pods that it may use at once.
 	Starts int64 `json:"starts"`
 	Peak   int   `json:"peak"`
 }
@@ -87,7 +90,7 @@ func (c Clairvoyant) Validate() error {
 }
 
 // Bound works it out for arrivals before length. Each call of open gives the same requests anew, each with a Service > 0; they are
-// read Replays·2 + 2 times at most. Time is about linear in requests and in steps × pods; memory holds steps, and the requests in
+// read 2·Replays + 2 times at most; arrivals that are an io.Closer are closed if they are not read to their end. Time is about linear in requests and in steps × pods; memory holds steps, and the requests in
 // flight, not all requests. A cancelled ctx ends it.
 //
 // The feasible schedules come from a family with one parameter, the price of a violation λ. Let the pods be levels, the k-th being
@@ -105,8 +108,9 @@ func (c Clairvoyant) Bound(ctx context.Context, length time.Duration, open func(
 		return Bounds{}, fmt.Errorf("clairvoyant bound: length %v: want > 0", length)
 	}
 	if c.Replays == 0 {
-		c.Replays = 12
+		c.Replays = 14
 	}
+	c.Replays = max(c.Replays, 3)
 	l, err := survey(ctx, c, length, open)
 	if err != nil {
 		return Bounds{}, fmt.Errorf("clairvoyant bound: %w", err)
@@ -151,13 +155,15 @@ type load struct {
 	// mean and peak are the requests in service if each is begun as it arrives; arrivals and work are by the step of arrival, each
 	// request's work counted up to sigma, in seconds.
 	mean, peak, arrivals []float32
-	truncated            []float64
+	// certain are those in service whenever they are begun, of each up to sigma of its service; nil if sigma is within the wait.
+	certain   []float32
+	truncated []float64
 	// levels is the most pods that such service ever takes.
 	levels int
 }
 
-// each calls f for every request.
-func each(ctx context.Context, length time.Duration, open func() trace.Arrivals, f func(r trace.Request)) error {
+// each calls f for every request, until it returns false.
+func each(ctx context.Context, length time.Duration, open func() trace.Arrivals, f func(r trace.Request) bool) error {
 	a := open()
 	var buf [512]trace.Request
 	var last time.Duration
@@ -174,7 +180,12 @@ func each(ctx context.Context, length time.Duration, open func() trace.Arrivals,
 				return fmt.Errorf("request at %v with service %v after %v of %v: want a service time > 0, in order", r.At, r.Service, last, length)
 			}
 			last = r.At
-			f(r)
+			if !f(r) {
+				if c, ok := a.(io.Closer); ok {
+					return c.Close()
+				}
+				return nil
+			}
 		}
 	}
 }
@@ -187,7 +198,7 @@ func survey(ctx context.Context, c Clairvoyant, length time.Duration, open func(
 	var busy ends
 	var chainEnd time.Duration
 	peak := 0
-	if err := each(ctx, length, open, func(r trace.Request) {
+	if err := each(ctx, length, open, func(r trace.Request) bool {
 		l.requests++
 		l.work += r.Service.Seconds()
 		l.longest = max(l.longest, r.Service)
@@ -201,6 +212,7 @@ func survey(ctx context.Context, c Clairvoyant, length time.Duration, open func(
 		}
 		busy.push(end{at: r.At + r.Service})
 		peak = max(peak, len(busy))
+		return true
 	}); err != nil {
 		return nil, err
 	}
@@ -215,7 +227,7 @@ func survey(ctx context.Context, c Clairvoyant, length time.Duration, open func(
 
 	steps := c.Steps
 	if steps == 0 {
-		steps = min(max((1<<24)/l.levels, 1<<16), 1<<21)
+		steps = min(max((1<<22)/l.levels, 1<<16), 1<<20)
 	}
 	total := (length + l.longest + c.Wait).Seconds()
 	finest := max(min(c.Wait.Seconds(), c.Startup.Seconds())/8, l.work/float64(l.requests)/16, 1e-6)
@@ -224,9 +236,13 @@ func survey(ctx context.Context, c Clairvoyant, length time.Duration, open func(
 	l.mean, l.peak = make([]float32, n), make([]float32, n)
 	l.arrivals, l.truncated = make([]float32, n), make([]float64, n)
 	busy = busy[:0]
-	change := make([]float64, n+2) // second differences of the occupancy's integral
-	edge := func(t time.Duration, weight float64) {
-		x := t.Seconds() / l.step
+	var always []float64
+	if l.sigma > c.Wait.Seconds() {
+		always = make([]float64, n+2)
+	}
+	change := make([]float64, n+2) // of the occupancy from step to step
+	edge := func(change []float64, seconds, weight float64) {
+		x := seconds / l.step
 		i := int(x)
 		f := x - float64(i)
 		change[i] += weight * (1 - f)
@@ -244,7 +260,7 @@ func survey(ctx context.Context, c Clairvoyant, length time.Duration, open func(
 			l.peak[at] = float32(len(busy))
 		}
 	}
-	if err := each(ctx, length, open, func(r trace.Request) {
+	if err := each(ctx, length, open, func(r trace.Request) bool {
 		i := int(r.At.Seconds() / l.step)
 		pass(i)
 		for len(busy) > 0 && busy[0].at <= r.At {
@@ -254,8 +270,13 @@ func survey(ctx context.Context, c Clairvoyant, length time.Duration, open func(
 		l.peak[i] = max(l.peak[i], float32(len(busy)))
 		l.arrivals[i]++
 		l.truncated[i] += min(r.Service.Seconds(), l.sigma)
-		edge(r.At, 1)
-		edge(r.At+r.Service, -1)
+		edge(change, r.At.Seconds(), 1)
+		edge(change, (r.At + r.Service).Seconds(), -1)
+		if s := min(r.Service.Seconds(), l.sigma); s > c.Wait.Seconds() {
+			edge(always, (r.At + c.Wait).Seconds(), 1)
+			edge(always, r.At.Seconds()+s, -1)
+		}
+		return true
 	}); err != nil {
 		return nil, err
 	}
@@ -264,6 +285,14 @@ func survey(ctx context.Context, c Clairvoyant, length time.Duration, open func(
 	for i := range l.mean {
 		occupied += change[i]
 		l.mean[i] = float32(min(max(occupied, 0), float64(l.peak[i])))
+	}
+	if always != nil {
+		l.certain = make([]float32, n)
+		occupied = 0
+		for i := range l.certain {
+			occupied += always[i]
+			l.certain[i] = float32(max(occupied, 0))
+		}
 	}
 	return l, nil
 }

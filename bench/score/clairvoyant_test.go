@@ -109,7 +109,7 @@ func TestBoundsEncloseTheOptimum(t *testing.T) {
 	rng := seeded(7)
 	var low, high float64
 	n := 0
-	for i := range 1500 {
+	for i := range 600 {
 		c := score.Clairvoyant{
 			Concurrency: 1 + rng.IntN(3), Startup: time.Duration(rng.IntN(6)) * time.Second, Wait: time.Duration(rng.IntN(3)) * time.Second,
 			Violations: []float64{0, 0.2, 0.4}[rng.IntN(3)], MaxReplicas: 10, Replays: 16, Steps: 4096,
@@ -140,7 +140,7 @@ func TestBoundsEncloseTheOptimum(t *testing.T) {
 
 // In cases that can be worked out by hand both bounds are near it.
 func TestBoundsByHand(t *testing.T) {
-	single := make([]trace.Request, 100)
+	single := make([]trace.Request, 40)
 	for i := range single {
 		single[i] = trace.Request{At: time.Duration(i) * time.Minute * 5, Service: time.Second}
 	}
@@ -156,10 +156,10 @@ func TestBoundsByHand(t *testing.T) {
 		want, slackL, over float64
 		reactive           float64
 	}{
-		// Each costs a start and its service. Without pre-warming the first violates, so that all must be kept going.
-		{"single", score.Clairvoyant{Concurrency: 10, Startup: 10 * time.Second, Wait: 500 * time.Millisecond, MaxReplicas: 5}, 500 * time.Minute, single, 1100, 0.05, 0.1, -1},
-		// One of a hundred may go, so the first does: the pod that it starts stays until the end.
-		{"single, 1 %", score.Clairvoyant{Concurrency: 10, Startup: 10 * time.Second, Wait: 500 * time.Millisecond, MaxReplicas: 5, Violations: 0.01}, 500 * time.Minute, single, 1089, 0.05, 0.1, 99 * 300},
+		// Each costs a start and its service. Without pre-warming the first violates.
+		{"single", score.Clairvoyant{Concurrency: 10, Startup: 10 * time.Second, Wait: 500 * time.Millisecond, MaxReplicas: 5}, 200 * time.Minute, single, 440, 0.05, 0.1, -1},
+		// One of forty may go, so the first does: the pod that it starts stays until the end.
+		{"single, 2.5 %", score.Clairvoyant{Concurrency: 10, Startup: 10 * time.Second, Wait: 500 * time.Millisecond, MaxReplicas: 5, Violations: 0.025}, 200 * time.Minute, single, 429, 0.05, 0.1, 39 * 300},
 		// Ten in service all the time, on pods of 5.
 		{"steady", score.Clairvoyant{Concurrency: 5, Startup: 30 * time.Second, Wait: 500 * time.Millisecond, MaxReplicas: 5}, 2000 * time.Second, steady, 2*2000 + 60, 0.03, 0.03, -1},
 		{"start at once", score.Clairvoyant{Concurrency: 5, Wait: 0, MaxReplicas: 5}, 2000 * time.Second, steady, 2 * 2000, 0.03, 0.03, 2 * 2000},
@@ -213,16 +213,16 @@ func TestBoundsAreClose(t *testing.T) {
 		slots   int
 		ratio   float64
 	}{
-		{"sparse:idle=pareto:5m,1.5,burst=3,duration=7d", 0.2, 10 * time.Second, 10, 1.3},
-		{"sparse:idle=pareto:5m,1.5,burst=3,duration=7d", 0.2, 100 * time.Millisecond, 10, 9},
-		{"poisson:rate=0.5,duration=1d", 0.2, 10 * time.Second, 1, 2},
-		{"poisson:rate=50,duration=2h", 0.5, 10 * time.Second, 10, 1.5},
-		{"diurnal:mean=50,amplitude=0.9,duration=4h,period=2h,cv=2", 1, 10 * time.Second, 10, 1.5},
-		{"mmpp:rates=5/100,holds=60s/10s,duration=4h", 0.2, 60 * time.Second, 10, 2},
-		{"mmpp:rates=5/100,holds=60s/10s,duration=4h", 0.2, time.Second, 1, 2.5},
-		{"poisson:rate=0.2,duration=4h", 30, time.Minute, 1, 1.6},
+		{"sparse:idle=pareto:5m,1.5,burst=3,duration=1d", 0.2, 10 * time.Second, 10, 1.25},
+		{"sparse:idle=pareto:5m,1.5,burst=3,duration=1d", 0.2, 100 * time.Millisecond, 10, 2.5},
+		{"poisson:rate=0.5,duration=4h", 0.2, 10 * time.Second, 1, 1.15},
+		{"poisson:rate=50,duration=20m", 0.5, 10 * time.Second, 10, 1.35},
+		{"diurnal:mean=50,amplitude=0.9,duration=40m,period=20m,cv=2", 1, 10 * time.Second, 10, 1.3},
+		{"mmpp:rates=5/100,holds=60s/10s,duration=30m", 0.2, 60 * time.Second, 10, 1.4},
+		{"mmpp:rates=5/100,holds=60s/10s,duration=30m", 0.2, time.Second, 1, 1.5},
+		{"poisson:rate=0.2,duration=4h", 30, time.Minute, 1, 1.4},
 	} {
-		c := score.Clairvoyant{Concurrency: tt.slots, Startup: tt.startup, Wait: 500 * time.Millisecond, Violations: 0.01, MaxReplicas: 200}
+		c := score.Clairvoyant{Concurrency: tt.slots, Startup: tt.startup, Wait: 500 * time.Millisecond, Violations: 0.01, MaxReplicas: 200, Steps: 1 << 15}
 		length, open := generated(t, tt.spec, tt.service)
 		began := time.Now()
 		b := bound(t, c, length, open)
@@ -263,6 +263,11 @@ func TestBoundErrors(t *testing.T) {
 	cancel()
 	if _, err := good.Bound(ctx, time.Second, ok); err == nil {
 		t.Error("cancelled: no error")
+	}
+	// Two pods are needed at once, and one is allowed.
+	both := []trace.Request{{At: 0, Service: time.Minute}, {At: time.Second, Service: time.Minute}}
+	if b := bound(t, good, time.Minute, opener(both)); b.Prewarmed.Found || b.Reactive.Found || b.Prewarmed.Lower < 100 {
+		t.Errorf("not enough pods: %+v", b)
 	}
 	b := bound(t, good, time.Second, opener(nil))
 	if b != (score.Bounds{Prewarmed: score.Schedule{Found: true}, Reactive: score.Schedule{Found: true}}) {

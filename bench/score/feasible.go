@@ -4,44 +4,86 @@ import (
 	"context"
 	"math"
 	"math/bits"
+	"slices"
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
-// feasible finds the price of violations that gives the cheapest schedule within the allowed ones, and fills in what it costs.
+// feasible finds the price of violations that gives the cheapest schedule within the allowed ones, and fills in what it costs. As many
+// requests may be worth the same, a price that allows too few may be next to one that allows too many: then the latter holds up to an
+// instant, and the former from there on, which is bisected as well.
 func feasible(ctx context.Context, c Clairvoyant, l *load, open func() trace.Arrivals, reactive bool, s *Schedule) error {
-	horizon := float64(len(l.mean)) * l.step
+	n := len(l.mean)
+	horizon := float64(n) * l.step
 	p := &planner{c: c, l: l, reactive: reactive, levels: min(l.levels, c.MaxReplicas)}
-	try := func(logLambda float64) (bool, error) {
-		r := newReplay(c, p.plan(math.Exp(logLambda)), reactive)
-		length := time.Duration(horizon * 1e9)
-		if err := each(ctx, length, open, r.arrive); err != nil {
-			return false, err
+	// try gives the violations of a plan. One that has too many by far is given up, and its violations are extrapolated.
+	try := func(before, after float64, change int) (violated int64, err error) {
+		r := newReplay(c, p.plan(math.Exp(before), math.Exp(after), change), reactive)
+		var seen int64
+		err = each(ctx, time.Duration(horizon*1e9), open, func(q trace.Request) bool {
+			seen++
+			r.arrive(q)
+			return r.violated <= 2*l.allowed+10
+		})
+		switch {
+		case err != nil:
+			return 0, err
+		case seen < l.requests:
+			return int64(float64(r.violated) / float64(seen) * float64(l.requests)), nil
 		}
 		r.finish()
-		if r.violated > l.allowed {
-			return false, nil
-		}
-		if !s.Found || r.cost.Seconds() < s.Feasible {
+		if r.violated <= l.allowed && (!s.Found || r.cost.Seconds() < s.Feasible) {
 			s.Feasible, s.Found, s.Violated, s.Starts, s.Peak = r.cost.Seconds(), true, r.violated, r.starts, r.peak
 		}
-		return true, nil
+		return r.violated, nil
 	}
-	lo, hi := math.Log(1e-3*l.step), math.Log(1e4*(horizon+c.Startup.Seconds()))
-	if _, err := try(hi); err != nil {
+	// A violation is worth about what serving it alone would cost; if that is too little, the price goes up to where it is beyond
+	// the cost of all pods all the time.
+	unit := math.Log(l.work/float64(l.requests) + c.Startup.Seconds())
+	lo, hi, top := unit-7, unit+3, math.Log(1e4*(horizon+c.Startup.Seconds()))
+	many := l.requests
+	left := c.Replays - 1
+	few, err := try(hi, hi, n)
+	if err != nil {
 		return err
 	}
-	for range c.Replays - 1 {
+	if few > l.allowed && hi < top {
+		lo, hi, many = hi, top, few
+		left--
+		if few, err = try(hi, hi, n); err != nil {
+			return err
+		}
+	}
+	search := (2*left + 2) / 3
+	for range search {
 		mid := (lo + hi) / 2
-		ok, err := try(mid)
+		v, err := try(mid, mid, n)
 		if err != nil {
 			return err
 		}
-		if ok {
-			hi = mid
+		if v <= l.allowed {
+			hi, few = mid, v
 		} else {
-			lo = mid
+			lo, many = mid, v
+		}
+	}
+	// Violations are taken to be spread evenly over the time between what is known, a bit fewer of them than are allowed.
+	from, to := 0, n
+	for range left - search {
+		if few >= l.allowed || few >= many || to-from < 2 {
+			break
+		}
+		share := 0.95 * float64(l.allowed-few) / float64(many-few)
+		mid := from + min(max(int(share*float64(to-from)), 1), to-from-1)
+		v, err := try(lo, hi, mid)
+		if err != nil {
+			return err
+		}
+		if v <= l.allowed {
+			from, few = mid, v
+		} else {
+			to, many = mid, v
 		}
 	}
 	return nil
@@ -69,7 +111,9 @@ const (
 // plan chooses each level's times on: the path of least cost through the states off and on, step by step. Off costs lambda times the
 // requests that would find no slot. On costs the time; a start costs the start-up time or, if reactive, the harm during it, when
 // the time on counts from the start.
-func (p *planner) plan(lambda float64) [][]run {
+//
+// The price is one before a step and another from it on.
+func (p *planner) plan(before, after float64, change int) [][]run {
 	n := len(p.l.mean)
 	if p.harm == nil {
 		p.harm, p.choice = make([]float64, n+1), make([]uint8, n)
@@ -83,10 +127,17 @@ func (p *planner) plan(lambda float64) [][]run {
 			continue
 		}
 		on, off := math.Inf(1), 0.0
+		lambda := before
 		for j := range n {
+			if j == change {
+				lambda = after
+			}
 			start := startup
 			if p.reactive {
-				start = lambda * (p.harm[min(j+delay, n)] - p.harm[j])
+				start = math.Inf(1)
+				if p.l.arrivals[j] > 0 && p.harm[j+1] > p.harm[j] { // a request is there that needs it
+					start = lambda * (p.harm[min(j+delay, n)] - p.harm[j])
+				}
 			}
 			var choice uint8
 			nextOn, nextOff := on, off
@@ -121,9 +172,7 @@ func (p *planner) path(on bool) []run {
 			on, end = true, j
 		}
 	}
-	for i, j := 0, len(runs)-1; i < j; i, j = i+1, j-1 {
-		runs[i], runs[j] = runs[j], runs[i]
-	}
+	slices.Reverse(runs)
 	return runs
 }
 
@@ -155,15 +204,17 @@ func above(a, b, c float64) float64 {
 	}
 }
 
-// replay plays requests on pods that are on at given times, in the order of arrival. A request goes to the lowest pod with a free
-// slot, or waits; one that has waited too long is dropped.
+// replay plays requests on pods that take requests at given times, in the order of arrival. A request goes to the lowest pod with a
+// free slot, or waits; one that has waited too long is dropped. (Dropping the longest ones instead would be cheaper still; lower allows
+// for it.)
 type replay struct {
 	c        Clairvoyant
 	reactive bool
 	pods     []livePod
 	free     []uint64 // pods with a free slot
 	armed    []uint64 // pods that the next request without a slot may start
-	events   ends
+	services ends     // of requests
+	events   ends     // of pods
 	queue    []trace.Request
 	head     int
 
@@ -176,9 +227,9 @@ type replay struct {
 
 type livePod struct {
 	runs []run
-	// begun is when it was started, to when it ends, last when the last of its requests is done.
+	// begun is when it was started, to when it takes no more, last when the last of its requests is done.
 	begun, to, last time.Duration
-	working         bool
+	working, used   bool
 	busy            int
 	life            int32
 }
@@ -240,7 +291,7 @@ func (r *replay) start(now time.Duration) {
 	if now+r.c.Startup >= p.to {
 		return // it would come too late to be of use
 	}
-	p.begun = now
+	p.begun, p.used, p.last = now, false, 0
 	r.count()
 	r.events.push(end{at: now + r.c.Startup, pod: i, life: p.life, kind: startupEnds})
 	if r.c.Startup == 0 {
@@ -249,15 +300,23 @@ func (r *replay) start(now time.Duration) {
 }
 
 func (r *replay) count() {
-	r.starts++
 	r.alive++
 	r.peak = max(r.peak, r.alive)
 }
 
 // until lets happen what happens up to an instant.
 func (r *replay) until(now time.Duration) {
-	for len(r.events) > 0 && r.events[0].at <= now {
-		e := r.events.pop()
+	for {
+		// What ends first, a request before what happens to pods at the same time.
+		var e end
+		switch {
+		case len(r.services) > 0 && r.services[0].at <= now && (len(r.events) == 0 || r.services[0].at <= r.events[0].at):
+			e = r.services.pop()
+		case len(r.events) > 0 && r.events[0].at <= now:
+			e = r.events.pop()
+		default:
+			return
+		}
 		p := &r.pods[e.pod]
 		switch e.kind {
 		case serviceEnds:
@@ -266,7 +325,7 @@ func (r *replay) until(now time.Duration) {
 				set(r.free, e.pod)
 			}
 		case startupEnds:
-			p.working, p.busy, p.last = true, 0, 0
+			p.working, p.busy = true, 0
 			set(r.free, e.pod)
 		case runBegins:
 			p.to = p.runs[0].to
@@ -276,15 +335,16 @@ func (r *replay) until(now time.Duration) {
 				set(r.armed, e.pod)
 				continue
 			}
-			p.begun = e.at - r.c.Startup
-			p.working, p.busy, p.last = true, 0, 0
+			if p.last > e.at { // what drains from the run before is another pod
+				p.used, p.last = false, 0
+			}
+			p.working, p.busy = true, 0
 			r.count()
 			set(r.free, e.pod)
 		case runEnds:
 			unset(r.armed, e.pod)
 			unset(r.free, e.pod)
 			if p.working {
-				r.cost += max(p.to, p.last) - p.begun
 				r.alive--
 			}
 			p.working = false
@@ -321,12 +381,27 @@ func (r *replay) serve(now time.Duration) {
 
 func (r *replay) begin(i int32, now, service time.Duration) {
 	p := &r.pods[i]
+	// What is paid is what a schedule that knows the future needs for the same service: pods from the start-up time before their first
+	// use to the end of their last, ended meanwhile if that is cheaper and starting ahead is allowed.
+	switch idle := now - p.last; {
+	case r.reactive && !p.used:
+		p.used = true
+		r.starts++
+		r.cost += now - p.begun
+	case !r.reactive && (!p.used || idle > r.c.Startup):
+		p.used = true
+		r.starts++
+		r.cost += r.c.Startup
+	case idle > 0:
+		r.cost += idle
+	}
+	r.cost += max(now+service-max(p.last, now), 0)
 	p.busy++
 	if p.busy == r.c.Concurrency {
 		unset(r.free, i)
 	}
 	p.last = max(p.last, now+service)
-	r.events.push(end{at: now + service, pod: i, life: p.life, kind: serviceEnds})
+	r.services.push(end{at: now + service, pod: i, life: p.life, kind: serviceEnds})
 }
 
 // finish lets everything end.

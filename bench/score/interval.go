@@ -155,7 +155,19 @@ func studentTail(x, df float64) float64 {
 	return incompleteBeta(df/2, 0.5, df/(df+x*x), x*x/(df+x*x)) / 2
 }
 
-// incompleteBeta is the regularised incomplete beta function I_x(a, b), y = 1−x, by its continued fraction (DLMF 8.17.22) with
+// logBetaHalf is ln B(a, ½) for a ≥ ½, for large a by its asymptotic series, as the difference of two large logarithms of Γ would lose
+// its digits.
+func logBetaHalf(a float64) float64 {
+	logPi := math.Log(math.Pi) / 2 // ln Γ(½)
+	if a > 100 {
+		return logPi - (math.Log(a)/2 - 1/(8*a) + 1/(192*a*a*a))
+	}
+	la, _ := math.Lgamma(a)
+	lab, _ := math.Lgamma(a + 0.5)
+	return logPi + la - lab
+}
+
+// incompleteBeta is the regularised incomplete beta function I_x(a, b), y = 1−x, where the lesser of a and b is ½, by its continued fraction (DLMF 8.17.22) with
 // Lentz's method.
 func incompleteBeta(a, b, x, y float64) float64 {
 	if x <= 0 {
@@ -167,10 +179,7 @@ func incompleteBeta(a, b, x, y float64) float64 {
 	if x > (a+1)/(a+b+2) {
 		return 1 - incompleteBeta(b, a, y, x)
 	}
-	la, _ := math.Lgamma(a)
-	lb, _ := math.Lgamma(b)
-	lab, _ := math.Lgamma(a + b)
-	front := math.Exp(lab-la-lb+a*math.Log(x)+b*math.Log(y)) / a
+	front := math.Exp(a*math.Log(x)+b*math.Log(y)-logBetaHalf(max(a, b))) / a
 	const tiny = 1e-300
 	f, c, d := 1.0, 1.0, 0.0
 	for i := range 10_000 {

@@ -35,11 +35,20 @@ type Config struct {
 	Explain bool
 	// Points bounds the rows of the series, 0 for none. Steps are as long as that takes, in whole elasticity steps.
 	Points int
+	// Warmup is how much of the beginning is simulated without being scored, so that policies with a memory meet the rest with one.
+	// It is rounded up to whole elasticity steps, and must leave some of the trace. Requests that wait when it ends count with their
+	// whole waits; the result's times begin there.
+	Warmup time.Duration
+	// Start is the instant at which the run begins, for policies that know the time of day; the zero time is Epoch.
+	Start time.Time
+	// History is what a policy that learns (algorithms.Learner) is given before its first decision; others are not. All of it is before
+	// Start.
+	History []algorithms.Sample
 	// Progress is told the share of the trace that is done, now and then; it may be nil.
 	Progress func(share float64)
 }
 
-// Epoch is the instant at which every run begins, a Monday.
+// Epoch is the instant at which runs begin unless they say otherwise, a Monday.
 func Epoch() time.Time { return time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC) }
 
 // The streams of randomness.
@@ -95,6 +104,12 @@ func (c *Config) guarded() (*guard.Policy, error) {
 	return guard.New(g, c.Policy)
 }
 
+// warm is where scoring begins, the warm-up in whole elasticity steps.
+func (c *Config) warm() int64 {
+	step := int64(c.Scenario.ElasticityStep)
+	return (int64(c.Warmup) + step - 1) / step * step
+}
+
 // Run simulates. It ends with ctx, or when the last request of the source was answered or lost.
 func Run(ctx context.Context, c Config) (score.Run, error) {
 	if err := c.Scenario.Validate(); err != nil {
@@ -103,9 +118,24 @@ func Run(ctx context.Context, c Config) (score.Run, error) {
 	if c.Source.Length() <= 0 {
 		return score.Run{}, fmt.Errorf("trace %s has no length", c.Source.Name())
 	}
+	if warm := c.warm(); warm < 0 || warm >= int64(c.Source.Length()) {
+		return score.Run{}, fmt.Errorf("warm-up = %v (%v in whole steps): want at least 0s and less than the %v of trace %s",
+			c.Warmup, time.Duration(warm), c.Source.Length(), c.Source.Name())
+	}
 	policy, err := c.guarded()
 	if err != nil {
 		return score.Run{}, err
+	}
+	if c.Start.IsZero() {
+		c.Start = Epoch()
+	}
+	if len(c.History) > 0 {
+		if last := c.History[len(c.History)-1].At; last.After(c.Start) {
+			return score.Run{}, fmt.Errorf("history ends at %s: want no later than the start at %s", last.Format(time.RFC3339), c.Start.Format(time.RFC3339))
+		}
+		if err := policy.Learn(c.History); err != nil {
+			return score.Run{}, fmt.Errorf("%s learns from history: %w", c.Name, err)
+		}
 	}
 	e := newEngine(&c, policy)
 	if err := e.run(ctx); err != nil {
@@ -164,11 +194,13 @@ const (
 	checkCtx = 1 << 16
 )
 
+func newBuffer() []trace.Request { return make([]trace.Request, chunk) }
+
 func newEngine(c *Config, policy *guard.Policy) *engine {
 	s := &c.Scenario
 	e := &engine{
 		cfg: c, sc: s, policy: policy, needs: policy.Needs(), end: int64(c.Source.Length()),
-		arrivals: Requests(c.Source, s, c.Seed), buf: make([]trace.Request, chunk),
+		arrivals: Requests(c.Source, s, c.Seed), buf: newBuffer(),
 		limit: int32(s.PodConcurrency), shared: s.Routing == RoutingShared,
 		starts: stream(c.Seed, streamStart), route: stream(c.Seed, streamRoute), read: stream(c.Seed, streamRead),
 		capacity: -1, changedAt: longAgo, wokenAt: longAgo, zeroSince: longAgo,
@@ -194,7 +226,7 @@ func (e *engine) run(ctx context.Context) error {
 	}
 	e.changedAt, e.wokenAt, e.activeSince = longAgo, longAgo, time.Time{}
 	e.account.starts, e.account.wakeUps, e.account.changes = 0, 0, 0
-	e.meter.forget()
+	e.meter.starts = algorithms.StartTimes{}
 	e.plan(0, evRound, none)
 	e.plan(int64(e.sc.Scrape.Interval), evScrape, none)
 	e.plan(int64(e.sc.ElasticityStep), evFrame, none)
@@ -450,7 +482,7 @@ func (e *engine) scale(n int, d algorithms.Decision) {
 	e.account.changed(e, from, n, d)
 	e.wanted, e.changedAt = n, e.now
 	if from == 0 {
-		e.activeSince, e.wokenAt = Epoch().Add(time.Duration(e.now)), e.now
+		e.activeSince, e.wokenAt = e.meter.epoch.Add(time.Duration(e.now)), e.now
 		e.account.wakeUps++
 	}
 	for len(e.live) < n {
@@ -524,7 +556,7 @@ func (e *engine) started(i int32) {
 		return
 	}
 	e.becomeReady(i)
-	e.meter.startedIn(time.Duration(e.now - p.created))
+	e.meter.starts.Add(time.Duration(e.now - p.created))
 	e.spread()
 }
 
