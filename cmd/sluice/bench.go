@@ -35,7 +35,7 @@ func bench() *cobra.Command {
 		Use: "bench", Short: "Simulate policies on recorded or generated load", Long: benchLong,
 		RunE: func(*cobra.Command, []string) error { return fmt.Errorf("no bench command given: %w", errUsage) },
 	}
-	c.AddCommand(benchRun(), benchCompare(), benchReport())
+	c.AddCommand(benchRun(), benchCompare(), benchReport(), benchTune())
 	return c
 }
 
