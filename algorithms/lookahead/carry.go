@@ -14,7 +14,7 @@ type carry struct {
 }
 
 // rows is how many shares are remembered at a time: steps of an eighth of e over the range of prices.
-const rows = 36
+const rows = 48
 
 // set names the share that may wait longer than wait mean service times, and the slots of a pod. The share counts in steps of about an eighth.
 func (c *carry) set(share, wait, slots float64) {

@@ -2,7 +2,7 @@
 // longer than a goal, at the least pod-seconds. It is staffing (queueing theory) on a forecast with a conformal margin.
 //
 //	lead     L = start-up time (its 90th percentile) + tick: what is not ordered now cannot be there before
-//	ŷ(L)     the load then, in slots, by whichever of six forecasts erred less lately (means of 2 s to 160 s that follow jumps, trend, season)
+//	ŷ(L)     the load then, in slots, by whichever of seven forecasts erred less lately (means of 2 s to 160 s that follow jumps, trend, season)
 //	tail     the errors of ŷ so far, in roots of load (√(y + 3/8)) and in units of their recent spread, each lead time its own
 //	a*(n)    the load that n pods carry: the largest at which at most the budgeted share waits longer than the goal (Erlang C)
 //	n(L)     argmin n + price/β · (load/K) · P(load > a*(n))
@@ -10,7 +10,7 @@
 // The cost to be minimised says: one pod-second against the requests that violate the goal, each at price·S/(Kβ) pod-seconds, which is the work
 // that it is worth over the budget β. At price 1 that is a newsvendor whose critical ratio is 1 − β. So a burst that few requests make is let
 // wait where a pod for it would be dear, and a large one never. The price follows the budget, as α does in adaptive conformal inference: overspending
-// the budget of budgetWindow makes violations e times as dear, not using it e times as cheap, within 1/4–16.
+// the budget of budgetWindow makes violations e times as dear, not using it e times as cheap, within 1/64–16.
 //
 // The answer is the largest of n(L), of what the pods there are needed for until the next decision, and of what it was within the start-up time
 // plus two ticks: holding a pod for less than that costs less than starting it again. A backlog adds the pods that work it off at least cost. The last
@@ -75,8 +75,8 @@ type state struct {
 
 const (
 	version = 1
-	// cheapest and dearest bound the logarithm of the price: a quarter and sixteen times.
-	cheapest, dearest = -1.3862943611198906, 2.772588722239781
+	// cheapest and dearest bound the logarithm of the price: a sixty-fourth and sixteen times.
+	cheapest, dearest = -4.1588830833596715, 2.772588722239781
 	// idleTimes is how many idle times are remembered, enoughIdles how many must be known to be believed.
 	idleTimes, enoughIdles = 64, 5
 	// gap is after how many seconds without a reading what went before says nothing of now.
@@ -221,13 +221,13 @@ func (p *Policy) learn(o *algorithms.Observation, g *plan, dt float64) {
 	if m := g.r.Service; m > 0 && (s.Service == 0 || math.Abs(math.Log(m/s.Service)) > 0.1) {
 		s.Service = m
 	}
-	s.Levels.observe(g.r.Load, dt)
-	if p.daily != nil {
-		p.daily.Observe(o.Now, g.r.Load, time.Duration(dt*float64(time.Second)))
-	}
 	service := s.Service
 	if service == 0 {
 		service = 1
+	}
+	s.Levels.observe(g.r.Load, dt, func(k int) float64 { return readingNoise(service, window*float64(k)) })
+	if p.daily != nil {
+		p.daily.Observe(o.Now, g.r.Load, time.Duration(dt*float64(time.Second)))
 	}
 	life := time.Duration(c.HalfLife).Seconds()
 	p.near.settle(o.Now, &s.Levels, 1, readingNoise(service, window), life)
@@ -260,11 +260,8 @@ func (p *Policy) account(o *algorithms.Observation, g *plan, dt float64) {
 		if g.start.Seconds() > goal {
 			late = 1
 		}
-	case g.r.Wait > 0:
-		late = min(max(g.r.Wait/goal-0.5, 0), 1)
-		fallthrough
-	default:
-		late = max(late, staffing.WaitShare(cap, g.r.Load, goal/g.r.Service))
+	default: // what queues is late; and of what seems to find a place, the share that chance makes wait
+		late = max(min(max(g.r.Wait/goal-0.5, 0), 1), staffing.WaitShare(cap, s.Levels.Steady, goal/g.r.Service))
 	}
 	s.Price = min(max(s.Price+asked*(late-c.ViolationBudget)/(c.ViolationBudget*usual), cheapest), dearest)
 }
@@ -348,8 +345,13 @@ func (p *Policy) drain(o *algorithms.Observation, g *plan) int {
 		left = min(left, max(g.lead-age, 0).Seconds())
 	}
 	cap := float64(o.Replicas.Ready) * g.slots
-	work := g.r.Backlog + max(g.r.Load-cap, 0)*left
-	x := min(math.Sqrt(g.price*g.r.Load*work/(p.cfg.ViolationBudget*g.lead.Seconds())), work/time.Duration(p.cfg.Tick).Seconds())
+	// what will be left of it when pods come, at the load expected; most backlogs of a burst are gone by then
+	ahead := g.far[p.far.state.Best]
+	work := g.r.Backlog + (ahead-cap)*left
+	if work <= 0 {
+		return 0
+	}
+	x := min(math.Sqrt(g.price*ahead*work/(p.cfg.ViolationBudget*g.lead.Seconds())), work/time.Duration(p.cfg.Tick).Seconds())
 	return algorithms.Pods(math.Ceil(x / g.slots))
 }
 

@@ -16,12 +16,13 @@ const (
 	by160s
 	byTrend
 	bySeason
+	bySteady
 	candidates
 )
 
 // names of the candidates, for terms and messages.
 func name(candidate int) string {
-	return [candidates]string{"last", "mean10s", "mean40s", "mean160s", "trend", "season"}[candidate]
+	return [candidates]string{"last", "mean10s", "mean40s", "mean160s", "trend", "season", "steady"}[candidate]
 }
 
 // pending bounds the forecasts that wait for their time to come, per lead time.
@@ -48,9 +49,16 @@ type levels struct {
 	// Last are the newest readings, newest first, each over the short window; Count is how many there are.
 	Last  [5]float64 `json:"last"`
 	Count int        `json:"count"`
+	// Steady is the mean since the last change that noise does not explain, Since how many readings that were, at most 80.
+	Steady float64 `json:"steady"`
+	Since  int     `json:"since"`
 }
 
-func (l *levels) observe(y, dt float64) {
+// change is how many standard deviations of noise make a change: chance does it once in a thousand.
+const change = 3.3
+
+// observe takes in a reading over dt seconds; noise is the variance of the mean of as many readings as the index says, in roots.
+func (l *levels) observe(y, dt float64, noise func(readings int) float64) {
 	dt = min(dt, 600)
 	for i, tau := range [...]float64{10, 40, 160} {
 		k := 1 - math.Exp(-dt/tau)
@@ -63,6 +71,18 @@ func (l *levels) observe(y, dt float64) {
 	copy(l.Last[1:], l.Last[:4])
 	l.Last[0] = y
 	l.Count = min(l.Count+1, 5)
+	l.Since = min(l.Since+1, 80)
+	l.Steady += (y - l.Steady) / float64(l.Since)
+	u := root(l.Steady)
+	for _, k := range [...]int{1, 2, 5} {
+		if k > l.Count || k >= l.Since {
+			break
+		}
+		if recent := l.mean(k); math.Abs(root(recent)-u) > change*math.Sqrt(noise(k)) {
+			l.Steady, l.Since = recent, k
+			break
+		}
+	}
 }
 
 // mean of the last k readings.
@@ -86,6 +106,7 @@ func (l *levels) at(lead, factor, noise float64, out *[candidates]float64) {
 	// double exponential smoothing: level 2m − t, slope (m − t)/τ; the slope is believed for one τ ahead
 	out[byTrend] = max(2*m-t+min(lead, 40)*(m-t)/40, 0)
 	out[bySeason] = out[by40s] * factor
+	out[bySteady] = l.Steady
 }
 
 // within moves a slow mean as far towards a recent one as noise does not explain their difference: it follows jumps and nothing else.

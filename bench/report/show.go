@@ -1,13 +1,17 @@
 package report
 
-// Estimate is the mean of values and its interval.
-func Estimate(values []float64) Interval { return interval(values) }
+import "github.com/sluice-autoscaler/sluice/bench/score"
 
-// Format writes the mean of a metric in the unit that suits it, with half its interval behind ± where one is known.
-func (m Metric) Format(i Interval) string {
+// Format writes the mean of a metric over seeds in the unit that suits it, with half its 95 % interval behind ± where one is known, and
+// a dash where there is no number.
+func (m Metric) Format(values []float64) string {
+	i, err := score.Mean(values, score.Confidence95)
+	if err != nil {
+		return "–"
+	}
 	s := show(m, i.Mean, i.Mean)
-	if i.Known() && i.Half() > 0 {
-		s += " ± " + show(m, i.Half(), i.Mean)
+	if spread(i) {
+		s += " ± " + show(m, half(i), i.Mean)
 	}
 	return s
 }

@@ -37,7 +37,7 @@ type account struct {
 	// busy is the time worked by an endless number of pods in this step and those to come, in nanoseconds; a ring.
 	busy       []float64
 	first      int
-	elasticity elasticity
+	elasticity score.Elasticity
 	zeroDemand float64
 	row, sum   row
 	each, in   int // steps to a row, and steps in this one
@@ -254,36 +254,11 @@ func (e *engine) result() score.Run {
 	}
 	c := e.sc.Cost
 	r.Cost = c.PodSecond*r.PodSeconds + c.ColdStart*float64(a.cold) + c.WaitSecond*a.waits.MeanSeconds()*float64(a.waits.Count())
-	r.ThetaU, r.ThetaO, r.TauU, r.TauO, r.Upsilon = a.elasticity.Shares()
+	v := a.elasticity.Vector()
+	r.ThetaU, r.ThetaO, r.TauU, r.TauO, r.Upsilon = v.ThetaU, v.ThetaO, v.TauU, v.TauO, v.Upsilon
 	log := a.log
 	if len(log) > keptChanges {
 		log = log[len(log)-keptChanges:]
 	}
 	return score.Run{Result: r, Series: a.series, Waits: a.waits.Buckets(), Decisions: log}
-}
-
-// elasticity is for now.
-type elasticity struct {
-	t, thU, thO, tU, tO, v, pd, ps float64
-	n                              int
-}
-
-func (x *elasticity) Add(d, s, dt float64) {
-	x.t += dt
-	q := math.Max(d, 1)
-	x.thU += math.Max(0, d-s) / q * dt
-	x.thO += math.Max(0, s-d) / q * dt
-	if s < d {
-		x.tU += dt
-	}
-	if s > d {
-		x.tO += dt
-	}
-}
-
-func (x *elasticity) Shares() (a, b, c, d, e float64) {
-	if x.t == 0 {
-		return
-	}
-	return x.thU / x.t, x.thO / x.t, x.tU / x.t, x.tO / x.t, 0
 }

@@ -194,11 +194,13 @@ const (
 	checkCtx = 1 << 16
 )
 
+func newBuffer() []trace.Request { return make([]trace.Request, chunk) }
+
 func newEngine(c *Config, policy *guard.Policy) *engine {
 	s := &c.Scenario
 	e := &engine{
 		cfg: c, sc: s, policy: policy, needs: policy.Needs(), end: int64(c.Source.Length()),
-		arrivals: Requests(c.Source, s, c.Seed), buf: make([]trace.Request, chunk),
+		arrivals: Requests(c.Source, s, c.Seed), buf: newBuffer(),
 		limit: int32(s.PodConcurrency), shared: s.Routing == RoutingShared,
 		starts: stream(c.Seed, streamStart), route: stream(c.Seed, streamRoute), read: stream(c.Seed, streamRead),
 		capacity: -1, changedAt: longAgo, wokenAt: longAgo, zeroSince: longAgo,

@@ -51,4 +51,3 @@ func queue(t testing.TB, service string, servers int) func(*sim.Scenario) {
 		s.HoldRequests, s.HoldTimeout = 10_000_000, algorithms.Duration(24*time.Hour)
 	}
 }
-

@@ -29,6 +29,6 @@ func DefaultRanges(policy string) []string {
 		"seasonal":  {"target=20%..110%", "window=5s..10m:log", "alpha=0.05..0.8", "gamma=0.05..0.8", "harmonics=2..12:whole"},
 		"histogram": {"target=20%..110%", "window=5s..10m:log", "coldStartCost=10..10000:log", "margin=0.0..0.5", "tail=0.9..0.999", "guard.scaleToZero.after=1s|15s|1m|5m|20m|1h"},
 		"portfolio": {"target=20%..110%", "violationBudget=0.0005..0.05:log", "coldStartCost=1..3600:log", "memory=1h..7d:log"},
-		"fixed":        {"replicas=1..100:log"},
+		"fixed":     {"replicas=1..100:log"},
 	}[policy]
 }

@@ -35,7 +35,7 @@ func bench() *cobra.Command {
 		Use: "bench", Short: "Simulate policies on recorded or generated load", Long: benchLong,
 		RunE: func(*cobra.Command, []string) error { return fmt.Errorf("no bench command given: %w", errUsage) },
 	}
-	c.AddCommand(benchRun(), benchCompare(), benchReport(), benchTune())
+	c.AddCommand(benchRun(), benchCompare(), benchSuite(), benchTune(), benchBacktest(), benchReport())
 	return c
 }
 
@@ -362,17 +362,13 @@ func (f *benchFlags) readTrace(file string, opts trace.Options, service time.Dur
 }
 
 // traceColumns lists the columns of a file but the first.
-func traceColumns(file string) ([]string, error) {
-	raw, err := os.ReadFile(file)
+func traceColumns(file string) (columns []string, err error) {
+	f, err := os.Open(file)
 	if err != nil {
 		return nil, err
 	}
-	head, _, _ := strings.Cut(string(raw), "\n")
-	names := strings.Split(strings.TrimSpace(head), ",")
-	if len(names) < 2 {
-		return nil, fmt.Errorf("%s: line 1: want a header t_seconds,column…", file)
-	}
-	return names[1:], nil
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return trace.Columns(f, file)
 }
 
 func benchRun() *cobra.Command {

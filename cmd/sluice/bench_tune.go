@@ -228,10 +228,11 @@ func (f *tuneFlags) judge(cmd *cobra.Command, head report.Summary, t *tuning) er
 	if f.train < 1 {
 		head.Notes = append(head.Notes, fmt.Sprintf("Runs are of the last %.0f %% of the time, which was held back from the search; what came before warmed the policies up.", 100*(1-f.train)))
 	}
-	results, err := f.keep(cmd, head, all)
+	summary, err := f.keep(cmd, head, all)
 	if f.train == 1 || err != nil {
 		return err
 	}
+	results := summary.Results
 	t.heldDefault, t.heldBest = results[:len(results)/2], results[len(results)/2:]
 	if t.found.Best.Values == nil {
 		t.heldDefault, t.heldBest = results, results
@@ -239,19 +240,21 @@ func (f *tuneFlags) judge(cmd *cobra.Command, head report.Summary, t *tuning) er
 	return nil
 }
 
-// keep runs jobs, writes the folder with its reports if one is asked for, and gives the results in the jobs' order.
-func (f *benchFlags) keep(cmd *cobra.Command, head report.Summary, jobs []plan.Job) ([]score.Result, error) {
+// keep runs jobs, writes the folder with its reports if one is asked for, and sums up. Results are those of the jobs that were done, in
+// their order.
+func (f *benchFlags) keep(cmd *cobra.Command, head report.Summary, jobs []plan.Job) (report.Summary, error) {
 	var folder *report.Writer
 	var err error
 	if f.out != "" {
 		if folder, err = report.Create(f.out, head, true); err != nil { // whether it may be replaced was asked before
-			return nil, err
+			return head, err
 		}
 	}
-	results := make([]score.Result, len(jobs))
+	results := make([]*score.Result, len(jobs))
 	p := newProgress(cmd.ErrOrStderr(), len(jobs))
-	err = plan.Run(cmd.Context(), jobs, plan.Options{Workers: workers(f.workers), Points: f.points, Explain: f.explain, Share: p.share}, func(i int, run score.Run) error {
-		results[i] = run.Result
+	opts := plan.Options{Workers: workers(f.workers), Points: f.points, Explain: f.explain, Share: p.share}
+	err = plan.Run(cmd.Context(), jobs, opts, func(i int, run score.Run) error {
+		results[i] = &run.Result
 		if folder == nil {
 			return nil
 		}
@@ -259,24 +262,30 @@ func (f *benchFlags) keep(cmd *cobra.Command, head report.Summary, jobs []plan.J
 	})
 	p.end()
 	if folder == nil {
-		return results, err
+		for _, r := range results {
+			if r != nil {
+				head.Results = append(head.Results, *r)
+			}
+		}
+		return report.Summarize(head), err
 	}
 	var notes []string
 	if err != nil {
 		notes = append(notes, "It ended early: "+err.Error())
 	}
-	if _, errFinish := folder.Finish(notes...); errFinish != nil {
-		return results, errors.Join(err, errFinish)
+	summary, errFinish := folder.Finish(notes...)
+	if errFinish != nil {
+		return summary, errors.Join(err, errFinish)
 	}
 	written, errOpen := report.Open(f.out)
 	if errOpen != nil {
-		return results, errors.Join(err, errOpen)
+		return summary, errors.Join(err, errOpen)
 	}
 	files, errRender := written.Render(report.RenderOptions{})
 	for _, file := range files {
 		fmt.Fprintln(cmd.ErrOrStderr(), "wrote", file)
 	}
-	return results, errors.Join(err, errRender)
+	return summary, errors.Join(err, errRender)
 }
 
 // metricOf is a metric with its unit, for writing.
@@ -297,7 +306,7 @@ func metricOf(name string) report.Metric {
 }
 
 func show(metric string, values []float64) string {
-	return metricOf(metric).Format(report.Estimate(values))
+	return metricOf(metric).Format(values)
 }
 
 // columns are the metrics of the tables: the objective, what is limited, and what one wants to see anyway.
