@@ -35,7 +35,7 @@ func bench() *cobra.Command {
 		Use: "bench", Short: "Simulate policies on recorded or generated load", Long: benchLong,
 		RunE: func(*cobra.Command, []string) error { return fmt.Errorf("no bench command given: %w", errUsage) },
 	}
-	c.AddCommand(benchRun(), benchCompare(), benchSuite(), benchReport())
+	c.AddCommand(benchRun(), benchCompare(), benchSuite(), benchTune(), benchBacktest(), benchReport())
 	return c
 }
 
@@ -77,14 +77,25 @@ func overrides() [][3]string {
 }
 
 func (f *benchFlags) add(c *cobra.Command, seeds int) {
+	f.addLoads(c)
+	f.addRuns(c, seeds)
+}
+
+// addLoads are the flags of loads from files and generators.
+func (f *benchFlags) addLoads(c *cobra.Command) {
 	fl := c.Flags()
 	fl.StringArrayVar(&f.traces, "trace", nil, "a trace `FILE`; FILE#COLUMN or FILE#all of a wide one; repeatable")
 	fl.StringArrayVar(&f.generators, "generate", nil, "generated load, `SPEC`: "+strings.Join(generatorNames(), ", ")+"; repeatable")
 	fl.StringArrayVar(&f.logs, "log", nil, "a request log `FILE`: t_seconds[,service_seconds], a line per request; repeatable")
-	fl.StringVar(&f.model, "arrivals", "poisson", "how requests fall within a trace's bins: poisson, even, exact, gamma:cv=N or weibull:cv=N")
 	fl.StringVar(&f.zeros, "zeros", "idle", "what empty bins of traces are: idle, or missing data that is interpolated or hold")
 	fl.StringVar(&f.from, "from", "", "begin that far into traces (such as 36h or 3d)")
 	fl.StringVar(&f.to, "to", "", "end that far into traces")
+}
+
+// addRuns are the flags of everything else.
+func (f *benchFlags) addRuns(c *cobra.Command, seeds int) {
+	fl := c.Flags()
+	fl.StringVar(&f.model, "arrivals", "poisson", "how requests fall within a trace's bins: poisson, even, exact, gamma:cv=N or weibull:cv=N")
 	fl.StringArrayVar(&f.scenarios, "scenario", []string{"web"}, "a scenario: "+strings.Join(scenarioNames(), ", ")+", or a YAML `FILE`; repeatable")
 	fl.StringArrayVar(&f.sets, "set", nil, "another field of the scenario, `NAME=JSON`; repeatable")
 	f.over = map[string]*string{}
