@@ -29,8 +29,6 @@ const (
 	staleAfter = 5 * time.Second
 	// graceAfter is how much longer than an interval a new pod may be unread.
 	graceAfter = time.Second
-	// remembered is how many starts the quantiles of start-up times rest on.
-	remembered = 64
 	// positions of the counters
 	concurrencySum, servedSum, waitingSum = 0, 1, 0
 )
@@ -55,10 +53,7 @@ type meter struct {
 	sampled float64 // pods for each one read, ≥ 1
 	order   []int32
 
-	took    [remembered]time.Duration
-	nTook   int
-	startUp algorithms.StartUp
-	dirty   bool
+	starts algorithms.StartTimes
 
 	signals []algorithms.Signal
 	ages    []time.Duration
@@ -138,29 +133,6 @@ func (m *meter) vanish(e *engine, p *pod) {
 		m.dead = append(m.dead, ended{p.series, e.now})
 		p.series = nil
 	}
-}
-
-// startedIn remembers how long a start took.
-func (m *meter) startedIn(d time.Duration) {
-	m.took[m.nTook%remembered] = d
-	m.nTook++
-	m.dirty = true
-}
-
-// forget drops the starts of the pods that were there at the beginning.
-func (m *meter) forget() { m.nTook, m.dirty = 0, false }
-
-// starts are the quantiles of the last starts.
-func (m *meter) starts() algorithms.StartUp {
-	if m.dirty {
-		m.dirty = false
-		var s [remembered]time.Duration
-		n := copy(s[:], m.took[:min(m.nTook, remembered)])
-		slices.Sort(s[:n])
-		at := func(q float64) time.Duration { return s[min(int(q*float64(n)), n-1)] }
-		m.startUp = algorithms.StartUp{P50: at(0.5), P90: at(0.9), P99: at(0.99), Samples: n}
-	}
-	return m.startUp
 }
 
 // scrape reads every source; the policy will see it a lag later. What was read before is seen by then.
@@ -333,7 +305,7 @@ func (e *engine) observe() algorithms.Observation {
 		Now: e.dataTime, Signals: m.signals, ActiveSince: e.activeSince, Scratch: m.terms[:0], Quiet: !e.cfg.Explain,
 		Replicas: algorithms.Replicas{Current: e.wanted, Ready: len(e.ready), Starting: len(e.live) - len(e.ready), Terminating: e.account.ending.v},
 		Limits:   algorithms.Limits{Min: e.sc.MinReplicas, Max: e.sc.MaxReplicas, PodConcurrency: float64(e.sc.PodConcurrency)},
-		StartUp:  m.starts(), Cost: e.sc.Cost,
+		StartUp:  m.starts.StartUp(), Cost: e.sc.Cost,
 	}
 	if o.Replicas.Starting > 0 {
 		m.ages = m.ages[:0]

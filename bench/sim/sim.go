@@ -232,7 +232,7 @@ func (e *engine) run(ctx context.Context) error {
 	}
 	e.changedAt, e.wokenAt, e.activeSince = longAgo, longAgo, time.Time{}
 	e.account.starts, e.account.wakeUps, e.account.changes = 0, 0, 0
-	e.meter.forget()
+	e.meter.starts = algorithms.StartTimes{}
 	e.plan(0, evRound, none)
 	// Readings and rounds know nothing of one another: a round finds readings that are half an interval old, as it does on average.
 	e.plan(int64(e.sc.Scrape.Interval)/2, evScrape, none)
@@ -612,7 +612,7 @@ func (e *engine) becomeReady(i int32) {
 	p.state, p.place = ready, int32(len(e.ready))
 	p.gen++ // a planned start of it counts no more
 	e.ready = append(e.ready, i)
-	e.meter.startedIn(time.Duration(e.now - p.created))
+	e.meter.starts.Add(time.Duration(e.now - p.created))
 	e.poke() // the scaler watches the Service's endpoints
 	e.account.ready.set(e.clock(), len(e.ready))
 	e.account.starting.set(e.clock(), len(e.live)-len(e.ready))

@@ -37,6 +37,8 @@ type Dimension struct {
 	// ordered says that the values of a list rise, so that neighbours are alike.
 	ordered bool
 	text    string
+	// lowest and highest say that the policy takes nothing beyond the range's ends.
+	lowest, highest bool
 }
 
 const (
@@ -265,9 +267,9 @@ func (d *Dimension) edge(u float64) string {
 		near = 0.75 / float64(len(d.values))
 	}
 	switch {
-	case u <= near:
+	case u <= near && !d.lowest:
 		return "lower"
-	case u >= 1-near:
+	case u >= 1-near && !d.highest:
 		return "upper"
 	}
 	return ""

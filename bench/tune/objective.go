@@ -87,8 +87,8 @@ func ParseLimit(spec string) (Limit, error) {
 // String is the specification.
 func (l Limit) String() string { return fmt.Sprintf("%s=%v", l.Metric.Name, l.Most) }
 
-// groups splits results by load and scenario, in their order.
-func groups(results []score.Result) [][]score.Result {
+// Groups splits results by load and scenario, in their order.
+func Groups(results []score.Result) [][]score.Result {
 	var names []string
 	var out [][]score.Result
 	for _, r := range results {
@@ -114,7 +114,7 @@ func mean(results []score.Result, m Metric) float64 {
 // Value is a metric over results: the mean over seeds, and over several loads and scenarios the geometric mean of those, in which each
 // counts the same however large it is.
 func (m Metric) Value(results []score.Result) float64 {
-	all := groups(results)
+	all := Groups(results)
 	switch len(all) {
 	case 0:
 		return math.NaN()
@@ -131,7 +131,7 @@ func (m Metric) Value(results []score.Result) float64 {
 // Worst is a metric of the load and scenario where it is largest, in the mean over seeds: what a limit is about.
 func (m Metric) Worst(results []score.Result) float64 {
 	worst := math.Inf(-1)
-	for _, g := range groups(results) {
+	for _, g := range Groups(results) {
 		worst = math.Max(worst, mean(g, m))
 	}
 	return worst

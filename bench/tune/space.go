@@ -85,6 +85,7 @@ func (s *Space) probe(d *Dimension) error {
 			return fmt.Errorf("search %s at %s: %w", d, d.value(u, s.concurrency), err)
 		}
 	}
+	s.probeBeyond(d)
 	if d.kind != number || d.whole || d.lo != float64(int64(d.lo)) || d.hi != float64(int64(d.hi)) {
 		return nil
 	}
@@ -94,6 +95,33 @@ func (s *Space) probe(d *Dimension) error {
 		d.whole = true
 	}
 	return nil
+}
+
+// probeBeyond sees whether the policy would take anything beyond the range's ends.
+func (s *Space) probeBeyond(d *Dimension) {
+	if d.kind == list {
+		_, v, err := parseBound(strings.Trim(string(d.values[0]), `"`))
+		d.lowest = d.ordered && err == nil && v == 0
+		return
+	}
+	refused := func(v float64) bool {
+		if v < 0 {
+			return true
+		}
+		beyond := *d
+		beyond.lo, beyond.hi, beyond.log = v, v, false
+		alone := Space{base: s.base, dims: []Dimension{beyond}, concurrency: s.concurrency, target: s.target}
+		_, err := alone.Policy([]float64{0})
+		return err != nil
+	}
+	by := 0.02 * (d.hi - d.lo)
+	if d.log {
+		by = 0.02 * d.lo
+	}
+	if d.whole {
+		by = 1
+	}
+	d.lowest, d.highest = refused(d.lo-by), refused(d.hi+max(by, 0.02*d.hi))
 }
 
 // Dimensions are the ranges, as ParseDimension reads them.

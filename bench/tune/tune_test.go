@@ -317,6 +317,20 @@ func TestSpace(t *testing.T) {
 	}
 }
 
+func TestSearchSaysWhereARangeIsTooNarrow(t *testing.T) {
+	t.Parallel()
+	c, _ := bowlConfig(t, 40, 2)
+	c.Space = space(t, "pid", "target=1..3", "ki=0.001..0.01:log", "kd=0|30|60")
+	r, err := tune.Search(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"target is at the upper end of 1..3", "ki is at the upper end of 0.001..0.01:log"} // kd at 0 is at the end of what there is
+	if !reflect.DeepEqual(r.Edges, want) {
+		t.Errorf("edges %q, want %q", r.Edges, want)
+	}
+}
+
 func TestParseDimension(t *testing.T) {
 	t.Parallel()
 	for _, spec := range []string{"a=1..2", "a=0.1..2:log", "a=6s..10m:log", "a=1..9:whole", "a=30%..95%", "a=x|y", `a.b={"c":1}|null`, "a=1d..2d"} {

@@ -35,7 +35,7 @@ func bench() *cobra.Command {
 		Use: "bench", Short: "Simulate policies on recorded or generated load", Long: benchLong,
 		RunE: func(*cobra.Command, []string) error { return fmt.Errorf("no bench command given: %w", errUsage) },
 	}
-	c.AddCommand(benchRun(), benchCompare(), benchSuite(), benchReplay(), benchReport())
+	c.AddCommand(benchRun(), benchCompare(), benchSuite(), benchTune(), benchBacktest(), benchReplay(), benchReport())
 	return c
 }
 
@@ -77,7 +77,23 @@ func overrides() [][3]string {
 }
 
 func (f *benchFlags) add(c *cobra.Command, seeds int) {
-	f.addLoad(c, "; repeatable")
+	f.addLoads(c)
+	f.addRuns(c, seeds)
+}
+
+// addLoads are the flags of loads from files and generators.
+func (f *benchFlags) addLoads(c *cobra.Command) {
+	fl := c.Flags()
+	fl.StringArrayVar(&f.traces, "trace", nil, "a trace `FILE`; FILE#COLUMN or FILE#all of a wide one; repeatable")
+	fl.StringArrayVar(&f.generators, "generate", nil, "generated load, `SPEC`: "+strings.Join(generatorNames(), ", ")+"; repeatable")
+	fl.StringArrayVar(&f.logs, "log", nil, "a request log `FILE`: t_seconds[,service_seconds], a line per request; repeatable")
+	fl.StringVar(&f.zeros, "zeros", "idle", "what empty bins of traces are: idle, or missing data that is interpolated or hold")
+	fl.StringVar(&f.from, "from", "", "begin that far into traces (such as 36h or 3d)")
+	fl.StringVar(&f.to, "to", "", "end that far into traces")
+}
+
+// addRuns are the flags of everything else.
+func (f *benchFlags) addRuns(c *cobra.Command, seeds int) {
 	f.addScenario(c, "; repeatable")
 	fl := c.Flags()
 	fl.StringArrayVar(&f.policies, "policy", nil, "a policy, `NAME[:key=value,…]`, with its parameters, tick=… and guard={…}; repeatable")
@@ -88,21 +104,10 @@ func (f *benchFlags) add(c *cobra.Command, seeds int) {
 	f.addOut(c)
 }
 
-// addLoad adds the flags that say what is sent; again is behind those that may be repeated.
-func (f *benchFlags) addLoad(c *cobra.Command, again string) {
-	fl := c.Flags()
-	fl.StringArrayVar(&f.traces, "trace", nil, "a trace `FILE`; FILE#COLUMN or FILE#all of a wide one"+again)
-	fl.StringArrayVar(&f.generators, "generate", nil, "generated load, `SPEC`: "+strings.Join(generatorNames(), ", ")+again)
-	fl.StringArrayVar(&f.logs, "log", nil, "a request log `FILE`: t_seconds[,service_seconds], a line per request"+again)
-	fl.StringVar(&f.model, "arrivals", "poisson", "how requests fall within a trace's bins: poisson, even, exact, gamma:cv=N or weibull:cv=N")
-	fl.StringVar(&f.zeros, "zeros", "idle", "what empty bins of traces are: idle, or missing data that is interpolated or hold")
-	fl.StringVar(&f.from, "from", "", "begin that far into traces (such as 36h or 3d)")
-	fl.StringVar(&f.to, "to", "", "end that far into traces")
-}
-
-// addScenario adds the flags that say in which scenario, and its overrides.
+// addScenario are the flags of the scenario, and of how requests fall; again is said of the flag that may be repeated.
 func (f *benchFlags) addScenario(c *cobra.Command, again string) {
 	fl := c.Flags()
+	fl.StringVar(&f.model, "arrivals", "poisson", "how requests fall within a trace's bins: poisson, even, exact, gamma:cv=N or weibull:cv=N")
 	fl.StringArrayVar(&f.scenarios, "scenario", []string{"web"}, "a scenario: "+strings.Join(scenarioNames(), ", ")+", or a YAML `FILE`"+again)
 	fl.StringArrayVar(&f.sets, "set", nil, "another field of the scenario, `NAME=JSON`; repeatable")
 	f.over = map[string]*string{}
@@ -113,7 +118,7 @@ func (f *benchFlags) addScenario(c *cobra.Command, again string) {
 	fl.String("slo-share", "", "share of requests (0–1) that may break it (default: the scenario's)")
 }
 
-// addOut adds the flags that say what is kept.
+// addOut are the flags of what is kept.
 func (f *benchFlags) addOut(c *cobra.Command) {
 	fl := c.Flags()
 	fl.StringVar(&f.out, "out", "", "write summary.json, results.csv, report.html and raw records to this `DIR`")
@@ -307,6 +312,7 @@ func (f *benchFlags) traceLoads(spec string, model trace.Model) ([]plan.Load, er
 	}
 	var loads []plan.Load
 	for _, col := range columns {
+		opts := opts
 		opts.Column = col
 		l := plan.Recorded(cached(func(service time.Duration) (*trace.Trace, error) { return f.readTrace(file, opts, service) }), model)
 		if _, err := l(&sim.Scenario{Service: someWork()}); err != nil {

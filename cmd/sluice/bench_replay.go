@@ -69,7 +69,7 @@ func benchReplay() *cobra.Command {
     --namespace demo --deployment web --policy kpa --scenario small --out out/replay`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.replay(cmd) },
 	}
-	f.addLoad(c, "")
+	f.addLoads(c)
 	fl := c.Flags()
 	fl.StringVar(&f.template.URL, "url", "", "where to send, `URL`, with placeholders such as ?ms={work_ms}")
 	fl.StringArrayVar(&f.headers, "header", nil, "a header to send, `NAME: VALUE`, which may have placeholders; repeatable")
