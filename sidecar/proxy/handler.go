@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -164,6 +165,19 @@ type exchange struct {
 	code             int
 	ignored          bool
 	proxy            httputil.ReverseProxy
+	body             *body
+}
+
+// body is a request's body that may be closed by the transport and by the reverse proxy, at the same time.
+type body struct {
+	io.ReadCloser
+	once sync.Once
+}
+
+// Close ends a read under way.
+func (b *body) Close() (err error) {
+	b.once.Do(func() { err = b.ReadCloser.Close() })
+	return err
 }
 
 // Unwrap serves http.ResponseController.
@@ -188,6 +202,11 @@ func (x *exchange) WriteHeader(code int) {
 // RoundTrip asks the app.
 func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 	x.asked = x.h.opts.Now()
+	if r.Body != nil {
+		// The reverse proxy hides Close from the transport. But an app may end its answer before the client has ended its
+		// request: then only Close frees the transport, and with it the end of the answer, from waiting for the client.
+		r.Body = x.body
+	}
 	resp, err := x.h.http2.RoundTrip(r)
 	x.responded = x.h.opts.Now()
 	if err == nil && resp.ContentLength == 0 {
@@ -207,6 +226,8 @@ func (x *exchange) forward(r *http.Request) {
 		ErrorLog:      x.h.errlog,
 		ErrorHandler:  x.failed,
 	}
+	x.body = &body{ReadCloser: r.Body}
+	r.Body = x.body
 	x.proxy.ServeHTTP(x, r)
 }
 
