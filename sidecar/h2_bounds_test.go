@@ -284,13 +284,14 @@ func TestH2RapidReset(t *testing.T) {
 			c := r.openH2(t)
 			limit := c.streamLimit()
 			sent := make(chan struct{})
+			w := c.apart()
 			go func() {
 				defer close(sent)
-				for i := range 10000 {
-					c.get(uint32(2*i+1), "/hold") //nolint:gosec // small
-					reset(c, uint32(2*i+1))       //nolint:gosec // small
+				for i := range uint32(10000) {
+					w.get(2*i+1, "/hold")
+					reset(w, 2*i+1)
 				}
-				_ = c.fr.WritePing(false, [8]byte{'e', 'n', 'd'})
+				_ = w.fr.WritePing(false, [8]byte{'e', 'n', 'd'})
 			}()
 			for len(c.pongs) == 0 && c.read() == nil { //nolint:revive // reads on
 			}
@@ -369,7 +370,8 @@ func TestH2HeaderBounds(t *testing.T) {
 			c := r.openH2(t)
 			sent := make(chan struct{})
 			if strings.HasPrefix(name, "endless") {
-				go func() { defer close(sent); send(c) }()
+				w := c.apart()
+				go func() { defer close(sent); send(w) }()
 			} else {
 				send(c)
 				close(sent)

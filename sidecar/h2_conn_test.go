@@ -85,6 +85,16 @@ func (r *running) openH2(t *testing.T, settings ...http2.Setting) *h2 {
 	return c
 }
 
+// apart returns the connection for writing in another goroutine than the one that reads, and answers what is to be answered.
+// Only one of both may send headers from then on.
+func (c *h2) apart() *h2 {
+	w := &h2{t: c.t, nc: c.nc, out: c.nc, windows: map[uint32]int64{}}
+	w.fr = http2.NewFramer(c.nc, nil)
+	w.fr.AllowIllegalWrites = true
+	w.enc = hpack.NewEncoder(&w.buf)
+	return w
+}
+
 // hello sends the preface and settings.
 func (c *h2) hello(settings ...http2.Setting) {
 	c.write([]byte(http2.ClientPreface))

@@ -436,9 +436,10 @@ func h2rules() map[string][]h2case {
 			}, answered(3, "200")},
 			{"a client that sends more than the app reads", func(c *h2, _ string) {
 				c.post(1, "/hold")
+				w := c.apart()
 				go func() { // the sidecar reads on until it has enough
 					for range 8192 {
-						if c.fr.WriteData(1, false, make([]byte, 16384)) != nil {
+						if w.fr.WriteData(1, false, make([]byte, 16384)) != nil {
 							return
 						}
 					}
@@ -672,11 +673,12 @@ func h2rules() map[string][]h2case {
 		},
 	}
 	add := func(rule string, c h2case) { rules[rule] = append(rules[rule], c) }
+	// net/http takes what is no number for 0, asks the app, and resets the stream when DATA come, often too late.
 	for _, v := range []string{"", "-3", "+3", "3,3", "3 ", "0x3", "three", "99999999999999999999"} {
 		add("8.1.1 content-length", h2case{fmt.Sprintf("%q", v), func(c *h2, path string) {
 			c.post(1, path, "content-length", v)
 			c.data(1, true, "abc")
-		}, malformed(1)})
+		}, malformed(1).except("answer 200")})
 	}
 	for _, name := range []string{"a b", "a:b", "a\x00", "a\r", "a\n", "a\x7f", "\xe4", "a(", " a"} {
 		add("8.2.1 fields", h2case{fmt.Sprintf("name %q", name), func(c *h2, path string) { c.get(1, path, name, "y") }, malformed(1)})
@@ -819,7 +821,9 @@ func TestH2(t *testing.T) {
 				c.t = t
 				cs.send(c, path)
 				got := c.outcome(cs.want.stream)
-				results[path] = result{t.Name(), got}
+				if cs.want.today == "" {
+					results[path] = result{t.Name(), got}
+				}
 				switch {
 				case slices.Contains(cs.want.outcomes, got):
 				case got == cs.want.today:
