@@ -86,7 +86,7 @@ func (h *Handler) Close() {
 
 // ServeHTTP answers one request from the app.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{ResponseWriter: w, h: h, arrived: h.opts.Now()}
+	x := &exchange{ResponseWriter: w, h: h, arrived: h.opts.Now(), grpc: isGRPC(r.Header.Get("Content-Type"))}
 	switch {
 	case r.URL.Path == ReadyPath && (r.Method == http.MethodGet || r.Method == http.MethodHead):
 		h.ready(x, r)
@@ -163,7 +163,7 @@ type exchange struct {
 	asked, responded time.Duration // the app; 0 means not (yet)
 	began            time.Duration // the answer to the client
 	code             int
-	ignored          bool
+	ignored, grpc    bool
 	proxy            httputil.ReverseProxy
 	body             *body
 }
@@ -259,9 +259,18 @@ func (x *exchange) refuse(code int, why exposition.Reason, text string) {
 	x.answer(code, why.String(), text)
 }
 
-// answer sends a one-line answer of the sidecar's own.
+// answer sends a one-line answer of the sidecar's own; to a gRPC caller one without a body, by gRPC's "trailers only".
 func (x *exchange) answer(code int, reason, text string) {
 	header := x.Header()
+	if x.grpc {
+		header.Set("Content-Type", "application/grpc")
+		header.Set("Grpc-Status", grpcStatus(code))
+		header.Set("Grpc-Message", text) // no text of ours needs an escape
+		header.Set(ReasonHeader, reason)
+		x.WriteHeader(http.StatusOK)
+		x.code = code // as what it is counted
+		return
+	}
 	header.Set("Content-Type", "text/plain; charset=utf-8")
 	header.Set("X-Content-Type-Options", "nosniff")
 	if reason != "" {
