@@ -283,11 +283,12 @@ func TestH2RapidReset(t *testing.T) {
 			r := start(t, serveApp(t, app.ServeHTTP), nil)
 			c := r.openH2(t)
 			limit := c.streamLimit()
+			_ = c.nc.SetDeadline(time.Now().Add(3 * patience))
 			sent := make(chan struct{})
 			w := c.apart()
 			go func() {
 				defer close(sent)
-				for i := range uint32(10000) {
+				for i := range uint32(3000) {
 					w.get(2*i+1, "/hold")
 					reset(w, 2*i+1)
 				}
