@@ -294,7 +294,7 @@ func TestH2RapidReset(t *testing.T) {
 				}
 				_ = w.fr.WritePing(false, [8]byte{'e', 'n', 'd'})
 			}()
-			for len(c.pongs) == 0 && c.read() == nil { //nolint:revive // reads on
+			for len(c.pongs) == 0 && c.read() == nil {
 			}
 			if c.err != nil && isTimeout(c.err) {
 				t.Error("no end was in sight")

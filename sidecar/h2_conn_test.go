@@ -315,7 +315,7 @@ func (c *h2) outcome(stream uint32) string {
 // closes reads on and fails the test unless the connection is closed in the end.
 func (c *h2) closes() {
 	_ = c.nc.SetDeadline(time.Now().Add(patience))
-	for c.read() == nil { //nolint:revive // until it fails
+	for c.read() == nil {
 	}
 	if s := c.err; !errors.Is(s, io.EOF) {
 		if nerr, ok := errors.AsType[net.Error](s); ok && nerr.Timeout() {

@@ -406,6 +406,7 @@ func TestUnreadableIsCounted(t *testing.T) {
 		if err != nil || resp.StatusCode != c.code {
 			t.Fatalf("%s: answer %v, %v, want %d", c.name, resp, err, c.code)
 		}
+		_ = resp.Body.Close()
 		_ = conn.Close()
 		r.wait(float64(i+1), "sluice_sidecar_refused_requests_total", "reason", "bad-request")
 	}

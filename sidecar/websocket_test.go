@@ -212,15 +212,26 @@ func (r *running) connect(t *testing.T) *ws {
 	return &ws{t: t, conn: conn, in: in}
 }
 
-// accepted reads the 101, and nothing behind it.
-func (c *ws) accepted() http.Header {
+// answer reads an answer whole, and nothing behind it.
+func (c *ws) answer() (answer, string) {
 	c.t.Helper()
 	resp, err := http.ReadResponse(c.in, nil)
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return answer{resp.StatusCode, resp.Proto, resp.Header, resp.Trailer}, string(body)
+}
+
+// accepted reads the 101.
+func (c *ws) accepted() http.Header {
+	c.t.Helper()
+	resp, body := c.answer()
 	if resp.StatusCode != http.StatusSwitchingProtocols {
-		body, _ := io.ReadAll(resp.Body)
 		c.t.Fatalf("answer %d %q, want 101", resp.StatusCode, body)
 	}
 	if got := resp.Header.Get("Sec-Websocket-Accept"); got != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
@@ -437,12 +448,9 @@ func TestWebSocketHandshake(t *testing.T) {
 	t.Run("data that hoped for an upgrade are no request", func(t *testing.T) {
 		c := ask(t, "GET /refuse/403 HTTP/1.1\r\n"+wsRequest, append(hello, "\r\n\r\n"...)...)
 		for _, want := range []int{403, 400} {
-			resp, err := http.ReadResponse(c.in, nil)
-			if err != nil || resp.StatusCode != want {
-				t.Fatalf("answer %v, %v, want %d", resp, err, want)
+			if resp, _ := c.answer(); resp.StatusCode != want {
+				t.Fatalf("answer %d, want %d", resp.StatusCode, want)
 			}
-			_, _ = io.Copy(io.Discard, resp.Body)
-			_ = resp.Body.Close()
 		}
 		c.end()
 	})
@@ -469,12 +477,9 @@ func TestWebSocketHandshake(t *testing.T) {
 	})
 	t.Run("behind another request in one packet", func(t *testing.T) {
 		c := ask(t, "GET /plain HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n"+wsRequest, hello...)
-		resp, err := http.ReadResponse(c.in, nil)
-		if err != nil || resp.StatusCode != http.StatusOK {
-			t.Fatalf("answer %v, %v", resp, err)
+		if resp, _ := c.answer(); resp.StatusCode != http.StatusOK {
+			t.Fatalf("answer %d", resp.StatusCode)
 		}
-		_, _ = io.Copy(io.Discard, resp.Body)
-		_ = resp.Body.Close()
 		c.accepted()
 		c.want(wsFin|wsText, "hello")
 	})
@@ -534,12 +539,7 @@ func TestWebSocketHandshake(t *testing.T) {
 	} {
 		t.Run("not upgraded: "+name, func(t *testing.T) {
 			c := ask(t, head)
-			resp, err := http.ReadResponse(c.in, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			body, _ := io.ReadAll(resp.Body)
-			if resp.StatusCode != http.StatusOK || !strings.HasPrefix(string(body), `upgrade=""`) {
+			if resp, body := c.answer(); resp.StatusCode != http.StatusOK || !strings.HasPrefix(body, `upgrade=""`) {
 				t.Errorf("answer %d %q, want a plain request at the app", resp.StatusCode, body)
 			}
 		})
@@ -548,14 +548,9 @@ func TestWebSocketHandshake(t *testing.T) {
 		t.Run("the app refuses: "+path, func(t *testing.T) {
 			c := ask(t, "GET "+path+" HTTP/1.1\r\n"+wsRequest)
 			for _, want := range []int{code, 200} { // the connection serves on
-				resp, err := http.ReadResponse(c.in, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				body, err := io.ReadAll(resp.Body)
-				_ = resp.Body.Close()
-				if err != nil || resp.StatusCode != want || !strings.HasPrefix(string(body), "upgrade=") {
-					t.Errorf("answer %d %q, %v, want %d", resp.StatusCode, body, err, want)
+				resp, body := c.answer()
+				if resp.StatusCode != want || !strings.HasPrefix(body, "upgrade=") {
+					t.Errorf("answer %d %q, want %d", resp.StatusCode, body, want)
 				}
 				if code == 426 && want == 426 && resp.Header.Get("Sec-Websocket-Version") != "13" {
 					t.Errorf("fields %v, want the version", resp.Header)
@@ -568,17 +563,15 @@ func TestWebSocketHandshake(t *testing.T) {
 	}
 	t.Run("the app hangs up instead of an answer", func(t *testing.T) {
 		c := ask(t, "GET /refuse/close HTTP/1.1\r\n"+wsRequest)
-		resp, err := http.ReadResponse(c.in, nil)
-		if err != nil || resp.StatusCode != http.StatusBadGateway {
-			t.Fatalf("answer %v, %v, want 502", resp, err)
+		if resp, _ := c.answer(); resp.StatusCode != http.StatusBadGateway {
+			t.Fatalf("answer %d, want 502", resp.StatusCode)
 		}
 	})
 	t.Run("no app", func(t *testing.T) {
 		c := start(t, closedPort(t), nil).connect(t)
 		c.send([]byte("GET / HTTP/1.1\r\n" + wsRequest + "\r\n"))
-		resp, err := http.ReadResponse(c.in, nil)
-		if err != nil || resp.StatusCode != http.StatusBadGateway || resp.Header.Get("Sluice-Reason") != "app-unreachable" {
-			t.Fatalf("answer %v, %v, want 502 app-unreachable", resp, err)
+		if resp, _ := c.answer(); resp.StatusCode != http.StatusBadGateway || resp.Header.Get("Sluice-Reason") != "app-unreachable" {
+			t.Fatalf("answer %d %v, want 502 app-unreachable", resp.StatusCode, resp.Header)
 		}
 	})
 }
@@ -784,9 +777,8 @@ func TestWebSocketsAreCounted(t *testing.T) {
 	}
 	one := r.connect(t)
 	one.send([]byte("GET / HTTP/1.1\r\n" + wsRequest + "\r\n"))
-	resp, err := http.ReadResponse(one.in, nil)
-	if err != nil || resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
-		t.Fatalf("answer %v, %v past the limit, want 503 with Retry-After", resp, err)
+	if resp, _ := one.answer(); resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+		t.Fatalf("answer %d %v past the limit, want 503 with Retry-After", resp.StatusCode, resp.Header)
 	}
 	for i, c := range all[:n/2] {
 		if i%2 == 0 {
