@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"strings"
 	"time"
 
@@ -92,6 +93,7 @@ func Sparse(dir fs.FS) ([]Load, error) {
 }
 
 // open reads the load for a scenario: its arrivals, and the past as samples of concurrency and rate. Arrivals within bins are Poisson.
+// The scenario gets the replicas that it begins with.
 func (l *Load) open(dir fs.FS, s *sim.Scenario) (src trace.Source, past []algorithms.Sample, err error) {
 	f, err := dir.Open(l.File)
 	if err != nil {
@@ -138,6 +140,10 @@ func (l *Load) open(dir fs.FS, s *sim.Scenario) (src trace.Source, past []algori
 		past = append(past,
 			algorithms.Sample{At: at, Signal: algorithms.Concurrency, Value: rate * s.Service.Mean().Seconds()},
 			algorithms.Sample{At: at, Signal: algorithms.Rate, Value: rate})
+	}
+	if !l.Sparse { // the workload has been there: begin with what its first bin needs at the policies' target
+		busy := scored.Bin(0).Requests / scored.Width().Seconds() * s.Service.Mean().Seconds()
+		s.InitialReplicas = min(max(1, int(math.Ceil(busy/s.PerPod()))), s.MaxReplicas)
 	}
 	return scored.Source(trace.Model{}), past, nil
 }
