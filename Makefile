@@ -83,6 +83,7 @@ oracle-short: ## the same with fewer steps
 .PHONY: e2e
 e2e: deps build $(HELM) controlplane ## end-to-end tests on the testbed: a real control plane, real processes, real sockets
 	cd testbed && HELM=$(CURDIR)/$(HELM) go test -tags e2e -count=1 -timeout 30m -p 1 -v ./...
+	go test -tags e2e -count=1 -v -run InBrowser ./bench/report
 
 .PHONY: lint
 lint: $(LINT) ## golangci-lint and the formatters
@@ -106,7 +107,7 @@ golden: ## rewrite golden files; explain the diff in the commit
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME each
-	@for f in $$(grep -rl --include='*_test.go' '^func Fuzz' algorithms wire adapter gateway sidecar scaler); do \
+	@for f in $$(grep -rl --include='*_test.go' '^func Fuzz' algorithms wire adapter gateway sidecar scaler bench); do \
 	  for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$f); do echo "$$t in $$(dirname $$f)"; go test -run='^$$' -fuzz="^$$t\$$" -fuzztime=$(FUZZTIME) ./$$(dirname $$f); done; done
 
 .PHONY: bench
@@ -116,6 +117,23 @@ bench: ## Go benchmarks, ten runs
 .PHONY: bench-policies-cpu
 bench-policies-cpu: ## decisions/s and allocations of every policy
 	go test -run='^$$' -bench='Policies|Decide|Guarded' -benchmem ./algorithms ./algorithms/kpa ./algorithms/hpa ./algorithms/guard
+
+TRACES ?= ../shared/traces
+OUT ?= out/bench-policies
+
+.PHONY: bench-policies
+bench-policies: ## the recommended policy against kpa, hpa and keda, also tuned, over all shared traces (BENCH_FLAGS for more); about an hour
+	@[ -d $(TRACES) ] || { echo "no traces at $(TRACES): say where they are, make bench-policies TRACES=DIR" >&2; exit 1; }
+	go build -o bin/sluice ./cmd/sluice
+	bin/sluice bench suite --traces $(TRACES) --out $(OUT) --overwrite $(BENCH_FLAGS)
+
+.PHONY: bench-check
+bench-check: ## the simulator against closed forms of queueing theory, to 1 % (minutes; make test does it shorter)
+	SLUICE_LONG=1 go test -count=1 -timeout 60m -v -run 'ErlangC|ConstantService|Loss|SimFaaS' ./bench/sim
+
+.PHONY: bench-speed
+bench-speed: ## requests simulated per second on one core, kpa from 1 pod to 100
+	go test -run='^$$' -bench=Simulate -benchtime=3x -cpu=1 ./bench/sim
 
 BENCH_SIDECAR := .cache/bench-sidecar
 QUEUE_PROXY_VERSION := v0.50.0
@@ -133,6 +151,10 @@ bench-sidecar: ## the sidecar beside nginx, haproxy and queue-proxy, 8 minutes (
 	@[ -x $(BENCH_SIDECAR)/queue ] || GOBIN=$(CURDIR)/$(BENCH_SIDECAR) go install -ldflags '-s -w' knative.dev/serving/cmd/queue@$(QUEUE_PROXY_VERSION)
 	cd bench/sidecar && go build -o ../../$(BENCH_SIDECAR)/sidecar-bench .
 	PATH=$$PATH:/usr/sbin:/sbin $(BENCH_SIDECAR)/sidecar-bench --sluice $(BENCH_SIDECAR)/sluice-sidecar --queue-proxy $(BENCH_SIDECAR)/queue $(BENCH_FLAGS)
+
+.PHONY: bench-live
+bench-live: deps build $(HELM) controlplane ## the simulator against a real control plane, 25 minutes; wants a calm machine (BENCH_LIVE_FLAGS="--report docs/reports" keeps the report)
+	@HELM=$(CURDIR)/$(HELM) bin/bench-live $(BENCH_LIVE_FLAGS)
 
 .PHONY: accuracy
 accuracy: ## how well observe mode estimates, against the truth; wants a quiet machine

@@ -50,6 +50,10 @@ type Job struct {
 	Scenario sim.Scenario
 	Policy   Policy
 	Seed     uint64
+	// Warmup is simulated and not scored; Start is the instant at which it begins, and History what was before (sim.Config).
+	Warmup  time.Duration
+	Start   time.Time
+	History []algorithms.Sample
 }
 
 // Matrix is every policy on every load in every scenario with every seed from 1 on, in that order from the outside: scenario, load, policy,
@@ -64,7 +68,7 @@ func Matrix(scenarios []sim.Scenario, loads []Load, policies []Policy, firstSeed
 			}
 			for _, p := range policies {
 				for k := range seeds {
-					jobs = append(jobs, Job{src, s, p, firstSeed + uint64(k)})
+					jobs = append(jobs, Job{Source: src, Scenario: s, Policy: p, Seed: firstSeed + uint64(k)})
 				}
 			}
 		}
@@ -118,12 +122,18 @@ func (j *Job) Run(ctx context.Context, o Options, progress func(float64)) (score
 	if j.Policy.Tick > 0 {
 		s.Tick = algorithms.Duration(j.Policy.Tick)
 	}
-	p, err := j.Policy.New(s.PerPod())
-	if err != nil {
-		return score.Run{}, fmt.Errorf("policy %q: %w", j.Policy.Label, err)
-	}
-	return sim.Run(ctx, sim.Config{
-		Source: j.Source, Scenario: s, Policy: p, Name: j.Policy.Label, Seed: j.Seed, Guard: j.Policy.Guard,
+	c := sim.Config{
+		Source: j.Source, Scenario: s, Name: j.Policy.Label, Seed: j.Seed, Guard: j.Policy.Guard, Warmup: j.Warmup, Start: j.Start, History: j.History,
 		Points: o.Points, Explain: o.Explain, Progress: progress,
-	})
+	}
+	var err error
+	if j.Policy.Name == PerRequest {
+		var p sim.PerRequest
+		if p, err = sim.ParsePerRequest(j.Policy.Params); err == nil {
+			return sim.RunPerRequest(ctx, c, p)
+		}
+	} else if c.Policy, err = j.Policy.New(s.PerPod()); err == nil {
+		return sim.Run(ctx, c)
+	}
+	return score.Run{}, fmt.Errorf("policy %q: %w", j.Policy.Label, err)
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
+	"github.com/sluice-autoscaler/sluice/bench/sim"
 )
 
 // Policy is a policy by its name and parameters, and how often it is asked. It is a value.
@@ -28,6 +29,9 @@ type Policy struct {
 	Guard json.RawMessage
 }
 
+// PerRequest is the name of scaling per request, as function platforms do it. It is no policy: the simulator knows it itself.
+const PerRequest = "perrequest"
+
 // own are the keys of a specification that are not the policy's.
 const (
 	keyTick  = "tick"
@@ -39,7 +43,7 @@ const (
 const syncPeriod = 15 * time.Second
 
 // ParsePolicy reads NAME[:key=value,…]. Values are JSON or else strings; a comma within brackets, braces, parentheses or quotes
-// does not end one. Besides the policy's parameters there are tick (the time between decisions; hpa and keda have 15s, the others
+// does not end one. The name "perrequest" stands for scaling per request (sim.PerRequest). Besides the policy's parameters there are tick (the time between decisions; hpa and keda have 15s, the others
 // the scenario's), guard (a JSON object of guard's parameters) and label.
 func ParsePolicy(spec string) (Policy, error) {
 	name, rest, _ := strings.Cut(spec, ":")
@@ -78,7 +82,12 @@ func ParsePolicy(spec string) (Policy, error) {
 		p.Params = object(params)
 	}
 	if len(errs) == 0 {
-		_, err := p.New(1)
+		var err error
+		if p.Name == PerRequest {
+			_, err = sim.ParsePerRequest(p.Params)
+		} else {
+			_, err = p.New(1)
+		}
 		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {

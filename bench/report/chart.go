@@ -43,7 +43,7 @@ const (
 	pictureWidth = 1200
 	tickSize     = 13
 	marginLeft   = 62
-	marginRight  = 22
+	marginRight  = 40
 )
 
 // axis maps values to places. Log scales need low > 0.
@@ -162,10 +162,11 @@ type entry struct {
 	area   bool
 }
 
-// legend writes entries from x on and breaks the line where they meet the margin. It returns the last base line.
-func (s *sheet) legend(x, y float64, entries []entry) float64 {
+// legend writes entries at the left and breaks the line where they meet the margin. It returns the last base line.
+func (s *sheet) legend(y float64, entries []entry) float64 {
 	st := style{size: tickSize, col: ink()}
-	at := x
+	const x = marginLeft - 38
+	at := float64(x)
 	for _, e := range entries {
 		if at > x && at+32+s.measure(e.text, st) > s.width-marginRight {
 			at, y = x, y+20
@@ -236,7 +237,7 @@ func TimeChart(w io.Writer, title string, order []string, runs []score.Run) erro
 		legend = append(legend, entry{text: plain(r.Result.Policy), col: paletteOf(position[r.Result.Policy])})
 	}
 	legend = append(legend, entry{text: "ready", col: ink()}, entry{text: "wanted", col: ink(), dashes: []float64{5, 4}})
-	y := s.legend(marginLeft-38, 64, legend)
+	y := s.legend(64, legend)
 
 	x := axis{low: 0, high: length, from: marginLeft, to: pictureWidth - marginRight}
 	var xs []float64
@@ -304,7 +305,7 @@ func finite(v float64) float64 {
 // dotted is one policy of a Pareto chart.
 type dotted struct {
 	policy     string
-	cost, loss Interval
+	cost, loss score.Interval
 }
 
 // ParetoChart draws the policies of one trace and scenario as PNG: pod-seconds to the right, the share of SLO violations upwards on a
@@ -323,7 +324,7 @@ func OverallParetoChart(w io.Writer, title, baseline string, order []string, ove
 	for _, o := range overall {
 		if q, ok := o.Ratio["podSeconds"]; ok {
 			v := o.Mean["sloViolations"]
-			points = append(points, dotted{o.Policy, q, Interval{Mean: v, Low: v, High: v, N: 1}})
+			points = append(points, dotted{o.Policy, q, score.Interval{Mean: v, Low: v, High: v, N: 1}})
 		}
 	}
 	return pareto(w, title, "pod-seconds × "+plain(baseline)+", geometric mean over traces", digits, order, points)
@@ -340,15 +341,15 @@ func pareto(w io.Writer, title, unit string, text func(float64) string, order []
 	}
 	order = slices.Clone(order)
 	low, high, least, most, zero := math.Inf(1), 0.0, math.Inf(1), 0.0, false
-	costs, losses := make([]float64, len(points)), make([]float64, len(points))
+	at := make([]score.Point, len(points))
 	for i, p := range points {
 		if !slices.Contains(order, p.policy) {
 			order = append(order, p.policy)
 		}
-		costs[i], losses[i] = finite(p.cost.Mean), finite(p.loss.Mean)
-		low, high, most = min(low, costs[i]), max(high, costs[i]), max(most, losses[i])
-		if losses[i] > 0 {
-			least = min(least, losses[i])
+		at[i] = score.Point{Cost: finite(p.cost.Mean), Violations: finite(p.loss.Mean)}
+		low, high, most = min(low, at[i].Cost), max(high, at[i].Cost), max(most, at[i].Violations)
+		if at[i].Violations > 0 {
+			least = min(least, at[i].Violations)
 		} else {
 			zero = true
 		}
@@ -374,8 +375,8 @@ func pareto(w io.Writer, title, unit string, text func(float64) string, order []
 	s.write((x.from+x.to)/2, 622, unit, style{size: 14, align: centred, col: ink()})
 
 	var stairs []point
-	for _, i := range front(costs, losses) {
-		px, py := x.at(costs[i]), y.at(losses[i])
+	for _, i := range score.Pareto(at) {
+		px, py := x.at(at[i].Cost), y.at(at[i].Violations)
 		if len(stairs) == 0 {
 			stairs = append(stairs, point{px, y.to})
 		} else {
@@ -390,19 +391,19 @@ func pareto(w io.Writer, title, unit string, text func(float64) string, order []
 	var taken []box
 	within := func(v, a, b float64) float64 { return min(max(v, min(a, b)), max(a, b)) }
 	for i, p := range points {
-		px, py, col := x.at(costs[i]), y.at(losses[i]), paletteOf(position[p.policy])
-		if p.cost.Known() {
+		px, py, col := x.at(at[i].Cost), y.at(at[i].Violations), paletteOf(position[p.policy])
+		if known(p.cost) {
 			s.line([]point{{within(x.at(p.cost.Low), x.from, x.to), py}, {within(x.at(p.cost.High), x.from, x.to), py}}, 1.4, col)
 		}
-		if p.loss.Known() {
+		if known(p.loss) {
 			s.line([]point{{px, within(y.at(max(p.loss.Low, y.low)), y.from, y.to)}, {px, within(y.at(max(p.loss.High, y.low)), y.from, y.to)}}, 1.4, col)
 		}
 		taken = append(taken, box{px - 9, py - 9, px + 9, py + 9})
 	}
 	for i, p := range points {
-		at := point{x.at(costs[i]), y.at(losses[i])}
-		s.fill(disc(at, 8.5, 40), color.White)
-		s.fill(disc(at, 7, 40), paletteOf(position[p.policy]))
+		middle := point{x.at(at[i].Cost), y.at(at[i].Violations)}
+		s.fill(disc(middle, 8.5, 40), color.White)
+		s.fill(disc(middle, 7, 40), paletteOf(position[p.policy]))
 	}
 	for i, p := range points {
 		st := style{size: 14, bold: true, col: paletteOf(position[p.policy])}
@@ -410,18 +411,18 @@ func pareto(w io.Writer, title, unit string, text func(float64) string, order []
 		if r := []rune(name); len(r) > 40 {
 			name = string(r[:39]) + "…"
 		}
-		px, py, n := x.at(costs[i]), y.at(losses[i]), s.measure(name, st)
-		for _, at := range []point{{px + 9, py - 9}, {px + 9, py + 19}, {px - n - 9, py - 9}, {px - n - 9, py + 19}, {px + 13, py + 5}, {px - n - 13, py + 5}} {
-			b := box{at.x, at.y - 12, at.x + n, at.y + 4}
+		px, py, n := x.at(at[i].Cost), y.at(at[i].Violations), s.measure(name, st)
+		for _, spot := range []point{{px + 9, py - 9}, {px + 9, py + 19}, {px - n - 9, py - 9}, {px - n - 9, py + 19}, {px + 13, py + 5}, {px - n - 13, py + 5}} {
+			b := box{spot.x, spot.y - 12, spot.x + n, spot.y + 4}
 			if b.x0 < x.from || b.x1 > pictureWidth || b.y0 < 70 || slices.ContainsFunc(taken, func(o box) bool { return b.x0 < o.x1 && b.x1 > o.x0 && b.y0 < o.y1 && b.y1 > o.y0 }) {
 				continue
 			}
 			halo := st
 			halo.col = color.White
-			for _, d := range disc(at, 2, 8) {
+			for _, d := range disc(spot, 2, 8) {
 				s.write(d.x, d.y, name, halo)
 			}
-			s.write(at.x, at.y, name, st)
+			s.write(spot.x, spot.y, name, st)
 			taken = append(taken, b)
 			break
 		}

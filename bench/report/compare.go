@@ -57,12 +57,12 @@ type Row struct {
 	Seeds    int   `json:"seeds"`
 	Requests int64 `json:"requests"`
 	// Mean has all metrics.
-	Mean map[string]Interval `json:"mean"`
-	// Ratio is of podSeconds, cost and coldStarts to the baseline's: the geometric mean over the seeds that both ran. If any of
-	// them is 0, it is the ratio of the sums, with N = 1 as it has no interval; if the baseline's sum is 0, it is missing.
-	Ratio map[string]Interval `json:"ratio,omitempty"`
+	Mean map[string]score.Interval `json:"mean"`
+	// Ratio is of podSeconds, cost and coldStarts to the baseline's, over the seeds that both ran: the geometric mean, or where any
+	// of the values is 0 the ratio of the means (score.Ratio). If the baseline has none at all, it is missing.
+	Ratio map[string]score.Interval `json:"ratio,omitempty"`
 	// Delta is of sloViolations and waitP99: the mean difference from the baseline's over the seeds that both ran.
-	Delta map[string]Interval `json:"delta,omitempty"`
+	Delta map[string]score.Interval `json:"delta,omitempty"`
 }
 
 // key names what a row's runs share, without the policy.
@@ -101,7 +101,7 @@ func Compare(results []score.Result, baseline string) []Row {
 	rows := make([]Row, 0, len(order))
 	for _, c := range order {
 		runs := groups[c]
-		row := Row{Trace: c.trace, Scenario: c.scenario, Policy: c.policy, Seeds: len(runs), Mean: map[string]Interval{}}
+		row := Row{Trace: c.trace, Scenario: c.scenario, Policy: c.policy, Seeds: len(runs), Mean: map[string]score.Interval{}}
 		for _, r := range runs {
 			row.Requests += r.Requests
 		}
@@ -110,7 +110,7 @@ func Compare(results []score.Result, baseline string) []Row {
 			for i, r := range runs {
 				values[i] = m.Value(r)
 			}
-			put(row.Mean, m.Name, interval(values))
+			put(row.Mean, m.Name)(score.Mean(values, score.Confidence95))
 		}
 		if base := groups[cell{c.key, baseline}]; baseline != "" && len(base) > 0 {
 			row.Ratio, row.Delta = against(runs, base)
@@ -120,62 +120,60 @@ func Compare(results []score.Result, baseline string) []Row {
 	return rows
 }
 
-// put keeps finite intervals only, as JSON knows no others.
-func put(m map[string]Interval, name string, i Interval) {
-	for _, v := range []float64{i.Mean, i.Low, i.High} {
-		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return
+// put enters an interval under a name, unless there is an error: what is not finite has no interval, and what has none is left out.
+func put(m map[string]score.Interval, name string) func(score.Interval, error) {
+	return func(i score.Interval, err error) {
+		for _, v := range []float64{i.Mean, i.Low, i.High} {
+			if err != nil || math.IsNaN(v) || math.IsInf(v, 0) { // the sums may overflow
+				return
+			}
 		}
+		m[name] = i
 	}
-	m[name] = i
 }
 
+// known says whether an interval's bounds tell anything, and half is half its width.
+func known(i score.Interval) bool   { return i.N >= 2 }
+func half(i score.Interval) float64 { return (i.High - i.Low) / 2 }
+
 // against compares runs with the baseline's runs of the same seeds.
-func against(runs, base []score.Result) (ratio, delta map[string]Interval) {
+func against(runs, base []score.Result) (ratio, delta map[string]score.Interval) {
 	bySeed := map[uint64]score.Result{}
 	for _, b := range base {
 		bySeed[b.Seed] = b
 	}
-	ratio, delta = map[string]Interval{}, map[string]Interval{}
+	ratio, delta = map[string]score.Interval{}, map[string]score.Interval{}
 	for _, m := range Metrics() {
 		isRatio, isDelta := slices.Contains(ratioMetrics(), m.Name), slices.Contains(deltaMetrics(), m.Name)
 		if !isRatio && !isDelta {
 			continue
 		}
-		var logs, differences []float64
-		var ours, theirs float64
+		var ours, theirs, quotients []float64
 		positive := true
 		for _, r := range runs {
-			b, ok := bySeed[r.Seed]
-			if !ok {
-				continue
+			if b, ok := bySeed[r.Seed]; ok {
+				x, y := m.Value(r), m.Value(b)
+				ours, theirs, quotients = append(ours, x), append(theirs, y), append(quotients, x/y)
+				positive = positive && x > 0 && y > 0
 			}
-			x, y := m.Value(r), m.Value(b)
-			ours, theirs = ours+x, theirs+y
-			positive = positive && x > 0 && y > 0
-			logs = append(logs, math.Log(x/y))
-			differences = append(differences, x-y)
-		}
-		if len(differences) == 0 {
-			continue
-		}
-		if isDelta {
-			put(delta, m.Name, interval(differences))
 		}
 		switch {
-		case isRatio && positive:
-			put(ratio, m.Name, exp(interval(logs)))
-		case isRatio && theirs > 0:
-			q := ours / theirs
-			put(ratio, m.Name, Interval{Mean: q, Low: q, High: q, N: 1})
+		case len(ours) == 0:
+		case isDelta:
+			put(delta, m.Name)(score.Difference(ours, theirs, score.Confidence95))
+		case positive:
+			put(ratio, m.Name)(score.GeometricMean(quotients, score.Confidence95))
+		default:
+			in, err := score.Ratio(ours, theirs, score.Confidence95)
+			in.Low = max(in.Low, 0)
+			put(ratio, m.Name)(in, err)
 		}
 	}
 	return ratio, delta
 }
 
-func exp(i Interval) Interval {
-	return Interval{Mean: math.Exp(i.Mean), Low: math.Exp(i.Low), High: math.Exp(i.High), N: i.N}
-}
+// spread says whether an interval is worth showing: that of equal values is not, and has but a rounding error's width.
+func spread(i score.Interval) bool { return known(i) && half(i) > 1e-9*math.Abs(i.Mean) }
 
 // Overall is one policy in one scenario over all its traces.
 type Overall struct {
@@ -185,7 +183,7 @@ type Overall struct {
 	Traces int `json:"traces"`
 	// Ratio is the geometric mean over the traces of Row.Ratio. Its interval is that of the seeds, the traces being given; N counts
 	// the traces that have a ratio above 0: the others cannot enter a geometric mean.
-	Ratio map[string]Interval `json:"ratio,omitempty"`
+	Ratio map[string]score.Interval `json:"ratio,omitempty"`
 	// Mean is the plain mean over the traces of the shares sloViolations, tauU, tauO and of slowdownP99: each trace counts the same.
 	Mean map[string]float64 `json:"mean"`
 	// Worst is the highest share of SLO violations of any trace, WorstTrace its name.
@@ -205,7 +203,7 @@ func OverTraces(rows []Row) []Overall {
 		k := [2]string{r.Scenario, r.Policy}
 		if _, ok := index[k]; !ok {
 			index[k] = len(out)
-			out = append(out, Overall{Scenario: r.Scenario, Policy: r.Policy, Mean: map[string]float64{}, Ratio: map[string]Interval{}})
+			out = append(out, Overall{Scenario: r.Scenario, Policy: r.Policy, Mean: map[string]float64{}, Ratio: map[string]score.Interval{}})
 		}
 		groups[k] = append(groups[k], r)
 	}
@@ -228,14 +226,14 @@ func OverTraces(rows []Row) []Overall {
 			}
 		}
 		for _, name := range ratioMetrics() {
-			var all []Interval
+			var all []score.Interval
 			for _, r := range group {
 				if q, ok := r.Ratio[name]; ok && q.Mean > 0 {
 					all = append(all, q)
 				}
 			}
 			if len(all) > 0 {
-				put(o.Ratio, name, geometric(all))
+				put(o.Ratio, name)(geometric(all), nil)
 			}
 		}
 	}
@@ -245,24 +243,29 @@ func OverTraces(rows []Row) []Overall {
 // geometric is the geometric mean of independent ratios. The interval follows from theirs: the standard errors of the logarithms
 // are recovered and added in squares, with the degrees of freedom by Welch and Satterthwaite. Without any known interval Low and
 // High equal Mean.
-func geometric(ratios []Interval) Interval {
+func geometric(ratios []score.Interval) score.Interval {
+	const upper = 0.5 + score.Confidence95/2
 	n := float64(len(ratios))
 	var mean, variance, denominator float64
 	for _, r := range ratios {
 		mean += math.Log(r.Mean) / n
-		if !r.Known() || r.Low <= 0 {
+		if !known(r) {
 			continue
 		}
+		wide := half(r) / r.Mean // of a ratio of means that may be 0: the logarithm's by the delta method
+		if r.Low > 0 {
+			wide = (math.Log(r.High) - math.Log(r.Low)) / 2
+		}
 		df := float64(r.N - 1)
-		se := (math.Log(r.High) - math.Log(r.Low)) / 2 / student(df) / n
+		se := wide / score.StudentT(upper, df) / n
 		variance += se * se
 		denominator += se * se * se * se / df
 	}
 	h := 0.0
 	if denominator > 0 {
-		h = student(variance*variance/denominator) * math.Sqrt(variance)
+		h = score.StudentT(upper, variance*variance/denominator) * math.Sqrt(variance)
 	}
-	return exp(Interval{Mean: mean, Low: mean - h, High: mean + h, N: len(ratios)})
+	return score.Interval{Mean: math.Exp(mean), Low: math.Exp(mean - h), High: math.Exp(mean + h), N: len(ratios)}
 }
 
 // Front are the policies on one trace in one scenario that no other policy beats in both pod-seconds and SLO violations.
@@ -282,12 +285,12 @@ func Fronts(rows []Row) []Front {
 			end++
 		}
 		group := rows[start:end]
-		cost, loss := make([]float64, len(group)), make([]float64, len(group))
+		points := make([]score.Point, len(group))
 		for i, r := range group {
-			cost[i], loss[i] = r.Mean["podSeconds"].Mean, r.Mean["sloViolations"].Mean
+			points[i] = score.Point{Cost: r.Mean["podSeconds"].Mean, Violations: r.Mean["sloViolations"].Mean}
 		}
 		f := Front{Trace: rows[start].Trace, Scenario: rows[start].Scenario}
-		for _, i := range front(cost, loss) {
+		for _, i := range score.Pareto(points) {
 			f.Policies = append(f.Policies, group[i].Policy)
 		}
 		out = append(out, f)

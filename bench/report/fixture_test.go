@@ -177,8 +177,8 @@ func bench(runs []score.Run, baseline string) (report.Summary, report.Runs) {
 		Sluice: "0.1.0", Commit: "0123456789ab", Baseline: baseline,
 		Command: []string{"sluice", "bench", "compare", "--trace", "traces/day.csv", "--policy", "kpa", "--policy", "hpa", "--out", "out/bench"},
 		Scenarios: []json.RawMessage{
-			json.RawMessage(`{"name":"start-5s","service":"lognormal:250ms,cv=1","podConcurrency":10,"startup":"5s","peakReplicas":40,"slo":"500ms"}`),
-			json.RawMessage(`{"name":"start-60s","service":"lognormal:250ms,cv=1","podConcurrency":10,"startup":"60s","peakReplicas":40,"slo":"500ms"}`),
+			json.RawMessage(`{"name":"start-5s","service":"lognormal:250ms,cv=1","podConcurrency":10,"startup":"5s","peakReplicas":40,"slo":{"wait":"500ms","share":0.01}}`),
+			json.RawMessage(`{"name":"start-60s","service":"lognormal:250ms,cv=1","podConcurrency":10,"startup":"60s","peakReplicas":40,"slo":{"wait":"500ms","share":0.01}}`),
 		},
 		Notes: []string{"Made-up numbers: a fluid model, not the simulator."},
 	}

@@ -5,6 +5,8 @@ import (
 	"math"
 	"strconv"
 	"strings"
+
+	"github.com/sluice-autoscaler/sluice/bench/score"
 )
 
 // count writes a number with three significant digits, and k, M or G for thousands, millions and milliards.
@@ -12,6 +14,9 @@ func count(v float64) string { return countLike(v, v) }
 
 // countLike writes a number in the unit that suits another, so that a mean and its interval share it.
 func countLike(v, like float64) string {
+	if math.Abs(v) < math.Abs(like)/100 { // it would have more zeros than digits
+		like = v
+	}
 	for _, u := range []struct {
 		size float64
 		name string
@@ -48,6 +53,9 @@ func duration(v float64) string { return durationLike(v, v) }
 
 // durationLike writes seconds in the unit that suits another value.
 func durationLike(v, like float64) string {
+	if math.Abs(v) < math.Abs(like)/100 {
+		like = v
+	}
 	switch a := math.Abs(like); {
 	case v == 0 || a == 0:
 		return digits(v) + " s"
@@ -97,11 +105,11 @@ func show(m Metric, v, like float64) string {
 }
 
 // ratio writes a ratio with its interval, if it has one.
-func ratio(i Interval, ok bool) string {
+func ratio(i score.Interval, ok bool) string {
 	if !ok {
 		return "–"
 	}
-	if !i.Known() || i.Low == i.High {
+	if !spread(i) {
 		return fmt.Sprintf("%.2f", i.Mean)
 	}
 	return fmt.Sprintf("%.2f [%.2f, %.2f]", i.Mean, i.Low, i.High)

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sluice-autoscaler/sluice/bench/score"
 )
@@ -45,7 +46,8 @@ type PageOptions struct {
 	MaxRuns int
 	// MaxPoints is how many points a series keeps at most, ≥ 2; 0 means 1500.
 	MaxPoints int
-	// MaxChanges is how many of a run's last decisions are kept; 0 means 300.
+	// MaxChanges is how many of a run's last decisions are kept; 0 means 300, or fewer if there are many runs: 16,000 in all, and
+	// 50 at least.
 	MaxChanges int
 	// Hint is the sentence that tells how to get what was left out. Empty means one that names `sluice bench report --runs N DIR`.
 	Hint string
@@ -58,9 +60,6 @@ func (o PageOptions) filled() PageOptions {
 	if o.MaxPoints < 2 {
 		o.MaxPoints = 1500
 	}
-	if o.MaxChanges <= 0 {
-		o.MaxChanges = 300
-	}
 	if o.Hint == "" {
 		o.Hint = "`sluice bench report --runs N DIR` embeds the series of up to N runs; raw/ holds all of them."
 	}
@@ -70,16 +69,18 @@ func (o PageOptions) filled() PageOptions {
 // pageData is what the page's script reads. Traces, scenarios and policies are given by their place in the lists, and series by their
 // place in Arrays, as runs share many: those of one trace and seed have the same arrivals.
 type pageData struct {
-	Baseline  string            `json:"baseline"`
-	Policies  []string          `json:"policies"`
-	Traces    []string          `json:"traces"`
-	Scenarios []string          `json:"scenarios"`
-	Metrics   []pageMetric      `json:"metrics"`
-	Rows      []pageRow         `json:"rows"`
-	Overall   []pageOverall     `json:"overall"`
-	Fronts    []pageFront       `json:"fronts"`
-	Runs      []pageRun         `json:"runs"`
-	Arrays    []json.RawMessage `json:"arrays"`
+	Baseline  string   `json:"baseline"`
+	Policies  []string `json:"policies"`
+	Traces    []string `json:"traces"`
+	Scenarios []string `json:"scenarios"`
+	// Promises are the scenarios' SLOs: the longest wait in seconds and the share that may break it; 0 is unknown.
+	Promises [][2]float64      `json:"promises"`
+	Metrics  []pageMetric      `json:"metrics"`
+	Rows     []pageRow         `json:"rows"`
+	Overall  []pageOverall     `json:"overall"`
+	Fronts   []pageFront       `json:"fronts"`
+	Runs     []pageRun         `json:"runs"`
+	Arrays   []json.RawMessage `json:"arrays"`
 }
 
 type pageMetric struct {
@@ -282,6 +283,9 @@ func collect(s Summary, src Source, o PageOptions) (pageData, []string) {
 	if slices.Contains(d.Policies, s.Baseline) {
 		d.Baseline = s.Baseline
 	}
+	for _, name := range d.Scenarios {
+		d.Promises = append(d.Promises, promise(s.Scenarios, name))
+	}
 	for _, m := range Metrics() {
 		d.Metrics = append(d.Metrics, pageMetric{m.Name, m.Title, m.Unit})
 	}
@@ -314,6 +318,9 @@ func collect(s Summary, src Source, o PageOptions) (pageData, []string) {
 	}
 
 	chosen := choose(s.Results, o.MaxRuns)
+	if o.MaxChanges <= 0 {
+		o.MaxChanges = min(max(16_000/max(len(chosen), 1), 50), 300)
+	}
 	arrays := map[string]int{}
 	missing := 0
 	var broken error
@@ -366,6 +373,29 @@ func collect(s Summary, src Source, o PageOptions) (pageData, []string) {
 	return d, notes
 }
 
+// promise finds the SLO of a scenario: its longest wait in seconds, and the share of requests that may break it. What is not there or
+// not as the simulator writes it is 0, and is not drawn.
+func promise(scenarios []json.RawMessage, name string) [2]float64 {
+	for _, raw := range scenarios {
+		var s struct {
+			Name string `json:"name"`
+			SLO  struct {
+				Wait  string  `json:"wait"`
+				Share float64 `json:"share"`
+			} `json:"slo"`
+		}
+		if err := json.Unmarshal(raw, &s); err != nil || s.Name != name {
+			continue
+		}
+		wait, err := time.ParseDuration(s.SLO.Wait)
+		if err != nil || wait < 0 {
+			wait = 0
+		}
+		return [2]float64{wait.Seconds(), min(max(s.SLO.Share, 0), 1)}
+	}
+	return [2]float64{}
+}
+
 func places(names []string) map[string]int {
 	m := make(map[string]int, len(names))
 	for i, n := range names {
@@ -374,7 +404,7 @@ func places(names []string) map[string]int {
 	return m
 }
 
-func intervals(m map[string]Interval) map[string]pageInterval {
+func intervals(m map[string]score.Interval) map[string]pageInterval {
 	out := make(map[string]pageInterval, len(m))
 	for k, i := range m {
 		out[k] = pageInterval{i.Mean, i.Low, i.High, float64(i.N)}

@@ -12,7 +12,8 @@ import (
 // RenderOptions choose what Render draws. The zero value is the first trace, scenario and seed, and the first five policies.
 type RenderOptions struct {
 	Page PageOptions
-	// Trace, Scenario and Policies choose the runs of load.png, and the first two the points of pareto.png.
+	// Trace, Scenario and Policies choose the runs of load.png, and the first two the points of pareto.png: all traces together if
+	// there are several and Trace is empty.
 	Trace, Scenario string
 	Policies        []string
 	// Title is of the pictures; empty means the trace and the scenario.
@@ -41,6 +42,7 @@ func (f *Folder) Render(o RenderOptions) ([]string, error) {
 	if len(s.Results) == 0 {
 		return written, nil
 	}
+	together := o.Trace == "" && len(s.Overall) > 0 && s.Baseline != ""
 	if o.Trace == "" {
 		o.Trace = s.Results[0].Trace
 	}
@@ -66,6 +68,20 @@ func (f *Folder) Render(o RenderOptions) ([]string, error) {
 		if r.Trace == o.Trace && r.Scenario == o.Scenario {
 			rows = append(rows, r)
 		}
+	}
+	if together {
+		all := o.Title
+		if all == "" {
+			all = heading("all traces", o.Scenario)
+		}
+		var overall []Overall
+		for _, v := range s.Overall {
+			if v.Scenario == o.Scenario {
+				overall = append(overall, v)
+			}
+		}
+		err := file(paretoFile, func(w io.Writer) error { return OverallParetoChart(w, all, s.Baseline, order, overall) })
+		return written, err
 	}
 	err := file(paretoFile, func(w io.Writer) error { return ParetoChart(w, title, order, rows) })
 	return written, err

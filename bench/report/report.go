@@ -28,7 +28,8 @@ type Summary struct {
 	Command []string `json:"command"`
 	// Baseline is the policy that ratios are to; empty means that there are none.
 	Baseline string `json:"baseline,omitempty"`
-	// Scenarios are the scenarios with all their values, in any form. One with a string "name" is found by it.
+	// Scenarios are the scenarios with all their values, in any form. One with a "name" and an "slo" of {"wait":"500ms","share":0.01}
+	// gets lines for these in the charts.
 	Scenarios []json.RawMessage `json:"scenarios"`
 	// Results are in the order of the runs' numbers; Raw names the file under raw/ of each.
 	Results []score.Result `json:"results"`

@@ -2,6 +2,8 @@ package report_test
 
 import (
 	"bytes"
+	"compress/gzip"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -11,11 +13,14 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/sluice-autoscaler/sluice/bench/report"
 	"github.com/sluice-autoscaler/sluice/bench/score"
@@ -23,9 +28,16 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// golden compares bytes with a file under testdata.
+// golden compares bytes with a file under testdata, numbers to nine digits: the last ones depend on the machine's arithmetic.
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
+	got = regexp.MustCompile(`\d+\.\d{8,}(e-?\d+)?`).ReplaceAllFunc(got, func(number []byte) []byte {
+		v, err := strconv.ParseFloat(string(number), 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strconv.AppendFloat(nil, v, 'g', 9, 64)
+	})
 	path := filepath.Join("testdata", name)
 	if *update {
 		if err := os.WriteFile(path, got, 0o644); err != nil {
@@ -216,7 +228,8 @@ func TestPutRefusesWhatIsNoNumber(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	s, _ := small()
+	s, _ := bench(fixture([]string{"t"}, []string{"s"}, plans()[:1], 1, 2), "")
+	s.Scenarios, s.Comparison = nil, nil
 	var b bytes.Buffer
 	if err := report.Encode(&b, s); err != nil {
 		f.Fatal(err)
@@ -253,15 +266,27 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-func FuzzDecodeRun(f *testing.F) {
-	_, runs := small()
+// pack packs what a raw record would hold.
+func pack(data []byte) []byte {
 	var b bytes.Buffer
-	if err := report.EncodeRun(&b, runs[0]); err != nil {
+	z := gzip.NewWriter(&b)
+	_, _ = z.Write(data)
+	_ = z.Close()
+	return b.Bytes()
+}
+
+func FuzzDecodeRun(f *testing.F) {
+	runs := fixture([]string{"t"}, []string{"s"}, plans()[:1], 1, 2)
+	text, err := json.Marshal(runs[0])
+	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(b.Bytes())
-	f.Add(b.Bytes()[:100])
-	f.Fuzz(func(t *testing.T, data []byte) {
+	f.Add(text, true)
+	f.Add(pack(text)[:100], false)
+	f.Fuzz(func(t *testing.T, data []byte, packed bool) {
+		if packed { // few random changes leave gzip's check sum right
+			data = pack(data)
+		}
 		run, err := report.DecodeRun(bytes.NewReader(data))
 		if err != nil {
 			return
@@ -270,13 +295,39 @@ func FuzzDecodeRun(f *testing.F) {
 		if err := report.EncodeRun(&b, run); err != nil {
 			t.Fatal(err)
 		}
-		if again, err := report.DecodeRun(&b); err != nil || cmp.Diff(run, again) != "" {
-			t.Errorf("written and read again: %v %s", err, cmp.Diff(run, again))
+		again, err := report.DecodeRun(&b)
+		if diff := cmp.Diff(run, again, cmpopts.EquateEmpty()); err != nil || diff != "" {
+			t.Errorf("written and read again: %v %s", err, diff)
 		}
 		if err := report.Sparklines(io.Discard, run, 60); err != nil {
 			t.Error(err)
 		}
+		s, runs := bench([]score.Run{run}, "kpa")
+		if err := report.HTML(io.Discard, s, runs, report.PageOptions{}); err != nil {
+			t.Error(err)
+		}
 	})
+}
+
+func TestDecodeRunRefuses(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		`{`:                                   "parse",
+		`{"series":{"arrivals":[1]}}`:         "series.demand has 0 steps and series.arrivals 1",
+		`{"waits":[{"upper":2},{"upper":1}]}`: "rising upper bounds",
+		`{"waits":[{"upper":2,"count":-1}]}`:  "counts ≥ 0",
+		`{"series":{"step":0,"arrivals":[1],"demand":[1],"waiting":[1],"wanted":[1],"ready":[1],"starting":[1],"coldStarts":[1],"violations":[1],"waitMax":[1]}}`: "series.step",
+	} {
+		if _, err := report.DecodeRun(bytes.NewReader(pack([]byte(text)))); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("DecodeRun(%s) = %v, want an error with %q", text, err, want)
+		}
+	}
+	whole := pack([]byte(`{}`))
+	for n := range len(whole) {
+		if _, err := report.DecodeRun(bytes.NewReader(whole[:n])); err == nil {
+			t.Errorf("a record cut to %d bytes is read", n)
+		}
+	}
 }
 
 func result(policy, trace string, seed uint64, pods, violations float64, cold int64) score.Result {
@@ -313,10 +364,8 @@ func TestCompare(t *testing.T) {
 	r := own.Ratio["podSeconds"]
 	near("ratio", r.Mean, 1/math.Sqrt(8))
 	near("ratio high", r.High, math.Exp(-math.Log(math.Sqrt(8))+12.7062*math.Ln2/2))
-	near("cold starts, with a zero: the sums' ratio", own.Ratio["coldStarts"].Mean, 0.5)
-	if own.Ratio["coldStarts"].Known() {
-		t.Error("a ratio of sums has an interval")
-	}
+	near("cold starts, with a zero: the means' ratio", own.Ratio["coldStarts"].Mean, 0.5)
+	near("its low bound, cut off at 0", own.Ratio["coldStarts"].Low, 0)
 	near("difference", own.Delta["sloViolations"].Mean, -0.02)
 	if _, ok := rows[3].Ratio["coldStarts"]; ok {
 		t.Error("a ratio to nothing is there")
@@ -368,7 +417,7 @@ func TestIntervalCovers(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(3, 4))
 	for _, seeds := range []uint64{2, 5, 15} {
-		const rounds = 2000
+		const rounds = 250
 		hits := 0
 		for range rounds {
 			var results []score.Result
@@ -383,7 +432,7 @@ func TestIntervalCovers(t *testing.T) {
 				hits++
 			}
 		}
-		if share := float64(hits) / rounds; share < 0.93 || share > 0.995 {
+		if share := float64(hits) / rounds; share < 0.90 || share > 0.999 {
 			t.Errorf("with %d seeds the interval holds the truth in %.3f of all cases, want about 0.95", seeds, share)
 		}
 	}

@@ -134,8 +134,8 @@ func cell(m Metric, r Row, best float64) string {
 		return "–"
 	}
 	s := show(m, i.Mean, i.Mean)
-	if i.Known() && i.Half() > 0 {
-		s += " ± " + show(m, i.Half(), i.Mean)
+	if spread(i) {
+		s += " ± " + show(m, half(i), i.Mean)
 	}
 	if i.Mean == best {
 		s += " *"

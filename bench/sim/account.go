@@ -32,10 +32,12 @@ type account struct {
 
 	// steps of the record
 	step, frameEnd int64
+	// warm is where the warm-up ends and scoring begins.
+	warm int64
 	// busy is the time worked by an endless number of pods in this step and those to come, in nanoseconds; a ring.
 	busy       []float64
 	first      int
-	elasticity elasticity
+	elasticity score.Elasticity
 	zeroDemand float64
 	row, sum   row
 	each, in   int // steps to a row, and steps in this one
@@ -50,10 +52,10 @@ type row struct {
 
 func (a *account) init(e *engine) {
 	a.slo, a.step = int64(e.sc.SLO.Wait), int64(e.sc.ElasticityStep)
-	a.frameEnd = a.step
+	a.frameEnd, a.warm = a.step, e.cfg.warm()
 	a.busy = make([]float64, 8)
 	if e.cfg.Points > 0 {
-		steps := (e.end + a.step - 1) / a.step
+		steps := (e.end - a.warm + a.step - 1) / a.step
 		a.each = int((steps + int64(e.cfg.Points) - 1) / int64(e.cfg.Points))
 		a.series.Step = float64(a.each) * time.Duration(a.step).Seconds()
 	}
@@ -127,7 +129,7 @@ func (a *account) changed(e *engine, from, to int, d algorithms.Decision) {
 	if len(a.log) >= 2*keptChanges {
 		a.log = a.log[:copy(a.log, a.log[keptChanges:])]
 	}
-	a.log = append(a.log, score.Change{T: float64(e.now) * 1e-9, From: from, To: to, Reason: d.Reason, Message: d.Message})
+	a.log = append(a.log, score.Change{T: float64(e.now-a.warm) * 1e-9, From: from, To: to, Reason: d.Reason, Message: d.Message})
 }
 
 // frame ends a step of the record. Steps after the trace's end do not count.
@@ -137,6 +139,12 @@ func (a *account) frame(e *engine) {
 	busy := a.busy[a.first]
 	a.busy[a.first] = 0
 	a.first = (a.first + 1) & (len(a.busy) - 1)
+	if begin < a.warm {
+		if begin+a.step == a.warm {
+			a.restart(e)
+		}
+		return
+	}
 	if begin >= e.end {
 		a.row = row{}
 		return
@@ -170,6 +178,22 @@ func (a *account) frame(e *engine) {
 	if a.in++; a.in == a.each || now == e.end {
 		a.flush(e, now)
 	}
+}
+
+// restart forgets what the warm-up, which ends now, has counted. What is under way goes on: the demand of requests at work, and those
+// that wait, which count as requests from here on.
+func (a *account) restart(e *engine) {
+	fresh := account{
+		slo: a.slo, step: a.step, frameEnd: a.frameEnd, warm: a.warm, busy: a.busy, first: a.first, each: a.each, series: a.series,
+		wanted: a.wanted, ready: a.ready, starting: a.starting, ending: a.ending,
+		requests: int64(e.hold.n + e.meter.queued.v), direction: a.direction, peak: e.wanted,
+	}
+	for _, g := range []*gauge{&fresh.wanted, &fresh.ready, &fresh.starting, &fresh.ending} {
+		g.set(e.now, g.v)
+		g.sum = 0
+	}
+	fresh.sum.waiting = e.meter.held.until(e.now) + e.meter.queued.until(e.now)
+	*a = fresh
 }
 
 // flush writes a row of the series. Integrals are since the row before, of which sum holds the ends.
@@ -210,7 +234,7 @@ func (e *engine) result() score.Run {
 	}
 	r := score.Result{
 		Policy: e.cfg.Name, Trace: e.cfg.Source.Name(), Scenario: e.sc.Name, Seed: e.cfg.Seed,
-		Length: float64(e.now) * 1e-9, Requests: a.requests, Lost: a.lost,
+		Length: float64(e.now-a.warm) * 1e-9, Requests: a.requests, Lost: a.lost,
 		WaitMean: a.waits.MeanSeconds(), WaitP50: seconds(a.waits.Quantile(0.5)), WaitP90: seconds(a.waits.Quantile(0.9)),
 		WaitP99: seconds(a.waits.Quantile(0.99)), WaitP999: seconds(a.waits.Quantile(0.999)), WaitMax: seconds(a.waits.Max()),
 		SlowdownP50: slow(0.5), SlowdownP99: slow(0.99),
@@ -230,36 +254,11 @@ func (e *engine) result() score.Run {
 	}
 	c := e.sc.Cost
 	r.Cost = c.PodSecond*r.PodSeconds + c.ColdStart*float64(a.cold) + c.WaitSecond*a.waits.MeanSeconds()*float64(a.waits.Count())
-	r.ThetaU, r.ThetaO, r.TauU, r.TauO, r.Upsilon = a.elasticity.Shares()
+	v := a.elasticity.Vector()
+	r.ThetaU, r.ThetaO, r.TauU, r.TauO, r.Upsilon = v.ThetaU, v.ThetaO, v.TauU, v.TauO, v.Upsilon
 	log := a.log
 	if len(log) > keptChanges {
 		log = log[len(log)-keptChanges:]
 	}
 	return score.Run{Result: r, Series: a.series, Waits: a.waits.Buckets(), Decisions: log}
-}
-
-// elasticity is for now.
-type elasticity struct {
-	t, thU, thO, tU, tO, v, pd, ps float64
-	n                              int
-}
-
-func (x *elasticity) Add(d, s, dt float64) {
-	x.t += dt
-	q := math.Max(d, 1)
-	x.thU += math.Max(0, d-s) / q * dt
-	x.thO += math.Max(0, s-d) / q * dt
-	if s < d {
-		x.tU += dt
-	}
-	if s > d {
-		x.tO += dt
-	}
-}
-
-func (x *elasticity) Shares() (a, b, c, d, e float64) {
-	if x.t == 0 {
-		return
-	}
-	return x.thU / x.t, x.thO / x.t, x.tU / x.t, x.tO / x.t, 0
 }

@@ -2,7 +2,6 @@ package sim_test
 
 import (
 	"encoding/json"
-	"fmt"
 	"testing"
 	"time"
 
@@ -51,17 +50,4 @@ func queue(t testing.TB, service string, servers int) func(*sim.Scenario) {
 		s.InitialReplicas, s.MaxReplicas = servers, max(servers, 1)
 		s.HoldRequests, s.HoldTimeout = 10_000_000, algorithms.Duration(24*time.Hour)
 	}
-}
-
-func TestSmoke(t *testing.T) {
-	began := time.Now()
-	r := run(t, 1, "poisson:rate=8,duration=1000000s", "fixed", `{"replicas":10}`, queue(t, "exp:1s", 10))
-	fmt.Println(time.Since(began))
-	b, _ := json.MarshalIndent(r.Result, "", " ")
-	fmt.Println(string(b))
-	began = time.Now()
-	r = run(t, 1, "ramp:from=10,to=10000,duration=2000s", "kpa", `{}`, nil)
-	fmt.Println(time.Since(began), r.Result.Requests)
-	b, _ = json.MarshalIndent(r.Result, "", " ")
-	fmt.Println(string(b))
 }

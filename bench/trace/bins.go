@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -25,6 +26,9 @@ type Bin struct {
 	Requests float64
 }
 
+// ErrEmpty is what New, Read and Slice return for a trace without a request in any bin.
+var ErrEmpty = errors.New("no request in any bin")
+
 // New makes a trace of bins of a width > 0, in requests per bin: at least one bin, each finite and ≥ 0, one of them above 0, and
 // none above 1e9 requests per second.
 func New(name string, width time.Duration, requests []float64) (*Trace, error) {
@@ -45,7 +49,7 @@ func New(name string, width time.Duration, requests []float64) (*Trace, error) {
 		total += v
 	}
 	if total == 0 {
-		return nil, fmt.Errorf("trace %s has no request in any of its %d bins", name, len(requests))
+		return nil, fmt.Errorf("trace %s: %d bins: %w", name, len(requests), ErrEmpty)
 	}
 	return &Trace{name: name, width: width, bins: slices.Clone(requests)}, nil
 }

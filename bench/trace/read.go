@@ -76,16 +76,9 @@ func Read(r io.Reader, name string, opts Options) (*Trace, error) {
 
 func read(r io.Reader, name string, opts Options) (*Trace, error) {
 	lines := newLines(r)
-	head, err := lines.next()
+	columns, err := lines.header()
 	if err != nil {
-		if errors.Is(err, io.EOF) {
-			return nil, errors.New("it is empty: want a header such as t_seconds,requests and a row per bin")
-		}
 		return nil, err
-	}
-	columns := strings.Split(string(head), ",")
-	for i, c := range columns {
-		columns[i] = strings.Trim(strings.TrimSpace(c), `"`)
 	}
 	column, err := choose(columns, opts.Column, lines.n)
 	if err != nil {
@@ -373,6 +366,34 @@ func newLines(r io.Reader) *lines {
 	s := bufio.NewScanner(r)
 	s.Buffer(make([]byte, 0, 64<<10), maxLine)
 	return &lines{scan: s}
+}
+
+// header reads the first line.
+func (l *lines) header() ([]string, error) {
+	head, err := l.next()
+	if err != nil {
+		if errors.Is(err, io.EOF) {
+			return nil, errors.New("it is empty: want a header such as t_seconds,requests and a row per bin")
+		}
+		return nil, err
+	}
+	columns := strings.Split(string(head), ",")
+	for i, c := range columns {
+		columns[i] = strings.Trim(strings.TrimSpace(c), `"`)
+	}
+	return columns, nil
+}
+
+// Columns reads the names of a file's columns but the time's.
+func Columns(r io.Reader, name string) ([]string, error) {
+	columns, err := newLines(r).header()
+	if err == nil && len(columns) < 2 {
+		err = errors.New("it has one column: want a header such as t_seconds,requests")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read trace %s: %w", name, err)
+	}
+	return columns[1:], nil
 }
 
 // next gives the next line, valid until the one after; io.EOF at the end.

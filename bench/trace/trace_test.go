@@ -392,7 +392,7 @@ func TestStationaryStart(t *testing.T) {
 	for _, spec := range []string{"gamma:rate=1,cv=4,duration=20s", "weibull:rate=1,cv=4,duration=20s", "gamma:rate=1,cv=0.3,duration=3s"} {
 		s := source(t, spec)
 		var count, square float64
-		const runs = 20_000
+		const runs = 5_000
 		for seed := range uint64(runs) {
 			n := float64(len(all(t, s.Open(seeded(seed)), 64)))
 			count += n
@@ -592,7 +592,7 @@ func TestGenerators(t *testing.T) {
 				last = buf[k-1].At
 			}
 			runs++
-			if n > 5e6 {
+			if n > 1e6 {
 				break
 			}
 		}

@@ -21,13 +21,13 @@ const digits = (v) => {
 };
 // count and duration take their unit from a second number, if there is one, so that a mean and its interval share it.
 const count = (v, like = v) => {
-  const a = Math.abs(like);
+  const a = Math.abs(Math.abs(v) < Math.abs(like) / 100 ? v : like);
   for (const [size, name] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]])
     if (a >= size * 0.9995 && (size > 1e3 || a >= 1e4)) return digits(v / size) + name;
   return a >= 999.5 ? v.toFixed(0) : digits(v);
 };
 const duration = (v, like = v) => {
-  const a = Math.abs(like);
+  const a = Math.abs(Math.abs(v) < Math.abs(like) / 100 ? v : like);
   if (!v || !a) return v ? digits(v) + " s" : "0 s";
   if (a < 1e-3) return digits(v * 1e6) + " µs";
   if (a < 1) return digits(v * 1e3) + " ms";
@@ -50,6 +50,7 @@ const clock = (t, length) => {
   if (length < 5 && t !== s) return t.toFixed(1) + " s";
   return (length >= 86400 ? d + "d " : "") + (length >= 3600 ? p(h) + ":" : "") + p(m) + ":" + p(s % 60);
 };
+const brief = (name, n = 16) => name.length > n ? name.slice(0, n - 1) + "…" : name;
 const plural = (n, noun) => n + " " + noun + (n === 1 ? "" : "s");
 
 // ---- elements ----
@@ -153,7 +154,8 @@ $("seed").onchange = (e) => { state.seed = e.target.value; draw(true); };
 // ---- all traces at once ----
 const ratioText = (q) => !q ? "–" : digits2(q[0]);
 const digits2 = (v) => v >= 100 ? count(v) : v.toFixed(2);
-const wide = (q, f) => q[3] > 1 && q[2] > q[1] ? `95 %: ${f(q[1])} to ${f(q[2])}` : "";
+const spread = (i) => i[3] > 1 && i[2] - i[1] > 2e-9 * Math.abs(i[0]);
+const wide = (q, f) => spread(q) ? `95 %: ${f(q[1])} to ${f(q[2])}` : "";
 // verdict tells whether a ratio or a difference is surely better or worse than the baseline.
 const verdict = (q, even) => {
   if (!q || Math.abs(q[0] - even) < 1e-12) return "";
@@ -231,7 +233,7 @@ const comparison = () => {
       cell: (r) => {
         const i = r.mean[m.name];
         if (!i) return el("td", {}, "–");
-        const half = (i[2] - i[1]) / 2, top = i[0] === bestOf(r, m.name);
+        const half = spread(i) ? (i[2] - i[1]) / 2 : 0, top = i[0] === bestOf(r, m.name);
         return el("td", { class: top ? "best" : "", title: top ? "best of this trace" : "" }, show(m, i[0]), half > 0 ? el("small", {}, " ± " + show(m, half, i[0])) : null);
       },
     });
@@ -241,11 +243,11 @@ const comparison = () => {
         const q = r[map][m.name];
         if (!q || D.policies[r.p] === base) return el("td", {}, el("small", {}, D.policies[r.p] === base ? "baseline" : "–"));
         const v = verdict(q, even);
-        return el("td", { class: v }, sign[v] + text(q[0]) + unit, q[3] > 1 && q[2] > q[1] ? el("small", {}, ` [${text(q[1])}, ${text(q[2])}]`) : null);
+        return el("td", { class: v }, sign[v] + text(q[0]) + unit, spread(q) ? el("small", {}, ` [${text(q[1])}, ${text(q[2])}]`) : null);
       },
     });
-    if (base && m.name === "podSeconds") against("ratio", "× " + base, "ratio", 1, digits2);
-    if (base && m.name === "sloViolations") against("delta", "violations − " + base, "delta", 0, (v) => (v > 0 ? "+" : v < 0 ? "−" : "") + Math.abs(v * 100).toFixed(2), " pp");
+    if (base && m.name === "podSeconds") against("ratio", "× " + brief(base), "ratio", 1, digits2);
+    if (base && m.name === "sloViolations") against("delta", "violations − " + brief(base), "delta", 0, (v) => (Math.abs(v) < 5e-5 ? "" : v > 0 ? "+" : "−") + Math.abs(v * 100).toFixed(2), " pp");
   }
   const c = columns.find((x) => x.id === sorting.column);
   if (c) rows.sort((a, b) => {
@@ -253,7 +255,7 @@ const comparison = () => {
     return (typeof x === "string" ? x.localeCompare(y) : x === y ? 0 : x - y) * (sorting.down ? -1 : 1);
   });
   const head = el("tr", {}, ...columns.map((x, i) => el("th", {
-    class: (x.left ? "l" : "") + (i === 0 ? " name" : ""), scope: "col", title: x.unit || "",
+    class: (x.left ? "l" : "") + (i === 0 ? " name" : ""), scope: "col", title: x.unit || x.title,
     "aria-sort": sorting.column === x.id ? (sorting.down ? "descending" : "ascending") : false,
   }, el("button", { type: "button", onclick: () => {
     if (sorting.column === x.id && sorting.down) sorting.column = "";
@@ -269,8 +271,7 @@ const comparison = () => {
   const one = rows[0];
   const seeds = rows.map((r) => r.seeds), least = Math.min(...seeds), most = Math.max(...seeds);
   $("table-lead").textContent = (all ? "All traces" : D.traces[state.t]) + (D.scenarios[state.s] ? ", scenario " + D.scenarios[state.s] : "") +
-    `: means over ${least === most ? plural(most, "seed") : least + " to " + most + " seeds"}` +
-    (most > 1 ? ", ± half the 95 % interval" : ", so no intervals") +
+    (most > 1 ? `: means over ${least === most ? most : least + " to " + most} seeds, ± half the 95 % interval` : ": one seed, so no intervals") +
     (!all && one ? `; ${count(one.requests / one.seeds)} requests a run` : "") + ". Less is better everywhere; the best of a trace is shaded" +
     (base ? `. ▲ is worse than ${base}, ▼ better` + (most > 1 ? ", where the interval leaves no doubt" : "") : "") + ".";
 };
@@ -295,7 +296,7 @@ const ticksLog = (lo, hi, most = 8) => {
 // frame draws axes into a box and returns the scales. x and y: {lo, hi, log, text, title}.
 const frame = (box, x, y) => {
   const w = Math.max(box.clientWidth, 200), h = Math.max(box.clientHeight, 200);
-  const svg = sv("svg", { viewBox: `0 0 ${w} ${h}`, role: "img" });
+  const svg = sv("svg", { viewBox: `0 0 ${w} ${h}`, role: "img", "aria-label": `${y.title}, against ${x.title}` });
   const m = { l: 62, r: 16, t: 10, b: 44 };
   const scale = (a, from, to) => a.log
     ? (v) => from + (Math.log(Math.max(v, a.lo)) - Math.log(a.lo)) / (Math.log(a.hi) - Math.log(a.lo)) * (to - from)
@@ -330,7 +331,7 @@ const scatter = (box, points, xAxis, describe) => {
   let lo = Math.min(...points.map((q) => q.x[0])), hi = Math.max(...points.map((q) => q.x[0]));
   lo = Math.max(Math.min(...xs), lo - (hi - lo)); hi = Math.min(Math.max(...xs), hi + (hi - lo || hi * 0.2));
   const pad = (hi - lo) * 0.12 || Math.abs(hi) * 0.1 || 1;
-  const positive = ys.filter((v) => v > 0), least = positive.length ? Math.min(...positive) : 0.01;
+  const positive = [...ys, D.promises[state.s][1]].filter((v) => v > 0), least = positive.length ? Math.min(...positive) : 0.01;
   const floor = 10 ** Math.floor(Math.log10(least) - (ys.some((v) => !v) ? 0.7 : 0));
   const zero = ys.some((v) => !(v > 0));
   const x = { lo: Math.max(0, lo - pad), hi: hi + pad, text: xAxis.text, title: xAxis.title };
@@ -339,6 +340,9 @@ const scatter = (box, points, xAxis, describe) => {
   const f = frame(box, x, y);
   const clip = (v) => Math.max(f.m.l, Math.min(f.w - f.m.r, v));
   const front = points.filter((a) => !points.some((b) => b.x[0] <= a.x[0] && b.y[0] <= a.y[0] && (b.x[0] < a.x[0] || b.y[0] < a.y[0]))).sort((a, b) => a.x[0] - b.x[0]);
+  const share = D.promises[state.s][1];
+  if (share > y.lo && share < y.hi) f.svg.append(sv("line", { class: "promise", x1: f.m.l, x2: f.w - f.m.r, y1: f.py(share), y2: f.py(share) }),
+    sv("text", { class: "tick promised", x: f.w - f.m.r - 4, y: f.py(share) - 5, "text-anchor": "end" }, `SLO: ${digits(share * 100)} %`));
   let d = "";
   front.forEach((q, i) => { d += i ? `H${f.px(q.x[0])}V${f.py(q.y[0])}` : `M${f.px(q.x[0])} ${f.m.t}V${f.py(q.y[0])}`; });
   d += `H${f.w - f.m.r}`;
@@ -346,8 +350,8 @@ const scatter = (box, points, xAxis, describe) => {
   const marks = [];
   for (const q of points) {
     const cx = f.px(q.x[0]), cy = f.py(q.y[0]);
-    if (q.x[3] > 1 && q.x[2] > q.x[1]) f.svg.append(sv("line", { x1: clip(f.px(q.x[1])), x2: clip(f.px(q.x[2])), y1: cy, y2: cy, stroke: colour(q.p), "stroke-width": 1.5, opacity: 0.6 }));
-    if (q.y[3] > 1 && q.y[2] > q.y[1]) f.svg.append(sv("line", { x1: cx, x2: cx, y1: f.py(Math.min(q.y[1], y.hi)), y2: f.py(Math.min(q.y[2], y.hi)), stroke: colour(q.p), "stroke-width": 1.5, opacity: 0.6 }));
+    if (spread(q.x)) f.svg.append(sv("line", { x1: clip(f.px(q.x[1])), x2: clip(f.px(q.x[2])), y1: cy, y2: cy, stroke: colour(q.p), "stroke-width": 1.5, opacity: 0.6 }));
+    if (spread(q.y)) f.svg.append(sv("line", { x1: cx, x2: cx, y1: f.py(Math.min(q.y[1], y.hi)), y2: f.py(Math.min(q.y[2], y.hi)), stroke: colour(q.p), "stroke-width": 1.5, opacity: 0.6 }));
     const g = mark(q.p, state.on.has(q.p) ? 6.5 : 5);
     g.setAttribute("transform", `translate(${cx} ${cy})`);
     g.setAttribute("stroke", css("--bg"));
@@ -358,9 +362,10 @@ const scatter = (box, points, xAxis, describe) => {
   }
   // Labels: beside the mark where no other label is, else left out (the tip still tells).
   const taken = marks.map((k) => [k.cx - 7, k.cy - 7, k.cx + 7, k.cy + 7]);
+  for (const e of f.svg.querySelectorAll(".promised")) { const b = e.getBBox(); taken.push([b.x, b.y, b.x + b.width, b.y + b.height]); }
   for (const k of [...marks].sort((a, b) => state.on.has(b.q.p) - state.on.has(a.q.p))) {
-    let name = D.policies[k.q.p];
-    if (name.length > 26) name = name.slice(0, 25) + "…";
+    if (marks.length > 10 && !state.on.has(k.q.p) && !front.includes(k.q)) continue;
+    const name = brief(D.policies[k.q.p], 30);
     const text = sv("text", { class: "label", style: `fill:${colour(k.q.p)}` }, name);
     f.svg.append(text);
     const w = text.getComputedTextLength();
@@ -383,16 +388,16 @@ const scatter = (box, points, xAxis, describe) => {
 };
 const pareto = () => {
   $("pareto-title").textContent = D.traces[state.t];
-  const band = (i, f) => f(i[0]) + (i[3] > 1 && i[2] > i[1] ? ` ± ${f((i[2] - i[1]) / 2, i[0])}` : "");
+  const all = D.overall.filter((o) => o.s === state.s && o.ratio.podSeconds);
+  $("pareto-all-box").hidden = !all.length; // before the other one is drawn, as it takes its width
+  const band = (i, f) => f(i[0]) + (spread(i) ? ` ± ${f((i[2] - i[1]) / 2, i[0])}` : "");
   const points = groupOf(state.s, state.t).filter((r) => r.mean.podSeconds && r.mean.sloViolations).map((r) => ({ p: r.p, x: r.mean.podSeconds, y: r.mean.sloViolations, r }));
   scatter($("pareto"), points, { text: count, title: "pod-seconds" }, (q) => [band(q.x, count) + " pod-seconds", band(q.y, percent) + " violations",
     q.r.mean.coldStarts ? count(q.r.mean.coldStarts[0]) + " cold starts" : "", onFront(q.r) ? "on the front" : ""].filter(Boolean));
-  const all = D.overall.filter((o) => o.s === state.s && o.ratio.podSeconds);
-  $("pareto-all-box").hidden = !all.length;
   if (!all.length) return;
   $("pareto-all-title").textContent = `All traces: multiples of ${D.baseline} (geometric mean)`;
-  scatter($("pareto-all"), all.map((o) => ({ p: o.p, x: o.ratio.podSeconds, y: [o.mean.sloViolations || 0, 0, 0, 1], o })), { text: digits, title: `pod-seconds × ${D.baseline}` },
-    (q) => [`${digits2(q.x[0])} × pod-seconds` + (q.x[2] > q.x[1] ? ` [${digits2(q.x[1])}, ${digits2(q.x[2])}]` : ""), percent(q.y[0]) + " violations on average", `worst trace: ${D.traces[q.o.worstTrace]}, ${percent(q.o.worst)}`]);
+  scatter($("pareto-all"), all.map((o) => ({ p: o.p, x: o.ratio.podSeconds, y: [o.mean.sloViolations || 0, 0, 0, 1], o })), { text: digits, title: `pod-seconds × ${brief(D.baseline, 40)}` },
+    (q) => [`${digits2(q.x[0])} × pod-seconds` + (spread(q.x) ? ` [${digits2(q.x[1])}, ${digits2(q.x[2])}]` : ""), percent(q.y[0]) + " violations on average", `worst trace: ${D.traces[q.o.worstTrace]}, ${percent(q.o.worst)}`]);
 };
 
 // ---- runs that are drawn over time ----
@@ -409,8 +414,9 @@ const ccdf = () => {
   const xs = runs.flatMap((r) => r.ccdf[0]).filter((v) => v > 0), ys = runs.flatMap((r) => r.ccdf[1]).filter((v) => v > 0);
   if (!xs.length || !ys.length) return none(box, "No request waited.");
   const x = { lo: 10 ** Math.floor(Math.log10(Math.min(...xs)) + 1e-9), hi: Math.max(...xs) * 1.15, log: true, text: duration, title: "wait" };
+  x.lo = Math.max(x.lo, Math.min(1e-4, x.hi / 100)); // what is below 0.1 ms tells nothing
   if (x.lo >= x.hi) x.lo = x.hi / 10;
-  const y = { lo: Math.min(10 ** Math.floor(Math.log10(Math.min(...ys))), 0.1), hi: 1, log: true, text: (v) => digits(v * 100) + " %", title: "requests that waited longer" };
+  const y = { lo: Math.min(10 ** Math.floor(Math.log10(Math.min(...ys))), 0.001), hi: 1, log: true, text: (v) => digits(v * 100) + " %", title: "requests that waited longer" };
   const f = frame(box, x, y);
   const at = (r, v) => { // steps: between two bounds the share is at most the one at the lower bound
     let s = 1;
@@ -425,6 +431,11 @@ const ccdf = () => {
     });
     f.svg.append(sv("path", { d, fill: "none", stroke: colour(r.p), "stroke-width": 2, "stroke-linejoin": "round", "stroke-dasharray": r.p >= 10 ? "6 3" : "" }));
   }
+  const [limit, share] = D.promises[state.s];
+  if (limit > x.lo && limit < x.hi) f.svg.append(sv("line", { class: "promise", x1: f.px(limit), x2: f.px(limit), y1: f.m.t, y2: f.h - f.m.b }),
+    sv("text", { class: "tick promised", x: f.px(limit) + 5, y: f.m.t + 12 }, "SLO: " + duration(limit)));
+  if (limit > 0 && share > y.lo && share < 1) f.svg.append(sv("line", { class: "promise", x1: f.m.l, x2: f.w - f.m.r, y1: f.py(share), y2: f.py(share) }),
+    sv("text", { class: "tick promised", x: f.w - f.m.r - 4, y: f.py(share) - 5, "text-anchor": "end" }, digits(share * 100) + " %"));
   const hair = sv("line", { class: "hair", y1: f.m.t, y2: f.h - f.m.b, visibility: "hidden" });
   f.svg.append(hair);
   f.svg.onpointerleave = () => { tipOff(box); hair.setAttribute("visibility", "hidden"); };
@@ -461,6 +472,8 @@ const charts = (runs) => {
   if ($("show-wanted").checked) pods.push(...per("w", [5, 4], { paths: steps, width: 1.3 }));
   if ($("show-starting").checked) pods.push(...per("st", [1.5, 3], { paths: steps, width: 1.6 }));
   const lines = (dash, w) => `border-top:${w}px ${dash} currentColor`;
+  const limit = D.promises[state.s][0];
+  const promised = limit > 0 ? [{ label: "SLO", values: new Array(grid.n).fill(limit), stroke: css("--bad"), width: 1, dash: [6, 4] }] : [];
   const list = [
     { name: "Load", unit: "requests/s, and the pods that it needs (right)", height: 170, text: count, right: true,
       keys: [["arrivals", `border-top:2px solid ${css("--accent")}`], ["demand in pods", `border-top:2px solid ${css("--areaLine")}`]],
@@ -468,7 +481,8 @@ const charts = (runs) => {
     { name: "Replicas", unit: "pods", height: 240, text: count,
       keys: [["demand", `border-top:2px solid ${css("--areaLine")}`], ["ready", lines("solid", 2)], ["wanted", lines("dashed", 2)], ["starting", lines("dotted", 2)]], series: pods },
     { name: "Waiting", unit: "requests, held or queued, mean", height: 150, text: count, series: per("q"), log },
-    { name: "Worst wait", unit: "of the requests that began to be served", height: 150, text: duration, series: per("m"), log },
+    { name: "Worst wait", unit: "of the requests that began to be served", height: 150, text: duration, series: [...promised, ...per("m")], log,
+      keys: promised.length ? [["SLO: " + duration(limit), `border-top:2px dashed ${css("--bad")}`]] : [] },
     { name: "Violations and cold starts", unit: `requests in each ${duration(grid.step)}`, height: 150, text: count,
       keys: [["SLO violations", lines("solid", 2)], ["cold starts", lines("dotted", 2)]],
       series: [...per("v", undefined, { paths: steps }), ...per("c", [2, 3], { paths: steps, width: 1.8 })] },
@@ -503,7 +517,7 @@ const timeCharts = () => {
     const top = (u, lo, hi) => [0, hi > 0 ? hi * 1.08 : 1];
     const positive = c.series.flatMap((s) => s.values).filter((v) => v > 0);
     const high = positive.length ? positive.reduce((a, b) => Math.max(a, b)) * 1.3 : 1;
-    const low = Math.min(Math.max(10 ** Math.floor(Math.log10(positive.reduce((a, b) => Math.min(a, b), high))), high / 1e6), high / 10);
+    const low = Math.min(Math.max(10 ** Math.floor(Math.log10(positive.reduce((a, b) => Math.min(a, b), high))), high / 1e5), high / 10);
     if (c.log) for (const s of c.series) s.values = s.values.map((v) => v === null ? null : Math.max(v, low)); // zero lies on the floor
     const y = c.log ? { distr: 3, range: () => [low, high] } : { range: top };
     const u = new uPlot({

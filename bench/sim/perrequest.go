@@ -1,0 +1,193 @@
+package sim
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/bench/score"
+)
+
+// PerRequest are the parameters of scaling per request, as function platforms do it: a request that finds no idle instance starts one
+// of its own, and an instance that has been idle for KeepAlive ends. There is no queue, and no policy is asked.
+type PerRequest struct {
+	// KeepAlive is how long an idle instance is kept, 0s–24h.
+	KeepAlive algorithms.Duration `json:"keepAlive"`
+	// ColdService is the time from the arrival of a request that starts an instance to its answer. Absent, it is a start-up of the
+	// scenario and then the request's own work.
+	ColdService *Dist `json:"coldService,omitempty"`
+}
+
+// ParsePerRequest reads JSON parameters over the default, a keep-alive of ten minutes.
+func ParsePerRequest(raw json.RawMessage) (PerRequest, error) {
+	p := PerRequest{KeepAlive: algorithms.Duration(10 * time.Minute)}
+	if err := algorithms.Strict(raw, &p); err != nil {
+		return p, fmt.Errorf("perrequest: %w (parameters: keepAlive, coldService)", err)
+	}
+	if p.KeepAlive < 0 || time.Duration(p.KeepAlive) > 24*time.Hour {
+		return p, fmt.Errorf("perrequest: keepAlive = %v: want 0s–24h", time.Duration(p.KeepAlive))
+	}
+	return p, nil
+}
+
+// instance serves one request at a time.
+type instance struct {
+	created, idleSince int64
+	busy               bool
+}
+
+// RunPerRequest simulates scaling per request on a run's source and scenario; of the Config's other fields only Name, Seed, Points
+// and Progress count. Among idle instances the newest is taken, as SimFaaS does (Mahmoudi and Khazaei, 2021), so that old ones can
+// end. The result's ColdStarts are requests that started an instance.
+func RunPerRequest(ctx context.Context, c Config, p PerRequest) (score.Run, error) {
+	if err := c.Scenario.Validate(); err != nil {
+		return score.Run{}, fmt.Errorf("scenario %s: %w", c.Scenario.Name, err)
+	}
+	s := &c.Scenario
+	var (
+		all      []instance // by creation; ended ones are cut off at the front or skipped
+		idle     newest
+		ends     departures // of work
+		expiries departures // of idle times, in the order of their beginning since all are equally long
+		waits    score.Histogram
+		servers  gauge
+		running  gauge
+		r        = score.Result{Policy: c.Name, Trace: c.Source.Name(), Scenario: s.Name, Seed: c.Seed}
+		now      int64
+		end      = int64(c.Source.Length())
+		starts   = stream(c.Seed, streamStart)
+		requests = Requests(c.Source, s, c.Seed)
+		keep     = int64(p.KeepAlive)
+		work     float64
+		late     int64
+	)
+	settle := func(until int64) { // ends of work and of idle times up to an instant
+		for {
+			done, gone := ends.next(), expiries.next()
+			if min(done, gone) > until {
+				return
+			}
+			if done <= gone {
+				i := ends[0].pod
+				ends.drop()
+				all[i].busy, all[i].idleSince = false, done
+				running.set(min(done, end), running.v-1)
+				idle.push(i)
+				expiries.push(departure{done + keep, i})
+				continue
+			}
+			i := expiries[0].pod
+			expiries.drop()
+			if in := &all[i]; !in.busy && in.idleSince >= 0 && in.idleSince+keep == gone {
+				in.idleSince = -1
+				servers.set(min(gone, end), servers.v-1)
+			}
+		}
+	}
+	buf := newBuffer()
+	for n := requests.Read(buf); n > 0; n = requests.Read(buf) {
+		if ctx.Err() != nil {
+			return score.Run{}, context.Cause(ctx)
+		}
+		if c.Progress != nil {
+			c.Progress(float64(now) / float64(end))
+		}
+		for _, req := range buf[:n] {
+			now = max(now, int64(req.At))
+			settle(now)
+			r.Requests++
+			takes := int64(req.Service)
+			work += float64(takes)
+			i, warm := idle.pop(all)
+			wait := int64(0)
+			if !warm {
+				r.ColdStarts++
+				r.Starts++
+				i = int32(len(all))
+				all = append(all, instance{created: now})
+				servers.set(now, servers.v+1)
+				r.PeakReplicas = max(r.PeakReplicas, servers.v)
+				if p.ColdService != nil {
+					takes = int64(p.ColdService.Draw(starts))
+				} else {
+					st := &s.Startup
+					wait = int64(st.Schedule.Draw(starts) + st.Pull.Draw(starts) + st.Start.Draw(starts) + st.Ready.Draw(starts))
+				}
+			}
+			waits.Add(time.Duration(wait))
+			if wait > int64(s.SLO.Wait) {
+				late++
+			}
+			all[i].busy = true
+			running.set(now, running.v+1)
+			ends.push(departure{now + wait + takes, i})
+		}
+	}
+	if e, ok := requests.(interface{ Err() error }); ok && e.Err() != nil {
+		return score.Run{}, e.Err()
+	}
+	if len(all) >= 1<<31-1 {
+		return score.Run{}, errors.New("more than two thousand million instances")
+	}
+	settle(end)
+	r.Length = float64(end) * 1e-9
+	r.PodSeconds, r.WorkSeconds = servers.until(end), work*1e-9
+	r.ReadySeconds, r.IdleSeconds = r.PodSeconds, max(0, r.PodSeconds-running.until(end))
+	r.WaitMean, r.WaitP50, r.WaitP90 = waits.MeanSeconds(), waits.Quantile(0.5).Seconds(), waits.Quantile(0.9).Seconds()
+	r.WaitP99, r.WaitP999, r.WaitMax = waits.Quantile(0.99).Seconds(), waits.Quantile(0.999).Seconds(), waits.Max().Seconds()
+	if r.Requests > 0 {
+		r.ColdStartShare, r.SLOViolations = float64(r.ColdStarts)/float64(r.Requests), float64(late)/float64(r.Requests)
+	}
+	r.SlowdownP50, r.SlowdownP99 = 1, 1
+	return score.Run{Result: r, Waits: waits.Buckets()}, nil
+}
+
+// newest is a heap of idle instances, the newest first. Those that ended while idle are dropped when they come up.
+type newest []int32
+
+func (h *newest) push(i int32) {
+	s := append(*h, i)
+	k := len(s) - 1
+	for k > 0 && s[(k-1)/2] < i {
+		s[k] = s[(k-1)/2]
+		k = (k - 1) / 2
+	}
+	s[k] = i
+	*h = s
+}
+
+// pop takes the newest idle instance; ok is false when there is none.
+func (h *newest) pop(all []instance) (i int32, ok bool) {
+	for len(*h) > 0 {
+		s := *h
+		i, n := s[0], len(s)-1
+		last := s[n]
+		s = s[:n]
+		k := 0
+		for {
+			c := 2*k + 1
+			if c >= n {
+				break
+			}
+			if c+1 < n && s[c+1] > s[c] {
+				c++
+			}
+			if s[c] <= last {
+				break
+			}
+			s[k] = s[c]
+			k = c
+		}
+		if n > 0 {
+			s[k] = last
+		}
+		*h = s
+		if in := &all[i]; !in.busy && in.idleSince >= 0 {
+			return i, true
+		}
+	}
+	return none, false
+}

@@ -1,0 +1,227 @@
+package suite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-autoscaler/sluice/bench/plan"
+	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/sim"
+	"github.com/sluice-autoscaler/sluice/bench/trace"
+	"github.com/sluice-autoscaler/sluice/bench/tune"
+)
+
+// Names of what is no policy by itself in the results.
+const (
+	// Tuned is put behind the name of a classic whose parameters were searched on the very load, with hindsight.
+	Tuned = " (tuned)"
+	// Bound is the cheapest schedule found by one who knows the future; LowerBound what no policy that keeps the promise can be below.
+	Bound      = "clairvoyant"
+	LowerBound = "lower bound"
+)
+
+// Config is a contest.
+type Config struct {
+	// Traces is the folder of the shared traces.
+	Traces fs.FS
+	// Loads and Scenarios span the cells.
+	Loads     []Load
+	Scenarios []sim.Scenario
+	// Subjects are the policies that are judged, one configuration each; Classics are run as they come and, with a Budget above 0, tuned.
+	Subjects, Classics []plan.Policy
+	// Seeds is how many seeds score each policy; tuning has the first.
+	Seeds int
+	// Budget is how many whole evaluations the tuning of one classic in one cell may cost; sparse loads are not tuned to.
+	Budget int
+	// Bounds asks for the clairvoyant's costs.
+	Bounds bool
+	// Workers is how many cells are worked on at once.
+	Workers int
+	// Points bounds the rows of a run's series.
+	Points int
+	// Share is told the share of all cells that is done, from several goroutines; it may be nil.
+	Share func(float64)
+}
+
+// Classics are the policies to beat: Knative's, the HPA's and KEDA's. Their scale-down to zero is the scenario's.
+func Classics() ([]plan.Policy, error) {
+	var out []plan.Policy
+	for _, spec := range []string{"kpa", "hpa", "keda"} {
+		p, err := plan.ParsePolicy(spec)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+// Rivals are the names under which classics appear, as they come and tuned.
+func (c *Config) Rivals() []string {
+	var names []string
+	for _, p := range c.Classics {
+		names = append(names, p.Label)
+		if c.Budget > 0 {
+			names = append(names, p.Label+Tuned)
+		}
+	}
+	return names
+}
+
+// cell is one load in one scenario.
+type cell struct {
+	load  *Load
+	scene *sim.Scenario
+	n     int
+}
+
+// runs is the most results of a cell, which numbers them.
+func (c *Config) runs() int {
+	return c.Seeds*(len(c.Subjects)+2*len(c.Classics)) + 2
+}
+
+// Run holds the contest and hands every run to done with a number that gives its place, from several goroutines. It returns notes:
+// what was left out, and the parameters that tuning found.
+func Run(ctx context.Context, c Config, done func(n int, run score.Run) error) ([]string, error) {
+	var cells []cell
+	for i := range c.Loads {
+		for k := range c.Scenarios {
+			cells = append(cells, cell{&c.Loads[i], &c.Scenarios[k], len(cells) * c.runs()})
+		}
+	}
+	notes := make([][]string, len(cells))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(max(1, c.Workers))
+	var finished atomic.Int64
+	for i, w := range cells {
+		g.Go(func() error {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			var err error
+			if notes[i], err = c.cell(ctx, w, done); err != nil {
+				return fmt.Errorf("%s in scenario %s: %w", w.load.name(), w.scene.Name, err)
+			}
+			if n := finished.Add(1); c.Share != nil {
+				c.Share(float64(n) / float64(len(cells)))
+			}
+			return nil
+		})
+	}
+	err := g.Wait()
+	return slices.Compact(slices.Concat(notes...)), err
+}
+
+// cell runs everything on one load in one scenario.
+func (c *Config) cell(ctx context.Context, w cell, done func(n int, run score.Run) error) (notes []string, err error) {
+	s := *w.scene
+	if w.load.Sparse {
+		s.PeakReplicas, s.InitialReplicas = 0, 0
+	}
+	src, past, err := w.load.open(c.Traces, &s)
+	if w.load.Sparse && errors.Is(err, trace.ErrEmpty) {
+		return []string{fmt.Sprintf("%s was left out: the part that would be simulated has no request.", w.load.name())}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	policies := slices.Concat(c.Subjects, c.Classics)
+	if c.Budget > 0 && !w.load.Sparse { // how many pods a classic aims at says nothing where one is too many
+		for _, p := range c.Classics {
+			best, err := c.tune(ctx, p, src, s)
+			if err != nil {
+				return nil, err
+			}
+			notes = append(notes, fmt.Sprintf("%s, %s: tuning found %s.", src.Name(), s.Name, best.Label))
+			best.Label = p.Label + Tuned
+			policies = append(policies, best)
+		}
+	}
+	n := w.n
+	for _, p := range policies {
+		for k := range c.Seeds {
+			job := plan.Job{Source: src, Scenario: s, Policy: p, Seed: uint64(k) + 1, History: past}
+			run, err := job.Run(ctx, plan.Options{Points: c.Points}, nil)
+			if err == nil {
+				err = done(n, run)
+			}
+			if err != nil {
+				return notes, err
+			}
+			n++
+		}
+	}
+	if c.Bounds {
+		return notes, c.bound(ctx, n, src, s, done)
+	}
+	return notes, nil
+}
+
+// tune searches a classic's parameters on the whole load under the first seed: fewest pod-seconds within the scenario's share of
+// violations, or else fewest violations.
+func (c *Config) tune(ctx context.Context, p plan.Policy, src trace.Source, s sim.Scenario) (plan.Policy, error) {
+	space, err := tune.NewSpace(p, &s, nil)
+	if err != nil {
+		return p, err
+	}
+	objective, err := tune.FindMetric("podSeconds")
+	if err != nil {
+		return p, err
+	}
+	limit, err := tune.ParseLimit(fmt.Sprintf("sloViolations=%g", s.SLO.Share))
+	if err != nil {
+		return p, err
+	}
+	b, err := tune.NewBench([]tune.Work{{Source: src, Scenario: s}}, 1, 1, 1)
+	if err != nil {
+		return p, err
+	}
+	r, err := tune.Search(ctx, tune.Config{
+		Space: space, Objective: objective, Limits: []tune.Limit{limit}, Evaluate: b.Evaluate,
+		Budget: c.Budget, LeastShare: b.LeastShare(), Seed: 1, Workers: 1,
+	})
+	return r.Best.Policy, err
+}
+
+// bound adds what one who knows the future pays, under the first seed.
+func (c *Config) bound(ctx context.Context, n int, src trace.Source, s sim.Scenario, done func(n int, run score.Run) error) error {
+	b, err := score.Clairvoyant{
+		Concurrency: s.PodConcurrency, Startup: s.Startup.Mean(), Wait: time.Duration(s.SLO.Wait), Violations: s.SLO.Share,
+		MaxReplicas: s.MaxReplicas, Replays: 8,
+	}.Bound(ctx, src.Length(), func() trace.Arrivals { return sim.Requests(src, &s, 1) })
+	if err != nil {
+		return err
+	}
+	r := score.Result{Trace: src.Name(), Scenario: s.Name, Seed: 1, Length: src.Length().Seconds(), Requests: b.Requests, WorkSeconds: b.Work}
+	r.Policy, r.PodSeconds = LowerBound, b.Prewarmed.Lower
+	if err := done(n, score.Run{Result: r}); err != nil || !b.Prewarmed.Found {
+		return err
+	}
+	r.Policy, r.PodSeconds, r.Starts, r.PeakReplicas = Bound, b.Prewarmed.Feasible, b.Prewarmed.Starts, b.Prewarmed.Peak
+	if b.Requests > 0 {
+		r.SLOViolations = float64(b.Prewarmed.Violated) / float64(b.Requests)
+	}
+	return done(n+1, score.Run{Result: r})
+}
+
+// Scenarios are the names of the four scenarios of the contest, from quick to slow starts.
+func Scenarios() []string { return []string{"instant", "small", "service", "heavy"} }
+
+// Subject reads a policy that is judged; a label that a classic has as well would mix their results.
+func Subject(spec string, classics []plan.Policy) (plan.Policy, error) {
+	p, err := plan.ParsePolicy(spec)
+	for _, c := range classics {
+		if strings.TrimSuffix(p.Label, Tuned) == c.Label && err == nil {
+			err = fmt.Errorf("policy %q is a classic already: judge another one, or give it a label", p.Label)
+		}
+	}
+	return p, err
+}

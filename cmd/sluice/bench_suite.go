@@ -1,0 +1,193 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sluice-autoscaler/sluice/bench/plan"
+	"github.com/sluice-autoscaler/sluice/bench/report"
+	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/suite"
+)
+
+const suiteLong = `The standard contest: policies, one configuration each, on every shared trace that suits and in four scenarios, against kpa, hpa
+and keda as they come and tuned to each trace with hindsight, and against what one who knew the future would pay.
+
+It writes a bench folder, and in it contest.md: trace by trace, losses first.`
+
+func benchSuite() *cobra.Command {
+	var f benchFlags
+	var dir, kind string
+	var subjects []string
+	var budget int
+	var bounds bool
+	var only []string
+	c := &cobra.Command{
+		Use: "suite --traces DIR --out DIR", Short: "The standard contest of policies over the shared traces", Long: suiteLong, Args: usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if dir == "" || f.out == "" {
+				return fmt.Errorf("--traces and --out are needed: %w", errUsage)
+			}
+			cfg, err := suiteConfig(dir, kind, subjects, only, f.scenarios)
+			if err != nil {
+				return fmt.Errorf("%w: %w", err, errUsage)
+			}
+			cfg.Seeds, cfg.Budget, cfg.Bounds, cfg.Workers, cfg.Points = f.seeds, budget, bounds, workers(f.workers), f.points
+			return runSuite(cmd, &f, cfg)
+		},
+	}
+	fl := c.Flags()
+	fl.StringVar(&dir, "traces", "", "`DIR` of the shared traces")
+	fl.StringVar(&kind, "loads", "all", "dense, sparse or all")
+	fl.StringArrayVar(&only, "only", nil, "only the loads of this trace `FILE`; repeatable")
+	fl.StringArrayVar(&subjects, "policy", []string{recommended}, "a policy that is judged, `NAME[:key=value,…]`; repeatable")
+	fl.StringArrayVar(&f.scenarios, "scenario", suite.Scenarios(), "a scenario by name or YAML `FILE`; repeatable")
+	fl.IntVar(&f.seeds, "seeds", 2, "seeds that score each policy")
+	fl.IntVar(&budget, "budget", 10, "whole evaluations to tune one classic on one load; 0 leaves tuning out")
+	fl.BoolVar(&bounds, "bounds", true, "work out what one who knew the future would pay")
+	fl.StringVar(&f.out, "out", "", "the bench folder, `DIR`")
+	fl.BoolVar(&f.overwrite, "overwrite", false, "replace the bench that is in --out")
+	fl.IntVar(&f.workers, "workers", 0, "loads at once; 0 is one per core")
+	fl.IntVar(&f.points, "points", 300, "most rows in the series of a run")
+	return c
+}
+
+// recommended is the policy that Sluice recommends, with its one configuration for all loads.
+const recommended = "lookahead"
+
+func suiteConfig(dir, kind string, subjects, only, scenes []string) (suite.Config, error) {
+	cfg := suite.Config{Traces: os.DirFS(dir)}
+	var errs []error
+	sparse, err := suite.Sparse(cfg.Traces)
+	errs = append(errs, err)
+	switch kind {
+	case "dense":
+		cfg.Loads = suite.Dense()
+	case "sparse":
+		cfg.Loads = sparse
+	case "all":
+		cfg.Loads = slices.Concat(suite.Dense(), sparse)
+	default:
+		errs = append(errs, fmt.Errorf("--loads = %q: want dense, sparse or all", kind))
+	}
+	if len(only) > 0 {
+		cfg.Loads = slices.DeleteFunc(cfg.Loads, func(l suite.Load) bool { return !slices.Contains(only, l.File) })
+		if len(cfg.Loads) == 0 {
+			errs = append(errs, fmt.Errorf("--only %v: no load of the suite is of these files", only))
+		}
+	}
+	for _, name := range scenes {
+		s, err := readScenario(name, nil)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("--scenario %s: %w", name, err))
+		}
+		cfg.Scenarios = append(cfg.Scenarios, s)
+	}
+	if cfg.Classics, err = suite.Classics(); err != nil {
+		errs = append(errs, err)
+	}
+	for _, spec := range subjects {
+		p, err := suite.Subject(spec, cfg.Classics)
+		errs = append(errs, err)
+		cfg.Subjects = append(cfg.Subjects, p)
+	}
+	return cfg, errors.Join(errs...)
+}
+
+func runSuite(cmd *cobra.Command, f *benchFlags, cfg suite.Config) error {
+	f.baseline = "kpa"
+	head, err := f.head(cfg.Scenarios)
+	if err != nil {
+		return err
+	}
+	folder, err := report.Create(f.out, head, f.overwrite)
+	if err != nil {
+		return err
+	}
+	p := newProgress(cmd.ErrOrStderr(), len(cfg.Loads)*len(cfg.Scenarios))
+	cfg.Share = p.share
+	notes, simErr := suite.Run(cmd.Context(), cfg, func(n int, run score.Run) error { return folder.Put(n, run) })
+	p.end()
+	if simErr != nil {
+		notes = append(notes, "It ended early: "+simErr.Error())
+	}
+	summary, err := folder.Finish(notes...)
+	if err != nil {
+		return errors.Join(simErr, err)
+	}
+	written, err := report.Open(f.out)
+	if err == nil {
+		_, err = written.Render(report.RenderOptions{})
+	}
+	return errors.Join(simErr, err, contest(cmd, f.out, cfg, summary))
+}
+
+// contest writes and prints the verdicts on each policy that is judged.
+func contest(cmd *cobra.Command, dir string, cfg suite.Config, s report.Summary) (err error) {
+	file, err := os.Create(filepath.Join(dir, "contest.md"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	for _, p := range cfg.Subjects {
+		for _, part := range contests(cfg, p) {
+			verdicts := report.Judge(part.rows(s.Comparison), part.contest)
+			if len(verdicts) == 0 {
+				continue
+			}
+			for _, w := range []interface{ Write([]byte) (int, error) }{file, cmd.OutOrStdout()} {
+				fmt.Fprintf(w, "## %s\n\n", part.title)
+				if err := report.Markdown(w, verdicts, part.contest); err != nil {
+					return err
+				}
+				fmt.Fprintln(w)
+			}
+		}
+	}
+	return nil
+}
+
+// part is one table of a contest.
+type part struct {
+	title   string
+	contest report.Contest
+	traces  map[string]bool
+	inside  bool
+}
+
+func (p *part) rows(all []report.Row) []report.Row {
+	var out []report.Row
+	for _, r := range all {
+		if p.traces[r.Trace] == p.inside {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// contests are dense loads against the best classic, and sparse ones against kpa as it comes.
+func contests(cfg suite.Config, p plan.Policy) []part {
+	sparse := map[string]bool{}
+	for _, l := range cfg.Loads {
+		if l.Sparse {
+			sparse[l.Name()] = true
+		}
+	}
+	budget := 0.01
+	if len(cfg.Scenarios) > 0 {
+		budget = cfg.Scenarios[0].SLO.Share
+	}
+	bound := ""
+	if cfg.Bounds {
+		bound = suite.Bound
+	}
+	return []part{
+		{p.Label + " on loads that keep several pods busy", report.Contest{Subject: p.Label, Rivals: cfg.Rivals(), Bound: bound, Budget: budget}, sparse, false},
+		{p.Label + " on sparse loads, against kpa as it comes", report.Contest{Subject: p.Label, Rivals: []string{"kpa"}, Bound: bound, Budget: budget}, sparse, true},
+	}
+}
