@@ -127,6 +127,7 @@ type plan struct {
 	drain, held       int
 	cold              float64 // seconds of a pod
 	price             float64
+	late              float64 // share of the requests that come now, as estimated
 }
 
 // Decide answers one observation.
@@ -273,6 +274,7 @@ func (p *Policy) account(o *algorithms.Observation, g *plan, dt float64) {
 	default: // what queues is late; and of what seems to find a place, the share that chance makes wait
 		late = max(min(max(g.r.Wait/goal-0.5, 0), 1), staffing.WaitShare(cap, s.Levels.Steady, goal/g.r.Service))
 	}
+	g.late = late
 	s.Price = min(max(s.Price+asked*(late-c.ViolationBudget)/(c.ViolationBudget*usual), cheapest), dearest)
 }
 
@@ -401,6 +403,7 @@ func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, g *p
 		algorithms.Term{Name: "forecast", Value: y},
 		algorithms.Term{Name: "spread", Value: p.far.spread(floor)},
 		algorithms.Term{Name: "errorsSeen", Value: p.far.tail.Size()},
+		algorithms.Term{Name: "lateShare", Value: g.late},
 		algorithms.Term{Name: "price", Value: g.price},
 		algorithms.Term{Name: "podConcurrency", Value: g.slots},
 		algorithms.Term{Name: "forecastPods", Value: float64(g.farPods)},
