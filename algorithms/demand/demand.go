@@ -5,7 +5,8 @@
 //	S      mean time that a pod works on a request = Σ min(N, cap)·dt / Σ rate·dt, forgetting over five minutes (Little's law)
 //	λ      arrivals = rate answered + dN/dt                             while saturated (N ≥ 0.95 cap), else N / S
 //	load   λ·S slots, within 0 and N, while saturated; else N
-//	backlog = max(0, N − cap)·S slot-seconds of work that waits;  wait = backlog / cap
+//	backlog = (requests now, beyond the slots that there are now)·S slot-seconds of work that waits;  wait = backlog / slots
+//	         (N − cap where the reading of now is unknown)
 //
 // It is pure. An Estimator is not safe for concurrent use.
 package demand
@@ -60,9 +61,11 @@ type Estimator struct {
 	State State
 }
 
-// Needs lists concurrency and rate over the short window, and concurrency over Long.
+// Needs lists concurrency now, concurrency and rate over the short window, and concurrency over Long.
 func (e *Estimator) Needs() []algorithms.Need {
-	needs := []algorithms.Need{{Name: algorithms.Concurrency, Window: e.Short}, {Name: algorithms.Rate, Window: e.Short}}
+	needs := []algorithms.Need{
+		{Name: algorithms.Concurrency, Window: algorithms.Instant}, {Name: algorithms.Concurrency, Window: e.Short}, {Name: algorithms.Rate, Window: e.Short},
+	}
 	if e.Short < Long {
 		needs = append(needs, algorithms.Need{Name: algorithms.Concurrency, Window: Long})
 	}
@@ -117,11 +120,15 @@ func (e *Estimator) Read(o *algorithms.Observation, slots float64) Reading {
 			r.Load = min(r.Rate*r.Service, n)
 			r.Rate = min(r.Rate, most)
 		}
-		r.Backlog = max(0, n-cap) * r.Service
+		queue := max(0, n-cap)
+		if now, ok := value(o, algorithms.Concurrency, algorithms.Instant); ok {
+			queue = max(0, now-float64(max(o.Replicas.Ready, 0)+max(o.Replicas.Terminating, 0))*slots)
+		}
+		r.Backlog = queue * r.Service
 		switch {
 		case r.Backlog == 0:
-		case cap > 0:
-			r.Wait = r.Backlog / cap
+		case o.Replicas.Ready > 0:
+			r.Wait = r.Backlog / (float64(o.Replicas.Ready) * slots)
 		default:
 			r.Wait = math.Inf(1)
 		}
