@@ -49,7 +49,9 @@ func prometheus(t *testing.T, series map[string]func(at float64) any) *fake {
 				t.Error(err)
 			}
 		}
-		bad := func(code int, kind, text string) { answer(code, map[string]string{"status": "error", "errorType": kind, "error": text}) }
+		bad := func(code int, kind, text string) {
+			answer(code, map[string]string{"status": "error", "errorType": kind, "error": text})
+		}
 		if f.fail != nil {
 			if code := f.fail(n); code == http.StatusBadRequest {
 				bad(code, "bad_data", "parse error")
