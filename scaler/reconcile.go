@@ -268,11 +268,43 @@ func (rd *round) observe() (algorithms.Observation, []Pod) {
 			o.Replicas.Ready++
 		case PodStarting:
 			o.Replicas.Starting++
+			if !p.Created.IsZero() {
+				o.Replicas.StartingAges = append(o.Replicas.StartingAges, max(0, rd.now.Sub(p.Created)))
+			}
 		case PodTerminating:
 			o.Replicas.Terminating++
 		}
 	}
+	rd.w.learn(pods)
+	o.StartUp, o.Limits.PodConcurrency = rd.w.starts.StartUp(), rd.w.limit
+	if h := rd.as.Spec.Hold; h != nil && h.PodConcurrency != nil {
+		o.Limits.PodConcurrency = float64(*h.PodConcurrency)
+	}
 	return o, pods
+}
+
+// learn takes from the pods how long starts take and how much a pod carries. Only starts that were watched count: what the API says of
+// a pod that was ready before may be the end of a later trouble.
+func (w *workload) learn(pods []Pod) {
+	begun := map[string]bool{}
+	limit := 0.0
+	for _, p := range pods {
+		switch p.State {
+		case PodStarting:
+			begun[p.Name] = true
+		case PodReady:
+			if w.begun[p.Name] && !p.Created.IsZero() && !p.Ready.IsZero() {
+				w.starts.Add(p.Ready.Sub(p.Created))
+			}
+			if p.Limit > 0 && (limit == 0 || p.Limit < limit) {
+				limit = p.Limit
+			}
+		}
+	}
+	w.begun = begun
+	if limit > 0 {
+		w.limit = limit
+	}
 }
 
 // describe puts what was observed and decided into status and conditions.

@@ -39,6 +39,8 @@ type Pod struct {
 	Name, IP                           string
 	State                              PodState
 	Created, Scheduled, Started, Ready time.Time
+	// Limit is how many requests it works on at a time; 0 is without limit or unknown.
+	Limit float64
 	// Trouble is why it cannot start without help ("ImagePullBackOff: …"), "" when nothing is known to be wrong.
 	Trouble string
 }
@@ -114,6 +116,11 @@ type workload struct {
 	status   *v1alpha1.AutoscalerStatus
 	statusAt time.Time
 	signals  []algorithms.Signal
+	// starts are the start-up times seen; begun names the pods that were seen starting and are not ready yet.
+	starts algorithms.StartTimes
+	begun  map[string]bool
+	// limit is the pods' concurrency limit as it was last known, 0 before.
+	limit float64
 }
 
 // New returns a Reconciler.

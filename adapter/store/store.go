@@ -40,6 +40,8 @@ type Pod struct {
 	// Running says that the container with the metrics port runs (any container, when there is no such port).
 	Running                            bool
 	Created, Scheduled, Started, Ready time.Time
+	// Limit is how many requests it works on at a time, as its sidecar last said; 0 is without limit or unknown.
+	Limit float64
 	// Trouble is why it cannot start without help ("ImagePullBackOff: …"), "" when nothing is known to be wrong.
 	Trouble string
 }
@@ -331,7 +333,9 @@ func (s *Store) List(namespace string, selector labels.Selector) []Pod {
 	var out []Pod
 	for _, src := range s.pods[namespace] {
 		if src.deleted.IsZero() && selector.Matches(src.pod.Labels) {
-			out = append(out, src.pod)
+			p := src.pod
+			p.Limit = src.last.Limit
+			out = append(out, p)
 		}
 	}
 	s.mu.RUnlock()

@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/conformal"
 	"github.com/sluice-autoscaler/sluice/algorithms/demand"
 	"github.com/sluice-autoscaler/sluice/algorithms/forecast"
 	"github.com/sluice-autoscaler/sluice/algorithms/keepalive"
@@ -324,7 +325,7 @@ func (p *Policy) staff(h *horizon, y, floor float64, g *plan) int {
 	first := int(0.8 * y / g.slots)
 	for n := first; float64(n) < least && n < 1_000_000; n += 1 + n/64 {
 		load := p.carry.load(n)
-		cost := float64(n) + g.price/p.cfg.ViolationBudget*max(load, y)/g.slots*h.above((root(load)-u)/spread)
+		cost := float64(n) + g.price/p.cfg.ViolationBudget*max(load, y)/g.slots*h.above(root(load)-u, spread)
 		if cost < least {
 			best, least = n, cost
 		}
@@ -437,7 +438,7 @@ func (p *Policy) Restore(raw json.RawMessage) error {
 func (h *horizon) snapshot() horizonState {
 	s := h.state
 	s.Promises = append([]promise(nil), s.Promises...)
-	s.Tail = h.tail.State()
+	s.Tail, s.Plain = h.tail.State(), h.plain.State()
 	return s
 }
 
@@ -445,7 +446,10 @@ func (h *horizon) restore(s horizonState) error {
 	if err := h.tail.Load(s.Tail); err != nil {
 		return err
 	}
-	s.Tail.Weights, s.Tail.Above, s.Tail.Next = nil, nil, 0
+	if err := h.plain.Load(s.Plain); err != nil {
+		return err
+	}
+	s.Tail, s.Plain = conformal.TailState{}, conformal.TailState{}
 	h.state = s
 	return nil
 }

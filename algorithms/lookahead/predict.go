@@ -100,8 +100,8 @@ func (l *levels) mean(k int) float64 {
 func (l *levels) at(lead, factor, noise float64, out *[candidates]float64) {
 	out[byLast] = l.mean(1)
 	out[by10s] = l.Means[0] / max(l.Ones[0], 1e-9)
-	out[by40s] = within(l.Means[1]/max(l.Ones[1], 1e-9), l.mean(2), noise/2)
-	out[by160s] = within(l.Means[2]/max(l.Ones[2], 1e-9), l.mean(5), noise/5)
+	out[by40s] = within(within(l.Means[1]/max(l.Ones[1], 1e-9), l.mean(2), noise/2), l.mean(1), noise)
+	out[by160s] = l.Means[2] / max(l.Ones[2], 1e-9)
 	m, t := l.Means[1]/max(l.Ones[1], 1e-9), l.Twice/max(l.Once, 1e-9)
 	// double exponential smoothing: level 2m − t, slope (m − t)/τ; the slope is believed for one τ ahead
 	out[byTrend] = max(2*m-t+min(lead, 40)*(m-t)/40, 0)
@@ -136,7 +136,8 @@ type promise struct {
 // horizon is one lead time: what was promised for it, how each candidate errs, and the distribution of errors of the one believed.
 type horizon struct {
 	state horizonState
-	tail  conformal.Tail
+	// tail is of errors in spreads, which knows calm times from wild ones; plain of the errors themselves, which knows how large they get.
+	tail, plain conformal.Tail
 }
 
 type horizonState struct {
@@ -148,8 +149,9 @@ type horizonState struct {
 	Known   int                 `json:"known"`
 	Best    int                 `json:"best"`
 	Spread2 float64             `json:"spread2"`
-	// Tail is for snapshots.
-	Tail conformal.TailState `json:"tail"`
+	// Tail and Plain are for snapshots.
+	Tail  conformal.TailState `json:"tail"`
+	Plain conformal.TailState `json:"plain"`
 }
 
 const (
@@ -194,6 +196,7 @@ func (h *horizon) settle(now time.Time, l *levels, k int, noise, life float64) {
 		s.Known = min(s.Known+1, 1_000_000)
 		e := beyond(u-root(p.Y[p.Best]), noise)
 		h.tail.Add(e/p.Spread, p.Weight, math.Exp2(-p.Weight/life))
+		h.plain.Add(e, p.Weight, math.Exp2(-p.Weight/life))
 		s.Spread2 = calm*s.Spread2 + (1-calm)*e*e
 	}
 	if due == 0 {
@@ -214,14 +217,21 @@ func (h *horizon) settle(now time.Time, l *levels, k int, noise, life float64) {
 // spread is in roots: what errors beyond noise were lately, never below floor, a variance.
 func (h *horizon) spread(floor float64) float64 { return math.Sqrt(h.state.Spread2 + floor) }
 
-// above is the probability of an error over z spreads: of what was seen, and of a minute's worth of a prior with a heavy tail.
-func (h *horizon) above(z float64) float64 {
+// above is the probability of an error over e, in roots, at that spread: the lesser of what the errors in spreads say and, once there are ten minutes
+// of them, of what the errors themselves say: a wild time does not make errors larger than any that was. A minute's worth of a prior,
+// e^−z beyond the middle, stands in for errors while there are few.
+func (h *horizon) above(e, spread float64) float64 {
+	z := e / spread
 	prior := 1.0
 	if z > 0 {
-		prior = 0.5 / ((1 + z) * (1 + z))
+		prior = 0.5 * math.Exp(-z)
 	}
 	n := h.tail.Size()
-	return (n*h.tail.Above(z) + prior*60) / (n + 60)
+	p := (n*h.tail.Above(z) + prior*60) / (n + 60)
+	if n >= 600 {
+		p = min(p, h.plain.Above(e))
+	}
+	return p
 }
 
 // promise records a forecast for now + lead, unless the last one is too young for the bound on their number.

@@ -8,10 +8,13 @@
 package load
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -101,6 +104,8 @@ type Record struct {
 	Cause string `json:"cause,omitempty"`
 	// Error is the error's text, if there was one.
 	Error string `json:"error,omitempty"`
+	// Work is how long the server was asked to work on it, where the plan says so.
+	Work time.Duration `json:"work,omitempty"`
 	// Fresh tells that it had a connection of its own.
 	Fresh bool `json:"fresh,omitempty"`
 	// Tries is how often it was sent. It is above 1 where a keep-alive connection turned out to be closed before any byte of an
@@ -168,19 +173,43 @@ func (g *Generator) Counts() Counts {
 // Open sends by a shape and returns when every request is answered or has failed. When ctx ends, nothing more is sent and
 // what is under way is aborted.
 func (g *Generator) Open(ctx context.Context, s Shape) Result {
-	rng := rand.New(rand.NewPCG(g.cfg.Seed, 0))
 	arrivals := s.Even()
 	if g.cfg.Poisson {
 		arrivals = s.Poisson(rand.New(rand.NewPCG(g.cfg.Seed, 1)))
 	}
+	return g.Follow(ctx, s.Length(), func(yield func(Call) bool) {
+		for at := range arrivals {
+			if !yield(Call{At: at}) {
+				return
+			}
+		}
+	})
+}
+
+// Call is one request of a plan.
+type Call struct {
+	// At is its intended instant since the start; instants do not go backwards.
+	At time.Duration
+	// URL takes the place of the configuration's; empty is that one.
+	URL string
+	// Header is sent besides the configuration's; it may be nil.
+	Header http.Header
+	// Work is kept in the record.
+	Work time.Duration
+}
+
+// Follow sends the calls of a plan, each at its instant, and returns when length is over and every request is answered or has
+// failed. When ctx ends, nothing more is sent and what is under way is aborted.
+func (g *Generator) Follow(ctx context.Context, length time.Duration, calls iter.Seq[Call]) Result {
+	rng := rand.New(rand.NewPCG(g.cfg.Seed, 0))
 	run := newRun()
 	places := make(chan struct{}, g.cfg.MaxInFlight)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var wg sync.WaitGroup
-	for at := range arrivals {
+	for c := range calls {
 		fresh := rng.Float64() < g.cfg.FreshShare
-		timer.Reset(at - time.Since(run.start))
+		timer.Reset(c.At - time.Since(run.start))
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
@@ -193,14 +222,14 @@ func (g *Generator) Open(ctx context.Context, s Shape) Result {
 			break
 		}
 		// Counted here and not by the goroutine, so that a request that is due is in flight at once.
-		sent := run.begin(g, at)
+		sent := run.begin(g, c.At)
 		wg.Go(func() {
-			run.add(g.send(ctx, run.start, Record{Intended: at, Sent: sent, Fresh: fresh}))
+			run.add(g.send(ctx, run.start, c, Record{Intended: c.At, Sent: sent, Work: c.Work, Fresh: fresh}))
 			<-places
 		})
 	}
-	// A shape may end with silence, which belongs to the run.
-	timer.Reset(s.Length() - time.Since(run.start))
+	// A plan may end with silence, which belongs to the run.
+	timer.Reset(length - time.Since(run.start))
 	select {
 	case <-ctx.Done():
 	case <-timer.C:
@@ -220,7 +249,7 @@ func (g *Generator) Closed(ctx context.Context, clients int, d time.Duration) Re
 			for ctx.Err() == nil && time.Since(run.start) < d {
 				now := time.Since(run.start)
 				fresh := rng.Float64() < g.cfg.FreshShare
-				run.add(g.send(ctx, run.start, Record{Intended: now, Sent: run.begin(g, now), Fresh: fresh}))
+				run.add(g.send(ctx, run.start, Call{}, Record{Intended: now, Sent: run.begin(g, now), Fresh: fresh}))
 			}
 		})
 	}
@@ -229,8 +258,8 @@ func (g *Generator) Closed(ctx context.Context, clients int, d time.Duration) Re
 }
 
 // send sends a request that has begun and completes its record.
-func (g *Generator) send(ctx context.Context, start time.Time, r Record) Record {
-	status, tries, err := g.get(ctx, r.Fresh)
+func (g *Generator) send(ctx context.Context, start time.Time, c Call, r Record) Record {
+	status, tries, err := g.get(ctx, c, r.Fresh)
 	r.Done, r.Status, r.Tries = time.Since(start), status, tries
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -249,17 +278,18 @@ func (g *Generator) send(ctx context.Context, start time.Time, r Record) Record 
 }
 
 // get does one request and reads its answer to the end.
-func (g *Generator) get(ctx context.Context, fresh bool) (status, tries int, err error) {
+func (g *Generator) get(ctx context.Context, c Call, fresh bool) (status, tries int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, g.cfg.Timeout)
 	defer cancel()
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { tries++ }})
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, g.cfg.URL, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, cmp.Or(c.URL, g.cfg.URL), nil)
 	if err != nil {
 		return 0, 0, fmt.Errorf("make request: %w", err)
 	}
 	if g.cfg.Header != nil {
 		request.Header = g.cfg.Header.Clone()
 	}
+	maps.Copy(request.Header, c.Header)
 	request.Host = g.cfg.Host
 	via := g.reuse
 	if fresh {

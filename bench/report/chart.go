@@ -43,7 +43,7 @@ const (
 	pictureWidth = 1200
 	tickSize     = 13
 	marginLeft   = 62
-	marginRight  = 22
+	marginRight  = 40
 )
 
 // axis maps values to places. Log scales need low > 0.
@@ -162,10 +162,11 @@ type entry struct {
 	area   bool
 }
 
-// legend writes entries from x on and breaks the line where they meet the margin. It returns the last base line.
-func (s *sheet) legend(x, y float64, entries []entry) float64 {
+// legend writes entries at the left and breaks the line where they meet the margin. It returns the last base line.
+func (s *sheet) legend(y float64, entries []entry) float64 {
 	st := style{size: tickSize, col: ink()}
-	at := x
+	const x = marginLeft - 38
+	at := float64(x)
 	for _, e := range entries {
 		if at > x && at+32+s.measure(e.text, st) > s.width-marginRight {
 			at, y = x, y+20
@@ -236,7 +237,7 @@ func TimeChart(w io.Writer, title string, order []string, runs []score.Run) erro
 		legend = append(legend, entry{text: plain(r.Result.Policy), col: paletteOf(position[r.Result.Policy])})
 	}
 	legend = append(legend, entry{text: "ready", col: ink()}, entry{text: "wanted", col: ink(), dashes: []float64{5, 4}})
-	y := s.legend(marginLeft-38, 64, legend)
+	y := s.legend(64, legend)
 
 	x := axis{low: 0, high: length, from: marginLeft, to: pictureWidth - marginRight}
 	var xs []float64

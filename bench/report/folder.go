@@ -53,7 +53,7 @@ type Writer struct {
 // what is run: Sluice, Commit, Command, Baseline, Scenarios, Notes. A folder with anything in it is refused (ErrExists), unless it
 // is a bench folder and overwrite is true: then what the bench had written there is removed, and other files stay.
 func Create(dir string, head Summary, overwrite bool) (*Writer, error) {
-	if err := os.MkdirAll(filepath.Join(dir), 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make the bench folder: %w", err)
 	}
 	entries, err := os.ReadDir(dir)
@@ -315,7 +315,7 @@ func checkRun(run score.Run) error {
 			errs = append(errs, fmt.Errorf("series.%s has %d steps and series.arrivals %d", x.name, len(x.values), n))
 		}
 	}
-	if n > 0 && !(s.Step > 0 && s.Step < math.MaxFloat32) {
+	if n > 0 && (s.Step <= 0 || s.Step > math.MaxFloat32) { // JSON has no NaN
 		errs = append(errs, fmt.Errorf("series.step = %v: want a length > 0 (s)", s.Step))
 	}
 	for i, b := range run.Waits {

@@ -149,6 +149,7 @@ func TestPageEscapes(t *testing.T) {
 // lame is a Source of which some records are missing or broken.
 type lame struct{ report.Runs }
 
+// Run implements report.Source.
 func (l lame) Run(i int) (score.Run, error) {
 	switch i % 3 {
 	case 1:

@@ -20,6 +20,7 @@ type list struct {
 	requests []trace.Request
 }
 
+// Read implements trace.Arrivals.
 func (l *list) Read(dst []trace.Request) int {
 	n := copy(dst, l.requests)
 	l.requests = l.requests[n:]
@@ -187,6 +188,7 @@ type load struct {
 	mean float64
 }
 
+// Read implements trace.Arrivals.
 func (l *load) Read(dst []trace.Request) int {
 	n := l.Arrivals.Read(dst)
 	for i := range dst[:n] {

@@ -77,9 +77,12 @@ type what uint8
 const (
 	evRound  what = iota // ask the policy
 	evScrape             // read the pods
-	evPod                // a pod's next phase
+	evPod                // a pod answers, or fails to
+	evReady              // the cluster says that a pod is ready
 	evFrame              // a step of the record ends
 	evDrain              // a pod's time to drain is over
+	evDuck               // a pod that is to go has served on for long enough
+	evPoke               // a round besides the planned one
 	evGone               // a pod has ended
 	evNode               // a node takes pods
 )

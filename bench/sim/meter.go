@@ -29,8 +29,6 @@ const (
 	staleAfter = 5 * time.Second
 	// graceAfter is how much longer than an interval a new pod may be unread.
 	graceAfter = time.Second
-	// remembered is how many starts the quantiles of start-up times rest on.
-	remembered = 64
 	// positions of the counters
 	concurrencySum, servedSum, waitingSum = 0, 1, 0
 )
@@ -55,10 +53,7 @@ type meter struct {
 	sampled float64 // pods for each one read, ≥ 1
 	order   []int32
 
-	took    [remembered]time.Duration
-	nTook   int
-	startUp algorithms.StartUp
-	dirty   bool
+	starts algorithms.StartTimes
 
 	signals []algorithms.Signal
 	ages    []time.Duration
@@ -118,9 +113,18 @@ func (m *meter) touch(now int64, p *pod) {
 }
 
 func (m *meter) appear(e *engine, p *pod) {
+	if !m.own && len(e.ready) == 0 && e.now > 0 { // the first one is read at once
+		m.allPending.Mono = 0
+		r := window.Reading{Life: 1, Mono: float64(e.now) * 1e-9, At: m.epoch.Add(time.Duration(e.now))}
+		r.Sums[concurrencySum], r.Sums[servedSum] = m.atPods.until(e.now), float64(m.served)
+		m.all.Add(r)
+	}
 	if m.own {
 		p.series, p.last, p.integral, p.served = &window.Series{}, e.now, 0, 0
 		p.pending = window.Reading{}
+		if e.now > 0 { // a new pod is read at once
+			p.series.Add(window.Reading{Life: 1 + float64(p.born)*1e-9, Mono: 1e-6, At: m.epoch.Add(time.Duration(e.now))})
+		}
 	}
 }
 
@@ -129,29 +133,6 @@ func (m *meter) vanish(e *engine, p *pod) {
 		m.dead = append(m.dead, ended{p.series, e.now})
 		p.series = nil
 	}
-}
-
-// startedIn remembers how long a start took.
-func (m *meter) startedIn(d time.Duration) {
-	m.took[m.nTook%remembered] = d
-	m.nTook++
-	m.dirty = true
-}
-
-// forget drops the starts of the pods that were there at the beginning.
-func (m *meter) forget() { m.nTook, m.dirty = 0, false }
-
-// starts are the quantiles of the last starts.
-func (m *meter) starts() algorithms.StartUp {
-	if m.dirty {
-		m.dirty = false
-		var s [remembered]time.Duration
-		n := copy(s[:], m.took[:min(m.nTook, remembered)])
-		slices.Sort(s[:n])
-		at := func(q float64) time.Duration { return s[min(int(q*float64(n)), n-1)] }
-		m.startUp = algorithms.StartUp{P50: at(0.5), P90: at(0.9), P99: at(0.99), Samples: n}
-	}
-	return m.startUp
 }
 
 // scrape reads every source; the policy will see it a lag later. What was read before is seen by then.
@@ -184,6 +165,11 @@ func (m *meter) scrape(e *engine) {
 	for _, i := range m.order {
 		m.readPod(e, i, at)
 	}
+	for _, i := range e.live { // what answers is read, whatever the cluster says of it
+		if e.pods[i].state == answering && e.sc.Scrape.Sample == 0 {
+			m.readPod(e, i, at)
+		}
+	}
 	for i := range e.pods { // what drains is read on
 		if s := e.pods[i].state; s == draining && e.sc.Scrape.Sample == 0 {
 			m.readPod(e, int32(i), at)
@@ -211,6 +197,14 @@ func (m *meter) readPod(e *engine, i int32, at time.Time) {
 	}
 	p.pending = window.Reading{Life: 1 + float64(p.born)*1e-9, Mono: mono, At: at}
 	p.pending.Sums[concurrencySum], p.pending.Sums[servedSum] = p.integral, float64(p.served)
+}
+
+// hear reads the gateway now: while it holds requests it reports without being asked.
+func (m *meter) hear(now int64) {
+	m.gatewayPending.Mono = 0
+	r := window.Reading{Life: 1, Mono: float64(now) * 1e-9, At: m.epoch.Add(time.Duration(now))}
+	r.Sums[waitingSum] = m.held.until(now)
+	m.gateway.Add(r)
 }
 
 // deliver hands over the readings whose lag has passed.
@@ -247,7 +241,8 @@ func (m *meter) total(e *engine, n algorithms.Need, now time.Time) (window.Total
 			t.Add(d.series, k, false, 0)
 		}
 	} else {
-		t.Add(&m.all, k, true, float64(m.atPods.v))
+		// Without a pod there is no source whose readings could be old.
+		t.Add(&m.all, k, len(e.ready) > 0 || e.levels.pick() != none, float64(m.atPods.v))
 	}
 	factor := m.sampled
 	if n.Name == algorithms.Concurrency {
@@ -310,7 +305,7 @@ func (e *engine) observe() algorithms.Observation {
 		Now: e.dataTime, Signals: m.signals, ActiveSince: e.activeSince, Scratch: m.terms[:0], Quiet: !e.cfg.Explain,
 		Replicas: algorithms.Replicas{Current: e.wanted, Ready: len(e.ready), Starting: len(e.live) - len(e.ready), Terminating: e.account.ending.v},
 		Limits:   algorithms.Limits{Min: e.sc.MinReplicas, Max: e.sc.MaxReplicas, PodConcurrency: float64(e.sc.PodConcurrency)},
-		StartUp:  m.starts(), Cost: e.sc.Cost,
+		StartUp:  m.starts.StartUp(), Cost: e.sc.Cost,
 	}
 	if o.Replicas.Starting > 0 {
 		m.ages = m.ages[:0]
@@ -328,6 +323,9 @@ func (e *engine) observe() algorithms.Observation {
 // only when the gateway has been put into the path.
 func (e *engine) decide() {
 	e.expire()
+	if e.waking || e.wanted == 0 {
+		e.meter.hear(e.now)
+	}
 	d := e.policy.Decide(e.observe())
 	e.account.decisions++
 	next := time.Duration(e.sc.Tick)
@@ -340,6 +338,9 @@ func (e *engine) decide() {
 	}
 	if n != 0 || e.wanted == 0 {
 		e.zeroSince = longAgo
+	}
+	if e.activate(n) {
+		next = min(next, time.Duration(e.sc.Recheck))
 	}
 	if n < e.wanted {
 		due := max(e.changedAt+int64(e.sc.Settle), e.wokenAt+int64(e.sc.SettleWake))
@@ -355,5 +356,33 @@ func (e *engine) decide() {
 		}
 	}
 	e.scale(n, d)
-	e.plan(e.now+int64(next), evRound, none)
+	e.plan(min(max(e.nextRound, e.now+1), e.now+int64(next)), evRound, none)
+}
+
+// activate follows scaler/activation: whether the gateway is in the path beside the pods, and whether a wake-up goes on, in which
+// rounds come soon.
+func (e *engine) activate(n int) (soon bool) {
+	switch {
+	case len(e.ready) == 0:
+		e.readySince = longAgo
+	case e.readySince == longAgo:
+		e.readySince = e.now
+	}
+	was := e.inPath
+	switch {
+	case e.wanted == 0:
+		e.waking, e.inPath = n > 0, true
+	case n == 0:
+		e.waking, e.inPath = false, true
+	case len(e.ready) == 0:
+		e.waking, e.inPath = true, true
+	case e.waking && (len(e.ready) < e.wanted || e.hold.n > 0) && e.now-e.readySince < int64(e.sc.Linger):
+		e.inPath = true
+	default:
+		e.waking, e.inPath = false, false
+	}
+	if was && !e.inPath {
+		e.pathUntil = e.now + int64(e.sc.SliceLag)
+	}
+	return e.waking
 }

@@ -9,6 +9,7 @@ const (
 	free        state = iota // the place in the table is not used
 	pending                  // waits for a node
 	starting                 // on a node, does not answer yet
+	answering                // answers, but the cluster does not say so yet: only the gateway, which asks itself, sends to it
 	ready                    // takes requests
 	draining                 // takes none, works off what it has
 	terminating              // has ended its work and goes
@@ -24,9 +25,10 @@ type pod struct {
 	gen    int32
 	// load is how many requests it works on.
 	load int32
-	// prev and next link the ready pods of equal load; place is its index among the ready ones.
+	// prev and next link the usable pods of equal load; place is its index among the ready ones.
 	prev, next, place int32
 	created           int64
+	serveUntil        int64 // a pod that is to go serves on until then in any case
 	attempts          int
 	queue             fifo
 
@@ -40,10 +42,13 @@ type pod struct {
 	rank     uint64 // the lowest are read when only a sample is
 }
 
+// usable says that the gateway may send to it.
+func (p *pod) usable() bool { return p.state == ready || p.state == answering }
+
 // held is how many requests the pod has, worked on or queued.
 func (p *pod) held() int { return int(p.load) + p.queue.n }
 
-// levels lists the ready pods by load, so that the least loaded one is found at once.
+// levels lists the usable pods by load, so that the least loaded one is found at once.
 type levels struct {
 	heads []int32
 	least int // no pod has a lower load; heads[least] may be empty
@@ -77,7 +82,7 @@ func (l *levels) remove(pods []pod, i int32) {
 	}
 }
 
-// pick returns the least loaded ready pod, none when there is none.
+// pick returns the least loaded usable pod, none when there is none.
 func (l *levels) pick() int32 {
 	for ; l.least < len(l.heads); l.least++ {
 		if i := l.heads[l.least]; i != none {

@@ -47,7 +47,10 @@ type Scenario struct {
 	// StartFailure is the share (0–1) of starts that fail when they would be ready; the pod is started again after a pause of 10 s that
 	// doubles each time, up to 5 min, as the kubelet does.
 	StartFailure float64 `json:"startFailure,omitempty"`
-	// Termination is the time from a pod's end of work to its end, paid for; Drain bounds how long its last requests may take.
+	// LameDuck is for how long a pod that is to go serves on in any case, while the cluster learns of it (the sidecar's --lame-duck).
+	// Termination is the time from then, or from its end of work if that is later, to its end; both are paid for. Drain bounds how long
+	// its last requests may take after the lame duck.
+	LameDuck    algorithms.Duration `json:"lameDuck"`
 	Termination Dist                `json:"termination"`
 	Drain       algorithms.Duration `json:"drain"`
 	// Nodes bound where pods find a place; nil is without bound.
@@ -72,6 +75,13 @@ type Scenario struct {
 	SettleWake algorithms.Duration `json:"settleWake"`
 	// ZeroGrace is how long the last pod stays while the gateway is put into the path.
 	ZeroGrace algorithms.Duration `json:"zeroGrace"`
+	// Recheck is the time between rounds while a wake-up goes on. After it the gateway stays in the path for Linger at most, as long as
+	// not all wanted pods are ready or requests wait. SliceLag is from the round that takes it out until the proxies have followed.
+	Recheck  algorithms.Duration `json:"recheck"`
+	Linger   algorithms.Duration `json:"linger"`
+	SliceLag algorithms.Duration `json:"sliceLag"`
+	// Gateways is how many there are: while they are in the path beside ready pods, each takes the share of one endpoint.
+	Gateways int `json:"gateways"`
 	// Scrape is how pods are read.
 	Scrape Scrape `json:"scrape"`
 
@@ -83,16 +93,19 @@ type Scenario struct {
 	ElasticityStep algorithms.Duration `json:"elasticityStep"`
 }
 
-// Startup is the phases of a start; the time until the pod answers is their sum.
+// Startup is the phases of a start; the time until the pod answers is the sum of all but the last.
 type Startup struct {
 	// Schedule is from creation to a node, Pull the image, Start from there to a running process, Ready until it answers.
 	Schedule Dist `json:"schedule,omitzero"`
 	Pull     Dist `json:"pull,omitzero"`
 	Start    Dist `json:"start,omitzero"`
 	Ready    Dist `json:"ready,omitzero"`
+	// Announce is from then until the cluster says so: the kubelet's next probe, and the way to whoever watches. Meanwhile the
+	// gateway, which probes by itself, sends what it holds; policies and proxies see a pod that starts.
+	Announce Dist `json:"announce,omitzero"`
 }
 
-// Mean is the mean of the sum.
+// Mean is the mean time until the pod answers.
 func (s *Startup) Mean() time.Duration {
 	return s.Schedule.Mean() + s.Pull.Mean() + s.Start.Mean() + s.Ready.Mean()
 }
@@ -152,6 +165,7 @@ func DefaultScenario() Scenario {
 		ScaleToZeroAfter: algorithms.Duration(time.Minute),
 		Tick:             algorithms.Duration(2 * time.Second), WakeDelay: algorithms.Duration(10 * time.Millisecond),
 		Settle: algorithms.Duration(2 * time.Second), SettleWake: algorithms.Duration(6 * time.Second), ZeroGrace: algorithms.Duration(2 * time.Second),
+		Recheck: algorithms.Duration(100 * time.Millisecond), Linger: algorithms.Duration(5 * time.Second), SliceLag: algorithms.Duration(100 * time.Millisecond), Gateways: 2,
 		Scrape:         Scrape{Interval: algorithms.Duration(time.Second), Lag: algorithms.Duration(50 * time.Millisecond)},
 		SLO:            SLO{Wait: algorithms.Duration(500 * time.Millisecond), Share: 0.01},
 		Cost:           algorithms.Cost{PodSecond: 1},
@@ -203,6 +217,7 @@ func (s *Scenario) Validate() error {
 	span(s.HoldTimeout, "holdTimeout", time.Millisecond, 24*time.Hour)
 	share(s.StartFailure, "startFailure")
 	bad(s.StartFailure < 1, "startFailure", s.StartFailure, "below 1: no pod would ever start")
+	span(s.LameDuck, "lameDuck", 0, time.Hour)
 	span(s.Drain, "drain", 0, 24*time.Hour)
 	if n := s.Nodes; n != nil {
 		count(n.PodsPerNode, "nodes.podsPerNode", 1, 10_000)
@@ -221,6 +236,10 @@ func (s *Scenario) Validate() error {
 	span(s.Settle, "settle", 0, time.Hour)
 	span(s.SettleWake, "settleWake", 0, time.Hour)
 	span(s.ZeroGrace, "zeroGrace", 0, time.Hour)
+	span(s.Recheck, "recheck", time.Millisecond, time.Hour)
+	span(s.Linger, "linger", 0, time.Hour)
+	span(s.SliceLag, "sliceLag", 0, time.Minute)
+	count(s.Gateways, "gateways", 1, 1000)
 	span(s.Scrape.Interval, "scrape.interval", 100*time.Millisecond, time.Hour)
 	bad(s.Scrape.Lag >= 0 && s.Scrape.Lag < s.Scrape.Interval, "scrape.lag", time.Duration(s.Scrape.Lag), "0s up to below scrape.interval")
 	share(s.Scrape.Loss, "scrape.loss")

@@ -180,6 +180,12 @@ type engine struct {
 	changedAt   int64
 	wokenAt     int64
 	zeroSince   int64
+	readySince  int64 // since when pods are ready; longAgo while none is
+	nextRound   int64 // when the planned round is
+	poked       bool  // a round is due at once
+	waking      bool  // between zero and the end of the wake-up
+	inPath      bool  // the gateway is beside the ready pods in the path
+	pathUntil   int64 // and for proxies it is so until then
 	dataTime    time.Time
 	activeSince time.Time
 
@@ -203,7 +209,7 @@ func newEngine(c *Config, policy *guard.Policy) *engine {
 		arrivals: Requests(c.Source, s, c.Seed), buf: newBuffer(),
 		limit: int32(s.PodConcurrency), shared: s.Routing == RoutingShared,
 		starts: stream(c.Seed, streamStart), route: stream(c.Seed, streamRoute), read: stream(c.Seed, streamRead),
-		capacity: -1, changedAt: longAgo, wokenAt: longAgo, zeroSince: longAgo,
+		capacity: -1, changedAt: longAgo, wokenAt: longAgo, zeroSince: longAgo, readySince: longAgo, pathUntil: longAgo,
 	}
 	if s.PodConcurrency == 0 {
 		e.limit = noLimit
@@ -226,9 +232,10 @@ func (e *engine) run(ctx context.Context) error {
 	}
 	e.changedAt, e.wokenAt, e.activeSince = longAgo, longAgo, time.Time{}
 	e.account.starts, e.account.wakeUps, e.account.changes = 0, 0, 0
-	e.meter.forget()
+	e.meter.starts = algorithms.StartTimes{}
 	e.plan(0, evRound, none)
-	e.plan(int64(e.sc.Scrape.Interval), evScrape, none)
+	// Readings and rounds know nothing of one another: a round finds readings that are half an interval old, as it does on average.
+	e.plan(int64(e.sc.Scrape.Interval)/2, evScrape, none)
 	e.plan(int64(e.sc.ElasticityStep), evFrame, none)
 	arrive := e.nextArrival()
 	for n := 0; ; n++ {
@@ -292,7 +299,7 @@ func (e *engine) plan(at int64, kind what, pod int32) {
 		ev.gen = e.pods[pod].gen
 	case kind == evRound:
 		e.round++
-		ev.gen = e.round
+		ev.gen, e.nextRound = e.round, at
 	}
 	e.ctl.push(ev)
 }
@@ -304,8 +311,12 @@ func (e *engine) control(ev event) {
 	switch ev.kind {
 	case evRound:
 		if ev.gen == e.round { // else one was planned for another instant since
+			e.nextRound = never
 			e.decide()
 		}
+	case evPoke:
+		e.poked = false
+		e.decide()
 	case evScrape:
 		e.expire()
 		e.meter.scrape(e)
@@ -315,6 +326,13 @@ func (e *engine) control(ev event) {
 		e.plan(e.now+int64(e.sc.ElasticityStep), evFrame, none)
 	case evPod:
 		e.started(ev.pod)
+	case evReady:
+		e.becomeReady(ev.pod)
+		e.spread()
+	case evDuck:
+		if p := &e.pods[ev.pod]; p.state == draining && p.held() == 0 {
+			e.terminate(ev.pod)
+		}
 	case evDrain:
 		e.kill(ev.pod)
 	case evGone:
@@ -331,9 +349,9 @@ func (e *engine) control(ev event) {
 func (e *engine) arrive(work int64) {
 	cold := len(e.ready) == 0
 	e.account.arrive(e, work, cold)
-	if e.shared || cold {
-		if !cold && e.hold.n == 0 {
-			if i := e.levels.pick(); e.pods[i].load < e.limit {
+	if e.shared || cold || e.viaGateway() {
+		if e.hold.n == 0 {
+			if i := e.levels.pick(); i != none && e.pods[i].load < e.limit {
 				e.serve(i, work, 0)
 				return
 			}
@@ -360,6 +378,15 @@ func (e *engine) arrive(work int64) {
 	}
 }
 
+// viaGateway tells whether a proxy chooses a gateway rather than a ready pod: only while gateways are in the path, as often as there
+// are endpoints.
+func (e *engine) viaGateway() bool {
+	if !e.inPath && e.now >= e.pathUntil {
+		return false
+	}
+	return e.route.IntN(e.sc.Gateways+len(e.ready)) < e.sc.Gateways
+}
+
 // holdIt keeps a request at the gateway, and wakes the scaler when it is the first one of a workload without pods.
 func (e *engine) holdIt(h request, cold bool) {
 	if e.hold.n >= e.sc.HoldRequests {
@@ -367,7 +394,7 @@ func (e *engine) holdIt(h request, cold bool) {
 		return
 	}
 	if cold && e.hold.n == 0 && e.wanted == 0 {
-		e.plan(e.now+int64(e.sc.WakeDelay), evRound, none)
+		e.plan(e.now+int64(e.sc.WakeDelay), evPoke, none)
 	}
 	e.meter.held.set(e.now, e.hold.n+1)
 	e.hold.push(h)
@@ -396,7 +423,7 @@ func (e *engine) begin(i int32, work, wait int64, replace bool) {
 		return
 	}
 	e.deps.push(d)
-	if p.state == ready {
+	if p.usable() {
 		e.levels.remove(e.pods, i)
 		p.load++
 		e.levels.add(e.pods, i)
@@ -423,7 +450,7 @@ func (e *engine) depart(i int32) {
 		e.meter.queued.set(e.now, e.meter.queued.v-1)
 		p.load--
 		e.begin(i, h.work, e.now-h.at, true)
-	case p.state == ready && e.hold.n > 0 && e.release():
+	case p.usable() && e.hold.n > 0 && e.release():
 		h := e.hold.pop()
 		e.meter.held.set(e.now, e.hold.n)
 		e.meter.came(e, p)
@@ -431,14 +458,14 @@ func (e *engine) depart(i int32) {
 		e.begin(i, h.work, e.now-h.at, true)
 	default:
 		e.deps.drop()
-		if p.state == ready {
+		if p.usable() {
 			e.levels.remove(e.pods, i)
 			p.load--
 			e.levels.add(e.pods, i)
 			return
 		}
 		if p.load--; p.load == 0 && p.state == draining {
-			e.terminate(i)
+			e.worked(i)
 		}
 	}
 }
@@ -555,9 +582,22 @@ func (e *engine) started(i int32) {
 		e.plan(e.now+int64(pause+s.Start.Draw(e.starts)+s.Ready.Draw(e.starts)), evPod, i)
 		return
 	}
-	e.becomeReady(i)
-	e.meter.startedIn(time.Duration(e.now - p.created))
+	if took := e.sc.Startup.Announce.Draw(e.starts); took > 0 {
+		p.state = answering
+		p.gen++ // a planned start of it counts no more
+		e.levels.add(e.pods, i)
+		e.appear(p)
+		e.plan(e.now+int64(took), evReady, i)
+	} else {
+		e.becomeReady(i)
+	}
 	e.spread()
+}
+
+// appear has the meter know a pod from now on.
+func (e *engine) appear(p *pod) {
+	p.born = e.now
+	e.meter.appear(e, p)
 }
 
 func (e *engine) becomeReady(i int32) {
@@ -565,13 +605,25 @@ func (e *engine) becomeReady(i int32) {
 	if p.state == pending {
 		e.placed++
 	}
-	p.state, p.born, p.place = ready, e.now, int32(len(e.ready))
+	if p.state != answering {
+		e.levels.add(e.pods, i)
+		e.appear(p)
+	}
+	p.state, p.place = ready, int32(len(e.ready))
 	p.gen++ // a planned start of it counts no more
 	e.ready = append(e.ready, i)
-	e.levels.add(e.pods, i)
-	e.meter.appear(e, p)
+	e.meter.starts.Add(time.Duration(e.now - p.created))
+	e.poke() // the scaler watches the Service's endpoints
 	e.account.ready.set(e.clock(), len(e.ready))
 	e.account.starting.set(e.clock(), len(e.live)-len(e.ready))
+}
+
+// poke has the policy asked at once, besides the planned rounds.
+func (e *engine) poke() {
+	if !e.poked && e.now > 0 {
+		e.poked = true
+		e.plan(e.now, evPoke, none)
+	}
 }
 
 // evict ends one pod: one that is not ready if there is one, and the newest of those, as a ReplicaSet does.
@@ -588,6 +640,9 @@ func (e *engine) evict() {
 	p := &e.pods[i]
 	p.gen++
 	was := p.state
+	if was == answering {
+		e.levels.remove(e.pods, i)
+	}
 	if was == ready {
 		last := len(e.ready) - 1
 		moved := e.ready[last]
@@ -603,13 +658,25 @@ func (e *engine) evict() {
 		e.remove(i)
 		return
 	}
-	p.state = draining
+	p.state, p.serveUntil = draining, e.now
 	e.account.ending.set(e.clock(), e.account.ending.v+1)
+	if was != starting { // what never answered has nobody to serve on for
+		p.serveUntil += int64(e.sc.LameDuck)
+	}
 	if p.held() == 0 {
-		e.terminate(i)
+		e.worked(i)
 		return
 	}
-	e.plan(e.now+int64(e.sc.Drain), evDrain, i)
+	e.plan(p.serveUntil+int64(e.sc.Drain), evDrain, i)
+}
+
+// worked is the moment at which a pod that is to go has no more work: it ends, or serves on for a while.
+func (e *engine) worked(i int32) {
+	if p := &e.pods[i]; e.now < p.serveUntil {
+		e.plan(p.serveUntil, evDuck, i)
+		return
+	}
+	e.terminate(i)
 }
 
 // kill ends a pod whose time to drain is over: what it has is lost.

@@ -39,7 +39,7 @@ type Config struct {
 	Subjects, Classics []plan.Policy
 	// Seeds is how many seeds score each policy; tuning has the first.
 	Seeds int
-	// Budget is how many whole evaluations the tuning of one classic in one cell may cost.
+	// Budget is how many whole evaluations the tuning of one classic in one cell may cost; sparse loads are not tuned to.
 	Budget int
 	// Bounds asks for the clairvoyant's costs.
 	Bounds bool
@@ -134,7 +134,7 @@ func (c *Config) cell(ctx context.Context, w cell, done func(n int, run score.Ru
 		return nil, err
 	}
 	policies := slices.Concat(c.Subjects, c.Classics)
-	if c.Budget > 0 {
+	if c.Budget > 0 && !w.load.Sparse { // how many pods a classic aims at says nothing where one is too many
 		for _, p := range c.Classics {
 			best, err := c.tune(ctx, p, src, s)
 			if err != nil {

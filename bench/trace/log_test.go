@@ -25,11 +25,13 @@ type file struct {
 	f *files
 }
 
+// Close counts.
 func (f file) Close() error {
 	f.f.open--
 	return nil
 }
 
+// Open opens it anew.
 func (f *files) Open() (io.ReadCloser, error) {
 	if f.fail {
 		return nil, errors.New("it is gone")
@@ -166,6 +168,7 @@ type longLog struct {
 	buf  [32]byte
 }
 
+// Read implements io.Reader.
 func (l *longLog) Read(p []byte) (int, error) {
 	if len(l.rest) == 0 {
 		switch {

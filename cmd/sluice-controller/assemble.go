@@ -290,7 +290,7 @@ func (o observer) Pods(namespace string, sel labels.Selector) []scaler.Pod {
 	out := make([]scaler.Pod, 0, len(list))
 	for _, p := range list {
 		out = append(out, scaler.Pod{
-			Name: p.Name, IP: p.IP, State: scaler.PodState(p.State), Created: p.Created, Scheduled: p.Scheduled, Started: p.Started, Ready: p.Ready, Trouble: p.Trouble,
+			Name: p.Name, IP: p.IP, State: scaler.PodState(p.State), Created: p.Created, Scheduled: p.Scheduled, Started: p.Started, Ready: p.Ready, Limit: p.Limit, Trouble: p.Trouble,
 		})
 	}
 	return out

@@ -35,7 +35,7 @@ func bench() *cobra.Command {
 		Use: "bench", Short: "Simulate policies on recorded or generated load", Long: benchLong,
 		RunE: func(*cobra.Command, []string) error { return fmt.Errorf("no bench command given: %w", errUsage) },
 	}
-	c.AddCommand(benchRun(), benchCompare(), benchSuite(), benchTune(), benchBacktest(), benchReport())
+	c.AddCommand(benchRun(), benchCompare(), benchSuite(), benchTune(), benchBacktest(), benchReplay(), benchReport())
 	return c
 }
 
@@ -94,9 +94,21 @@ func (f *benchFlags) addLoads(c *cobra.Command) {
 
 // addRuns are the flags of everything else.
 func (f *benchFlags) addRuns(c *cobra.Command, seeds int) {
+	f.addScenario(c, "; repeatable")
+	fl := c.Flags()
+	fl.StringArrayVar(&f.policies, "policy", nil, "a policy, `NAME[:key=value,…]`, with its parameters, tick=… and guard={…}; repeatable")
+	fl.IntVar(&f.seeds, "seeds", seeds, "runs of each combination, with seeds of their own")
+	fl.Uint64Var(&f.firstSeed, "seed", 1, "the first seed")
+	fl.IntVar(&f.workers, "workers", 0, "runs at once; 0 is one per core")
+	fl.StringVar(&f.baseline, "baseline", "", "the policy that others are compared with (default: kpa if it is there, else the first)")
+	f.addOut(c)
+}
+
+// addScenario are the flags of the scenario, and of how requests fall; again is said of the flag that may be repeated.
+func (f *benchFlags) addScenario(c *cobra.Command, again string) {
 	fl := c.Flags()
 	fl.StringVar(&f.model, "arrivals", "poisson", "how requests fall within a trace's bins: poisson, even, exact, gamma:cv=N or weibull:cv=N")
-	fl.StringArrayVar(&f.scenarios, "scenario", []string{"web"}, "a scenario: "+strings.Join(scenarioNames(), ", ")+", or a YAML `FILE`; repeatable")
+	fl.StringArrayVar(&f.scenarios, "scenario", []string{"web"}, "a scenario: "+strings.Join(scenarioNames(), ", ")+", or a YAML `FILE`"+again)
 	fl.StringArrayVar(&f.sets, "set", nil, "another field of the scenario, `NAME=JSON`; repeatable")
 	f.over = map[string]*string{}
 	for _, o := range overrides() {
@@ -104,15 +116,15 @@ func (f *benchFlags) addRuns(c *cobra.Command, seeds int) {
 	}
 	fl.String("slo-wait", "", "longest wait for a pod that keeps the promise (default: the scenario's)")
 	fl.String("slo-share", "", "share of requests (0–1) that may break it (default: the scenario's)")
-	fl.StringArrayVar(&f.policies, "policy", nil, "a policy, `NAME[:key=value,…]`, with its parameters, tick=… and guard={…}; repeatable")
-	fl.IntVar(&f.seeds, "seeds", seeds, "runs of each combination, with seeds of their own")
-	fl.Uint64Var(&f.firstSeed, "seed", 1, "the first seed")
+}
+
+// addOut are the flags of what is kept.
+func (f *benchFlags) addOut(c *cobra.Command) {
+	fl := c.Flags()
 	fl.StringVar(&f.out, "out", "", "write summary.json, results.csv, report.html and raw records to this `DIR`")
 	fl.BoolVar(&f.overwrite, "overwrite", false, "replace the bench that is in --out")
-	fl.IntVar(&f.workers, "workers", 0, "runs at once; 0 is one per core")
 	fl.IntVar(&f.points, "points", 2000, "most rows in the series of a run")
 	fl.BoolVar(&f.explain, "explain", false, "record a sentence with each change, which takes longer")
-	fl.StringVar(&f.baseline, "baseline", "", "the policy that others are compared with (default: kpa if it is there, else the first)")
 }
 
 func generatorNames() []string {
@@ -300,6 +312,7 @@ func (f *benchFlags) traceLoads(spec string, model trace.Model) ([]plan.Load, er
 	}
 	var loads []plan.Load
 	for _, col := range columns {
+		opts := opts
 		opts.Column = col
 		l := plan.Recorded(cached(func(service time.Duration) (*trace.Trace, error) { return f.readTrace(file, opts, service) }), model)
 		if _, err := l(&sim.Scenario{Service: someWork()}); err != nil {

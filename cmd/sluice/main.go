@@ -1,4 +1,4 @@
-// Command sluice is the user's tool: it explains decisions, lists policies and tries them on observations.
+// Command sluice is the user's tool: it explains decisions, lists policies, tries them on observations and simulates them on load.
 package main
 
 import (
@@ -51,7 +51,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 
 func command() *cobra.Command {
 	root := &cobra.Command{
-		Use: "sluice", Short: "Explain what Sluice decides, list its policies and try them",
+		Use: "sluice", Short: "Explain what Sluice decides, list its policies, try and simulate them",
 		SilenceUsage: true, SilenceErrors: true,
 		RunE: func(*cobra.Command, []string) error { return fmt.Errorf("no command given: %w", errUsage) },
 	}

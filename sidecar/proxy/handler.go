@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -85,7 +86,7 @@ func (h *Handler) Close() {
 
 // ServeHTTP answers one request from the app.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{ResponseWriter: w, h: h, arrived: h.opts.Now()}
+	x := &exchange{ResponseWriter: w, h: h, arrived: h.opts.Now(), grpc: isGRPC(r.Header.Get("Content-Type"))}
 	switch {
 	case r.URL.Path == ReadyPath && (r.Method == http.MethodGet || r.Method == http.MethodHead):
 		h.ready(x, r)
@@ -162,8 +163,21 @@ type exchange struct {
 	asked, responded time.Duration // the app; 0 means not (yet)
 	began            time.Duration // the answer to the client
 	code             int
-	ignored          bool
+	ignored, grpc    bool
 	proxy            httputil.ReverseProxy
+	body             *body
+}
+
+// body is a request's body that may be closed by the transport and by the reverse proxy, at the same time.
+type body struct {
+	io.ReadCloser
+	once sync.Once
+}
+
+// Close ends a read under way.
+func (b *body) Close() (err error) {
+	b.once.Do(func() { err = b.ReadCloser.Close() })
+	return err
 }
 
 // Unwrap serves http.ResponseController.
@@ -188,6 +202,11 @@ func (x *exchange) WriteHeader(code int) {
 // RoundTrip asks the app.
 func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 	x.asked = x.h.opts.Now()
+	if r.Body != nil {
+		// The reverse proxy hides Close from the transport. But an app may end its answer before the client has ended its
+		// request: then only Close frees the transport, and with it the end of the answer, from waiting for the client.
+		r.Body = x.body
+	}
 	resp, err := x.h.http2.RoundTrip(r)
 	x.responded = x.h.opts.Now()
 	if err == nil && resp.ContentLength == 0 {
@@ -207,6 +226,8 @@ func (x *exchange) forward(r *http.Request) {
 		ErrorLog:      x.h.errlog,
 		ErrorHandler:  x.failed,
 	}
+	x.body = &body{ReadCloser: r.Body}
+	r.Body = x.body
 	x.proxy.ServeHTTP(x, r)
 }
 
@@ -238,9 +259,18 @@ func (x *exchange) refuse(code int, why exposition.Reason, text string) {
 	x.answer(code, why.String(), text)
 }
 
-// answer sends a one-line answer of the sidecar's own.
+// answer sends a one-line answer of the sidecar's own; to a gRPC caller one without a body, by gRPC's "trailers only".
 func (x *exchange) answer(code int, reason, text string) {
 	header := x.Header()
+	if x.grpc {
+		header.Set("Content-Type", "application/grpc")
+		header.Set("Grpc-Status", grpcStatus(code))
+		header.Set("Grpc-Message", text) // no text of ours needs an escape
+		header.Set(ReasonHeader, reason)
+		x.WriteHeader(http.StatusOK)
+		x.code = code // as what it is counted
+		return
+	}
 	header.Set("Content-Type", "text/plain; charset=utf-8")
 	header.Set("X-Content-Type-Options", "nosniff")
 	if reason != "" {
