@@ -220,7 +220,7 @@ func (f *backtestFlags) costs(w io.Writer, b *past, s report.Summary) error {
 			if i == 0 {
 				name += " (current)"
 			}
-			row(name, one.seconds, show("sloViolations", one.late), fmt.Sprintf("%.2f", average(one.seconds)/current))
+			row(name, one.seconds, show("sloViolations", one.late), ratioOf(one.seconds, bills[0].seconds))
 		}
 		if known > 0 {
 			row("what really ran", []float64{ran}, "not in the history", fmt.Sprintf("%.2f", ran/current))
@@ -277,6 +277,19 @@ func times(values []float64, factor float64) []float64 {
 		out[i] = v * factor
 	}
 	return out
+}
+
+// ratioOf is the geometric mean of the ratios seed by seed, as in the tables above.
+func ratioOf(a, b []float64) string {
+	ratios := make([]float64, min(len(a), len(b)))
+	for i := range ratios {
+		ratios[i] = a[i] / b[i]
+	}
+	r, err := score.GeometricMean(ratios, score.Confidence95)
+	if err != nil {
+		return "–"
+	}
+	return fmt.Sprintf("%.2f", r.Mean)
 }
 
 func average(values []float64) float64 {
