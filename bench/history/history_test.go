@@ -241,6 +241,13 @@ func TestGapsAndFill(t *testing.T) {
 	if _, err := (history.Series{Step: time.Hour, Values: []float64{nan()}}).Fill(history.FillHold); err == nil {
 		t.Error("Fill of nothing is accepted")
 	}
+	wide := history.Series{Start: begin, Step: time.Minute, Values: []float64{1, 2, nan(), nan(), 5, 6, 7, 8, nan()}}
+	if diff := cmp.Diff([]float64{1, nan(), nan(), nan(), nan(), 6, 7, nan(), nan()}, wide.Widen(50*time.Second).Values, cmpopts.EquateNaNs()); diff != "" {
+		t.Errorf("Widen by a step:\n%s", diff)
+	}
+	if diff := cmp.Diff(wide, wide.Widen(0), cmpopts.EquateNaNs()); diff != "" {
+		t.Errorf("Widen by nothing:\n%s", diff)
+	}
 	trimmed, ok := s.Trim()
 	if !ok || !trimmed.Start.Equal(begin.Add(6*time.Hour)) || len(trimmed.Values) != 7 {
 		t.Errorf("Trim = %+v, %v", trimmed, ok)
