@@ -35,12 +35,12 @@ type Config struct {
 }
 
 // Default promises that at most 1 % wait for more than half a second. Errors of forecast count half after 12 h, as Autopilot's load does
-// (Rzadca et al. 2020); a cold start costs a minute of a pod, as in policy staffing. The rest is assumed only where nothing was measured.
+// (Rzadca et al. 2020); a cold start is worth the five minutes for which KEDA and the HPA keep pods by default. The rest is assumed only where nothing was measured.
 func Default() Config {
 	return Config{
 		Window: algorithms.Duration(2 * time.Second), WaitGoal: algorithms.Duration(500 * time.Millisecond), ViolationBudget: 0.01,
 		BudgetWindow: algorithms.Duration(time.Hour), Target: 70, StartUp: algorithms.Duration(10 * time.Second),
-		Tick: algorithms.Duration(2 * time.Second), HalfLife: algorithms.Duration(12 * time.Hour), ColdStartCost: 60, Seasonal: true,
+		Tick: algorithms.Duration(2 * time.Second), HalfLife: algorithms.Duration(12 * time.Hour), ColdStartCost: 300, Seasonal: true,
 	}
 }
 

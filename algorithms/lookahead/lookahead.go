@@ -77,7 +77,7 @@ type state struct {
 const (
 	version = 1
 	// cheapest and dearest bound the logarithm of the price: a sixty-fourth and sixteen times.
-	cheapest, dearest = -4.1588830833596715, 2.772588722239781
+	cheapest, dearest = -4.1588830833596715, 1.3862943611198906
 	// idleTimes is how many idle times are remembered, enoughIdles how many must be known to be believed.
 	idleTimes, enoughIdles = 64, 5
 	// gap is after how many seconds without a reading what went before says nothing of now.
@@ -116,6 +116,7 @@ func (p *Policy) Learn(history []algorithms.Sample) error {
 type plan struct {
 	r                 demand.Reading
 	slots             float64
+	most              int // pods allowed
 	start, lead       time.Duration
 	near, far         [candidates]float64
 	nearPods, farPods int
@@ -127,7 +128,10 @@ type plan struct {
 // Decide answers one observation.
 func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	s := &p.state
-	g := plan{slots: p.slots(&o)}
+	g := plan{slots: p.slots(&o), most: 1_000_000}
+	if o.Limits.Max > 0 {
+		g.most = min(o.Limits.Max, g.most)
+	}
 	g.r = p.est.Read(&o, g.slots)
 	if !g.r.Known {
 		d := algorithms.Decision{Reason: "NoData"}
@@ -185,9 +189,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	default: // nothing is asked for: idle times know more of so little load than forecasts do
 		n, reason = 0, "Idle"
 	}
-	if o.Limits.Max > 0 {
-		n = min(n, o.Limits.Max)
-	}
+	n = min(n, g.most)
 	d := algorithms.Decision{Replicas: n, Valid: true, Reason: reason}
 	if !o.Quiet {
 		p.explain(&d, &o, &g)
@@ -322,8 +324,7 @@ func (p *Policy) keep(o *algorithms.Observation, g *plan) time.Duration {
 func (p *Policy) staff(h *horizon, y, floor float64, g *plan) int {
 	spread, u := h.spread(floor), root(y)
 	best, least := 0, math.Inf(1)
-	first := int(0.8 * y / g.slots)
-	for n := first; float64(n) < least && n < 1_000_000; n += 1 + n/64 {
+	for n := min(int(0.8*y/g.slots), g.most); float64(n) < least && n <= g.most; n += 1 + n/64 {
 		load := p.carry.load(n)
 		cost := float64(n) + g.price/p.cfg.ViolationBudget*max(load, y)/g.slots*h.above(root(load)-u, spread)
 		if cost < least {

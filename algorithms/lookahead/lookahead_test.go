@@ -131,13 +131,13 @@ func TestLastPod(t *testing.T) {
 	p := policy(t, nil)
 	now := policytest.Epoch()
 	at(p, now, 3, 1, 1, 0)
-	if d := at(p, now.Add(40*time.Second), 0, 1, 1, 0); d.Replicas != 1 {
-		t.Errorf("40 s after the last demand: %+v", d)
+	if d := at(p, now.Add(280*time.Second), 0, 1, 1, 0); d.Replicas != 1 {
+		t.Errorf("280 s after the last demand: %+v", d)
 	}
-	if d := at(p, now.Add(70*time.Second), 0, 1, 1, 0); d.Replicas != 0 {
-		t.Errorf("70 s after the last demand: %+v", d)
+	if d := at(p, now.Add(310*time.Second), 0, 1, 1, 0); d.Replicas != 0 {
+		t.Errorf("310 s after the last demand: %+v", d)
 	}
-	for range 20 { // a request every ten minutes: no keeping of a minute ever helps
+	for range 20 { // a request every ten minutes: no keeping of five minutes ever helps
 		now = now.Add(10 * time.Minute)
 		for i := range 5 {
 			at(p, now.Add(time.Duration(2*i)*time.Second), float64(max(0, 2-i)), 1, 1, 0)
