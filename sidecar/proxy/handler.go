@@ -262,20 +262,19 @@ func (x *exchange) refuse(code int, why exposition.Reason, text string) {
 // answer sends a one-line answer of the sidecar's own; to a gRPC caller one without a body, by gRPC's "trailers only".
 func (x *exchange) answer(code int, reason, text string) {
 	header := x.Header()
+	if reason != "" {
+		header.Set(ReasonHeader, reason)
+	}
 	if x.grpc {
 		header.Set("Content-Type", "application/grpc")
 		header.Set("Grpc-Status", grpcStatus(code))
 		header.Set("Grpc-Message", text) // no text of ours needs an escape
-		header.Set(ReasonHeader, reason)
 		x.WriteHeader(http.StatusOK)
 		x.code = code // as what it is counted
 		return
 	}
 	header.Set("Content-Type", "text/plain; charset=utf-8")
 	header.Set("X-Content-Type-Options", "nosniff")
-	if reason != "" {
-		header.Set(ReasonHeader, reason)
-	}
 	x.WriteHeader(code)
 	_, _ = io.WriteString(x, text+"\n")
 }
