@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/sidecar/exposition"
 	"github.com/sluice-autoscaler/sluice/sidecar/http1"
+	"github.com/sluice-autoscaler/sluice/sidecar/http2"
 	"github.com/sluice-autoscaler/sluice/sidecar/limit"
 )
 
@@ -35,9 +35,6 @@ const (
 	// tunnelEnd is how long a client may keep its side of an upgraded connection open after the app has closed its own.
 	tunnelEnd = 30 * time.Second
 )
-
-// preface begins every HTTP/2 connection.
-const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 // conn is a client's connection and the exchange that runs on it. One goroutine serves it: it reads a request, asks the
 // app, passes the answer on. A second one, the pump, helps while a request's body comes that is not there at once.
@@ -124,7 +121,7 @@ func (c *conn) serve() {
 		}
 		if t.ConnectionState().NegotiatedProtocol == "h2" {
 			handedOff = true
-			c.e.handOff(c.nc)
+			c.e.serveHTTP2(c, nil)
 			return
 		}
 	}
@@ -133,7 +130,7 @@ func (c *conn) serve() {
 		switch {
 		case errors.Is(err, errHTTP2):
 			handedOff = true
-			c.e.handOff(&readAhead{Conn: c.nc, ahead: bytes.Clone(c.in[c.r:c.w])})
+			c.e.serveHTTP2(c, c.in[c.r:c.w])
 			return
 		case err != nil:
 			c.unread(err)
@@ -188,8 +185,8 @@ func (c *conn) readHead(first bool) (int, error) {
 			blank = true
 			continue
 		}
-		if first && len(p) > 0 && p[0] == 'P' && string(p[:min(len(p), len(preface))]) == preface[:min(len(p), len(preface))] {
-			if len(p) >= len(preface) {
+		if first && len(p) > 0 && p[0] == 'P' && string(p[:min(len(p), len(http2.Preface))]) == http2.Preface[:min(len(p), len(http2.Preface))] {
+			if len(p) >= len(http2.Preface) {
 				return 0, errHTTP2
 			}
 		} else if len(p) > 0 {
