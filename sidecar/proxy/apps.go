@@ -51,7 +51,7 @@ func (a *apps) open(b *burst, s *stream) bool {
 func (l *link) open(b *burst, s *stream) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed || l.phase != running || len(l.streams) >= l.most || l.last >= http2.MaxStream-2 {
+	if !l.room() {
 		return false
 	}
 	if l.last == 0 {
@@ -69,12 +69,17 @@ func (l *link) open(b *burst, s *stream) bool {
 	return true
 }
 
+// room says whether the app takes another stream on the link. The caller holds mu.
+func (l *link) room() bool {
+	return !l.closed && l.phase == running && len(l.streams) < l.most && l.last < http2.MaxStream-2
+}
+
 // wait waits until there is a link with room, and makes one if there is none.
 func (a *apps) wait(ctx context.Context) error {
 	a.mu.Lock()
 	for _, l := range a.links {
 		l.mu.Lock()
-		room := !l.closed && l.phase == running && len(l.streams) < l.most
+		room := l.room()
 		l.mu.Unlock()
 		if room {
 			a.mu.Unlock()
@@ -101,9 +106,9 @@ func (a *apps) connect(d *dial) {
 	a.mu.Lock()
 	if err == nil {
 		l.mu.Lock()
-		alive := !l.closed
+		good := l.room() // or it closed, or allows no stream at all
 		l.mu.Unlock()
-		if alive {
+		if good {
 			a.links = append([]*link{l}, a.links...)
 		} else {
 			err = errNoHTTP2

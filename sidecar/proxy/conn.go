@@ -103,48 +103,50 @@ func (c *conn) cutWhy() reason {
 	return c.why
 }
 
-func (c *conn) serve() {
-	handedOff := false
-	defer func() {
-		if !handedOff {
-			_ = c.nc.Close()
-		}
-		c.e.forget(c)
-	}()
+// run serves the connection to its end.
+func (c *conn) run() {
+	l := c.serve()
+	nc := c.nc
+	c.e.forget(c)
+	if l == nil {
+		_ = nc.Close()
+		return
+	}
+	c.e.serveHTTP2(l)
+}
+
+// serve serves HTTP/1.1, and returns a link when it turns out that the client speaks HTTP/2.
+func (c *conn) serve() *link {
 	if t, ok := c.nc.(*tls.Conn); ok {
 		c.secure = true
 		ctx, cancel := context.WithTimeout(c.e.ctx, c.e.headerTimeout)
 		err := t.HandshakeContext(ctx)
 		cancel()
 		if err != nil {
-			return
+			return nil
 		}
 		if t.ConnectionState().NegotiatedProtocol == "h2" {
-			handedOff = true
-			c.e.serveHTTP2(c, nil)
-			return
+			return c.e.clientLink(c, nil)
 		}
 	}
 	for first := true; ; first = false {
 		n, err := c.readHead(first)
 		switch {
 		case errors.Is(err, errHTTP2):
-			handedOff = true
-			c.e.serveHTTP2(c, c.in[c.r:c.w])
-			return
+			return c.e.clientLink(c, c.in[c.r:c.w])
 		case err != nil:
 			c.unread(err)
-			return
+			return nil
 		}
 		if !c.exchange(n) {
-			return
+			return nil
 		}
 		s := idle
 		if c.r < c.w {
 			s = heading
 		}
 		if !c.turn(s, c.e.h.opts.Now()) {
-			return
+			return nil
 		}
 	}
 }

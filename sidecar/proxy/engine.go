@@ -84,7 +84,7 @@ func (e *engine) serve(nc net.Conn) {
 		return
 	}
 	e.conns[c] = struct{}{}
-	e.wg.Go(c.serve)
+	e.wg.Go(c.run)
 }
 
 // forget lets a connection go, and keeps its memory.
@@ -106,15 +106,21 @@ func (e *engine) forget(c *conn) {
 	e.spare.Put(kept)
 }
 
-// serveHTTP2 goes on with a client's connection that speaks HTTP/2, of which ahead was read already.
-func (e *engine) serveHTTP2(c *conn, ahead []byte) {
+// clientLink makes a link of a client's connection that speaks HTTP/2, of which ahead was read already.
+func (e *engine) clientLink(c *conn, ahead []byte) *link {
 	l := newLink(e, c.nc, c.io, c.raw)
 	l.peer, l.secure = c.peer, c.secure
 	l.greet(ahead)
+	return l
+}
+
+// serveHTTP2 serves a client's link.
+func (e *engine) serveHTTP2(l *link) {
+	_ = l.nc.SetReadDeadline(time.Time{}) // of the time before, should it just have come
 	e.mu.Lock()
 	if e.closed {
 		e.mu.Unlock()
-		_ = c.nc.Close()
+		_ = l.nc.Close()
 		return
 	}
 	e.links[l] = struct{}{}

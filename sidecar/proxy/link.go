@@ -298,7 +298,13 @@ func (l *link) read() error {
 			}
 			l.burst.flush()
 		}
-		if err := l.fill(); err != nil {
+		l.mu.Lock()
+		err := l.overfull()
+		l.mu.Unlock()
+		if err == nil {
+			err = l.fill()
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -542,9 +548,8 @@ func (l *link) clientBlock(id uint32, half *half) error {
 		l.forget(id)
 		l.out = http2.AppendReset(l.out, id, http2.RefusedStream)
 		l.mark(&l.burst)
-		full := l.overfull()
 		l.mu.Unlock()
-		return full
+		return nil
 	}
 	l.mu.Unlock()
 	if !g.big && !g.hop && g.malformed() || g.bad {
@@ -596,12 +601,12 @@ func (l *link) refuse(id uint32, code http2.Code) error {
 	l.forget(id)
 	l.out = http2.AppendReset(l.out, id, code)
 	l.mark(&l.burst)
-	return l.overfull()
+	return nil
 }
 
 // overfull ends a link whose peer makes answers and does not read them. The caller holds mu.
 func (l *link) overfull() error {
-	if len(l.out) > outMost {
+	if len(l.out)+l.flight > outMost {
 		return fault{http2.EnhanceYourCalm}
 	}
 	return nil
@@ -704,8 +709,8 @@ func (l *link) settings(p []byte) error {
 	if delta != 0 {
 		all = l.all()
 	}
-	err := l.overfull()
 	l.mu.Unlock()
+	err := error(nil)
 	for _, h := range all {
 		h.s.mu.Lock()
 		if h.l == l {
@@ -747,7 +752,7 @@ func (l *link) ping(h http2.Header, p []byte) error {
 		l.out = http2.AppendPing(l.out, http2.Ack, p)
 		l.mark(&l.burst)
 	}
-	return l.overfull()
+	return nil
 }
 
 func (l *link) windowUpdate(id uint32, n int64) error {
@@ -892,13 +897,8 @@ func (l *link) end(err error) {
 		l.linger()
 	}
 	_ = l.nc.Close()
-	if l.ready != nil {
-		l.mu.Lock()
-		settled := l.settled
-		l.mu.Unlock()
-		if !settled {
-			close(l.ready)
-		}
+	if l.ready != nil && !l.settled {
+		close(l.ready)
 	}
 	l.e.drop(l)
 }

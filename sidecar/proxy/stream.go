@@ -75,6 +75,13 @@ type half struct {
 	trailers []hpack.HeaderField
 }
 
+// renew readies h for a stream. The caller holds s.mu; s itself is read without it, and never changes.
+func (h *half) renew(l *link, id uint32) {
+	h.l, h.id, h.length = l, id, -1
+	h.window, h.recv, h.owed = 0, 0, 0
+	h.gotFin, h.sentFin, h.blocked, h.fin, h.trailers = false, false, false, false, nil
+}
+
 // is says whether h is the side of stream id on l, still. The caller holds s.mu.
 func (h *half) is(l *link, id uint32) bool { return h.l == l && h.id == id }
 
@@ -248,6 +255,7 @@ func (e *engine) request(l *link, id uint32) {
 	s, ok := e.streams.Get().(*stream)
 	if !ok {
 		s = &stream{e: e}
+		s.c.s, s.a.s = s, s
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -258,8 +266,10 @@ func (e *engine) request(l *link, id uint32) {
 	s.sent, s.whole = sent, true
 	s.head, s.peer, s.secure = g.head, l.peer, l.secure
 	s.arrived = now
-	s.c = half{s: s, l: l, id: id, recv: clientWindow, length: g.length, gotFin: g.end, queue: s.c.queue}
-	s.a = half{s: s, length: -1, fin: g.end, queue: s.a.queue}
+	s.c.renew(l, id)
+	s.c.recv, s.c.length, s.c.gotFin = clientWindow, g.length, g.end
+	s.a.renew(nil, 0)
+	s.a.fin = g.end
 	method := s.head.method
 	if g.end {
 		s.idempotent = method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions || method == http.MethodTrace
@@ -739,7 +749,9 @@ func (s *stream) replay() {
 	s.tries++
 	rest := s.a.queue.n
 	s.a.queue.clear(&s.e.chunks)
-	s.a = half{s: s, length: -1, fin: s.a.fin, trailers: s.a.trailers, queue: s.a.queue}
+	fin, trailers := s.a.fin, s.a.trailers
+	s.a.renew(nil, 0)
+	s.a.fin, s.a.trailers = fin, trailers
 	// sent holds what was sent and what waits in the queue.
 	s.a.queue.push(&s.e.chunks, s.sent)
 	s.again = len(s.sent) - (rest - s.again)
