@@ -11,21 +11,31 @@ import (
 	"github.com/sluice-autoscaler/sluice/sidecar/http2"
 )
 
-// settingsWait bounds how long the app may take to its first settings. It is no bound of the app's start: a connection is
-// accepted by the kernel at once, and read when the app gets to it.
-const settingsWait = 10 * time.Second
+const (
+	// settingsWait bounds how long the app may take to its first settings. It is no bound of the app's start: a connection
+	// is accepted by the kernel at once, and read when the app gets to it.
+	settingsWait = 10 * time.Second
+	// mostMates is from how many links on clients share them. Each link costs both sides memory and a read of its own.
+	mostMates = 64
+	// dryTime is how long the app may leave a link without a window before other requests avoid it.
+	dryTime = 50 * time.Millisecond
+	// dialPause is how long no link is made for more clients when the app has refused one.
+	dialPause = time.Second
+)
 
 // errNoHTTP2 says that the app does not speak HTTP/2.
 var errNoHTTP2 = errors.New("the app does not answer in HTTP/2")
 
-// apps are the links to the app. All requests go by one, as long as the app allows that many streams on it; then there are
-// more.
+// apps are the links to the app. Each client's connection has one, its mate, as if it were connected to the app itself: so a
+// client whose uploads the app does not read exhausts the window of its own connection, and an app with a worker
+// per connection gets work for all. Beyond mostMates clients share; who finds no room at its mate goes to another one.
 type apps struct {
 	e *engine
 
-	mu    sync.Mutex
-	links []*link
-	dial  *dial // under way
+	mu      sync.Mutex
+	links   []*link
+	dial    *dial // under way
+	refused time.Duration
 }
 
 // dial is an attempt to make a link.
@@ -38,13 +48,61 @@ type dial struct {
 func (a *apps) open(b *burst, s *stream) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, l := range a.links {
-		if l.open(b, s) {
-			s.a.pump(b)
+	if !a.place(b, s) {
+		return false
+	}
+	s.a.pump(b)
+	return true
+}
+
+func (a *apps) place(b *burst, s *stream) bool {
+	c := s.c.l
+	if c == nil {
+		return false
+	}
+	if c.mate != nil {
+		if c.mate.open(b, s) {
 			return true
 		}
+		if !c.mate.lives() {
+			c.mate = nil
+		}
 	}
-	return false
+	var best *link
+	for _, l := range a.links {
+		if l != c.mate && (best == nil || l.mates < best.mates) && l.hasRoom() {
+			best = l
+		}
+	}
+	if best == nil || !best.open(b, s) {
+		return false
+	}
+	switch {
+	case c.mate != nil: // it is full for now
+	case best.mates == 0 || len(a.links) >= mostMates:
+		c.mate = best
+		best.mates++
+	case a.dial == nil && (a.refused == 0 || a.e.h.opts.Now()-a.refused >= dialPause):
+		a.connect() // for the next one
+	}
+	return true
+}
+
+// lives says whether the link takes requests, if not now.
+func (l *link) lives() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.closed && l.phase == running
+}
+
+// unmate parts a client's link from its mate.
+func (a *apps) unmate(c *link) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if c.mate != nil {
+		c.mate.mates--
+		c.mate = nil
+	}
 }
 
 // open sends the head of the request to the app. The caller holds s.mu.
@@ -71,26 +129,28 @@ func (l *link) open(b *burst, s *stream) bool {
 
 // room says whether the app takes another stream on the link. The caller holds mu.
 func (l *link) room() bool {
-	return !l.closed && l.phase == running && len(l.streams) < l.most && l.last < http2.MaxStream-2
+	return !l.closed && l.phase == running && len(l.streams) < l.most && l.last < http2.MaxStream-2 &&
+		(l.dry == 0 || l.e.h.opts.Now()-l.dry < dryTime)
+}
+
+func (l *link) hasRoom() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.room()
 }
 
 // wait waits until there is a link with room, and makes one if there is none.
 func (a *apps) wait(ctx context.Context) error {
 	a.mu.Lock()
 	for _, l := range a.links {
-		l.mu.Lock()
-		room := l.room()
-		l.mu.Unlock()
-		if room {
+		if l.hasRoom() {
 			a.mu.Unlock()
 			return nil
 		}
 	}
 	d := a.dial
 	if d == nil {
-		d = &dial{done: make(chan struct{})}
-		a.dial = d
-		a.e.wg.Go(func() { a.connect(d) })
+		d = a.connect()
 	}
 	a.mu.Unlock()
 	select {
@@ -101,23 +161,28 @@ func (a *apps) wait(ctx context.Context) error {
 	}
 }
 
-func (a *apps) connect(d *dial) {
-	l, err := a.make()
-	a.mu.Lock()
-	if err == nil {
-		l.mu.Lock()
-		good := l.room() // or it closed, or allows no stream at all
-		l.mu.Unlock()
-		if good {
-			a.links = append([]*link{l}, a.links...)
-		} else {
+// connect begins to make a link. The caller holds mu.
+func (a *apps) connect() *dial {
+	d := &dial{done: make(chan struct{})}
+	a.dial = d
+	a.e.wg.Go(func() {
+		l, err := a.make()
+		if err == nil && !l.hasRoom() { // it closed, or allows no stream at all
+			_ = l.nc.Close()
 			err = errNoHTTP2
 		}
-	}
-	d.err = err
-	a.dial = nil
-	a.mu.Unlock()
-	close(d.done)
+		a.mu.Lock()
+		if a.refused = 0; err == nil {
+			a.links = append(a.links, l)
+		} else {
+			a.refused = a.e.h.opts.Now()
+		}
+		d.err = err
+		a.dial = nil
+		a.mu.Unlock()
+		close(d.done)
+	})
+	return d
 }
 
 // make connects to the app and waits for its settings.
@@ -133,7 +198,7 @@ func (a *apps) make() (*link, error) {
 	}
 	l := newLink(e, nc, direct(nc, raw), raw)
 	l.app = true
-	l.in = make([]byte, linkBuffer)
+	l.in = make([]byte, clientBuffer)
 	l.most = 1 << 30 // until it says otherwise
 	l.recv = appLinkWindow
 	l.ready = make(chan struct{})
@@ -167,7 +232,7 @@ func (a *apps) remove(l *link) {
 	for i := range a.links {
 		if a.links[i] == l {
 			a.links = append(a.links[:i], a.links[i+1:]...)
-			return
+			break
 		}
 	}
 }

@@ -72,6 +72,10 @@ type link struct {
 	burst burst
 	ready chan struct{} // of the app: closed with its first settings, or when there will be none
 
+	// Guarded by apps.mu.
+	mate  *link // a client's: the app's link that its requests go by; nil: none yet
+	mates int   // the app's: how many clients' links have it as theirs
+
 	mu      sync.Mutex
 	out     []byte // frames to be written
 	spare   []byte
@@ -87,11 +91,12 @@ type link struct {
 	recv            int64 // what the peer may send
 	owed, held      int   // bytes read and not given back to the peer's window; bytes that wait at streams
 	streams         map[uint32]*half
-	blocked         []*half // with something to send, and neither window nor room on the link
-	last            uint32  // the newest stream
-	most            int     // how many may be open
-	used            bool    // has answered
-	settled         bool    // the peer's settings have come
+	blocked         []*half       // with something to send, and neither window nor room on the link
+	last            uint32        // the newest stream
+	most            int           // how many may be open
+	used            bool          // has answered
+	dry             time.Duration // since when window is exhausted; 0: it is not
+	settled         bool          // the peer's settings have come
 	phase           phase
 	since           time.Duration // of the phase, or without a stream
 	blockSince      time.Duration // since when a header block is incomplete; 0: none is
@@ -768,7 +773,7 @@ func (l *link) windowUpdate(id uint32, n int64) error {
 		}
 		var waiting []*half
 		if l.window > 0 {
-			waiting, l.blocked = l.blocked, nil
+			waiting, l.blocked, l.dry = l.blocked, nil, 0
 		}
 		l.mu.Unlock()
 		resume(&l.burst, l, waiting)
@@ -879,6 +884,8 @@ func (l *link) end(err error) {
 	l.mu.Unlock()
 	if l.app {
 		l.e.apps.remove(l)
+	} else {
+		l.e.apps.unmate(l)
 	}
 	for _, h := range all {
 		s := h.s

@@ -129,7 +129,9 @@ func (h *half) put(b *burst, p []byte, last bool) (n int) {
 		}
 		l.out = append(http2.AppendHeader(l.out, k, http2.Data, flags, h.id), p[n:n+k]...)
 		h.window -= int64(k)
-		l.window -= int64(k)
+		if l.window -= int64(k); l.window <= 0 && k > 0 {
+			l.dry = max(l.e.h.opts.Now(), 1)
+		}
 		n += k
 		l.mark(b)
 	}
