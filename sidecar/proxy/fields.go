@@ -64,7 +64,7 @@ func (b *block) emit(d *hpack.Decoder, f hpack.HeaderField) {
 		b.pseudo(f)
 		return
 	}
-	if !isFieldName(f.Name) {
+	if !isToken(f.Name, false) {
 		b.bad = true
 		return
 	}
@@ -124,7 +124,7 @@ func (b *block) pseudo(f hpack.HeaderField) {
 func (b *block) malformed() bool {
 	h := &b.head
 	switch {
-	case b.bad || !isFieldName(strings.ToLower(h.method)):
+	case b.bad || !isToken(h.method, true):
 		return true
 	case h.method == http.MethodConnect:
 		return h.scheme != "" || h.path != "" || h.authority == ""
@@ -144,12 +144,16 @@ func (b *block) malformed() bool {
 	return false
 }
 
-// isFieldName says whether s is a token without capitals.
-func isFieldName(s string) bool {
+// isToken says whether s is a token (RFC 9110, 5.6.2), with capitals or without.
+func isToken(s string, capitals bool) bool {
 	for i := range len(s) {
 		switch c := s[i]; {
 		case c >= 'a' && c <= 'z', c == '-', c >= '0' && c <= '9', c == '_':
-		case c <= ' ' || c >= 0x7f || c >= 'A' && c <= 'Z' || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0:
+		case c >= 'A' && c <= 'Z':
+			if !capitals {
+				return false
+			}
+		case c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0:
 			return false
 		}
 	}

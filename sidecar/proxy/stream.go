@@ -165,20 +165,29 @@ func (h *half) pump(b *burst) {
 		h.other().credit(b, n-old, n-old)
 	}
 	if h.fin && h.queue.n == 0 && !h.sentFin {
-		if h.trailers == nil {
-			h.put(b, nil, true)
-		} else {
-			l := h.l
-			l.mu.Lock()
-			if !l.closed {
-				l.putTrailers(h.id, h.trailers)
-				l.mark(b)
-			}
-			l.mu.Unlock()
-			h.sentFin = true
-		}
+		h.end(b, h.trailers)
+		return
 	}
 	if h.sentFin && h == &h.s.c {
+		h.s.complete(b)
+	}
+}
+
+// end ends what is sent, by trailers if there are any. The caller holds s.mu, and nothing waits.
+func (h *half) end(b *burst, trailers []hpack.HeaderField) {
+	if trailers == nil {
+		h.put(b, nil, true)
+	} else {
+		l := h.l
+		l.mu.Lock()
+		if !l.closed {
+			l.putTrailers(h.id, trailers)
+			l.mark(b)
+		}
+		l.mu.Unlock()
+	}
+	h.sentFin = true
+	if h == &h.s.c {
 		h.s.complete(b)
 	}
 }
@@ -600,8 +609,11 @@ func (s *stream) pass(b *burst, from *half, p []byte, end bool) {
 func (s *stream) passTrailers(b *burst, from *half, fields []hpack.HeaderField) {
 	to := from.other()
 	to.fin = true
+	if to.l != nil && to.queue.n == 0 {
+		to.end(b, fields)
+		return
+	}
 	to.trailers = append(make([]hpack.HeaderField, 0, len(fields)), fields...)
-	to.pump(b)
 }
 
 // complete ends a stream whose answer went out whole. The caller holds mu.
