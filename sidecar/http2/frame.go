@@ -233,11 +233,6 @@ func AppendHeader(out []byte, length int, t Type, f Flags, stream uint32) []byte
 		byte(stream>>24), byte(stream>>16), byte(stream>>8), byte(stream)) //nolint:gosec // likewise
 }
 
-// SetLength writes the length into a frame's header that begins at p.
-func SetLength(p []byte, length int) {
-	p[0], p[1], p[2] = byte(length>>16), byte(length>>8), byte(length) //nolint:gosec // the bytes of a number
-}
-
 // AppendSettings appends a Settings frame.
 func AppendSettings(out []byte, settings ...Setting) []byte {
 	out = AppendHeader(out, len(settings)*settingLen, Settings, 0, 0)

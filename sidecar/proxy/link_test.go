@@ -376,7 +376,7 @@ func TestBodiesBothWays(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 30 {
 		wg.Go(func() {
-			want := pattern(i*i*3000, i)
+			want := pattern(i*i*1000, i)
 			resp, err := client.Post("http://"+p.addr, "", io.MultiReader(bytes.NewReader(want))) // of unknown length
 			if err != nil {
 				t.Error(err)

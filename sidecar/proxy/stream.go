@@ -728,7 +728,7 @@ func (s *stream) appReset(b *burst, code http2.Code) {
 	switch {
 	case whole: // it only wants no more of the request
 	case s.responded > 0:
-		if code == http2.NoError {
+		if code == http2.NoError || code == http2.RefusedStream { // neither is true of an answer that has begun
 			code = http2.InternalError
 		}
 		s.c.cut(b, code)
