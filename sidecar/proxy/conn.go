@@ -222,14 +222,16 @@ func (c *conn) unread(err error) {
 	case ok:
 		c.fault(fault)
 	case c.cutWhy() == headLate && c.r < c.w:
+		c.e.h.opts.Metrics.Refused(exposition.BadRequest)
 		c.x = exchange1{minor: 1}
 		c.answer(http.StatusRequestTimeout, "", "the headers of the request did not come in time")
 		c.linger()
 	}
 }
 
-// fault answers a head that is none. It is not counted: nobody can say what was asked.
+// fault answers a head that is none. It is no demand, only refused: nobody can say what was asked.
 func (c *conn) fault(f http1.Fault) {
+	c.e.h.opts.Metrics.Refused(exposition.BadRequest)
 	c.mu.Lock()
 	c.x = exchange1{minor: 1}
 	c.mu.Unlock()

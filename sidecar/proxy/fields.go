@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/sluice-autoscaler/sluice/sidecar/http1"
 	"github.com/sluice-autoscaler/sluice/sidecar/http2"
 )
 
@@ -56,6 +57,9 @@ func (b *block) emit(d *hpack.Decoder, f hpack.HeaderField) {
 		d.SetEmitEnabled(false)
 		return
 	}
+	if b.response {
+		f.Value = strings.Trim(f.Value, " \t") // the app's is mended, a client's refused
+	}
 	if !isFieldValue(f.Value) || f.Name == "" {
 		b.bad = true
 		return
@@ -73,6 +77,8 @@ func (b *block) emit(d *hpack.Decoder, f hpack.HeaderField) {
 	case "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade":
 		b.hop = true
 		return
+	case "host":
+		b.bad = b.bad || !http1.IsHost(f.Value)
 	case "te":
 		if !strings.EqualFold(f.Value, "trailers") {
 			b.hop = true
@@ -124,7 +130,7 @@ func (b *block) pseudo(f hpack.HeaderField) {
 func (b *block) malformed() bool {
 	h := &b.head
 	switch {
-	case b.bad || !isToken(h.method, true):
+	case b.bad || !isToken(h.method, true) || !http1.IsHost(h.authority):
 		return true
 	case h.method == http.MethodConnect:
 		return h.scheme != "" || h.path != "" || h.authority == ""
@@ -160,8 +166,11 @@ func isToken(s string, capitals bool) bool {
 	return s != ""
 }
 
-// isFieldValue says whether s holds no control character but tabs.
+// isFieldValue says whether s holds no control character but tabs, and no blanks around it.
 func isFieldValue(s string) bool {
+	if n := len(s); n > 0 && (s[0] == ' ' || s[0] == '\t' || s[n-1] == ' ' || s[n-1] == '\t') {
+		return false
+	}
 	for i := range len(s) {
 		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
 			return false

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/sluice-autoscaler/sluice/sidecar/exposition"
 	"github.com/sluice-autoscaler/sluice/sidecar/http2"
 )
 
@@ -558,6 +559,7 @@ func (l *link) clientBlock(id uint32, half *half) error {
 	}
 	l.mu.Unlock()
 	if !g.big && !g.hop && g.malformed() || g.bad {
+		l.e.h.opts.Metrics.Refused(exposition.BadRequest)
 		return l.refuse(id, http2.ProtocolError)
 	}
 	l.e.request(l, id)

@@ -300,9 +300,11 @@ func (e *engine) request(l *link, id uint32) {
 
 	switch {
 	case g.big:
+		opts.Metrics.Refused(exposition.BadRequest)
 		s.own(b, http.StatusRequestHeaderFieldsTooLarge, exposition.BadRequest.String(), "headers are too large")
 		return
 	case g.hop || g.end && g.length > 0:
+		opts.Metrics.Refused(exposition.BadRequest)
 		s.own(b, http.StatusBadRequest, exposition.BadRequest.String(), "malformed request")
 		return
 	case s.head.path == ReadyPath && (method == http.MethodGet || method == http.MethodHead):
@@ -463,9 +465,21 @@ func (s *stream) refuse(b *burst, code int, why exposition.Reason, text string) 
 	s.own(b, code, why.String(), text)
 }
 
-// own sends a one-line answer of the sidecar's own. The caller holds mu.
+// own sends a one-line answer of the sidecar's own; to a gRPC caller one without a body, by gRPC's "trailers only". The caller
+// holds mu.
 func (s *stream) own(b *burst, code int, reason, text string) {
 	s.a.cut(b, http2.Cancel)
+	s.responded, s.mine = max(s.e.h.opts.Now(), 1), true
+	s.code = code
+	if isGRPC(get(s.fields, "content-type")) {
+		s.begin(b, http.StatusOK, []hpack.HeaderField{
+			{Name: "content-type", Value: "application/grpc"},
+			{Name: "grpc-status", Value: grpcStatus(code)},
+			{Name: "grpc-message", Value: text}, // no text of ours needs an escape
+			{Name: strings.ToLower(ReasonHeader), Value: reason},
+		}, true)
+		return
+	}
 	text += "\n"
 	fields := []hpack.HeaderField{
 		{Name: "content-type", Value: "text/plain; charset=utf-8"},
@@ -482,10 +496,8 @@ func (s *stream) own(b *burst, code int, reason, text string) {
 	if reason != "" {
 		fields = append(fields, hpack.HeaderField{Name: strings.ToLower(ReasonHeader), Value: reason})
 	}
-	s.responded, s.mine = max(s.e.h.opts.Now(), 1), true
-	s.code = code
 	end := s.head.method == http.MethodHead
-	s.begin(b, fields, end)
+	s.begin(b, code, fields, end)
 	if !end && s.c.l != nil {
 		s.c.fin = true
 		n := s.c.put(b, []byte(text), true)
@@ -497,7 +509,7 @@ func (s *stream) own(b *burst, code int, reason, text string) {
 }
 
 // begin sends the head of the final answer to the client. The caller holds mu.
-func (s *stream) begin(b *burst, fields []hpack.HeaderField, end bool) {
+func (s *stream) begin(b *burst, code int, fields []hpack.HeaderField, end bool) {
 	l := s.c.l
 	if l == nil {
 		return
@@ -507,7 +519,7 @@ func (s *stream) begin(b *burst, fields []hpack.HeaderField, end bool) {
 	s.began = max(now, 1)
 	l.mu.Lock()
 	if !l.closed {
-		l.putResponse(s.c.id, s.code, fields, h.dateValue(), end)
+		l.putResponse(s.c.id, code, fields, h.dateValue(), end)
 		if h.opts.Drain.Draining() {
 			l.warn(b, now)
 		}
@@ -563,7 +575,7 @@ func (s *stream) answer(b *burst, g *block) {
 	a.l.mu.Lock()
 	a.l.used = true
 	a.l.mu.Unlock()
-	s.begin(b, g.fields, g.end)
+	s.begin(b, g.status, g.fields, g.end)
 }
 
 // pass passes a piece of the body on that came from one side. The caller holds mu.
