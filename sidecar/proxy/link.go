@@ -393,8 +393,12 @@ func (l *link) frame(h http2.Header, p []byte) error {
 }
 
 // idle says whether a stream was never opened. The caller holds mu.
-func (l *link) idle(id uint32) bool {
-	return id > l.last || id%2 == 0
+func (l *link) idle(id uint32) bool { return !l.unserved(id) && (id > l.last || id%2 == 0) }
+
+// unserved says whether a client opened the stream although it was told, or before it heard, that it would not be served:
+// what comes on it is to be ignored. The caller holds mu.
+func (l *link) unserved(id uint32) bool {
+	return !l.app && l.phase >= leaving && id > l.last && id%2 == 1
 }
 
 func (l *link) data(h http2.Header, p []byte) error {
@@ -412,7 +416,7 @@ func (l *link) data(h http2.Header, p []byte) error {
 	l.owed += len(p)
 	l.giveBack(&l.burst)
 	half := l.streams[h.Stream]
-	idle, quiet := half == nil && l.idle(h.Stream), half == nil && l.isQuiet(h.Stream)
+	idle, quiet := half == nil && l.idle(h.Stream), half == nil && (l.unserved(h.Stream) || l.isQuiet(h.Stream))
 	l.mu.Unlock()
 	if half == nil {
 		switch {
@@ -535,6 +539,9 @@ func (l *link) clientBlock(id uint32, half *half) error {
 	}
 	l.mu.Lock()
 	switch {
+	case l.unserved(id):
+		l.mu.Unlock()
+		return nil
 	case !l.idle(id):
 		quiet := l.isQuiet(id)
 		l.mu.Unlock()
@@ -545,9 +552,6 @@ func (l *link) clientBlock(id uint32, half *half) error {
 	case id%2 == 0:
 		l.mu.Unlock()
 		return fault{http2.ProtocolError}
-	case l.phase >= leaving:
-		l.mu.Unlock()
-		return nil // it was told that this one is not served
 	}
 	l.last = id
 	if len(l.streams) >= l.most {

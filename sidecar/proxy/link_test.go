@@ -46,7 +46,7 @@ type proxied struct {
 type settings struct {
 	limit, queue              int
 	response, request, header time.Duration
-	drain                     time.Duration
+	lame, drain               time.Duration
 }
 
 func proxyTo(t testing.TB, app string, edit func(*settings)) *proxied {
@@ -57,7 +57,7 @@ func proxyTo(t testing.TB, app string, edit func(*settings)) *proxied {
 	}
 	start := time.Now()
 	now := func() time.Duration { return time.Since(start) }
-	p := &proxied{t: t, limiter: limit.New(set.limit, set.queue, 0), drain: drain.New(0, set.drain)}
+	p := &proxied{t: t, limiter: limit.New(set.limit, set.queue, 0), drain: drain.New(set.lame, set.drain)}
 	log := slog.New(slog.DiscardHandler)
 	server := &proxy.Server{
 		Address: "127.0.0.1:0",
@@ -1040,7 +1040,9 @@ func TestDrainInTwoSteps(t *testing.T) {
 	if last := on[*http2.GoAwayFrame](c, 0); last.LastStreamID != 3 || last.ErrCode != http2.ErrCodeNo {
 		t.Errorf("the last GOAWAY is %v", last)
 	}
-	c.headers(5, true, request("GET", "/")...) // nobody answers it
+	c.headers(5, false, request("POST", "/")...) // nobody answers it
+	_ = c.fr.WriteData(5, true, []byte("x"))
+	_ = c.fr.WriteWindowUpdate(5, 1)
 	close(release)
 	if f := c.next(func(f http2.Frame) bool { _, ok := f.(*http2.MetaHeadersFrame); return ok }); f.Header().StreamID != 1 {
 		t.Errorf("answer on %d", f.Header().StreamID)
@@ -1057,6 +1059,56 @@ func TestDrainInTwoSteps(t *testing.T) {
 	on[*http2.DataFrame](late, 1)
 	on[*http2.GoAwayFrame](late, 0)
 	_ = late.conn.Close()
+}
+
+// TestNothingIsLostOverHTTP2 keeps sending through a drain, over connections that are told to end all the time.
+func TestNothingIsLostOverHTTP2(t *testing.T) {
+	app := appOf(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
+	p := proxyTo(t, app, func(s *settings) { s.lame, s.limit, s.queue = 500*time.Millisecond, 3, 10 })
+	ctx, gone := context.WithCancel(t.Context())
+	defer gone()
+	var sent atomic.Int64
+	var wg sync.WaitGroup
+	client := clientOf(t)
+	for range 4 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				resp, err := client.Post("http://"+p.addr, "", strings.NewReader("hello"))
+				if err != nil {
+					t.Errorf("after %d requests: %v", sent.Load(), err)
+					return
+				}
+				body, err := io.ReadAll(resp.Body)
+				_ = resp.Body.Close()
+				if err != nil || resp.StatusCode != http.StatusOK || string(body) != "hello" {
+					t.Errorf("answer %d %q, %v", resp.StatusCode, body, err)
+					return
+				}
+				sent.Add(1)
+			}
+		})
+	}
+	more := func() {
+		t.Helper()
+		until := sent.Load() + 100
+		eventually(t, func() error {
+			if now := sent.Load(); now < until {
+				return fmt.Errorf("%d requests, want %d", now, until)
+			}
+			return nil
+		})
+	}
+	more()
+	p.drain.Begin()
+	more()
+	gone()
+	wg.Wait()
+	client.CloseIdleConnections()
+	select {
+	case <-p.drain.Done():
+	case <-time.After(patience):
+		t.Error("the drain does not end")
+	}
 }
 
 // TestAllocationsPerCall counts what the whole process allocates for a call in the steady state, client and app of this test
