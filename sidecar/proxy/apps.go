@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -198,7 +199,6 @@ func (a *apps) make() (*link, error) {
 	}
 	l := newLink(e, nc, direct(nc, raw), raw)
 	l.app = true
-	l.in = make([]byte, clientBuffer)
 	l.most = 1 << 30 // until it says otherwise
 	l.recv = appLinkWindow
 	l.ready = make(chan struct{})
@@ -229,10 +229,7 @@ func (a *apps) make() (*link, error) {
 func (a *apps) remove(l *link) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for i := range a.links {
-		if a.links[i] == l {
-			a.links = append(a.links[:i], a.links[i+1:]...)
-			break
-		}
+	if i := slices.Index(a.links, l); i >= 0 {
+		a.links = slices.Delete(a.links, i, i+1)
 	}
 }

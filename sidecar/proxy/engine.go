@@ -33,6 +33,7 @@ type engine struct {
 	spare   sync.Pool // of *conn: memory of connections that have ended
 	streams sync.Pool // of *stream
 	chunks  sync.Pool // of *chunk
+	buffers sync.Pool // of *[linkBuffer]byte
 }
 
 func newEngine(ctx context.Context, s *Server) *engine {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"net/http"
 	"strconv"
 	"strings"
@@ -265,7 +266,7 @@ func (l *link) endBlock(start int, stream uint32, end bool) {
 		l.out = out
 		return
 	}
-	whole := append([]byte(nil), out[start+http2.HeaderLen:]...)
+	whole := bytes.Clone(out[start+http2.HeaderLen:])
 	out = http2.AppendHeader(out[:start], http2.MaxFrame, http2.Headers, flags&^http2.EndHeaders, stream)
 	out = append(out, whole[:http2.MaxFrame]...)
 	for whole = whole[http2.MaxFrame:]; ; whole = whole[http2.MaxFrame:] {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -43,6 +44,8 @@ const (
 	resetRate  = 500
 	// finishTime is how long a peer may take to read what was said last.
 	finishTime = 5 * time.Second
+	// keepTime is how long a connection without streams keeps its buffers for writing.
+	keepTime = time.Second
 	// quietKept is how many streams that the sidecar has reset are remembered: what their peers have sent before they
 	// knew is no fault.
 	quietKept = 256
@@ -66,7 +69,8 @@ type link struct {
 	secure bool   // the client came by TLS
 
 	// The reader's own.
-	in    []byte
+	in    []byte // small, or while there are streams a large one
+	small []byte
 	r, w  int // in[r:w] was read and not yet used
 	dec   *hpack.Decoder
 	got   block
@@ -124,8 +128,9 @@ type fault struct{ http2.Code }
 func newLink(e *engine, nc net.Conn, rw io.ReadWriter, raw syscall.RawConn) *link {
 	l := &link{
 		e: e, nc: nc, io: rw, raw: raw, streams: map[uint32]*half{}, since: e.h.opts.Now(),
-		window: http2.FirstWindow, initial: http2.FirstWindow,
+		window: http2.FirstWindow, initial: http2.FirstWindow, small: make([]byte, clientBuffer),
 	}
+	l.in = l.small
 	l.dec = hpack.NewDecoder(http2.FirstTable, func(f hpack.HeaderField) { l.got.emit(l.dec, f) })
 	l.enc = hpack.NewEncoder(&l.block)
 	return l
@@ -133,8 +138,7 @@ func newLink(e *engine, nc net.Conn, rw io.ReadWriter, raw syscall.RawConn) *lin
 
 // greet readies a client's link and writes what comes first on it. ahead was read of it already.
 func (l *link) greet(ahead []byte) {
-	l.in = make([]byte, max(clientBuffer, len(ahead)))
-	l.w = copy(l.in, ahead)
+	l.w = copy(l.in, ahead) // which is no longer than one read
 	l.most, l.recv = streams, clientLinkWindow
 	l.out = http2.AppendSettings(l.out,
 		http2.Setting{Parameter: http2.MaxStreams, Value: streams},
@@ -337,12 +341,21 @@ func (l *link) fill() error {
 	switch {
 	case l.r == l.w:
 		l.r, l.w = 0, 0
+		if len(l.in) == linkBuffer && !l.busy() {
+			l.e.buffers.Put((*[linkBuffer]byte)(l.in))
+			l.in = l.small
+		}
 	case l.r > 0 && l.w == len(l.in):
 		l.w = copy(l.in, l.in[l.r:l.w])
 		l.r = 0
 	}
 	if l.w == len(l.in) {
-		l.in = append(l.in, make([]byte, linkBuffer-len(l.in))...)
+		large, ok := l.e.buffers.Get().(*[linkBuffer]byte)
+		if !ok {
+			large = new([linkBuffer]byte)
+		}
+		copy(large[:], l.in)
+		l.in = large[:]
 	}
 	n, err := l.io.Read(l.in[l.w:])
 	l.w += n
@@ -350,6 +363,13 @@ func (l *link) fill() error {
 		err = nil // an error comes again
 	}
 	return err
+}
+
+// busy says whether there is a stream.
+func (l *link) busy() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.streams) > 0
 }
 
 // frame does what a frame asks for.
@@ -372,7 +392,7 @@ func (l *link) frame(h http2.Header, p []byte) error {
 		return l.fragment(p, h.Has(http2.EndHeaders))
 	case http2.Priority:
 		if http2.Number(p) == h.Stream {
-			return l.refuse(h.Stream, http2.ProtocolError)
+			l.refuse(h.Stream, http2.ProtocolError)
 		}
 	case http2.Reset:
 		return l.reset(h.Stream, http2.Code(http2.Number(p)))
@@ -383,7 +403,7 @@ func (l *link) frame(h http2.Header, p []byte) error {
 	case http2.PushPromise:
 		return fault{http2.ProtocolError}
 	case http2.Ping:
-		return l.ping(h, p)
+		l.ping(h, p)
 	case http2.GoAway:
 		l.goneAway(http2.Number(p))
 	case http2.WindowUpdate:
@@ -425,7 +445,8 @@ func (l *link) data(h http2.Header, p []byte) error {
 		case quiet:
 			return nil
 		}
-		return l.refuse(h.Stream, http2.StreamClosed)
+		l.refuse(h.Stream, http2.StreamClosed)
+		return nil
 	}
 	s := half.s
 	s.mu.Lock()
@@ -564,7 +585,8 @@ func (l *link) clientBlock(id uint32, half *half) error {
 	l.mu.Unlock()
 	if !g.big && !g.hop && g.malformed() || g.bad {
 		l.e.h.opts.Metrics.Refused(exposition.BadRequest)
-		return l.refuse(id, http2.ProtocolError)
+		l.refuse(id, http2.ProtocolError)
+		return nil
 	}
 	l.e.request(l, id)
 	return nil
@@ -596,8 +618,8 @@ func (l *link) appBlock(id uint32, half *half) error {
 	return nil
 }
 
-// refuse resets a stream that is not there.
-func (l *link) refuse(id uint32, code http2.Code) error {
+// refuse resets a stream, whether or not it is there.
+func (l *link) refuse(id uint32, code http2.Code) {
 	l.mu.Lock()
 	if half := l.streams[id]; half != nil {
 		l.mu.Unlock()
@@ -606,13 +628,12 @@ func (l *link) refuse(id uint32, code http2.Code) error {
 		if half.is(l, id) {
 			half.s.broken(&l.burst, half, code)
 		}
-		return nil
+		return
 	}
 	defer l.mu.Unlock()
 	l.forget(id)
 	l.out = http2.AppendReset(l.out, id, code)
 	l.mark(&l.burst)
-	return nil
 }
 
 // overfull ends a link whose peer makes answers and does not read them. The caller holds mu.
@@ -634,14 +655,7 @@ func (l *link) forget(id uint32) {
 }
 
 // isQuiet says whether the sidecar has reset the stream of late. The caller holds mu.
-func (l *link) isQuiet(id uint32) bool {
-	for _, q := range l.quiet {
-		if q == id {
-			return true
-		}
-	}
-	return false
-}
+func (l *link) isQuiet(id uint32) bool { return slices.Contains(l.quiet, id) }
 
 // reset takes a stream that the peer has reset.
 func (l *link) reset(id uint32, code http2.Code) error {
@@ -750,20 +764,19 @@ func (l *link) all() []*half {
 // lastPing is the payload of the ping whose answer shows that a client has heard of the coming end.
 const lastPing = "draining"
 
-func (l *link) ping(h http2.Header, p []byte) error {
+func (l *link) ping(h http2.Header, p []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if h.Has(http2.Ack) {
 		if l.phase == warned && string(p) == lastPing {
 			l.lastCall(&l.burst)
 		}
-		return nil
+		return
 	}
 	if !l.closed {
 		l.out = http2.AppendPing(l.out, http2.Ack, p)
 		l.mark(&l.burst)
 	}
-	return nil
 }
 
 func (l *link) windowUpdate(id uint32, n int64) error {
@@ -946,6 +959,8 @@ func (l *link) look(b *burst, now time.Duration) {
 		l.lastCall(b)
 	case l.phase == running && l.settled && len(l.streams) == 0 && passed >= idleTimeout:
 		l.lastCall(b)
+	case len(l.streams) == 0 && passed >= keepTime && !l.writing && len(l.out) == 0:
+		l.out, l.spare = nil, nil
 	}
 	var all []*half
 	if !l.app && (opts.ResponseTimeout > 0 || opts.RequestTimeout > 0) {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -625,7 +626,7 @@ func (s *stream) passTrailers(b *burst, from *half, fields []hpack.HeaderField) 
 		to.end(b, fields)
 		return
 	}
-	to.trailers = append(make([]hpack.HeaderField, 0, len(fields)), fields...)
+	to.trailers = slices.Clone(fields)
 }
 
 // complete ends a stream whose answer went out whole. The caller holds mu.
