@@ -54,7 +54,7 @@ const (
 )
 
 // Code is why a stream or a connection ends.
-type Code uint32 //nolint:errname // the protocol's word
+type Code uint32
 
 // The codes.
 const (
@@ -72,8 +72,7 @@ const (
 	EnhanceYourCalm
 )
 
-// Error names the code.
-func (c Code) Error() string {
+func (c Code) String() string {
 	switch c {
 	case NoError:
 		return "no error"

@@ -125,6 +125,9 @@ const (
 // fault is an error that ends a connection, with the code to tell.
 type fault struct{ http2.Code }
 
+// Error names the code.
+func (f fault) Error() string { return f.String() }
+
 func newLink(e *engine, nc net.Conn, rw io.ReadWriter, raw syscall.RawConn) *link {
 	l := &link{
 		e: e, nc: nc, io: rw, raw: raw, streams: map[uint32]*half{}, since: e.h.opts.Now(),

@@ -411,7 +411,7 @@ func (s *stream) start(ctx context.Context, place bool) {
 		err = opts.Limiter.Acquire(ctx)
 	}
 	for first := true; ; first = false {
-		if err == nil && !(first && place) {
+		if err == nil && (!first || !place) {
 			err = s.e.apps.wait(ctx)
 		}
 		s.mu.Lock()
@@ -637,7 +637,7 @@ func (s *stream) complete(b *burst) {
 	if !s.c.gotFin {
 		s.c.cut(b, http2.NoError) // what is left of the request is of no use
 	}
-	if s.a.l != nil && !(s.a.sentFin && s.a.gotFin) {
+	if s.a.l != nil && (!s.a.sentFin || !s.a.gotFin) {
 		s.a.cut(b, http2.Cancel)
 	}
 	s.done(b)
