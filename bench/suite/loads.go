@@ -117,7 +117,7 @@ func (l *Load) open(dir fs.FS, s *sim.Scenario) (src trace.Source, past []algori
 	}
 	from := time.Duration(0)
 	if l.Last > 0 && l.Last < whole.Length() {
-		from = (whole.Length() - l.Last) / whole.Width() * whole.Width()
+		from = (whole.Length() - l.Last).Truncate(whole.Width())
 	}
 	scored, err := whole.Slice(from, whole.Length())
 	if err != nil {

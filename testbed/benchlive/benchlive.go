@@ -390,4 +390,3 @@ func (t trial) source(s *sim.Scenario) (trace.Source, error) {
 		return trace.Read(strings.NewReader(twitter), "twitter_240s.csv", trace.Options{Service: service})
 	}, trace.Model{})(s)
 }
-
