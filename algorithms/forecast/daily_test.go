@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/forecast"
 )
 
@@ -73,6 +74,31 @@ func TestDaily(t *testing.T) {
 	d.Observe(now.AddDate(0, 1, 0), 50, time.Minute)
 	if d.Best() != forecast.None {
 		t.Error("a month's gap is taken for a season")
+	}
+}
+
+// Samples of an hour fill all the bins of that hour.
+func TestLearnHours(t *testing.T) {
+	t.Parallel()
+	d := daily(t)
+	start := time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
+	var past []algorithms.Sample
+	for h := range 5*24 + 1 {
+		v := 50.0
+		if (h+23)%24 < 12 {
+			v = 150
+		}
+		past = append(past, algorithms.Sample{At: start.Add(time.Duration(h) * time.Hour), Signal: "x", Value: v})
+	}
+	d.Learn(past, "x")
+	if d.Best() == forecast.None {
+		t.Fatal("not ready after five days")
+	}
+	now := start.AddDate(0, 0, 5)
+	for m := 5; m < 60; m += 10 {
+		if y, ok := d.At(now.Add(time.Duration(m) * time.Minute)); !ok || math.Abs(y-150) > 15 {
+			t.Errorf("%d min past midnight: %v (%t), want about 150", m, y, ok)
+		}
 	}
 }
 
