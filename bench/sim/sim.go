@@ -659,9 +659,7 @@ func (e *engine) evict() {
 	}
 	p.state, p.serveUntil = draining, e.now
 	e.account.ending.set(e.clock(), e.account.ending.v+1)
-	if was != starting { // what never answered has nobody to serve on for
-		p.serveUntil += int64(e.sc.LameDuck)
-	}
+	p.serveUntil += int64(e.sc.LameDuck) // a sidecar runs before its app does, and knows of no other end
 	if p.held() == 0 {
 		e.worked(i)
 		return
