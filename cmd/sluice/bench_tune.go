@@ -245,7 +245,7 @@ func (f *tuneFlags) work(cmd *cobra.Command, t *tuning, loads []plan.Load) ([]tu
 // folder has the runs on all.
 func (f *tuneFlags) judge(cmd *cobra.Command, head report.Summary, t *tuning) error {
 	if cmd.Context().Err() != nil {
-		return nil
+		return nil //nolint:nilerr // interrupted: what was found is reported, and the search has said so
 	}
 	jobs := func(p plan.Policy) ([]plan.Job, error) {
 		if f.train == 1 {
