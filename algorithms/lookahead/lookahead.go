@@ -75,6 +75,8 @@ type state struct {
 	Usual float64 `json:"usual"`
 	Used  float64 `json:"used"`
 	Spent float64 `json:"spent"`
+	// Warmed says that the pod was brought back ahead of demand, and none has come yet.
+	Warmed bool `json:"warmed,omitempty"`
 }
 
 const (
@@ -193,7 +195,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	case p.wanted(&o, &g): // nothing is asked for: idle times know more of so little load than forecasts do
 		n, reason = 1, "KeptAlive"
 		if o.Replicas.Current == 0 {
-			reason = "PreWarmed"
+			reason, s.Warmed = "PreWarmed", true
 		}
 	default:
 		n, reason = 0, "Idle"
@@ -294,11 +296,16 @@ func (p *Policy) idle(o *algorithms.Observation, g *plan, dt float64) {
 		if known && rest < time.Duration(c.IdleReference) {
 			reference = 1
 		}
-		if o.Replicas.Current > 0 {
+		// a start is paid for by whoever needs the pod: only one in vain counts
+		switch {
+		case o.Replicas.Ready > 0:
 			mine = 1
 			s.Spent = min(s.Spent+dt, 1e9)
+		case o.Replicas.Current == 0 && s.Warmed:
+			mine = g.start.Seconds() / dt
 		}
 	}
+	s.Warmed = s.Warmed && o.Replicas.Current > 0 && g.r.InFlight == 0
 	horizon := time.Duration(c.BudgetWindow).Seconds()
 	k := 1 - math.Exp(-dt/horizon)
 	s.Usual += k * (reference - s.Usual)
