@@ -74,7 +74,7 @@ func prometheus(t *testing.T, series map[string]func(at float64) any) *fake {
 			return
 		}
 		var result []any
-		for _, name := range strings.Split(r.FormValue("query"), " or ") {
+		for name := range strings.SplitSeq(r.FormValue("query"), " or ") {
 			var values []any
 			for at := from; at <= to; at += step {
 				if v := series[name](at); v != nil {
@@ -106,14 +106,14 @@ func TestQuery(t *testing.T) {
 	f := prometheus(t, map[string]func(float64) any{
 		"seconds": second, "other": second,
 		"holes": func(at float64) any {
-			switch k := int(at-float64(begin.Unix())) / 30; {
-			case k == 2:
+			switch k := int(at-float64(begin.Unix())) / 30; k {
+			case 2:
 				return nil
-			case k == 3:
+			case 3:
 				return "NaN"
-			case k == 4:
+			case 4:
 				return "+Inf"
-			case k == 5:
+			case 5:
 				return -1
 			default:
 				return k

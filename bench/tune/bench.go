@@ -68,7 +68,7 @@ func NewBench(work []Work, train float64, firstSeed uint64, seeds int) (*Bench, 
 		length, step := w.Source.Length(), time.Duration(w.Scenario.ElasticityStep)
 		cut := time.Duration(train * float64(length))
 		if train < 1 { // a warm-up ends with an elasticity step
-			cut = (cut + step - 1) / step * step
+			cut = (cut + step - 1).Truncate(step)
 			if cut < step || cut >= length {
 				errs = append(errs, fmt.Errorf("trace %s of %v: a train share of %v leaves nothing on one side: want a longer trace, another share or a shorter elasticityStep (%v)",
 					w.Source.Name(), length, train, step))
@@ -126,14 +126,14 @@ type piece struct{ from, to, warm time.Duration }
 // pieces are what a share of the i-th load's first part is made of.
 func (b *Bench) pieces(i int, share float64) []piece {
 	cut, step := b.cuts[i], time.Duration(b.work[i].Scenario.ElasticityStep)
-	length := time.Duration(share*float64(cut)/excerpts) / step * step
+	length := time.Duration(share * float64(cut) / excerpts).Truncate(step)
 	if share >= 1 || length < 4*step {
 		return []piece{{0, cut, 0}}
 	}
 	var out []piece
 	for k := range excerpts {
-		from := time.Duration(float64(cut-length)*float64(k)/(excerpts-1)) / step * step
-		warm := (length/4 + step - 1) / step * step
+		from := time.Duration(float64(cut-length) * float64(k) / (excerpts - 1)).Truncate(step)
+		warm := (length/4 + step - 1).Truncate(step)
 		if from == 0 {
 			warm = 0 // the real beginning counts
 		}

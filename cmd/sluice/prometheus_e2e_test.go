@@ -27,12 +27,8 @@ type recorded struct {
 	days  int
 }
 
-// concurrency is requests in flight; each works for a second, so that it is requests per second as well.
-func (r recorded) concurrency(at time.Time) float64 {
-	return 12 + 9*math.Sin(2*math.Pi*at.Sub(r.begin).Hours()/24)
-}
-
-// integral of concurrency since the beginning, in request-seconds.
+// integral of concurrency since the beginning, in request-seconds: 12 + 9·sin(2πt/day) requests are in flight, each for a second, so that it
+// is requests as well.
 func (r recorded) integral(at time.Time) float64 {
 	day := (24 * time.Hour).Seconds()
 	t := at.Sub(r.begin).Seconds()
