@@ -96,10 +96,14 @@ func TestGRPCRefusals(t *testing.T) {
 				_, _ = io.WriteString(c, "this is no HTTP/2, and nothing else\r\n")
 			})
 		}, code: codes.Unavailable, text: "the app closed the connection or broke the protocol", reason: "app-error"},
-		{name: "a full queue", app: hold, edit: func(c *sidecar.Config) { c.ConcurrencyLimit, c.QueueLimit = 1, 0 }, busy: 1,
-			code: codes.Unavailable, text: "too many requests are waiting for the app", reason: "queue-full"},
-		{name: "a long queue", app: hold, edit: func(c *sidecar.Config) { c.ConcurrencyLimit, c.QueueTimeout = 1, time.Millisecond }, busy: 1,
-			code: codes.Unavailable, text: "the app was busy for too long", reason: "queue-timeout"},
+		{
+			name: "a full queue", app: hold, edit: func(c *sidecar.Config) { c.ConcurrencyLimit, c.QueueLimit = 1, 0 }, busy: 1,
+			code: codes.Unavailable, text: "too many requests are waiting for the app", reason: "queue-full",
+		},
+		{
+			name: "a long queue", app: hold, edit: func(c *sidecar.Config) { c.ConcurrencyLimit, c.QueueTimeout = 1, time.Millisecond }, busy: 1,
+			code: codes.Unavailable, text: "the app was busy for too long", reason: "queue-timeout",
+		},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

@@ -77,10 +77,10 @@ func (r *running) dialH2(t *testing.T) *h2 {
 }
 
 // openH2 opens a connection, exchanges settings, and returns when its own have been acknowledged.
-func (r *running) openH2(t *testing.T, settings ...http2.Setting) *h2 {
+func (r *running) openH2(t *testing.T) *h2 {
 	t.Helper()
 	c := r.dialH2(t)
-	c.hello(settings...)
+	c.hello()
 	c.until("an ack of the settings", func() bool { return c.acks == 1 })
 	return c
 }
@@ -95,10 +95,10 @@ func (c *h2) apart() *h2 {
 	return w
 }
 
-// hello sends the preface and settings.
-func (c *h2) hello(settings ...http2.Setting) {
+// hello sends the preface and empty settings.
+func (c *h2) hello() {
 	c.write([]byte(http2.ClientPreface))
-	c.set(settings...)
+	c.set()
 }
 
 // write sends bytes. An error shows in what is read: the sidecar may have said why it reads no more.
@@ -366,9 +366,9 @@ func refused(stream uint32, codes ...http2.ErrCode) h2want {
 	return w
 }
 
-// malformed wants a message to be refused: by a stream error, or an answer that says so (RFC 9113, 8.1.1).
-func malformed(stream uint32) h2want {
-	w := refused(stream, http2.ErrCodeProtocol)
+// malformed wants the message on stream 1 to be refused: by a stream error, or an answer that says so (RFC 9113, 8.1.1).
+func malformed() h2want {
+	w := refused(1, http2.ErrCodeProtocol)
 	w.outcomes = append(w.outcomes, "answer 400")
 	return w
 }

@@ -251,7 +251,7 @@ func h2rules() map[string][]h2case {
 			{"more padding than frame", func(c *h2, path string) {
 				c.frame(http2.FrameHeaders, endHeaders|endStream|padded, 1, append([]byte{255}, c.block(asking("GET", path)...)...))
 			}, refused(1, protocol).last()},
-			{"an empty block", func(c *h2, _ string) { c.headers(1, true) }, malformed(1)},
+			{"an empty block", func(c *h2, _ string) { c.headers(1, true) }, malformed()},
 		},
 		"6.4 RST_STREAM": {
 			{"on stream 0", func(c *h2, _ string) { _ = c.fr.WriteRSTStream(0, cancel) }, broken(protocol)},
@@ -539,7 +539,7 @@ func h2rules() map[string][]h2case {
 			{"trailers that do not end the stream", func(c *h2, path string) {
 				c.post(1, path)
 				c.headers(1, false, "x-sum", "7")
-			}, malformed(1)},
+			}, malformed()},
 			{"DATA behind trailers", func(c *h2, path string) {
 				c.post(1, "/hold")
 				c.headers(1, true, "x-sum", "7")
@@ -549,7 +549,7 @@ func h2rules() map[string][]h2case {
 				c.post(1, path)
 				c.data(1, false, "abc")
 				c.headers(1, true, ":path", "/elsewhere")
-			}, malformed(1)},
+			}, malformed()},
 			{"an early answer lets the connection live", func(c *h2, path string) {
 				c.post(1, "/early")
 				c.data(1, false, "abc")
@@ -588,35 +588,35 @@ func h2rules() map[string][]h2case {
 			}, answered(1, "200")},
 			{"zero, ended by HEADERS", func(c *h2, path string) { c.headers(1, true, asking("POST", path, "content-length", "0")...) }, answered(1, "200")},
 			// The proxy over net/http finds it while it asks the app, and blames that.
-			{"more than came", func(c *h2, path string) { c.post(1, path, "content-length", "4"); c.data(1, true, "abc") }, malformed(1).except("answer 502")},
+			{"more than came", func(c *h2, path string) { c.post(1, path, "content-length", "4"); c.data(1, true, "abc") }, malformed().except("answer 502")},
 			{"more than came, behind trailers", func(c *h2, path string) {
 				c.post(1, path, "content-length", "4")
 				c.data(1, false, "abc")
 				c.headers(1, true, "x-sum", "7")
-			}, malformed(1).except("answer 502")},
-			{"less than came", func(c *h2, path string) { c.post(1, path, "content-length", "2"); c.data(1, true, "abc") }, malformed(1)},
+			}, malformed().except("answer 502")},
+			{"less than came", func(c *h2, path string) { c.post(1, path, "content-length", "2"); c.data(1, true, "abc") }, malformed()},
 			{"less than came, in two frames", func(c *h2, path string) {
 				c.post(1, path, "content-length", "2")
 				c.data(1, false, "ab")
 				c.data(1, true, "c")
-			}, malformed(1)},
+			}, malformed()},
 			// net/http looks at no length of a request that HEADERS end, and of several at the first; it passes none of them on.
-			{"of a body that is not there", func(c *h2, path string) { c.headers(1, true, asking("POST", path, "content-length", "3")...) }, malformed(1).except("answer 200")},
+			{"of a body that is not there", func(c *h2, path string) { c.headers(1, true, asking("POST", path, "content-length", "3")...) }, malformed().except("answer 200")},
 			{"two that differ", func(c *h2, path string) {
 				c.post(1, path, "content-length", "3", "content-length", "4")
 				c.data(1, true, "abc")
-			}, malformed(1).except("answer 200")},
+			}, malformed().except("answer 200")},
 		},
 		"8.2.1 fields": {
-			{"a name with a capital", func(c *h2, path string) { c.get(1, path, "X-Upper", "y") }, malformed(1)},
-			{"an empty name", func(c *h2, path string) { c.get(1, path, "", "y") }, malformed(1)},
+			{"a name with a capital", func(c *h2, path string) { c.get(1, path, "X-Upper", "y") }, malformed()},
+			{"an empty name", func(c *h2, path string) { c.get(1, path, "", "y") }, malformed()},
 			{"an empty value", func(c *h2, path string) { c.get(1, path, "x", "") }, answered(1, "200")},
 			{"bytes beyond ASCII in a value", func(c *h2, path string) { c.get(1, path, "x", "\xc3\xa4") }, answered(1, "200")},
 		},
 		"8.2.2 connection": {
 			{"te: trailers", func(c *h2, path string) { c.get(1, path, "te", "trailers") }, answered(1, "200")},
-			{"te: gzip", func(c *h2, path string) { c.get(1, path, "te", "gzip") }, malformed(1)},
-			{"te: trailers, gzip", func(c *h2, path string) { c.get(1, path, "te", "trailers, gzip") }, malformed(1)},
+			{"te: gzip", func(c *h2, path string) { c.get(1, path, "te", "gzip") }, malformed()},
+			{"te: trailers, gzip", func(c *h2, path string) { c.get(1, path, "te", "trailers, gzip") }, malformed()},
 		},
 		"8.2.3 cookies": {
 			{"crumbs come together", func(c *h2, path string) {
@@ -627,12 +627,12 @@ func h2rules() map[string][]h2case {
 			}, answered(1, "200")},
 		},
 		"8.3.1 pseudo-headers": {
-			{"no method", func(c *h2, path string) { c.headers(1, true, ":scheme", "http", ":path", path, ":authority", "a") }, malformed(1)},
-			{"no scheme", func(c *h2, path string) { c.headers(1, true, ":method", "GET", ":path", path, ":authority", "a") }, malformed(1)},
-			{"no path", func(c *h2, _ string) { c.headers(1, true, ":method", "GET", ":scheme", "http", ":authority", "a") }, malformed(1)},
-			{"an empty path", func(c *h2, _ string) { c.headers(1, true, asking("GET", "")...) }, malformed(1)},
-			{"an empty method", func(c *h2, path string) { c.headers(1, true, asking("", path)...) }, malformed(1)},
-			{"a path without a slash", func(c *h2, path string) { c.headers(1, true, asking("GET", path[1:])...) }, malformed(1)},
+			{"no method", func(c *h2, path string) { c.headers(1, true, ":scheme", "http", ":path", path, ":authority", "a") }, malformed()},
+			{"no scheme", func(c *h2, path string) { c.headers(1, true, ":method", "GET", ":path", path, ":authority", "a") }, malformed()},
+			{"no path", func(c *h2, _ string) { c.headers(1, true, ":method", "GET", ":scheme", "http", ":authority", "a") }, malformed()},
+			{"an empty path", func(c *h2, _ string) { c.headers(1, true, asking("GET", "")...) }, malformed()},
+			{"an empty method", func(c *h2, path string) { c.headers(1, true, asking("", path)...) }, malformed()},
+			{"a path without a slash", func(c *h2, path string) { c.headers(1, true, asking("GET", path[1:])...) }, malformed()},
 			{"host in authority's place", func(c *h2, path string) {
 				c.headers(1, true, ":method", "GET", ":scheme", "http", ":path", path, "host", "b")
 				if a := c.expect(1, "200"); !strings.Contains(string(a.body), `host="b"`) {
@@ -640,7 +640,7 @@ func h2rules() map[string][]h2case {
 				}
 			}, answered(1, "200")},
 			// net/http passes it on with an empty host.
-			{"neither host nor authority", func(c *h2, path string) { c.headers(1, true, ":method", "GET", ":scheme", "http", ":path", path) }, malformed(1).except("answer 200")},
+			{"neither host nor authority", func(c *h2, path string) { c.headers(1, true, ":method", "GET", ":scheme", "http", ":path", path) }, malformed().except("answer 200")},
 			{"host and authority that agree", func(c *h2, path string) { c.get(1, path, "host", "a") }, answered(1, "200")},
 			// A server should refuse it, and must, if it goes by authority, at least not be misled by host.
 			{"host and authority that differ", func(c *h2, path string) {
@@ -648,28 +648,28 @@ func h2rules() map[string][]h2case {
 				if c.outcome(1) == "answer 200" && !strings.Contains(string(c.answer(1).body), `host="a"`) {
 					c.t.Errorf("the app saw %s, want host a", c.answer(1).body)
 				}
-			}, malformed(1).or("answer 200")},
+			}, malformed().or("answer 200")},
 			{"userinfo in authority", func(c *h2, path string) {
 				c.headers(1, true, ":method", "GET", ":scheme", "http", ":path", path, ":authority", "u:p@a")
-			}, malformed(1)},
-			{"an unknown one", func(c *h2, path string) { c.headers(1, true, asking("GET", path, ":unknown", "x")...) }, malformed(1)},
-			{"one of answers", func(c *h2, path string) { c.headers(1, true, asking("GET", path, ":status", "200")...) }, malformed(1)},
+			}, malformed()},
+			{"an unknown one", func(c *h2, path string) { c.headers(1, true, asking("GET", path, ":unknown", "x")...) }, malformed()},
+			{"one of answers", func(c *h2, path string) { c.headers(1, true, asking("GET", path, ":status", "200")...) }, malformed()},
 			{"behind a field", func(c *h2, path string) {
 				c.headers(1, true, ":method", "GET", ":scheme", "http", ":path", path, "x", "y", ":authority", "a")
-			}, malformed(1)},
+			}, malformed()},
 			{"with a capital", func(c *h2, path string) {
 				c.headers(1, true, ":Method", "GET", ":scheme", "http", ":path", path, ":authority", "a")
-			}, malformed(1)},
+			}, malformed()},
 			{"OPTIONS *", func(c *h2, _ string) { c.headers(1, true, asking("OPTIONS", "*")...) }, answered(1, "200")},
 			{"a method nobody knows", func(c *h2, path string) { c.headers(1, true, asking("BREW", path)...) }, answered(1, "200")},
 		},
 		"8.5 CONNECT": {
 			{"plain", func(c *h2, _ string) { c.headers(1, false, ":method", "CONNECT", ":authority", "a:80") }, answered(1, "405")},
-			{"with a scheme and a path", func(c *h2, path string) { c.headers(1, false, asking("CONNECT", path)...) }, malformed(1).or("answer 405")},
-			{"without an authority", func(c *h2, _ string) { c.headers(1, false, ":method", "CONNECT") }, malformed(1).or("answer 405")},
+			{"with a scheme and a path", func(c *h2, path string) { c.headers(1, false, asking("CONNECT", path)...) }, malformed().or("answer 405")},
+			{"without an authority", func(c *h2, _ string) { c.headers(1, false, ":method", "CONNECT") }, malformed().or("answer 405")},
 			{"extended, which was not offered", func(c *h2, path string) {
 				c.headers(1, false, asking("CONNECT", path, ":protocol", "websocket")...)
-			}, malformed(1).or("answer 405", "answer 501")},
+			}, malformed().or("answer 405", "answer 501")},
 		},
 	}
 	add := func(rule string, c h2case) { rules[rule] = append(rules[rule], c) }
@@ -678,40 +678,40 @@ func h2rules() map[string][]h2case {
 		add("8.1.1 content-length", h2case{fmt.Sprintf("%q", v), func(c *h2, path string) {
 			c.post(1, path, "content-length", v)
 			c.data(1, true, "abc")
-		}, malformed(1).except("answer 200")})
+		}, malformed().except("answer 200")})
 	}
 	for _, name := range []string{"a b", "a:b", "a\x00", "a\r", "a\n", "a\x7f", "\xe4", "a(", " a"} {
-		add("8.2.1 fields", h2case{fmt.Sprintf("name %q", name), func(c *h2, path string) { c.get(1, path, name, "y") }, malformed(1)})
+		add("8.2.1 fields", h2case{fmt.Sprintf("name %q", name), func(c *h2, path string) { c.get(1, path, name, "y") }, malformed()})
 	}
 	for _, v := range []string{"a\x00b", "a\rb", "a\nb", "a\r\nx-smuggled: y", "\x00"} {
-		add("8.2.1 fields", h2case{fmt.Sprintf("value %q", v), func(c *h2, path string) { c.get(1, path, "x", v) }, malformed(1)})
+		add("8.2.1 fields", h2case{fmt.Sprintf("value %q", v), func(c *h2, path string) { c.get(1, path, "x", v) }, malformed()})
 	}
 	// net/http takes blanks around a value, and passes them on.
 	for _, v := range []string{" a", "a ", "\ta", "a\t"} {
-		add("8.2.1 fields", h2case{fmt.Sprintf("value %q", v), func(c *h2, path string) { c.get(1, path, "x", v) }, malformed(1).except("answer 200")})
+		add("8.2.1 fields", h2case{fmt.Sprintf("value %q", v), func(c *h2, path string) { c.get(1, path, "x", v) }, malformed().except("answer 200")})
 	}
 	for _, f := range []string{"connection: close", "connection: x-hop", "keep-alive: 5", "proxy-connection: keep-alive", "transfer-encoding: chunked", "transfer-encoding: identity", "upgrade: websocket"} {
 		name, value, _ := strings.Cut(f, ": ")
-		add("8.2.2 connection", h2case{f, func(c *h2, path string) { c.post(1, path, name, value); c.data(1, true, "0\r\n\r\n") }, malformed(1)})
+		add("8.2.2 connection", h2case{f, func(c *h2, path string) { c.post(1, path, name, value); c.data(1, true, "0\r\n\r\n") }, malformed()})
 	}
 	for _, p := range []string{":method", ":scheme", ":path", ":authority"} {
 		add("8.3.1 pseudo-headers", h2case{"twice " + p, func(c *h2, path string) {
 			values := map[string]string{":method": "GET", ":scheme": "http", ":path": path, ":authority": "a"}
 			c.headers(1, true, append(asking("GET", path), p, values[p])...)
-		}, malformed(1)})
+		}, malformed()})
 	}
 	// net/http escapes a blank, and reads an absolute URI in the path's place.
 	for path, today := range map[string]string{"/a b": "answer 200", "/a\r\nx: y": "", "/a\x00": "", "/a\x7f": "", "http://a/x": "answer 200"} {
-		add("8.3.1 pseudo-headers", h2case{fmt.Sprintf("path %q", path), func(c *h2, _ string) { c.headers(1, true, asking("GET", path)...) }, malformed(1).except(today)})
+		add("8.3.1 pseudo-headers", h2case{fmt.Sprintf("path %q", path), func(c *h2, _ string) { c.headers(1, true, asking("GET", path)...) }, malformed().except(today)})
 	}
 	// What net/http's server lets through its client refuses: 502, in the app's name.
 	for method, today := range map[string]string{"GE T": "answer 502", "GET\r\n": "", "GET /x HTTP/1.1\r\nx: ": ""} {
-		add("8.3.1 pseudo-headers", h2case{fmt.Sprintf("method %q", method), func(c *h2, path string) { c.headers(1, true, asking(method, path)...) }, malformed(1).except(today)})
+		add("8.3.1 pseudo-headers", h2case{fmt.Sprintf("method %q", method), func(c *h2, path string) { c.headers(1, true, asking(method, path)...) }, malformed().except(today)})
 	}
 	for host, today := range map[string]string{"a b": "answer 502", "a/b": "answer 502", "a\r\nx: y": "", "a\x00": ""} {
 		add("8.3.1 pseudo-headers", h2case{fmt.Sprintf("authority %q", host), func(c *h2, path string) {
 			c.headers(1, true, ":method", "GET", ":scheme", "http", ":path", path, ":authority", host)
-		}, malformed(1).except(today)})
+		}, malformed().except(today)})
 	}
 	return rules
 }

@@ -27,6 +27,9 @@ type Phases struct {
 	Overhead []time.Duration
 }
 
+// disorder is by how much a pod may be seen before the change that it came from: they come by two watches.
+const disorder = 50 * time.Millisecond
+
 // Measure reads the phases off what was seen of a replay.
 func Measure(s Seen) Phases {
 	var p Phases
@@ -61,9 +64,10 @@ func Measure(s Seen) Phases {
 			p.Ready = append(p.Ready, ready-born)
 		}
 		if born > 0 {
-			for _, w := range slices.Backward(s.Cluster.Wanted) {
-				if w.At <= born {
-					p.Created = append(p.Created, born-w.At)
+			for i := len(s.Cluster.Wanted) - 1; i > 0; i-- {
+				w := s.Cluster.Wanted[i]
+				if w.Replicas > s.Cluster.Wanted[i-1].Replicas && w.At <= born+disorder {
+					p.Created = append(p.Created, max(0, born-w.At))
 					break
 				}
 			}

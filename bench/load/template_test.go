@@ -25,7 +25,8 @@ func TestTemplate(t *testing.T) {
 	}{
 		{"milliseconds are what the server is told", load.Template{URL: "http://web/?ms={work_ms}"}, load.Call{At: 3 * second, URL: "http://web/?ms=123", Work: 123 * time.Millisecond}},
 		{
-			"seconds and number, in a header", load.Template{URL: "http://web/{n}", Header: http.Header{"Work": {"{work_s} s"}}},
+			"seconds and number, in a header",
+			load.Template{URL: "http://web/{n}", Header: http.Header{"Work": {"{work_s} s"}}},
 			load.Call{At: 3 * second, URL: "http://web/7", Header: http.Header{"Work": {"0.123456 s"}}, Work: 123456 * time.Microsecond},
 		},
 		{"microseconds", load.Template{URL: "http://web/?us={work_us}"}, load.Call{At: 3 * second, URL: "http://web/?us=123456", Work: 123456 * time.Microsecond}},

@@ -343,11 +343,10 @@ func metricOf(name string) report.Metric {
 		}
 	}
 	m := report.Metric{Name: name, Title: name}
-	switch {
-	case strings.HasSuffix(name, "Share"):
-		m.Unit = "share"
-	case strings.HasPrefix(name, "wait"):
-		m.Unit = "s"
+	if of, ok := strings.CutSuffix(name, "Share"); ok {
+		m.Title, m.Unit = strings.ReplaceAll(of, "coldStart", "cold start")+" share", "share"
+	} else if of, ok := strings.CutPrefix(name, "waitP"); ok {
+		m.Title, m.Unit = "p"+of+" wait", "s"
 	}
 	return m
 }

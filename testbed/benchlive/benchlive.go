@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +20,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/live"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/report"
+	"github.com/sluice-autoscaler/sluice/bench/score"
 	"github.com/sluice-autoscaler/sluice/bench/sim"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 	"sigs.k8s.io/yaml"
@@ -50,7 +52,22 @@ type outcome struct {
 	scenario sim.Scenario
 	load     string
 	overhead time.Duration
+	// others are simulations of the same requests with other draws of everything else.
+	others []score.Result
 }
+
+// draws is how many of them.
+const draws = 40
+
+// fixed are a source's requests under one seed, whatever seed the simulation has.
+type fixed struct {
+	trace.Source
+	scenario *sim.Scenario
+	seed     uint64
+}
+
+// Open implements trace.Source.
+func (f fixed) Open(*rand.Rand) trace.Arrivals { return sim.Requests(f.Source, f.scenario, f.seed) }
 
 // Run does it all.
 func Run(ctx context.Context, o Options) error {
@@ -306,6 +323,9 @@ func (o Options) scenario(t trial) (sim.Scenario, error) {
 	if errors.Is(err, os.ErrNotExist) {
 		err = nil // nothing was measured yet: this is for the calibration itself
 	} else if err == nil {
+		for i := range p.Ready { // the calibration's delay is not the testbed's own
+			p.Ready[i] = max(0, p.Ready[i]-calibration().delay)
+		}
 		err = p.Apply(&s, lameDuck)
 	}
 	if err != nil {
@@ -371,6 +391,15 @@ func (o Options) lay(ctx context.Context, t trial) (outcome, error) {
 		return x, err
 	}
 	x.runs = report.Runs{simulated, was}
+	// The same requests under other routes and start-up times: what the simulator itself cannot tell.
+	for k := range draws {
+		job.Source, job.Seed = fixed{source, &s, t.seed}, 1000+uint64(k)
+		run, err := job.Run(ctx, plan.Options{}, nil)
+		if err != nil {
+			return x, err
+		}
+		x.others = append(x.others, run.Result)
+	}
 	if all := live.Measure(seen).Overhead; len(all) > 0 {
 		x.overhead = all[len(all)/2]
 	}
@@ -390,4 +419,3 @@ func (t trial) source(s *sim.Scenario) (trace.Source, error) {
 		return trace.Read(strings.NewReader(twitter), "twitter_240s.csv", trace.Options{Service: service})
 	}, trace.Model{})(s)
 }
-
