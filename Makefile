@@ -84,6 +84,19 @@ oracle-short: ## the same with fewer steps
 e2e: deps build $(HELM) controlplane ## end-to-end tests on the testbed: a real control plane, real processes, real sockets
 	cd testbed && HELM=$(CURDIR)/$(HELM) go test -tags e2e -count=1 -timeout 30m -p 1 -v ./...
 	go test -tags e2e -count=1 -v -run InBrowser ./bench/report
+	@$(MAKE) --no-print-directory e2e-prometheus
+
+PROMETHEUS := .cache/prometheus
+
+.PHONY: e2e-prometheus
+e2e-prometheus: ## sluice bench backtest and tune on a real Prometheus; fetches the Debian package into .cache if there is none, and installs nothing
+	@if ! { command -v prometheus && command -v promtool; } >/dev/null && [ ! -x $(PROMETHEUS)/usr/bin/promtool ]; then \
+	  echo "fetching prometheus"; mkdir -p $(PROMETHEUS); cd $(PROMETHEUS); \
+	  apt-get download -qq prometheus || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get download -qq prometheus; } || \
+	    { echo "prometheus cannot be fetched. Put prometheus and promtool into the PATH (Debian: apt-get install prometheus) and try again." >&2; exit 1; }; \
+	  dpkg-deb -x prometheus_*.deb .; \
+	fi
+	PATH=$$PATH:$(CURDIR)/$(PROMETHEUS)/usr/bin go test -tags e2e -count=1 -v -run '^TestPrometheus$$' ./cmd/sluice
 
 .PHONY: lint
 lint: $(LINT) ## golangci-lint and the formatters

@@ -299,6 +299,7 @@ func (w *workload) learn(pods []Pod) {
 			if p.Limit > 0 && (limit == 0 || p.Limit < limit) {
 				limit = p.Limit
 			}
+		case PodTerminating:
 		}
 	}
 	w.begun = begun

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/pflag"
 
@@ -22,10 +23,14 @@ type Config struct {
 	Listen, MetricsListen string
 	// App is the app's address, host:port, or unix:/path of a socket. A name is looked up at each connect.
 	App string
-	// AppReadyPath is asked by GET to learn whether the app is ready (200–399). Empty: it is ready when it accepts a
-	// TCP connection.
+	// AppReadyPath is asked by GET to learn whether the app is ready (200–399). Empty, and no AppReadyGRPC: it is ready when it
+	// accepts a connection.
 	AppReadyPath string
-	// AppDialTimeout bounds a connect to the app, > 0.
+	// AppReadyGRPC asks the app's gRPC health service (grpc.health.v1, over HTTP/2 without TLS) whether AppReadyGRPCService is
+	// SERVING; empty is the app as a whole. Not together with AppReadyPath.
+	AppReadyGRPC        bool
+	AppReadyGRPCService string
+	// AppDialTimeout bounds a connect to the app, and its answer to the question whether it is ready, > 0.
 	AppDialTimeout time.Duration
 	// AppIdleTimeout closes idle connections to the app, > 0. Keep it below the app's own keep-alive timeout; lower costs
 	// more connects.
@@ -93,7 +98,9 @@ func (c *Config) Bind(f *pflag.FlagSet) {
 	f.StringVar(&c.MetricsListen, "metrics-listen", c.MetricsListen, "`address` of /metrics, /healthz, /readyz and the drain path")
 	f.StringVar(&c.App, "app", c.App, "the app's `address`, host:port or unix:/path")
 	f.StringVar(&c.AppReadyPath, "app-ready-path", c.AppReadyPath, "`path` that the app answers with 2xx or 3xx when it is ready (default: it is ready when it accepts connections)")
-	f.DurationVar(&c.AppDialTimeout, "app-dial-timeout", c.AppDialTimeout, "how long a connect to the app may take")
+	f.BoolVar(&c.AppReadyGRPC, "app-ready-grpc", c.AppReadyGRPC, "the app is ready when its gRPC health service says SERVING (grpc.health.v1, over HTTP/2 without TLS)")
+	f.StringVar(&c.AppReadyGRPCService, "app-ready-grpc-service", c.AppReadyGRPCService, "`name` of the service to ask for (default: the app as a whole)")
+	f.DurationVar(&c.AppDialTimeout, "app-dial-timeout", c.AppDialTimeout, "how long a connect to the app may take, and its answer when asked whether it is ready")
 	f.DurationVar(&c.AppIdleTimeout, "app-idle-timeout", c.AppIdleTimeout, "close connections to the app when idle for so long; keep it below the app's keep-alive timeout")
 	f.IntVar(&c.ConcurrencyLimit, "concurrency-limit", c.ConcurrencyLimit, "how many requests the app gets at once; 0 means no limit")
 	f.IntVar(&c.QueueLimit, "queue-limit", c.QueueLimit, "how many requests may wait for the app when there is a limit; more are answered 503")
@@ -191,6 +198,14 @@ func (c *Config) Validate() error {
 		if _, err := http.NewRequest(http.MethodGet, "http://app"+p, nil); err != nil || p[0] != '/' { //nolint:noctx // only parsed, never sent
 			bad("app-ready-path = %q: want a path that begins with /", p)
 		}
+	}
+	if c.AppReadyGRPC && c.AppReadyPath != "" {
+		bad("app-ready-path = %q, app-ready-grpc = true: want one of both", c.AppReadyPath)
+	}
+	if s := c.AppReadyGRPCService; s != "" && !c.AppReadyGRPC {
+		bad("app-ready-grpc-service = %q: want it with app-ready-grpc only", s)
+	} else if !utf8.ValidString(s) {
+		bad("app-ready-grpc-service = %q: want UTF-8", s)
 	}
 	if p := c.DrainPath; p != "" {
 		switch {

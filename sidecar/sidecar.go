@@ -67,8 +67,11 @@ func New(cfg Config, version string, log *slog.Logger) (*Sidecar, error) {
 		d       = drain.New(cfg.LameDuck, cfg.Drain)
 		check   = appcheck.Dial(network, address, cfg.AppDialTimeout)
 	)
-	if cfg.AppReadyPath != "" {
+	switch {
+	case cfg.AppReadyPath != "":
 		check = appcheck.HTTP(network, address, cfg.AppReadyPath, cfg.AppDialTimeout)
+	case cfg.AppReadyGRPC:
+		check = appcheck.GRPC(network, address, cfg.AppReadyGRPCService, cfg.AppDialTimeout)
 	}
 	metrics := exposition.New(exposition.Options{
 		Start: start, Now: now, InFlight: &counter, Queued: limiter.Queued, Limit: limiter.Limit, Draining: d.Draining, Version: version,

@@ -68,7 +68,7 @@ func (c *certificate) load() error {
 	}
 	pair, err := tls.LoadX509KeyPair(c.cert, c.key)
 	if err != nil {
-		return fmt.Errorf("load certificate: %w", err)
+		return fmt.Errorf("load certificate %s with key %s: %w", c.cert, c.key, err)
 	}
 	c.now, c.changed = &pair, changed
 	return nil

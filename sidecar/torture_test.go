@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/sluice-autoscaler/sluice/sidecar"
 	"github.com/sluice-autoscaler/sluice/wire"
@@ -384,5 +385,36 @@ func TestAnswerTorture(t *testing.T) {
 				t.Errorf("answer %d %q, %v, want %d %q", resp.StatusCode, body, err, c.code, c.body)
 			}
 		})
+	}
+}
+
+// TestUnreadableIsCounted proves that what cannot be read shows in a metric, as no demand.
+func TestUnreadableIsCounted(t *testing.T) {
+	r := start(t, serveApp(t, func(http.ResponseWriter, *http.Request) {}), func(c *sidecar.Config) {
+		c.MaxHeaderBytes, c.HeaderTimeout = 1<<10, 100*time.Millisecond
+	})
+	for i, c := range []torture{
+		{"no host", "GET / HTTP/1.1\r\n\r\n", 400, ""},
+		{"too large", "GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 2<<10) + "\r\n\r\n", 431, ""},
+		{"a coding nobody knows", "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: x\r\n\r\n", 501, ""},
+		{"a version nobody knows", "GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505, ""},
+		{"half a head", "GET / HT", 408, ""},
+	} {
+		conn, in := r.dial()
+		_, _ = io.WriteString(conn, c.send)
+		resp, err := http.ReadResponse(in, nil)
+		if err != nil || resp.StatusCode != c.code {
+			t.Fatalf("%s: answer %v, %v, want %d", c.name, resp, err, c.code)
+		}
+		_ = resp.Body.Close()
+		_ = conn.Close()
+		r.wait(float64(i+1), "sluice_sidecar_refused_requests_total", "reason", "bad-request")
+	}
+	_, _ = r.dial() // who says nothing at all has asked for nothing
+	if got := r.metric(wire.ConcurrencySeconds); got != 0 {
+		t.Errorf("%v request-seconds of what nobody could read", got)
+	}
+	if got := r.metric("sluice_sidecar_refused_requests_total", "reason", "bad-request"); got != 5 {
+		t.Errorf("%v refused, want 5", got)
 	}
 }

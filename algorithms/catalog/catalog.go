@@ -225,7 +225,7 @@ func All(extra ...Entry) []Entry {
 		},
 		{
 			Name: "lookahead", Summary: "staffing for the load at the end of a start-up, at the least cost within a budget of late requests", Source: "algorithms/lookahead",
-			Note: "Cost: where pods and cold starts have prices they set how long the last pod is kept.",
+			Note: "guard's scaleToZero.after comes first: set it to 1s to leave the last pod to this policy.",
 			Parameters: []Parameter{
 				{"waitGoal", "1ms–1h", "500ms", "how long a request may wait"},
 				{"violationBudget", "a share in (0, 1)", "0.01", "share of requests that may wait longer"},
@@ -236,7 +236,7 @@ func All(extra ...Entry) []Entry {
 				{"tick", "1s–1m", "2s", "time between decisions"},
 				{"startUp", "0s–1h", "10s", "how long a pod takes to be ready, while no start was measured"},
 				{"halfLife", "1m–720h", "12h0m0s", "after how long an error of forecast counts half"},
-				{"coldStartCost", "0–86400 pod-seconds", "60", "what a cold start costs besides its waiting; observed costs override it"},
+				{"idleReference", "5s–6h", "1m0s", "keep-alive time that idleness may cost as much as; observed costs override it"},
 				{"seasonal", "true or false", "true", "follow the time of day and week where that errs less"},
 			},
 			New: maker(lookahead.Default, func(c *lookahead.Config) *float64 { return &c.Target }, lookahead.New),
@@ -267,7 +267,7 @@ func All(extra ...Entry) []Entry {
 				{"violationBudget", "a share in (0, 1)", "0.01", "share of requests that may wait longer; sets what one costs"},
 				{"coldStartCost", "0–86400 pod-seconds", "60", "what leaving zero costs besides; observed costs override it"},
 				{"block", "10s–24h", "5m0s", "time between changes of weights; at least ten start-ups"},
-				{"memory", "block–720h", "24h0m0s", "time over which the best expert is looked for"},
+				{"memory", "block–720h", "4h0m0s", "time over which the best expert is looked for"},
 				{"startUp", "0s–1h", "10s", "how long a pod takes to be ready, while no start was measured"},
 				{"window", "1s–1m", "2s", "averaging time of the freshest means"},
 			},

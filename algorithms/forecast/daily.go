@@ -143,15 +143,29 @@ func (d *Daily) Observe(at time.Time, v float64, dt time.Duration) {
 	d.add(v, inside)
 }
 
-// Learn takes in the past of one signal: each sample stands for the time since the one before of it, up to a bin.
+// longestSample is how long a time a sample of the past can stand for; more is a gap.
+const longestSample = 2 * time.Hour
+
+// Learn takes in the past of one signal: each sample is the mean over the time since the one before of it; after a gap of over two hours it stands
+// for a bin.
 func (d *Daily) Learn(history []algorithms.Sample, signal string) {
 	var last time.Time
 	for _, s := range history {
 		if s.Signal != signal {
 			continue
 		}
-		if !last.IsZero() && s.At.After(last) {
-			d.Observe(s.At, min(s.Value, Most), s.At.Sub(last))
+		if v := min(s.Value, Most); !last.IsZero() && s.At.After(last) {
+			if s.At.Sub(last) > longestSample {
+				last = s.At.Add(-d.cfg.Bin)
+			}
+			for at := last; at.Before(s.At); { // bin by bin
+				next := at.Truncate(d.cfg.Bin).Add(d.cfg.Bin)
+				if next.After(s.At) {
+					next = s.At
+				}
+				d.Observe(next, v, next.Sub(at))
+				at = next
+			}
 		}
 		last = s.At
 	}

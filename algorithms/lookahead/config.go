@@ -28,19 +28,19 @@ type Config struct {
 	Tick algorithms.Duration `json:"tick"`
 	// HalfLife is after how long an error of forecast counts half, 1m–720h. Longer knows rarer jumps, shorter follows new ways sooner.
 	HalfLife algorithms.Duration `json:"halfLife"`
-	// ColdStartCost is what a cold start costs beside what its requests wait, in pod-seconds, 0–86400; observed costs override it.
-	ColdStartCost float64 `json:"coldStartCost"`
+	// IdleReference is the keep-alive time that idleness may cost as much as, 5s–6h, where costs are not observed; more spares cold starts and costs pods.
+	IdleReference algorithms.Duration `json:"idleReference"`
 	// Seasonal lets the forecast follow the time of day and week where that errs less.
 	Seasonal bool `json:"seasonal"`
 }
 
 // Default promises that at most 1 % wait for more than half a second. Errors of forecast count half after 12 h, as Autopilot's load does
-// (Rzadca et al. 2020); a cold start costs a minute of a pod, as in policy staffing. The rest is assumed only where nothing was measured.
+// (Rzadca et al. 2020); idleness may cost what Knative's minute does. The rest is assumed only where nothing was measured.
 func Default() Config {
 	return Config{
 		Window: algorithms.Duration(2 * time.Second), WaitGoal: algorithms.Duration(500 * time.Millisecond), ViolationBudget: 0.01,
 		BudgetWindow: algorithms.Duration(time.Hour), Target: 70, StartUp: algorithms.Duration(10 * time.Second),
-		Tick: algorithms.Duration(2 * time.Second), HalfLife: algorithms.Duration(12 * time.Hour), ColdStartCost: 60, Seasonal: true,
+		Tick: algorithms.Duration(2 * time.Second), HalfLife: algorithms.Duration(12 * time.Hour), IdleReference: algorithms.Duration(time.Minute), Seasonal: true,
 	}
 }
 
@@ -65,6 +65,6 @@ func (c Config) Validate() error {
 	span("startUp", c.StartUp, 0, time.Hour)
 	span("tick", c.Tick, time.Second, time.Minute)
 	span("halfLife", c.HalfLife, time.Minute, 720*time.Hour)
-	bad(c.ColdStartCost >= 0 && c.ColdStartCost <= 86400, "coldStartCost", c.ColdStartCost, "0–86400 (pod-seconds)")
+	span("idleReference", c.IdleReference, 5*time.Second, 6*time.Hour)
 	return errors.Join(errs...)
 }

@@ -13,8 +13,11 @@
 // the budget of budgetWindow makes violations e times as dear, not using it e times as cheap, within 1/64–16.
 //
 // The answer is the largest of n(L), of what the pods there are needed for until the next decision, and of what it was within the start-up time
-// plus two ticks: holding a pod for less than that costs less than starting it again. A backlog adds the pods that work it off at least cost. The last
-// pod is kept as package keepalive says, by the idle times seen, and never longer than the break-even time.
+// plus two ticks: holding a pod for less than that costs less than starting it again. A backlog adds the pods that work it off at least cost.
+//
+// Without demand the idle times seen tell whether the last pod is worth keeping, or worth bringing back before the next request (keepalive.Idle). What a
+// cold start is worth follows from a budget as well: idleness is to cost what it would with a pod kept for idleReference after each request. Where prices are
+// given they say it. No idle time costs more than one cold start.
 //
 // Sources: Erlang 1917; Gibbs and Candès 2021 (package conformal); Arrow, Harris and Marschak 1951 (newsvendor); Karlin et al. 1988 (ski
 // rental); Anscombe 1948 (roots); the rest is this project's.
@@ -43,7 +46,7 @@ type Policy struct {
 	near, far horizon
 	state     state
 	carry     carry
-	idles     []time.Duration
+	rests     keepalive.Idle
 }
 
 type state struct {
@@ -62,24 +65,25 @@ type state struct {
 	Rated float64 `json:"rated"`
 	// Recent holds the answers that are held.
 	Recent algorithms.Maxima `json:"recent,omitempty"`
-	// LastDemand is when there was demand last; Idles are the last idle times that ended, in seconds, Next the oldest's place.
-	LastDemand time.Time `json:"lastDemand,omitzero"`
-	Idles      []float64 `json:"idles,omitempty"`
-	Next       int       `json:"next,omitempty"`
-	// Cold is the work that waited at the last starts from zero, on average, in slot-seconds, of Colds starts; Waking that of this one.
-	Cold   float64 `json:"cold"`
-	Colds  int     `json:"colds"`
-	Waking float64 `json:"waking"`
-	// Keep is how long the last pod is kept, in seconds.
-	Keep float64 `json:"keep"`
+	// LastDemand is when there was demand last; Idle are the idle times seen, in snapshots only.
+	LastDemand time.Time           `json:"lastDemand,omitzero"`
+	Idle       keepalive.IdleState `json:"idle"`
+	// Cold is the logarithm of what a cold start is worth, in pod-seconds, where no price is given; Usual the share of time for which a
+	// pod that is kept for the reference time would be there idle, of Used weight; Spent is how long one was there in this idle time, in seconds.
+	Cold  float64 `json:"cold"`
+	Usual float64 `json:"usual"`
+	Used  float64 `json:"used"`
+	Spent float64 `json:"spent"`
 }
 
 const (
 	version = 1
 	// cheapest and dearest bound the logarithm of the price: a sixty-fourth and sixteen times.
-	cheapest, dearest = -4.1588830833596715, 2.772588722239781
-	// idleTimes is how many idle times are remembered, enoughIdles how many must be known to be believed.
-	idleTimes, enoughIdles = 64, 5
+	cheapest, dearest = -4.1588830833596715, 1.3862943611198906
+	// enoughIdles is how many idle times must be known to be believed; idleLife after how many of them one counts half.
+	enoughIdles, idleLife = 5, 64
+	// coldest and warmest bound what a cold start is worth, in seconds of a pod.
+	coldest, warmest = 5.0, 6 * 3600.0
 	// gap is after how many seconds without a reading what went before says nothing of now.
 	gap = 60.0
 )
@@ -116,18 +120,22 @@ func (p *Policy) Learn(history []algorithms.Sample) error {
 type plan struct {
 	r                 demand.Reading
 	slots             float64
+	most              int // pods allowed
 	start, lead       time.Duration
 	near, far         [candidates]float64
 	nearPods, farPods int
 	drain, held       int
-	keep              time.Duration
+	cold              float64 // seconds of a pod
 	price             float64
 }
 
 // Decide answers one observation.
 func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	s := &p.state
-	g := plan{slots: p.slots(&o)}
+	g := plan{slots: p.slots(&o), most: 1_000_000}
+	if o.Limits.Max > 0 {
+		g.most = min(o.Limits.Max, g.most)
+	}
 	g.r = p.est.Read(&o, g.slots)
 	if !g.r.Known {
 		d := algorithms.Decision{Reason: "NoData"}
@@ -175,19 +183,20 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	if g.held = s.Recent.Add(o.Now, n, likely+2*tick); g.held > n && o.Replicas.Current > n {
 		n, reason = min(g.held, o.Replicas.Current), "Held"
 	}
-	g.keep = p.keep(&o, &g)
+	g.cold = p.cold(&o)
 	switch {
 	case n > 1:
 	case g.r.InFlight > 0:
 		n = 1
-	case o.Replicas.Current > 0 && !s.LastDemand.IsZero() && o.Now.Sub(s.LastDemand) < g.keep:
+	case p.wanted(&o, &g): // nothing is asked for: idle times know more of so little load than forecasts do
 		n, reason = 1, "KeptAlive"
-	default: // nothing is asked for: idle times know more of so little load than forecasts do
+		if o.Replicas.Current == 0 {
+			reason = "PreWarmed"
+		}
+	default:
 		n, reason = 0, "Idle"
 	}
-	if o.Limits.Max > 0 {
-		n = min(n, o.Limits.Max)
-	}
+	n = min(n, g.most)
 	d := algorithms.Decision{Replicas: n, Valid: true, Reason: reason}
 	if !o.Quiet {
 		p.explain(&d, &o, &g)
@@ -267,63 +276,71 @@ func (p *Policy) account(o *algorithms.Observation, g *plan, dt float64) {
 	s.Price = min(max(s.Price+asked*(late-c.ViolationBudget)/(c.ViolationBudget*usual), cheapest), dearest)
 }
 
-// idle keeps the book of idle times and of what starts from zero cost.
+// idle keeps the book of idle times, and of what idleness costs beside what it would with a pod kept for the reference time.
 func (p *Policy) idle(o *algorithms.Observation, g *plan, dt float64) {
-	s := &p.state
-	if g.r.InFlight > 0 && o.Replicas.Ready == 0 {
-		s.Waking += min(g.r.Load*dt, 1e9)
-	} else if s.Waking > 0 {
-		s.Colds = min(s.Colds+1, 1000)
-		s.Cold += (s.Waking - s.Cold) / float64(min(s.Colds, 10))
-		s.Waking = 0
+	s, c := &p.state, &p.cfg
+	rest := o.Now.Sub(s.LastDemand)
+	known := !s.LastDemand.IsZero()
+	if s.Cold == 0 {
+		s.Cold = math.Log(min(max(time.Duration(c.IdleReference).Seconds(), coldest), warmest))
 	}
+	reference, mine := 0.0, 0.0
 	if g.r.InFlight == 0 {
-		return
-	}
-	if it := o.Now.Sub(s.LastDemand); !s.LastDemand.IsZero() && it.Seconds() > 2*dt {
-		if len(s.Idles) < idleTimes {
-			s.Idles = append(s.Idles, it.Seconds())
-		} else {
-			s.Idles[s.Next] = it.Seconds()
-			s.Next = (s.Next + 1) % idleTimes
+		if known && rest < time.Duration(c.IdleReference) {
+			reference = 1
 		}
-		s.Keep = -1
+		if o.Replicas.Current > 0 {
+			mine = 1
+			s.Spent = min(s.Spent+dt, 1e9)
+		}
 	}
-	s.LastDemand = o.Now
+	horizon := time.Duration(c.BudgetWindow).Seconds()
+	k := 1 - math.Exp(-dt/horizon)
+	s.Usual += k * (reference - s.Usual)
+	s.Used += k * (1 - s.Used)
+	s.Cold = min(max(s.Cold+dt*(reference-mine)/(horizon*max(s.Usual/s.Used, 0.01)), math.Log(coldest)), math.Log(warmest))
+	if g.r.InFlight > 0 {
+		if known && rest.Seconds() > 2*dt {
+			p.rests.Add(rest, math.Exp2(-1.0/idleLife))
+		}
+		s.LastDemand, s.Spent = o.Now, 0
+	}
 }
 
-// keep is how long the last pod is kept: what would have been best over the idle times seen, and at most the break-even time, at which keeping has
-// cost as much as a start: the pod's own, what the waiting is worth, and what the user says.
-func (p *Policy) keep(o *algorithms.Observation, g *plan) time.Duration {
-	c, s := &p.cfg, &p.state
-	cold := c.ColdStartCost
+// cold is what a cold start is worth, in seconds of a pod: by the user's prices; or so that idleness costs as much as it would with a pod kept for the
+// reference time.
+func (p *Policy) cold(o *algorithms.Observation) float64 {
 	if o.Cost.PodSecond > 0 && o.Cost.ColdStart > 0 {
-		cold = min(o.Cost.ColdStart/o.Cost.PodSecond, 86400)
+		return min(o.Cost.ColdStart/o.Cost.PodSecond, 1e6)
 	}
-	cold += g.start.Seconds()
-	if g.start > time.Duration(c.WaitGoal) {
-		cold += min(g.price/c.ViolationBudget*min(s.Cold/g.slots, g.start.Seconds()), 86400)
+	if p.state.Cold == 0 {
+		return time.Duration(p.cfg.IdleReference).Seconds()
 	}
-	most := keepalive.BreakEven(1, cold)
-	if len(s.Idles) < enoughIdles {
-		return most
+	return math.Exp(p.state.Cold)
+}
+
+// wanted tells whether there is to be a pod though nothing is asked for: never for longer than a cold start is worth (ski rental), and as the idle
+// times say once there are some.
+func (p *Policy) wanted(o *algorithms.Observation, g *plan) bool {
+	s := &p.state
+	if s.LastDemand.IsZero() || s.Spent >= g.cold {
+		return false
 	}
-	if s.Keep < 0 {
-		p.idles = p.idles[:0]
-		for _, it := range s.Idles {
-			p.idles = append(p.idles, time.Duration(it*float64(time.Second)))
-		}
-		s.Keep = keepalive.Best(p.idles, 1, cold).Seconds()
+	rest := o.Now.Sub(s.LastDemand)
+	if p.rests.Seen() < enoughIdles {
+		return o.Replicas.Current > 0 && rest.Seconds() < g.cold
 	}
-	return min(most, time.Duration((s.Keep*1.1+time.Duration(c.Tick).Seconds())*float64(time.Second)))
+	if o.Replicas.Current == 0 { // it would be there after its start only
+		rest += g.start
+	}
+	return p.rests.Worth(rest, g.cold, g.lead+time.Duration(p.cfg.Tick))
 }
 
 // staff is the least costly count for a forecast.
 func (p *Policy) staff(h *horizon, y, floor float64, g *plan) int {
 	spread, u := h.spread(floor), root(y)
 	best, least := 0, math.Inf(1)
-	first := int(0.8 * y / g.slots)
-	for n := first; float64(n) < least && n < 1_000_000; n += 1 + n/64 {
+	for n := min(int(0.8*y/g.slots), g.most); float64(n) < least && n <= g.most; n += 1 + n/64 {
 		load := p.carry.load(n)
 		cost := float64(n) + g.price/p.cfg.ViolationBudget*max(load, y)/g.slots*h.above(root(load)-u, spread)
 		if cost < least {
@@ -349,6 +366,8 @@ func (p *Policy) drain(o *algorithms.Observation, g *plan) int {
 	// what will be left of it when pods come, at the load expected; most backlogs of a burst are gone by then
 	ahead := g.far[p.far.state.Best]
 	work := g.r.Backlog + (ahead-cap)*left
+	// and of that, what the pods asked for anyway take at once waits no longer
+	work -= max(float64(g.farPods)*g.slots-cap, 0) * g.r.Service
 	if work <= 0 {
 		return 0
 	}
@@ -363,8 +382,12 @@ func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, g *p
 	floor := max(s.Service, 1e-3) / 160
 	d.Message = fmt.Sprintf("%.4g slots in use now and %.4g in %s (by %s, spread %.2g roots) at a price of %.3g ask for %d pods, now %d; %s gives %d",
 		g.r.Load, y, g.lead.Round(time.Millisecond), name(p.far.state.Best), p.far.spread(floor), g.price, g.farPods, g.nearPods, d.Reason, d.Replicas)
-	if d.Reason == "KeptAlive" {
-		d.Message = fmt.Sprintf("no demand; the last pod is kept until %s after it, by %d idle times seen", g.keep.Round(time.Second), len(s.Idles))
+	if g.r.InFlight == 0 && d.Replicas <= 1 {
+		d.Message = fmt.Sprintf("no demand for %s; by %d idle times seen, and with a cold start worth %.0f s of a pod, %s gives %d",
+			o.Now.Sub(s.LastDemand).Round(time.Second), p.rests.Seen(), g.cold, d.Reason, d.Replicas)
+		if s.LastDemand.IsZero() {
+			d.Message = "no demand since the beginning: " + d.Reason
+		}
 	}
 	wait := g.r.Wait
 	if math.IsInf(wait, 1) {
@@ -384,14 +407,15 @@ func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, g *p
 		algorithms.Term{Name: "presentPods", Value: float64(g.nearPods)},
 		algorithms.Term{Name: "drainPods", Value: float64(g.drain)},
 		algorithms.Term{Name: "heldPods", Value: float64(g.held)},
-		algorithms.Term{Name: "keepSeconds", Value: g.keep.Seconds()},
+		algorithms.Term{Name: "coldStartSeconds", Value: g.cold},
+		algorithms.Term{Name: "idleTimes", Value: float64(p.rests.Seen())},
 	)
 }
 
 // Snapshot returns the memory.
 func (p *Policy) Snapshot() json.RawMessage {
 	s := p.state
-	s.Demand = p.est.State
+	s.Demand, s.Idle = p.est.State, p.rests.State()
 	s.Near, s.Far = p.near.snapshot(), p.far.snapshot()
 	if p.daily != nil {
 		d := p.daily.State()
@@ -406,9 +430,8 @@ func (p *Policy) Restore(raw json.RawMessage) error {
 	if err != nil {
 		return err
 	}
-	if len(s.Idles) > idleTimes || s.Next < 0 || s.Next >= max(len(s.Idles), 1) || len(s.Near.Promises) > pending || len(s.Far.Promises) > pending ||
-		s.Near.Best < 0 || s.Near.Best >= candidates || s.Far.Best < 0 || s.Far.Best >= candidates {
-		return fmt.Errorf("read lookahead snapshot: %d idle times and %d promises are more than there can be", len(s.Idles), len(s.Far.Promises))
+	if len(s.Near.Promises) > pending || len(s.Far.Promises) > pending || s.Near.Best < 0 || s.Near.Best >= candidates || s.Far.Best < 0 || s.Far.Best >= candidates {
+		return fmt.Errorf("read lookahead snapshot: %d and %d promises: want at most %d", len(s.Near.Promises), len(s.Far.Promises), pending)
 	}
 	for _, l := range [][]promise{s.Near.Promises, s.Far.Promises} {
 		for _, q := range l {
@@ -417,7 +440,13 @@ func (p *Policy) Restore(raw json.RawMessage) error {
 			}
 		}
 	}
-	var near, far horizon
+	var (
+		near, far horizon
+		rests     keepalive.Idle
+	)
+	if err := rests.Load(s.Idle); err != nil {
+		return fmt.Errorf("read lookahead snapshot: %w", err)
+	}
 	if err := near.restore(s.Near); err != nil {
 		return fmt.Errorf("read lookahead snapshot: %w", err)
 	}
@@ -429,7 +458,8 @@ func (p *Policy) Restore(raw json.RawMessage) error {
 			return fmt.Errorf("read lookahead snapshot: %w", err)
 		}
 	}
-	p.near, p.far, p.est.State = near, far, s.Demand
+	p.near, p.far, p.est.State, p.rests = near, far, s.Demand, rests
+	s.Demand, s.Idle = demand.State{}, keepalive.IdleState{}
 	s.Daily, s.Near, s.Far = nil, horizonState{}, horizonState{}
 	p.state = s
 	return nil

@@ -125,27 +125,40 @@ func TestBudgetSetsTheMargin(t *testing.T) {
 	}
 }
 
-// The last pod stays for the break-even time of an unknown workload, and by what was seen of a known one.
+// The last pod of an unknown workload stays for the reference time; of one that asks every half hour it goes at once, and is back before the next
+// request, at no more pod-seconds than the reference would cost.
 func TestLastPod(t *testing.T) {
 	t.Parallel()
 	p := policy(t, nil)
 	now := policytest.Epoch()
 	at(p, now, 3, 1, 1, 0)
-	if d := at(p, now.Add(40*time.Second), 0, 1, 1, 0); d.Replicas != 1 {
-		t.Errorf("40 s after the last demand: %+v", d)
+	if d := at(p, now.Add(50*time.Second), 0, 1, 1, 0); d.Replicas != 1 {
+		t.Errorf("50 s after the last demand: %+v", d)
 	}
-	if d := at(p, now.Add(70*time.Second), 0, 1, 1, 0); d.Replicas != 0 {
-		t.Errorf("70 s after the last demand: %+v", d)
+	if d := at(p, now.Add(90*time.Second), 0, 1, 1, 0); d.Replicas != 0 {
+		t.Errorf("90 s after the last demand: %+v", d)
 	}
-	for range 20 { // a request every ten minutes: no keeping of a minute ever helps
-		now = now.Add(10 * time.Minute)
-		for i := range 5 {
-			at(p, now.Add(time.Duration(2*i)*time.Second), float64(max(0, 2-i)), 1, 1, 0)
+	now = now.Add(10 * time.Minute)
+	const cycle, cycles = 900, 60
+	current, cold, on := 1, 0, 0
+	for i := range cycles * cycle {
+		load := 0.0
+		if i%cycle < 2 {
+			load = 1
+			if current == 0 && i > cycles*cycle/2 {
+				cold++
+			}
 		}
+		current = at(p, now, load, current, current, 2*time.Second).Replicas
+		if i > cycles*cycle/2 && load == 0 {
+			on += current
+		}
+		now = now.Add(2 * time.Second)
 	}
-	if d := at(p, now.Add(30*time.Second), 0, 1, 1, 0); d.Replicas != 0 {
-		t.Errorf("30 s after the last demand, with twenty idle times of ten minutes: %+v", d)
+	if limit := cycles / 2 * 35; on > limit { // of 2 s
+		t.Errorf("on for %d s in %d idle times", 2*on, cycles/2)
 	}
+	t.Logf("%d cold starts of %d, on for %d s of %d", cold, cycles/2, 2*on, cycles/2*60)
 }
 
 // The rate is what the pods can do and the concurrency is the queue: neither is taken for the load.
@@ -181,8 +194,8 @@ func TestUnknown(t *testing.T) {
 
 func TestValidate(t *testing.T) {
 	t.Parallel()
-	_, err := lookahead.New(lookahead.Config{PodConcurrency: -1, StartUp: -1, ColdStartCost: -1})
-	for _, want := range []string{"window", "waitGoal", "violationBudget", "budgetWindow", "podConcurrency", "target", "startUp", "tick", "halfLife", "coldStartCost"} {
+	_, err := lookahead.New(lookahead.Config{PodConcurrency: -1, StartUp: -1})
+	for _, want := range []string{"window", "waitGoal", "violationBudget", "budgetWindow", "podConcurrency", "target", "startUp", "tick", "halfLife", "idleReference"} {
 		if err == nil || !strings.Contains(err.Error(), want+" = ") {
 			t.Errorf("no fault of %s in %v", want, err)
 		}

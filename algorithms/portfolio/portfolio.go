@@ -2,13 +2,13 @@
 //
 //	shadow   each expert has pods of its own: they start, take their start-up time, serve the load measured, and keep a backlog
 //	cost     pod-seconds, starting ones too + price per request that waits longer than the goal + cold starts, by block of time
-//	weights  Hedge with fixed share on cost / the dearest expert's cost of the block; they change at the ends of blocks only, so that what a change of
-//	         mind costs is small beside a block
+//	weights  Hedge with fixed share on log₄(cost / the cheapest expert's cost of the block), at most 1; they change at the ends of blocks only, so that
+//	         what a change of mind costs is small beside a block
 //	answer   the weighted median of the experts' answers: more than half of the weight wants no more, and any expert with more than half of the weight has it
 //	floor    the first expert is a classic; while requests wait longer than the goal no fewer pods are asked for than it wants
 //
 // A request that waits too long costs S/(Kβ) pod-seconds, as in package lookahead. Experts see the signals as measured, so under a real overload
-// they learn of it in shadow too. What an expert cannot tell it does not vote on; its block counts as the dearest.
+// they learn of it in shadow too. What an expert cannot tell it does not vote on; its block counts as a loss of 1.
 //
 // Sources: Freund and Schapire 1997 (Hedge); Herbster and Warmuth 1998 (fixed share); blocks of about ten start-ups as in FeMux, EuroSys 2026.
 package portfolio
@@ -57,12 +57,12 @@ type Config struct {
 	Window algorithms.Duration `json:"window"`
 }
 
-// Default has kpa as floor, and target, histogram, seasonal and lookahead; blocks of five minutes over a day.
+// Default has kpa as floor, and target, histogram, seasonal and lookahead; blocks of five minutes over four hours.
 func Default() Config {
 	return Config{
 		Experts: []Expert{{Name: "kpa"}, {Name: "target"}, {Name: "histogram"}, {Name: "seasonal"}, {Name: "lookahead"}},
 		Target:  70, WaitGoal: algorithms.Duration(500 * time.Millisecond), ViolationBudget: 0.01, ColdStartCost: 60,
-		Block: algorithms.Duration(5 * time.Minute), Memory: algorithms.Duration(24 * time.Hour),
+		Block: algorithms.Duration(5 * time.Minute), Memory: algorithms.Duration(4 * time.Hour),
 		StartUp: algorithms.Duration(10 * time.Second), Window: algorithms.Duration(2 * time.Second),
 	}
 }
@@ -281,20 +281,22 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	return d
 }
 
-// judge ends a block.
+// dear is by which factor an expert must cost more than the cheapest one for a loss of 1.
+const dear = 4
+
+// judge ends a block: a loss is the logarithm of the cost over the cheapest expert's, to the base dear, at most 1.
 func (p *Policy) judge() {
-	worst := 0.0
+	least := math.Inf(1)
 	for i := range p.state.Shadows {
-		worst = max(worst, p.state.Shadows[i].Cost)
+		if w := &p.state.Shadows[i]; !w.Blind {
+			least = min(least, w.Cost)
+		}
 	}
 	for i := range p.state.Shadows {
 		w := &p.state.Shadows[i]
 		p.losses[i] = 1
-		if !w.Blind && worst > 0 {
-			p.losses[i] = w.Cost / worst
-		}
-		if !w.Blind && worst == 0 {
-			p.losses[i] = 0
+		if !w.Blind { // a pod-second more or less is no difference
+			p.losses[i] = min(math.Log((w.Cost+1)/(least+1))/math.Log(dear), 1)
 		}
 		w.Cost, w.Blind = 0, false
 	}

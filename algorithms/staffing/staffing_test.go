@@ -111,6 +111,27 @@ func TestServersIsLeast(t *testing.T) {
 		staffing.Servers(20_000, 1, staffing.Goal{WaitProbability: 0.2}), staffing.Servers(20_001, 1, staffing.Goal{WaitProbability: 0.2}), 4)
 }
 
+// The quick share is exact for few servers and near the exact one for many.
+func TestWaitShare(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(6, 6))
+	for range 2000 {
+		c := 1 + r.IntN(400)
+		a, wait := float64(c)*r.Float64(), r.Float64()*3
+		got, want := staffing.WaitShare(float64(c), a, wait), staffing.WaitTail(c, a, wait)
+		tol := 1e-12
+		if c > 64 {
+			tol = 0.02
+		}
+		near(t, "share", got, want, tol)
+	}
+	for _, v := range []struct{ c, a, want float64 }{{0, 0, 0}, {0, 1, 1}, {5, 5, 1}, {5, math.NaN(), 0}, {0.5, 0.1, 0}} {
+		if got := staffing.WaitShare(v.c, v.a, 0.5); !(got >= 0 && got <= 1) || v.want == 1 && got != 1 {
+			t.Errorf("WaitShare(%v, %v) = %v", v.c, v.a, got)
+		}
+	}
+}
+
 func config(change func(*staffing.Config)) staffing.Config {
 	c := staffing.Default()
 	if change != nil {

@@ -49,7 +49,9 @@ func prometheus(t *testing.T, series map[string]func(at float64) any) *fake {
 				t.Error(err)
 			}
 		}
-		bad := func(code int, kind, text string) { answer(code, map[string]string{"status": "error", "errorType": kind, "error": text}) }
+		bad := func(code int, kind, text string) {
+			answer(code, map[string]string{"status": "error", "errorType": kind, "error": text})
+		}
 		if f.fail != nil {
 			if code := f.fail(n); code == http.StatusBadRequest {
 				bad(code, "bad_data", "parse error")
@@ -72,7 +74,7 @@ func prometheus(t *testing.T, series map[string]func(at float64) any) *fake {
 			return
 		}
 		var result []any
-		for _, name := range strings.Split(r.FormValue("query"), " or ") {
+		for name := range strings.SplitSeq(r.FormValue("query"), " or ") {
 			var values []any
 			for at := from; at <= to; at += step {
 				if v := series[name](at); v != nil {
@@ -104,14 +106,14 @@ func TestQuery(t *testing.T) {
 	f := prometheus(t, map[string]func(float64) any{
 		"seconds": second, "other": second,
 		"holes": func(at float64) any {
-			switch k := int(at-float64(begin.Unix())) / 30; {
-			case k == 2:
+			switch k := int(at-float64(begin.Unix())) / 30; k {
+			case 2:
 				return nil
-			case k == 3:
+			case 3:
 				return "NaN"
-			case k == 4:
+			case 4:
 				return "+Inf"
-			case k == 5:
+			case 5:
 				return -1
 			default:
 				return k
@@ -238,6 +240,13 @@ func TestGapsAndFill(t *testing.T) {
 	}
 	if _, err := (history.Series{Step: time.Hour, Values: []float64{nan()}}).Fill(history.FillHold); err == nil {
 		t.Error("Fill of nothing is accepted")
+	}
+	wide := history.Series{Start: begin, Step: time.Minute, Values: []float64{1, 2, nan(), nan(), 5, 6, 7, 8, nan()}}
+	if diff := cmp.Diff([]float64{1, nan(), nan(), nan(), nan(), 6, 7, nan(), nan()}, wide.Widen(50*time.Second).Values, cmpopts.EquateNaNs()); diff != "" {
+		t.Errorf("Widen by a step:\n%s", diff)
+	}
+	if diff := cmp.Diff(wide, wide.Widen(0), cmpopts.EquateNaNs()); diff != "" {
+		t.Errorf("Widen by nothing:\n%s", diff)
 	}
 	trimmed, ok := s.Trim()
 	if !ok || !trimmed.Start.Equal(begin.Add(6*time.Hour)) || len(trimmed.Values) != 7 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"net/url"
@@ -74,9 +75,7 @@ type transport struct {
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
-	for name, values := range t.auth.Headers {
-		r.Header[name] = values
-	}
+	maps.Copy(r.Header, t.auth.Headers)
 	if t.auth.BearerTokenFile != "" {
 		token, err := os.ReadFile(t.auth.BearerTokenFile)
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
@@ -41,6 +42,32 @@ func (s Series) Trim() (trimmed Series, ok bool) {
 	t := s
 	t.Start, t.Values = s.Start.Add(time.Duration(first)*s.Step), s.Values[first:end]
 	return t, end > first
+}
+
+// Widen makes gaps longer by a margin on each side: next to a gap a rate is of a window that is only partly covered, and too low.
+func (s Series) Widen(margin time.Duration) Series {
+	by := int((margin + s.Step - 1) / s.Step)
+	if by <= 0 {
+		return s
+	}
+	out := s
+	out.Values = slices.Clone(s.Values)
+	for i, v := range s.Values {
+		if !math.IsNaN(v) {
+			continue
+		}
+		if i > 0 && !math.IsNaN(s.Values[i-1]) {
+			for k := max(0, i-by); k < i; k++ {
+				out.Values[k] = math.NaN()
+			}
+		}
+		if i+1 < len(s.Values) && !math.IsNaN(s.Values[i+1]) {
+			for k := i + 1; k <= min(i+by, len(s.Values)-1); k++ {
+				out.Values[k] = math.NaN()
+			}
+		}
+	}
+	return out
 }
 
 // Gaps are the stretches of a series that are unknown.
@@ -97,8 +124,7 @@ func ParseFill(name string) (Fill, error) {
 // Fill returns the series without gaps. What lies before the first or after the last known value is held. All must not be unknown.
 func (s Series) Fill(rule Fill) (Series, error) {
 	out := s
-	out.Values = make([]float64, len(s.Values))
-	copy(out.Values, s.Values)
+	out.Values = slices.Clone(s.Values)
 	if rule == FillDay && 24*time.Hour%s.Step == 0 {
 		day := int(24 * time.Hour / s.Step)
 		for i, v := range s.Values {

@@ -131,7 +131,7 @@ func object(params map[string]json.RawMessage) json.RawMessage {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		name, _ := json.Marshal(k) //nolint:errcheck,errchkjson // a string always marshals
+		name, _ := json.Marshal(k) // a string always marshals
 		b.Write(name)
 		b.WriteByte(':')
 		b.Write(params[k])
@@ -145,7 +145,7 @@ func literal(v string) json.RawMessage {
 	if json.Valid([]byte(v)) {
 		return json.RawMessage(v)
 	}
-	b, _ := json.Marshal(v) //nolint:errcheck,errchkjson // a string always marshals
+	b, _ := json.Marshal(v) // a string always marshals
 	return b
 }
 

@@ -21,22 +21,22 @@ import (
 )
 
 //go:embed assets/page.html
-var pageTemplate string //nolint:gochecknoglobals // embedded, never changed
+var pageTemplate string
 
 //go:embed assets/page.css
-var pageStyle string //nolint:gochecknoglobals // embedded, never changed
+var pageStyle string
 
 //go:embed assets/page.js
-var pageScript string //nolint:gochecknoglobals // embedded, never changed
+var pageScript string
 
 //go:embed assets/uplot.min.js
-var plotScript string //nolint:gochecknoglobals // embedded, never changed
+var plotScript string
 
 //go:embed assets/uplot.min.css
-var plotStyle string //nolint:gochecknoglobals // embedded, never changed
+var plotStyle string
 
 //go:embed assets/uplot.LICENSE
-var plotLicense string //nolint:gochecknoglobals // embedded, never changed
+var plotLicense string
 
 // PageOptions bound what is embedded into a page. The zero value means the defaults.
 type PageOptions struct {

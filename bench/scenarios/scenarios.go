@@ -6,4 +6,4 @@ import "embed"
 // Files are the scenarios, NAME.yaml each.
 //
 //go:embed *.yaml
-var Files embed.FS //nolint:gochecknoglobals // an embedded file system is one
+var Files embed.FS

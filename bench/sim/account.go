@@ -94,7 +94,7 @@ func (a *account) spread(from, to int64) {
 }
 
 // begun counts a request that a pod begins to work on: how long it waited, how much work it is, and how long that takes here.
-func (a *account) begun(e *engine, wait, work, takes int64) {
+func (a *account) begun(wait, work, takes int64) {
 	if wait == 0 && takes == work {
 		a.immediate++
 		return

@@ -33,7 +33,7 @@ func everything(t testing.TB) func(*sim.Scenario) {
 	}
 }
 
-func routed(t testing.TB, routing string, edit func(*sim.Scenario)) func(*sim.Scenario) {
+func routed(routing string, edit func(*sim.Scenario)) func(*sim.Scenario) {
 	return func(s *sim.Scenario) {
 		if edit != nil {
 			edit(s)
@@ -48,11 +48,11 @@ func routings() []string { return []string{sim.RoutingShared, sim.RoutingRandom,
 func TestDeterministic(t *testing.T) {
 	t.Parallel()
 	for _, r := range routings() {
-		a, b := run(t, 7, bursts, "kpa", "", routed(t, r, everything(t))), run(t, 7, bursts, "kpa", "", routed(t, r, everything(t)))
+		a, b := run(t, 7, bursts, "kpa", "", routed(r, everything(t))), run(t, 7, bursts, "kpa", "", routed(r, everything(t)))
 		if diff := cmp.Diff(a, b); diff != "" {
 			t.Errorf("%s: the same seed gives another run:\n%s", r, diff)
 		}
-		if c := run(t, 8, bursts, "kpa", "", routed(t, r, everything(t))); c.Result.WaitMean == a.Result.WaitMean {
+		if c := run(t, 8, bursts, "kpa", "", routed(r, everything(t))); c.Result.WaitMean == a.Result.WaitMean {
 			t.Errorf("%s: another seed gives the same mean wait %v", r, c.Result.WaitMean)
 		}
 	}
@@ -66,8 +66,8 @@ func TestInvariants(t *testing.T) {
 			for seed := range uint64(2) {
 				t.Run(fmt.Sprintf("%s %s %d", policy, routing, seed), func(t *testing.T) {
 					t.Parallel()
-					check(t, run(t, seed, bursts, policy, "", routed(t, routing, everything(t))))
-					check(t, run(t, seed, bursts, policy, "", routed(t, routing, nil)))
+					check(t, run(t, seed, bursts, policy, "", routed(routing, everything(t))))
+					check(t, run(t, seed, bursts, policy, "", routed(routing, nil)))
 				})
 			}
 		}
@@ -118,8 +118,8 @@ func check(t *testing.T, r score.Run) {
 func TestOwnSeries(t *testing.T) {
 	t.Parallel()
 	for _, routing := range routings() {
-		all := run(t, 3, bursts, "kpa", "", routed(t, routing, nil)).Result
-		own := run(t, 3, bursts, "kpa", "", routed(t, routing, func(s *sim.Scenario) { s.Scrape.Sample = 1000 })).Result
+		all := run(t, 3, bursts, "kpa", "", routed(routing, nil)).Result
+		own := run(t, 3, bursts, "kpa", "", routed(routing, func(s *sim.Scenario) { s.Scrape.Sample = 1000 })).Result
 		if math.Abs(own.PodSeconds/all.PodSeconds-1) > 0.02 || math.Abs(own.WaitMean-all.WaitMean) > 0.1*all.WaitMean+0.001 {
 			t.Errorf("%s: pods read one by one: %v pod-seconds and a mean wait of %v; all at once: %v and %v", routing, own.PodSeconds, own.WaitMean, all.PodSeconds, all.WaitMean)
 		}

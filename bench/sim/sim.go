@@ -164,7 +164,6 @@ type engine struct {
 	live   []int32 // starting and ready pods by creation
 	ready  []int32
 	levels levels
-	gone   []*pod // ended pods whose readings still count
 	hold   fifo
 	limit  int32 // podConcurrency; as good as endless when there is none
 	shared bool
@@ -415,7 +414,7 @@ func (e *engine) begin(i int32, work, wait int64, replace bool) {
 			takes += int64(float64(work) * e.sc.KneeSlope * float64(over) / float64(e.sc.Knee))
 		}
 	}
-	e.account.begun(e, wait, work, takes)
+	e.account.begun(wait, work, takes)
 	d := departure{e.now + takes, i}
 	if replace {
 		e.deps.replace(d)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"strings"
 	"time"
 
@@ -32,6 +33,8 @@ type Load struct {
 const (
 	day     = 24 * time.Hour
 	history = 14 * day
+	// leastCount is how many requests bins must hold on average to be scaled up: chance is then below a fifth of it.
+	leastCount = 30
 )
 
 // Dense are the loads that keep several pods busy: every trace with one column that is not sparse. Of those with bins of a minute and
@@ -92,6 +95,7 @@ func Sparse(dir fs.FS) ([]Load, error) {
 }
 
 // open reads the load for a scenario: its arrivals, and the past as samples of concurrency and rate. Arrivals within bins are Poisson.
+// The scenario gets the replicas that it begins with.
 func (l *Load) open(dir fs.FS, s *sim.Scenario) (src trace.Source, past []algorithms.Sample, err error) {
 	f, err := dir.Open(l.File)
 	if err != nil {
@@ -113,7 +117,7 @@ func (l *Load) open(dir fs.FS, s *sim.Scenario) (src trace.Source, past []algori
 	}
 	from := time.Duration(0)
 	if l.Last > 0 && l.Last < whole.Length() {
-		from = (whole.Length() - l.Last) / whole.Width() * whole.Width()
+		from = (whole.Length() - l.Last).Truncate(whole.Width())
 	}
 	scored, err := whole.Slice(from, whole.Length())
 	if err != nil {
@@ -121,8 +125,17 @@ func (l *Load) open(dir fs.FS, s *sim.Scenario) (src trace.Source, past []algori
 	}
 	factor := 1.0
 	if !l.Sparse && s.PeakReplicas > 0 {
-		busy := scored.PeakRate() * s.Service.Mean().Seconds() / float64(s.PodConcurrency)
-		factor = s.PeakReplicas / busy
+		// A bin's count is its rate and chance. Multiplying a small count would multiply the chance, as no larger workload has it: before a
+		// trace is scaled up, bins are joined until they hold enough.
+		up := func() float64 {
+			return s.PeakReplicas * float64(s.PodConcurrency) / s.Service.Mean().Seconds() / scored.PeakRate()
+		}
+		if mean := scored.Requests() / float64(scored.Len()); up() > 1 && mean < leastCount {
+			if scored, err = scored.Coarsen(int(math.Ceil(leastCount / mean))); err != nil {
+				return nil, nil, err
+			}
+		}
+		factor = up()
 		if scored, err = scored.Scale(factor); err != nil {
 			return nil, nil, err
 		}
@@ -138,6 +151,10 @@ func (l *Load) open(dir fs.FS, s *sim.Scenario) (src trace.Source, past []algori
 		past = append(past,
 			algorithms.Sample{At: at, Signal: algorithms.Concurrency, Value: rate * s.Service.Mean().Seconds()},
 			algorithms.Sample{At: at, Signal: algorithms.Rate, Value: rate})
+	}
+	if !l.Sparse { // the workload has been there: begin with what its first bin needs at the policies' target
+		busy := scored.Bin(0).Requests / scored.Width().Seconds() * s.Service.Mean().Seconds()
+		s.InitialReplicas = min(max(1, int(math.Ceil(busy/s.PerPod()))), s.MaxReplicas)
 	}
 	return scored.Source(trace.Model{}), past, nil
 }

@@ -295,8 +295,9 @@ func (b *binner) add(at time.Duration, v float64, line int) error {
 		b.width = step
 	}
 	slack := b.width / 1000
-	k := (step + b.width/2) / b.width
-	if off := step - k*b.width; k == 0 || off > slack || off < -slack {
+	near := (step + b.width/2).Truncate(b.width)
+	k := near / b.width
+	if off := step - near; k == 0 || off > slack || off < -slack {
 		return fmt.Errorf("line %d, column \"t_seconds\": %v is %v after the row before, but bins are %v wide: bins must be of equal width; count anew", line, at, step, b.width)
 	}
 	if k > 1 && !b.fill {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/score"
 	"github.com/sluice-autoscaler/sluice/bench/sim"
@@ -16,6 +17,18 @@ import (
 type Work struct {
 	Source   trace.Source
 	Scenario sim.Scenario
+	// Start is the instant at which it begins, and History what was before (sim.Config); both may be left out.
+	Start   time.Time
+	History []algorithms.Sample
+}
+
+// job is a run of the part of the load that begins at from.
+func (w *Work) job(src trace.Source, p plan.Policy, seed uint64, from time.Duration) plan.Job {
+	j := plan.Job{Source: src, Scenario: w.Scenario, Policy: p, Seed: seed, History: w.History}
+	if !w.Start.IsZero() {
+		j.Start = w.Start.Add(from)
+	}
+	return j
 }
 
 // Bench scores settings by simulation: on the first part of each load while searching, on the rest after that. It is a value that nothing
@@ -55,7 +68,7 @@ func NewBench(work []Work, train float64, firstSeed uint64, seeds int) (*Bench, 
 		length, step := w.Source.Length(), time.Duration(w.Scenario.ElasticityStep)
 		cut := time.Duration(train * float64(length))
 		if train < 1 { // a warm-up ends with an elasticity step
-			cut = (cut + step - 1) / step * step
+			cut = (cut + step - 1).Truncate(step)
 			if cut < step || cut >= length {
 				errs = append(errs, fmt.Errorf("trace %s of %v: a train share of %v leaves nothing on one side: want a longer trace, another share or a shorter elasticityStep (%v)",
 					w.Source.Name(), length, train, step))
@@ -94,7 +107,8 @@ func (b *Bench) Evaluate(ctx context.Context, p plan.Policy, share float64) ([]s
 				if err != nil {
 					return nil, err
 				}
-				job := plan.Job{Source: src, Scenario: w.Scenario, Policy: p, Seed: seed, Warmup: e.warm}
+				job := w.job(src, p, seed, e.from)
+				job.Warmup = e.warm
 				run, err := job.Run(ctx, plan.Options{}, nil)
 				if err != nil {
 					return nil, err
@@ -112,14 +126,14 @@ type piece struct{ from, to, warm time.Duration }
 // pieces are what a share of the i-th load's first part is made of.
 func (b *Bench) pieces(i int, share float64) []piece {
 	cut, step := b.cuts[i], time.Duration(b.work[i].Scenario.ElasticityStep)
-	length := time.Duration(share*float64(cut)/excerpts) / step * step
+	length := time.Duration(share * float64(cut) / excerpts).Truncate(step)
 	if share >= 1 || length < 4*step {
 		return []piece{{0, cut, 0}}
 	}
 	var out []piece
 	for k := range excerpts {
-		from := time.Duration(float64(cut-length)*float64(k)/(excerpts-1)) / step * step
-		warm := (length/4 + step - 1) / step * step
+		from := time.Duration(float64(cut-length) * float64(k) / (excerpts - 1)).Truncate(step)
+		warm := (length/4 + step - 1).Truncate(step)
 		if from == 0 {
 			warm = 0 // the real beginning counts
 		}
@@ -137,7 +151,9 @@ func (b *Bench) HeldBack(p plan.Policy) []plan.Job {
 			continue
 		}
 		for k := range b.seeds {
-			jobs = append(jobs, plan.Job{Source: w.Source, Scenario: w.Scenario, Policy: p, Seed: b.firstSeed + uint64(k), Warmup: b.cuts[i]})
+			job := w.job(w.Source, p, b.firstSeed+uint64(k), 0)
+			job.Warmup = b.cuts[i]
+			jobs = append(jobs, job)
 		}
 	}
 	return jobs
@@ -152,7 +168,7 @@ func (b *Bench) Train(p plan.Policy) ([]plan.Job, error) {
 			return nil, err
 		}
 		for k := range b.seeds {
-			jobs = append(jobs, plan.Job{Source: src, Scenario: w.Scenario, Policy: p, Seed: b.firstSeed + uint64(k)})
+			jobs = append(jobs, w.job(src, p, b.firstSeed+uint64(k), 0))
 		}
 	}
 	return jobs, nil

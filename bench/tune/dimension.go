@@ -161,7 +161,7 @@ func (d *Dimension) parseList() error {
 func (d *Dimension) String() string { return d.Path + "=" + d.text }
 
 // value is the parameter at a place 0–1 of the range, for a pod that takes that many requests at a time. Numbers have at most three
-// significant digits and durations a granularity below a hundredth, so that people can read them.
+// significant digits and durations a granularity of at most a twentieth, so that people can read them.
 func (d *Dimension) value(u, concurrency float64) json.RawMessage {
 	u = min(1, max(0, u))
 	if d.kind == list {
@@ -176,7 +176,7 @@ func (d *Dimension) value(u, concurrency float64) json.RawMessage {
 		t := time.Duration(v * float64(time.Second))
 		grain := time.Millisecond
 		for _, g := range []time.Duration{100 * time.Millisecond, time.Second, time.Minute} {
-			if t >= 100*g {
+			if t >= 20*g {
 				grain = g
 			}
 		}

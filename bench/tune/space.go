@@ -36,6 +36,9 @@ type Space struct {
 // requests a pod of the scenario takes at a time, or of its target where that has no limit. Each parameter is tried at both ends, so that
 // a misspelt name or a bound that the policy refuses is found before anything runs.
 func NewSpace(base plan.Policy, sc *sim.Scenario, specs []string) (*Space, error) {
+	if base.Name == plan.PerRequest {
+		return nil, fmt.Errorf("%s is no policy that decides: want one of the catalog's", base.Name)
+	}
 	if len(specs) == 0 {
 		if specs = DefaultRanges(base.Name); specs == nil {
 			return nil, fmt.Errorf("policy %s has no default ranges: want --search NAME=LOW..HIGH for the parameters to search", base.Name)

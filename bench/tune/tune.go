@@ -154,7 +154,7 @@ func (s *search) levels() []float64 {
 		least = 1.0 / 9
 	}
 	out := []float64{1}
-	for share, enough := 1.0/3, 6; share >= least-1e-9 && s.Budget >= enough && len(out) < 3; share, enough = share/3, 3*enough {
+	for share, enough := 1.0/3, 4; share >= least-1e-9 && s.Budget >= enough && len(out) < 3; share, enough = share/3, 2*enough {
 		out = append([]float64{share}, out...)
 	}
 	return out
@@ -280,69 +280,128 @@ func (s *search) make(at []float64, share float64) (Trial, bool) {
 	return Trial{Policy: p, Values: s.Space.Values(at), Share: share, at: at, order: s.made}, true
 }
 
-// refine steps from the best: along each parameter both ways, in random directions, and on in the direction of the last success. The
-// steps become larger with success and smaller without (Hooke and Jeeves 1961, with several points at once).
+// refine looks around two centres in turn, with what is left: the best by the limits, and the best if the limits were looser, which is
+// often a small step from being better than it. Around a centre it tries steps along single parameters, random directions, differences
+// between good settings (Storn and Price 1997) and the direction of the last success. What a little work says of them chooses those that
+// are scored on the whole. Steps become larger with success and smaller without.
 func (s *search) refine(ctx context.Context) error {
-	dims := len(s.Space.dims)
-	step := 0.15
-	var from []float64 // where the last success came from
-	for s.left() >= 1 && step >= 0.004 {
-		slices.SortFunc(s.whole, compare)
-		best := s.whole[0]
-		var places [][]float64
-		add := func(change func(at []float64)) {
-			at := slices.Clone(best.at)
-			change(at)
-			for i := range at {
-				at[i] = min(1, max(0, at[i]))
-			}
-			places = append(places, at)
+	little := s.levels()[0]
+	step := [2]float64{firstStep, firstStep}
+	var from [2][]float64 // where the last success around each centre came from
+	idle := 0
+	for round := 0; s.left() >= 1 && idle < 20; round++ {
+		k := round % 2
+		centre := s.centre(k == 1)
+		var tried []Trial
+		share := little
+		if s.left() < 2 {
+			share = 1
 		}
-		if from != nil {
-			add(func(at []float64) {
-				for i := range at {
-					at[i] += at[i] - from[i]
-				}
-			})
-		}
-		for i := range s.Space.dims {
-			for _, u := range s.Space.dims[i].neighbours(best.at[i], step) {
-				add(func(at []float64) { at[i] = u })
-			}
-		}
-		for range max(1, dims/2) {
-			add(func(at []float64) {
-				for i := range at {
-					if d := &s.Space.dims[i]; d.kind != list || d.ordered {
-						at[i] += step * s.rng.NormFloat64()
-					}
-				}
-			})
-		}
-		var round []Trial
-		for _, at := range places {
-			if float64(len(round)+1) > s.left() {
+		for _, at := range s.around(centre.at, from[k], step[k]) {
+			if share == 1 && float64(len(tried)+1) > s.left() {
 				break
 			}
-			if t, ok := s.make(at, 1); ok {
-				round = append(round, t)
+			if t, ok := s.make(at, share); ok {
+				tried = append(tried, t)
 			}
 		}
-		scored, err := s.score(ctx, round)
+		if share < 1 {
+			scored, err := s.score(ctx, tried)
+			if err != nil {
+				return err
+			}
+			tried = nil
+			for _, t := range survivors(scored, min((len(scored)+3)/4, int(s.left()))) {
+				if t, ok := s.make(t.at, 1); ok {
+					tried = append(tried, t)
+				}
+			}
+		}
+		scored, err := s.score(ctx, tried)
 		s.whole = append(s.whole, scored...)
 		if err != nil {
 			return err
 		}
-		from = nil
-		step /= 2
-		if len(scored) > 0 {
-			if top := slices.MinFunc(scored, compare); compare(top, best) < 0 {
-				from = best.at
-				step = min(0.3, step*2.6)
-			}
+		from[k] = nil
+		if now := s.centre(k == 1); now.order != centre.order {
+			from[k] = centre.at
+			step[k] = min(0.3, step[k]*1.5)
+		} else if step[k] *= 0.6; step[k] < leastStep {
+			step[k] = firstStep
+		}
+		if idle++; len(tried) > 0 {
+			idle = 0
 		}
 	}
 	return nil
+}
+
+const (
+	// firstStep and leastStep are shares of a range; below the least the steps begin anew.
+	firstStep = 0.15
+	leastStep = 0.01
+	// parents is how many of the best the differences are taken from.
+	parents = 8
+)
+
+// centre is the best trial scored on the whole, by the limits or by looser ones.
+func (s *search) centre(loose bool) Trial {
+	if loose {
+		return slices.MinFunc(s.whole, func(a, b Trial) int {
+			return byExcess(&a, &b, max(0, a.Excess-looseness), max(0, b.Excess-looseness))
+		})
+	}
+	return slices.MinFunc(s.whole, compare)
+}
+
+// looseness is by how much limits may be broken, in all, by the centre that is likely to be repaired.
+const looseness = 0.5
+
+// around are places to try around a centre.
+func (s *search) around(centre, from []float64, step float64) [][]float64 {
+	dims := len(centre)
+	var places [][]float64
+	add := func(change func(at []float64)) {
+		at := slices.Clone(centre)
+		change(at)
+		for i := range at {
+			at[i] = min(1, max(0, at[i]))
+		}
+		places = append(places, at)
+	}
+	if from != nil {
+		add(func(at []float64) {
+			for i := range at {
+				at[i] += at[i] - from[i]
+			}
+		})
+	}
+	for n, i := range s.rng.Perm(dims) {
+		if n == (dims+3)/2 {
+			break
+		}
+		for _, u := range s.Space.dims[i].neighbours(centre[i], step) {
+			add(func(at []float64) { at[i] = u })
+		}
+	}
+	slices.SortFunc(s.whole, compare)
+	good := s.whole[:min(parents, len(s.whole))]
+	for range max(1, dims/2) {
+		add(func(at []float64) {
+			for i := range at {
+				if d := &s.Space.dims[i]; d.kind != list || d.ordered {
+					at[i] += step * s.rng.NormFloat64()
+				}
+			}
+		})
+		a, b := good[s.rng.IntN(len(good))], good[s.rng.IntN(len(good))]
+		add(func(at []float64) {
+			for i := range at {
+				at[i] += 0.7 * (a.at[i] - b.at[i])
+			}
+		})
+	}
+	return places
 }
 
 // left is what remains of the budget.

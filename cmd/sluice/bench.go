@@ -42,7 +42,7 @@ func bench() *cobra.Command {
 // benchFlags are what the commands that simulate have in common.
 type benchFlags struct {
 	traces, generators, logs []string
-	model, column, zeros     string
+	model, zeros             string
 	from, to                 string
 	scenarios                []string
 	sets                     []string
@@ -251,7 +251,7 @@ func jsonOr(v string) json.RawMessage {
 	if json.Valid([]byte(v)) {
 		return json.RawMessage(v)
 	}
-	b, _ := json.Marshal(v) //nolint:errcheck,errchkjson // a string always marshals
+	b, _ := json.Marshal(v) // a string always marshals
 	return b
 }
 

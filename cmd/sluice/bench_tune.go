@@ -22,6 +22,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/report"
 	"github.com/sluice-autoscaler/sluice/bench/score"
 	"github.com/sluice-autoscaler/sluice/bench/sim"
+	"github.com/sluice-autoscaler/sluice/bench/trace"
 	"github.com/sluice-autoscaler/sluice/bench/tune"
 )
 
@@ -36,7 +37,7 @@ the time between decisions. Without --search each well-known policy has ranges o
 func benchTune() *cobra.Command {
 	f := tuneFlags{}
 	c := &cobra.Command{
-		Use: "tune --policy NAME [--search RANGE]... (--trace FILE|--generate SPEC|--log FILE)...", Short: "Search a policy's parameters on one part of a load, and judge them on the rest",
+		Use: "tune --policy NAME [--search RANGE]... (--trace FILE|--generate SPEC|--log FILE|--prometheus URL --query PROMQL)...", Short: "Search a policy's parameters on one part of a load, and judge them on the rest",
 		Long: tuneLong, Args: usage(cobra.NoArgs),
 		Example: `  sluice bench tune --policy kpa --trace requests.csv --scenario small --out out/tune
   sluice bench tune --policy kpa --search 'target=30%..95%' --search 'stableWindow=6s..10m:log' --search 'panicThresholdPercentage=110|200|400' --trace requests.csv
@@ -50,6 +51,7 @@ func benchTune() *cobra.Command {
 	fl.StringArrayVar(&f.limits, "limit", nil, "what must hold, `METRIC=NUMBER`; repeatable (default: sloViolations at the scenario's share)")
 	fl.Float64Var(&f.train, "train", 0.5, "share of the time that is searched on; 1 holds nothing back")
 	fl.IntVar(&f.budget, "budget", 60, "work to do, in runs of one setting on the whole first part with all seeds")
+	f.past.add(c)
 	fl.Uint64Var(&f.searchSeed, "search-seed", 1, "seed of the search itself")
 	for _, name := range []string{"baseline", "explain"} {
 		fl.Lookup(name).Hidden = true
@@ -67,6 +69,7 @@ func metricNames() string {
 
 type tuneFlags struct {
 	benchFlags
+	past           historyFlags
 	search, limits []string
 	objective      string
 	train          float64
@@ -81,6 +84,8 @@ type tuning struct {
 	policy plan.Policy
 	scenes []sim.Scenario
 	train  float64
+	// notes are what the history says of itself.
+	notes []string
 
 	found tune.Result
 	// held are the held-back scores of the policy as given and as tuned.
@@ -88,8 +93,15 @@ type tuning struct {
 }
 
 func (f *tuneFlags) run(cmd *cobra.Command) error {
-	t, err := f.prepare(cmd)
+	t, loads, err := f.prepare(cmd)
 	if err != nil {
+		return fmt.Errorf("%w: %w", err, errUsage)
+	}
+	work, err := f.work(cmd, t, loads)
+	if err != nil {
+		return err
+	}
+	if err := f.place(t, work); err != nil {
 		return fmt.Errorf("%w: %w", err, errUsage)
 	}
 	head, err := f.head(t.scenes)
@@ -131,7 +143,7 @@ func (f *tuneFlags) run(cmd *cobra.Command) error {
 }
 
 // prepare reads the flags.
-func (f *tuneFlags) prepare(cmd *cobra.Command) (*tuning, error) {
+func (f *tuneFlags) prepare(cmd *cobra.Command) (*tuning, []plan.Load, error) {
 	t := &tuning{train: f.train}
 	var errs []error
 	if len(f.policies) != 1 {
@@ -150,8 +162,15 @@ func (f *tuneFlags) prepare(cmd *cobra.Command) (*tuning, error) {
 			errs = append(errs, fmt.Errorf("scenarios %s and %s differ in podConcurrency or target: tune for each by itself", t.scenes[0].Name, t.scenes[i].Name))
 		}
 	}
-	loads, err := f.loads()
-	errs = append(errs, err)
+	var loads []plan.Load
+	if f.past.given() {
+		errs = append(errs, f.past.check(cmd))
+		if len(f.traces)+len(f.generators)+len(f.logs) > 0 {
+			errs = append(errs, errors.New("a history and --trace, --generate or --log are given: want one of them"))
+		}
+	} else if loads, err = f.loads(); err != nil {
+		errs = append(errs, err)
+	}
 	t.cfg = tune.Config{Budget: f.budget, Seed: f.searchSeed, Workers: workers(f.workers)}
 	if f.budget < 1 || f.budget > tune.MaxBudget {
 		errs = append(errs, fmt.Errorf("--budget = %d: want 1–%d runs", f.budget, tune.MaxBudget))
@@ -166,21 +185,50 @@ func (f *tuneFlags) prepare(cmd *cobra.Command) (*tuning, error) {
 		}
 		t.cfg.Limits = append(t.cfg.Limits, l)
 	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	if len(f.limits) == 0 {
+	if len(f.limits) == 0 && len(t.scenes) > 0 {
 		l, err := tune.FindMetric("sloViolations")
-		if err != nil {
-			return nil, err
-		}
+		errs = append(errs, err)
 		least := t.scenes[0].SLO.Share // the strictest, since limits hold for each scenario
 		for i := range t.scenes {
 			least = min(least, t.scenes[i].SLO.Share)
 		}
 		t.cfg.Limits = []tune.Limit{{Metric: l, Most: least}}
 	}
+	return t, loads, errors.Join(errs...)
+}
+
+// place makes the bench and the space to search.
+func (f *tuneFlags) place(t *tuning, work []tune.Work) (err error) {
+	if t.bench, err = tune.NewBench(work, f.train, f.firstSeed, f.seeds); err != nil {
+		return err
+	}
+	t.cfg.Evaluate, t.cfg.LeastShare = t.bench.Evaluate, t.bench.LeastShare()
+	t.cfg.Space, err = tune.NewSpace(t.policy, &t.scenes[0], f.search)
+	return err
+}
+
+// work is what settings are tried on: the history, or each load in each scenario.
+func (f *tuneFlags) work(cmd *cobra.Command, t *tuning, loads []plan.Load) ([]tune.Work, error) {
 	var work []tune.Work
+	if f.past.given() {
+		model, err := trace.ParseModel(f.model)
+		if err != nil {
+			return nil, fmt.Errorf("--arrivals: %w", err)
+		}
+		b, err := f.past.read(cmd, "")
+		if err != nil {
+			return nil, err
+		}
+		for i := range t.scenes {
+			src, s, before, err := b.load(cmd, t.scenes[i], model)
+			if err != nil {
+				return nil, err
+			}
+			work = append(work, tune.Work{Source: src, Scenario: s, Start: b.demand.Start, History: before})
+		}
+		t.notes = b.notes()
+		return work, nil
+	}
 	for i := range t.scenes {
 		for _, l := range loads {
 			src, err := l(&t.scenes[i])
@@ -190,19 +238,14 @@ func (f *tuneFlags) prepare(cmd *cobra.Command) (*tuning, error) {
 			work = append(work, tune.Work{Source: src, Scenario: t.scenes[i]})
 		}
 	}
-	if t.bench, err = tune.NewBench(work, f.train, f.firstSeed, f.seeds); err != nil {
-		return nil, err
-	}
-	t.cfg.Evaluate, t.cfg.LeastShare = t.bench.Evaluate, t.bench.LeastShare()
-	t.cfg.Space, err = tune.NewSpace(t.policy, &t.scenes[0], f.search)
-	return t, err
+	return work, nil
 }
 
 // judge runs the best setting and the given one on what was held back, into the folder if there is one. Without a held-back part the
 // folder has the runs on all.
 func (f *tuneFlags) judge(cmd *cobra.Command, head report.Summary, t *tuning) error {
 	if cmd.Context().Err() != nil {
-		return nil
+		return nil //nolint:nilerr // interrupted: what was found is reported, and the search has said so
 	}
 	jobs := func(p plan.Policy) ([]plan.Job, error) {
 		if f.train == 1 {
@@ -225,6 +268,7 @@ func (f *tuneFlags) judge(cmd *cobra.Command, head report.Summary, t *tuning) er
 		all = append(all, more...)
 	}
 	head.Baseline = t.policy.Label
+	head.Notes = append(head.Notes, t.notes...)
 	if f.train < 1 {
 		head.Notes = append(head.Notes, fmt.Sprintf("Runs are of the last %.0f %% of the time, which was held back from the search; what came before warmed the policies up.", 100*(1-f.train)))
 	}
@@ -350,6 +394,9 @@ func (t *tuning) write(w io.Writer) error {
 	}
 	t.scores(&b)
 	t.top(&b)
+	for _, note := range t.notes {
+		fmt.Fprintf(&b, "Note: %s\n", note)
+	}
 	for _, warning := range t.warnings() {
 		fmt.Fprintf(&b, "Warning: %s\n", warning)
 	}
@@ -455,6 +502,8 @@ func (t *tuning) top(b *strings.Builder) {
 const (
 	// fades is the share of what tuning gained on the first part that may be missing on the rest before it is called overfitted.
 	fades = 0.5
+	// gain is the share of the objective from which on tuning is said to have gained anything.
+	gain = 0.02
 )
 
 // warnings are what a user must know before pasting.
@@ -488,7 +537,7 @@ func (t *tuning) warnings() []string {
 	}
 	onTrain := r.Best.Objective / r.Default.Objective
 	onRest := t.cfg.Objective.Value(t.heldBest) / t.cfg.Objective.Value(t.heldDefault)
-	if onTrain < 1 && onRest > 1-(1-onTrain)*fades {
+	if onTrain < 1-gain && onRest > 1-(1-onTrain)*fades {
 		out = append(out, fmt.Sprintf("overfitted, or the load has changed: %s is %.2f of the given setting's on the first part, and %.2f on the held-back one.",
 			t.cfg.Objective.Name, onTrain, onRest))
 	}

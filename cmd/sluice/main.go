@@ -95,13 +95,17 @@ func policies() *cobra.Command {
 }
 
 func explainer() *cobra.Command {
-	var kubeconfig, namespace string
+	var kubeconfig, namespace, record string
 	var last int
+	var every time.Duration
 	var terms bool
 	c := &cobra.Command{
 		Use: "explain AUTOSCALER", Short: "Say what an Autoscaler last decided, and why",
 		Args: usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if every != 0 && (every < time.Second || every > time.Hour || record == "") {
+				return fmt.Errorf("--every = %v: want 1s–1h, with --record: %w", every, errUsage)
+			}
 			rules := clientcmd.NewDefaultClientConfigLoadingRules()
 			rules.ExplicitPath = kubeconfig
 			loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{})
@@ -122,16 +126,30 @@ func explainer() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("reach the cluster: %w", err)
 			}
-			var as v1alpha1.Autoscaler
-			if err := cl.Get(cmd.Context(), types.NamespacedName{Namespace: namespace, Name: args[0]}, &as); err != nil {
-				return fmt.Errorf("read Autoscaler %s/%s: %w", namespace, args[0], err)
+			get := func(ctx context.Context) (*v1alpha1.Autoscaler, error) {
+				ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+				defer cancel()
+				as := &v1alpha1.Autoscaler{}
+				if err := cl.Get(ctx, types.NamespacedName{Namespace: namespace, Name: args[0]}, as); err != nil {
+					return nil, fmt.Errorf("read Autoscaler %s/%s: %w", namespace, args[0], err)
+				}
+				return as, nil
 			}
-			return explain.Write(cmd.OutOrStdout(), &as, time.Now(), last, terms)
+			as, err := get(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if err := explain.Write(cmd.OutOrStdout(), as, time.Now(), last, terms); err != nil || record == "" {
+				return err
+			}
+			return keepRecord(cmd.Context(), record, every, get, cmd.ErrOrStderr())
 		},
 	}
 	c.Flags().StringVar(&kubeconfig, "kubeconfig", "", "path of the kubeconfig (default: as kubectl)")
 	c.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace (default: as kubectl)")
 	c.Flags().IntVar(&last, "last", 10, "how many decisions to show, at most 10 are kept")
+	c.Flags().StringVar(&record, "record", "", "append what the status says as an observation to this `FILE`, for sluice bench backtest and sluice decide")
+	c.Flags().DurationVar(&every, "every", 0, "go on recording with this period until interrupted")
 	c.Flags().BoolVar(&terms, "terms", false, "show the numbers behind each decision")
 	return c
 }

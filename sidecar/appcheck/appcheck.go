@@ -15,8 +15,11 @@ import (
 // in many, short beside any reaction to an app's death.
 const fresh = 100 * time.Millisecond
 
-// Checker asks the app, with at most one question under way; callers meanwhile share its answer. It is made by Dial or
-// HTTP and is safe for concurrent use.
+// agent is the User-Agent of probes.
+const agent = "sluice-probe/1"
+
+// Checker asks the app, with at most one question under way; callers meanwhile share its answer. It is made by Dial, HTTP or
+// GRPC and is safe for concurrent use.
 type Checker struct {
 	ask     func(ctx context.Context) error
 	timeout time.Duration
@@ -45,22 +48,16 @@ func Dial(network, address string, timeout time.Duration) *Checker {
 // HTTP returns a Checker that holds when GET path at address is answered within timeout with 200–399. It follows no
 // redirect, and uses a connection of its own each time, as a kubelet does.
 func HTTP(network, address, path string, timeout time.Duration) *Checker {
-	host := address
-	if network == "unix" {
-		host = "localhost"
-	}
 	client := &http.Client{
-		Transport: &http.Transport{DisableKeepAlives: true, Proxy: nil, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, network, address)
-		}},
+		Transport:     transport(network, address),
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return &Checker{timeout: timeout, ask: func(ctx context.Context) error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+path, nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host(network, address)+path, nil)
 		if err != nil {
 			return err
 		}
-		req.Header.Set("User-Agent", "sluice-probe/1")
+		req.Header.Set("User-Agent", agent)
 		resp, err := client.Do(req)
 		if err != nil {
 			return err
@@ -72,6 +69,21 @@ func HTTP(network, address, path string, timeout time.Duration) *Checker {
 		}
 		return nil
 	}}
+}
+
+// transport opens a connection to the app for each request.
+func transport(network, address string) *http.Transport {
+	return &http.Transport{DisableKeepAlives: true, Proxy: nil, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}}
+}
+
+// host is what requests name as their host.
+func host(network, address string) string {
+	if network == "unix" {
+		return "localhost"
+	}
+	return address
 }
 
 // Check returns nil when the app answers, or did within the last 100 ms, else why it does not. It returns early when

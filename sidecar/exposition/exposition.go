@@ -109,7 +109,7 @@ func New(opts Options) *Metrics {
 			monotonic:   desc(wire.MonotonicSeconds, "Monotonic time since the start at which the concurrency integral was read, in seconds."),
 			start:       desc(wire.StartTime, "Start time of the process since unix epoch in seconds."),
 			uncounted:   desc("sluice_sidecar_uncounted_requests_total", "Requests of health checks and scrapers, passed on but not counted as demand."),
-			refused:     desc("sluice_sidecar_refused_requests_total", "Counted requests that the sidecar answered or gave up itself, by reason.", "reason"),
+			refused:     desc("sluice_sidecar_refused_requests_total", "Requests that the sidecar answered or gave up itself, by reason; those it could not read count nowhere else.", "reason"),
 			draining:    desc("sluice_sidecar_draining", "1 once the sidecar has begun to drain, else 0."),
 			build:       desc("sluice_sidecar_build_info", "Always 1; the labels tell what was built.", "version", "goversion"),
 		},

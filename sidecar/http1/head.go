@@ -177,7 +177,7 @@ func (h *Head) Request(p []byte) error {
 	if err := h.fields(rest); err != nil {
 		return err
 	}
-	if h.hosts > 1 || h.hosts == 0 && h.Minor == 1 || !isHost(h.Authority) {
+	if h.hosts > 1 || h.hosts == 0 && h.Minor == 1 || !IsHost(h.Authority) {
 		return ErrBadHost
 	}
 	return h.target(target)
@@ -259,7 +259,7 @@ func (h *Head) absolute(t []byte) error {
 		i = len(t)
 	}
 	h.Authority, t = t[:i], t[i:]
-	if i == 0 || !isHost(h.Authority) {
+	if i == 0 || !IsHost(h.Authority) {
 		return ErrBadTarget
 	}
 	switch {
@@ -548,9 +548,10 @@ func isToken(p []byte) bool {
 	return len(p) > 0
 }
 
-func isHost(p []byte) bool {
-	for _, c := range p {
-		if !in(c, hostLow, hostHigh) {
+// IsHost says whether h has only characters that the host and port of an authority may have.
+func IsHost[T string | []byte](h T) bool {
+	for i := range len(h) {
+		if !in(h[i], hostLow, hostHigh) {
 			return false
 		}
 	}

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/sidecar/exposition"
 	"github.com/sluice-autoscaler/sluice/sidecar/http1"
+	"github.com/sluice-autoscaler/sluice/sidecar/http2"
 	"github.com/sluice-autoscaler/sluice/sidecar/limit"
 )
 
@@ -35,9 +35,6 @@ const (
 	// tunnelEnd is how long a client may keep its side of an upgraded connection open after the app has closed its own.
 	tunnelEnd = 30 * time.Second
 )
-
-// preface begins every HTTP/2 connection.
-const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 // conn is a client's connection and the exchange that runs on it. One goroutine serves it: it reads a request, asks the
 // app, passes the answer on. A second one, the pump, helps while a request's body comes that is not there at once.
@@ -106,48 +103,50 @@ func (c *conn) cutWhy() reason {
 	return c.why
 }
 
-func (c *conn) serve() {
-	handedOff := false
-	defer func() {
-		if !handedOff {
-			_ = c.nc.Close()
-		}
-		c.e.forget(c)
-	}()
+// run serves the connection to its end.
+func (c *conn) run() {
+	l := c.serve()
+	nc := c.nc
+	c.e.forget(c)
+	if l == nil {
+		_ = nc.Close()
+		return
+	}
+	c.e.serveHTTP2(l)
+}
+
+// serve serves HTTP/1.1, and returns a link when it turns out that the client speaks HTTP/2.
+func (c *conn) serve() *link {
 	if t, ok := c.nc.(*tls.Conn); ok {
 		c.secure = true
 		ctx, cancel := context.WithTimeout(c.e.ctx, c.e.headerTimeout)
 		err := t.HandshakeContext(ctx)
 		cancel()
 		if err != nil {
-			return
+			return nil
 		}
 		if t.ConnectionState().NegotiatedProtocol == "h2" {
-			handedOff = true
-			c.e.handOff(c.nc)
-			return
+			return c.e.clientLink(c, nil)
 		}
 	}
 	for first := true; ; first = false {
 		n, err := c.readHead(first)
 		switch {
 		case errors.Is(err, errHTTP2):
-			handedOff = true
-			c.e.handOff(&readAhead{Conn: c.nc, ahead: bytes.Clone(c.in[c.r:c.w])})
-			return
+			return c.e.clientLink(c, c.in[c.r:c.w])
 		case err != nil:
 			c.unread(err)
-			return
+			return nil
 		}
 		if !c.exchange(n) {
-			return
+			return nil
 		}
 		s := idle
 		if c.r < c.w {
 			s = heading
 		}
 		if !c.turn(s, c.e.h.opts.Now()) {
-			return
+			return nil
 		}
 	}
 }
@@ -188,8 +187,8 @@ func (c *conn) readHead(first bool) (int, error) {
 			blank = true
 			continue
 		}
-		if first && len(p) > 0 && p[0] == 'P' && string(p[:min(len(p), len(preface))]) == preface[:min(len(p), len(preface))] {
-			if len(p) >= len(preface) {
+		if first && len(p) > 0 && p[0] == 'P' && string(p[:min(len(p), len(http2.Preface))]) == http2.Preface[:min(len(p), len(http2.Preface))] {
+			if len(p) >= len(http2.Preface) {
 				return 0, errHTTP2
 			}
 		} else if len(p) > 0 {
@@ -223,14 +222,16 @@ func (c *conn) unread(err error) {
 	case ok:
 		c.fault(fault)
 	case c.cutWhy() == headLate && c.r < c.w:
+		c.e.h.opts.Metrics.Refused(exposition.BadRequest)
 		c.x = exchange1{minor: 1}
 		c.answer(http.StatusRequestTimeout, "", "the headers of the request did not come in time")
 		c.linger()
 	}
 }
 
-// fault answers a head that is none. It is not counted: nobody can say what was asked.
+// fault answers a head that is none. It is no demand, only refused: nobody can say what was asked.
 func (c *conn) fault(f http1.Fault) {
+	c.e.h.opts.Metrics.Refused(exposition.BadRequest)
 	c.mu.Lock()
 	c.x = exchange1{minor: 1}
 	c.mu.Unlock()

@@ -20,6 +20,7 @@ type socket struct {
 type transfer struct {
 	call func(fd uintptr) (done bool)
 	p    []byte
+	once bool // do not wait
 	n    int
 	err  error
 }
@@ -44,7 +45,7 @@ func (t *transfer) bind(trap uintptr) {
 				t.n, t.err = int(n), nil //nolint:gosec // at most len(p)
 				return true
 			case syscall.EAGAIN:
-				return false
+				return t.once
 			case syscall.EINTR:
 			default:
 				t.n, t.err = 0, errno
@@ -89,6 +90,28 @@ func (s *socket) Write(p []byte) (int, error) {
 			return n, err
 		case t.err != nil:
 			return n, t.err
+		}
+		n += t.n
+	}
+}
+
+// try writes what the network takes of p without waiting, which may be nothing.
+func (s *socket) try(p []byte) (int, error) {
+	t := &s.write
+	for n := 0; ; {
+		if n == len(p) {
+			return n, nil
+		}
+		t.p, t.n, t.err, t.once = p[n:], 0, nil, true
+		err := s.raw.Write(t.call)
+		t.p, t.once = nil, false
+		switch {
+		case err != nil:
+			return n, err
+		case t.err != nil:
+			return n, t.err
+		case t.n == 0:
+			return n, nil
 		}
 		n += t.n
 	}

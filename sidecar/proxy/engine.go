@@ -14,31 +14,38 @@ import (
 // while its request runs.
 const tick = 50 * time.Millisecond
 
-// engine serves HTTP/1.1 connections, a goroutine each, and looks after all of them from one more: what is rare, such as
-// timeouts and clients that leave, costs the single request nothing.
+// engine serves connections, a goroutine each, and looks after all of them from one more: what is rare, such as timeouts
+// and clients that leave, costs the single request nothing.
 type engine struct {
 	h                          *Handler
 	pool                       pool
 	headerTimeout, idleTimeout time.Duration
 	maxHeader                  int
 	ctx                        context.Context //nolint:containedctx // of all requests: it ends when the server cuts them
-	handOff                    func(net.Conn)  // takes connections that speak HTTP/2
+	apps                       apps
 
-	mu     sync.Mutex
-	conns  map[*conn]struct{}
-	closed bool // nothing is served any more
-	wg     sync.WaitGroup
-	spare  sync.Pool // of *conn: memory of connections that have ended
+	mu      sync.Mutex
+	conns   map[*conn]struct{} // HTTP/1.1, and what has not said anything yet
+	links   map[*link]struct{} // HTTP/2, the app's among them
+	clients int                // links to clients
+	closed  bool               // nothing is served any more
+	wg      sync.WaitGroup
+	spare   sync.Pool // of *conn: memory of connections that have ended
+	streams sync.Pool // of *stream
+	chunks  sync.Pool // of *chunk
+	buffers sync.Pool // of *[linkBuffer]byte
 }
 
-func newEngine(ctx context.Context, s *Server, handOff func(net.Conn)) *engine {
+func newEngine(ctx context.Context, s *Server) *engine {
 	h := s.Handler
 	network, address := Network(h.opts.App)
-	return &engine{
+	e := &engine{
 		h: h, headerTimeout: s.HeaderTimeout, idleTimeout: s.IdleTimeout, maxHeader: s.MaxHeaderBytes,
-		ctx: ctx, handOff: handOff, conns: map[*conn]struct{}{},
+		ctx: ctx, conns: map[*conn]struct{}{}, links: map[*link]struct{}{},
 		pool: pool{network: network, address: address, dialer: net.Dialer{Timeout: h.opts.DialTimeout}, idleTimeout: h.opts.AppIdleTimeout},
 	}
+	e.apps.e = e
+	return e
 }
 
 // Network takes the app's address apart: "unix:/path" is a socket's, everything else host:port.
@@ -78,7 +85,7 @@ func (e *engine) serve(nc net.Conn) {
 		return
 	}
 	e.conns[c] = struct{}{}
-	e.wg.Go(c.serve)
+	e.wg.Go(c.run)
 }
 
 // forget lets a connection go, and keeps its memory.
@@ -100,10 +107,92 @@ func (e *engine) forget(c *conn) {
 	e.spare.Put(kept)
 }
 
+// clientLink makes a link of a client's connection that speaks HTTP/2, of which ahead was read already.
+func (e *engine) clientLink(c *conn, ahead []byte) *link {
+	l := newLink(e, c.nc, c.io, c.raw)
+	l.peer, l.secure = c.peer, c.secure
+	l.greet(ahead)
+	return l
+}
+
+// serveHTTP2 serves a client's link.
+func (e *engine) serveHTTP2(l *link) {
+	_ = l.nc.SetReadDeadline(time.Time{}) // of the time before, should it just have come
+	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		_ = l.nc.Close()
+		return
+	}
+	e.links[l] = struct{}{}
+	e.clients++
+	e.mu.Unlock()
+	l.serve()
+}
+
+// adopt serves a link to the app, unless everything is closed.
+func (e *engine) adopt(l *link) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return false
+	}
+	e.links[l] = struct{}{}
+	e.wg.Go(l.serve)
+	return true
+}
+
+// drop lets a link go.
+func (e *engine) drop(l *link) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.links, l)
+	if !l.app {
+		e.clients--
+	}
+}
+
+// goAway tells clients that speak HTTP/2 to open no more streams; their connections end with those that they have.
+func (e *engine) goAway() {
+	var b burst
+	now := e.h.opts.Now()
+	e.mu.Lock()
+	for l := range e.links {
+		if !l.app {
+			l.mu.Lock()
+			l.warn(&b, now)
+			l.mu.Unlock()
+		}
+	}
+	e.mu.Unlock()
+	b.flush()
+}
+
+// gone waits for the end of clients' HTTP/2 connections.
+func (e *engine) gone(ctx context.Context) error {
+	t := time.NewTicker(tick / 5)
+	defer t.Stop()
+	for {
+		e.mu.Lock()
+		n := e.clients
+		e.mu.Unlock()
+		if n == 0 {
+			return nil
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // watch looks after the connections until done is closed.
 func (e *engine) watch(done <-chan struct{}) {
 	t := time.NewTicker(tick)
 	defer t.Stop()
+	var b burst
+	var links []*link
 	for {
 		select {
 		case <-done:
@@ -115,7 +204,16 @@ func (e *engine) watch(done <-chan struct{}) {
 		for c := range e.conns {
 			c.look(now)
 		}
+		links = links[:0]
+		for l := range e.links {
+			links = append(links, l)
+		}
 		e.mu.Unlock()
+		for _, l := range links {
+			l.look(&b, now)
+		}
+		b.flush()
+		clear(links)
 		e.pool.sweep(now)
 	}
 }
@@ -142,6 +240,9 @@ func (e *engine) cutAll() {
 		c.mu.Lock()
 		c.cut(closing)
 		c.mu.Unlock()
+	}
+	for l := range e.links {
+		_ = l.nc.Close()
 	}
 }
 

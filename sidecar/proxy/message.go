@@ -179,17 +179,23 @@ func appendJoined(out []byte, h *http1.Head, k http1.Kind) []byte {
 
 // date is a Date field that was written once and serves for a second.
 type date struct {
-	second int64
-	text   []byte
+	second      int64
+	text, value string
 }
 
-// appendDate writes a Date field, for answers without one (RFC 9110, 6.6.1).
-func (h *Handler) appendDate(out []byte) []byte {
+func (h *Handler) now() *date {
 	now := time.Now()
 	d := h.date.Load()
 	if d == nil || d.second != now.Unix() {
-		d = &date{second: now.Unix(), text: now.UTC().AppendFormat(nil, "Date: "+http.TimeFormat+"\r\n")}
+		value := now.UTC().Format(http.TimeFormat)
+		d = &date{second: now.Unix(), text: "Date: " + value + "\r\n", value: value}
 		h.date.Store(d)
 	}
-	return append(out, d.text...)
+	return d
 }
+
+// appendDate writes a Date field, for answers without one (RFC 9110, 6.6.1).
+func (h *Handler) appendDate(out []byte) []byte { return append(out, h.now().text...) }
+
+// dateValue is the value of one.
+func (h *Handler) dateValue() string { return h.now().value }

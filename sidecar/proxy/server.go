@@ -7,16 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
-	"sync"
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/internal/serve"
 )
 
 const (
-	// streams is how many HTTP/2 streams one connection may have open: a gateway or mesh may bring all its requests on one.
-	streams = 1000
 	// cutWait bounds the wait for handlers whose connections were cut at the very end.
 	cutWait = time.Second
 	// acceptPause is how long no connection is accepted when the process can open no more.
@@ -71,50 +67,13 @@ func (s *Server) start(ctx context.Context) error {
 	return nil
 }
 
-// http2 returns a server for connections that are known to speak HTTP/2.
-func (s *Server) http2(base context.Context) *http.Server {
-	srv := &http.Server{
-		Handler:           s.Handler,
-		ReadHeaderTimeout: s.HeaderTimeout,
-		IdleTimeout:       s.IdleTimeout,
-		MaxHeaderBytes:    s.MaxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
-		BaseContext:       func(net.Listener) context.Context { return base },
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: streams},
-		Protocols:         new(http.Protocols),
-	}
-	srv.Protocols.SetUnencryptedHTTP2(true)
-	srv.Protocols.SetHTTP2(true)
-	return srv
-}
-
 func (s *Server) run(ctx context.Context) error {
 	d, inFlight := s.Handler.opts.Drain, s.Handler.opts.InFlight
 	// The requests' context ends with the server, and what is upgraded with it.
 	base, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 
-	// Two HTTP/2 servers, one after the other: net/http can send GOAWAY only by a shutdown that accepts no more, and new
-	// connections are to be accepted still.
-	first, late := s.http2(base), s.http2(base)
-	firstConns, lateConns := newFeed(s.listener.Addr()), newFeed(s.listener.Addr())
-	var http2 sync.WaitGroup
-	defer http2.Wait()
-	serveHTTP2 := func(srv *http.Server, conns *feed) {
-		http2.Go(func() {
-			if err := srv.Serve(conns); !errors.Is(err, http.ErrServerClosed) {
-				s.Log.ErrorContext(ctx, "serve HTTP/2", slog.Any("error", err))
-			}
-		})
-	}
-	serveHTTP2(first, firstConns)
-	serveHTTP2(late, lateConns)
-	defer func() { _, _ = first.Close(), late.Close() }()
-	e := newEngine(base, s, func(nc net.Conn) {
-		if !firstConns.give(nc) && !lateConns.give(nc) {
-			_ = nc.Close()
-		}
-	})
+	e := newEngine(base, s)
 	watched := make(chan struct{})
 	e.wg.Go(func() { e.watch(watched) })
 	broken := make(chan error, 1)
@@ -128,7 +87,8 @@ func (s *Server) run(ctx context.Context) error {
 	err := d.Run(ctx, func(bound context.Context) error {
 		s.Log.InfoContext(ctx, "lame duck over", slog.Int("in_flight", inFlight.Read(0).InFlight))
 		e.closeIdle()
-		err := first.Shutdown(bound)
+		e.goAway()
+		err := e.gone(bound)
 		select {
 		case <-inFlight.Idle():
 			if err != nil {
@@ -156,7 +116,8 @@ func (s *Server) run(ctx context.Context) error {
 		bound, cancel := context.WithTimeout(base, s.LateDrain)
 		defer cancel()
 		e.closeIdle()
-		if late.Shutdown(bound) == nil {
+		e.goAway()
+		if e.gone(bound) == nil {
 			select {
 			case <-inFlight.Idle():
 			case <-bound.Done():
@@ -166,10 +127,8 @@ func (s *Server) run(ctx context.Context) error {
 	cut()
 	e.pool.close()
 	e.cutAll()
-	_, _ = first.Close(), late.Close()
 	close(watched)
 	e.wg.Wait()
-	s.Handler.Close()
 	t := time.NewTimer(cutWait)
 	defer t.Stop()
 	select {
@@ -205,44 +164,3 @@ func temporary(err error) bool {
 	}](err)
 	return ok && t.Temporary()
 }
-
-// feed is a listener whose connections are given to it.
-type feed struct {
-	addr  net.Addr
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
-}
-
-func newFeed(addr net.Addr) *feed {
-	return &feed{addr: addr, conns: make(chan net.Conn), done: make(chan struct{})}
-}
-
-// give hands a connection over, unless the feed is closed.
-func (f *feed) give(nc net.Conn) bool {
-	select {
-	case f.conns <- nc:
-		return true
-	case <-f.done:
-		return false
-	}
-}
-
-// Accept waits for a connection.
-func (f *feed) Accept() (net.Conn, error) {
-	select {
-	case nc := <-f.conns:
-		return nc, nil
-	case <-f.done:
-		return nil, net.ErrClosed
-	}
-}
-
-// Close ends the feed.
-func (f *feed) Close() error {
-	f.once.Do(func() { close(f.done) })
-	return nil
-}
-
-// Addr is the address of the listener that the connections came from.
-func (f *feed) Addr() net.Addr { return f.addr }

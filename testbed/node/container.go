@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -227,6 +228,7 @@ func (w *worker) shimSpec(c *v1.Container) (shimSpec, error) {
 	if p := c.SecurityContext; p != nil {
 		s.setUser(p.RunAsUser, p.RunAsGroup)
 		s.ReadOnly = p.ReadOnlyRootFilesystem != nil && *p.ReadOnlyRootFilesystem
+		s.Bare = p.Capabilities != nil && slices.Contains(p.Capabilities.Drop, "ALL")
 	}
 	if _, ok := env["HOME"]; !ok {
 		s.Env = append(s.Env, "HOME="+map[bool]string{true: "/", false: "/root"}[s.UID > 0])

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -35,6 +36,7 @@ type shimSpec struct {
 	Dir      string // working directory, in the container; "" is /
 	Mounts   []mountSpec
 	ReadOnly bool // root file system
+	Bare     bool // without any capability, as root too
 	UID, GID int  // -1: root
 	Groups   []int
 }
@@ -83,6 +85,11 @@ func runShim(orders io.Reader) error {
 	if err := os.Chdir(dir); err != nil {
 		return fmt.Errorf("enter working directory: %w", err)
 	}
+	if spec.Bare {
+		if err := dropBounds(); err != nil {
+			return err
+		}
+	}
 	if err := dropTo(spec.UID, spec.GID, spec.Groups); err != nil {
 		return err
 	}
@@ -91,6 +98,19 @@ func runShim(orders io.Reader) error {
 		return err
 	}
 	return fmt.Errorf("exec %s: %w", program, syscall.Exec(program, spec.Args, spec.Env))
+}
+
+// dropBounds empties this thread's capability bounding set, and keeps the thread: what it executes has no capability then.
+func dropBounds() error {
+	runtime.LockOSThread()
+	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); errors.Is(err, unix.EINVAL) {
+			return nil // a kernel that knows fewer
+		} else if err != nil {
+			return fmt.Errorf("drop capability %d: %w", c, err)
+		}
+	}
+	return nil
 }
 
 func dropTo(uid, gid int, groups []int) error {
