@@ -35,7 +35,6 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/forecast"
 	"github.com/sluice-autoscaler/sluice/algorithms/keepalive"
 	"github.com/sluice-autoscaler/sluice/algorithms/memory"
-	"github.com/sluice-autoscaler/sluice/algorithms/staffing"
 )
 
 // Policy decides as the package says. It is not safe for concurrent use.
@@ -267,15 +266,15 @@ func (p *Policy) account(o *algorithms.Observation, g *plan, dt float64) {
 	}
 	goal := time.Duration(c.WaitGoal).Seconds()
 	late := 0.0
-	switch cap := float64(o.Replicas.Ready) * g.slots; {
+	switch {
 	case g.r.InFlight == 0:
-	case cap == 0:
+	case o.Replicas.Ready == 0:
 		if g.start.Seconds() > goal {
 			late = 1
 		}
-	default: // what queues for too long is late; and of what seems to find a place, the share that chance makes wait
+	default: // looked at now and then, the queue is too long for as large a share of time as requests are late
 		queued := min(max(2*g.r.Wait/goal-1.5, 0), 1)
-		late = max((queued+s.Queued)/2, staffing.WaitShare(cap, s.Levels.Steady, goal/g.r.Service))
+		late = (queued + s.Queued) / 2
 		s.Queued = queued
 	}
 	g.late = late
