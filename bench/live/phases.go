@@ -132,10 +132,14 @@ const kept = 50
 //	startup.start        Ready less the median of Answered
 //	startup.announce     Answered
 //	termination          Ended less lameDuck
+//	overhead             the median of Overhead
 func (p Phases) Apply(s *sim.Scenario, lameDuck time.Duration) error {
 	s.LameDuck = algorithms.Duration(lameDuck)
 	if len(p.Woken) > 0 {
 		s.WakeDelay = algorithms.Duration(load.Quantile(p.Woken, 0.5).Round(time.Millisecond))
+	}
+	if len(p.Overhead) > 0 {
+		s.Overhead = algorithms.Duration(load.Quantile(p.Overhead, 0.5).Round(100 * time.Microsecond))
 	}
 	early := load.Quantile(p.Answered, 0.5)
 	for _, d := range []struct {
