@@ -122,6 +122,15 @@ func Join(all ...Phases) Phases {
 	return p
 }
 
+// mean is 0 for none.
+func mean(values []time.Duration) time.Duration {
+	var sum time.Duration
+	for _, v := range values {
+		sum += v
+	}
+	return sum / time.Duration(max(1, len(values)))
+}
+
 // kept bounds the values of an empirical distribution.
 const kept = 50
 
@@ -129,15 +138,19 @@ const kept = 50
 //
 //	wakeDelay            the median of Woken
 //	startup.schedule     Created
-//	startup.start        Ready less the median of Answered
+//	startup.start        Ready less the mean of Answered, so that both together have the mean of Ready
 //	startup.announce     Answered
 //	termination          Ended less lameDuck
+//	overhead             the median of Overhead
 func (p Phases) Apply(s *sim.Scenario, lameDuck time.Duration) error {
 	s.LameDuck = algorithms.Duration(lameDuck)
 	if len(p.Woken) > 0 {
 		s.WakeDelay = algorithms.Duration(load.Quantile(p.Woken, 0.5).Round(time.Millisecond))
 	}
-	early := load.Quantile(p.Answered, 0.5)
+	if len(p.Overhead) > 0 {
+		s.Overhead = algorithms.Duration(load.Quantile(p.Overhead, 0.5).Round(100 * time.Microsecond))
+	}
+	early := mean(p.Answered)
 	for _, d := range []struct {
 		to     *sim.Dist
 		values []time.Duration

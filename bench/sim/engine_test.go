@@ -171,7 +171,7 @@ func TestNodes(t *testing.T) {
 		t.Errorf("%d pods wanted and %v ready at the end: want 10, and 8 on two nodes of 4", r.Result.PeakReplicas, last)
 	}
 	// Three of nine new pods find a place at once; four more after a minute; two never.
-	if want := 9.0*1 + 4*60 + 2*600; math.Abs(r.Result.StartingSeconds-want) > 5 {
+	if want := 9.0*1 + 4*60 + 2*600; math.Abs(r.Result.StartingSeconds-want) > 8 { // the first round comes within two seconds
 		t.Errorf("startingSeconds = %v, want about %v", r.Result.StartingSeconds, want)
 	}
 }

@@ -34,6 +34,9 @@ type Scenario struct {
 	// 1 + KneeSlope × (n − Knee)/Knee times as long. 0 is without knee.
 	Knee      int     `json:"knee,omitempty"`
 	KneeSlope float64 `json:"kneeSlope,omitempty"`
+	// Overhead is what a request takes beyond its work, for proxies and the network: it occupies its place at the pod for so much longer,
+	// and counts as waiting.
+	Overhead algorithms.Duration `json:"overhead,omitempty"`
 	// Routing is how requests find a pod.
 	Routing string `json:"routing"`
 	// PodQueue bounds the requests that wait at one pod, for RoutingRandom and RoutingTwo; a full one loses the request (503).
@@ -212,6 +215,7 @@ func (s *Scenario) Validate() error {
 	count(s.Knee, "knee", 0, 100_000)
 	bad(s.KneeSlope >= 0 && s.KneeSlope <= 1000, "kneeSlope", s.KneeSlope, "0–1000")
 	bad(s.Routing == RoutingShared || s.Routing == RoutingRandom || s.Routing == RoutingTwo, "routing", s.Routing, "shared, random or leastOfTwo")
+	span(s.Overhead, "overhead", 0, time.Minute)
 	count(s.PodQueue, "podQueue", 0, 10_000_000)
 	count(s.HoldRequests, "holdRequests", 0, 10_000_000)
 	span(s.HoldTimeout, "holdTimeout", time.Millisecond, 24*time.Hour)

@@ -58,6 +58,7 @@ const (
 	streamStart
 	streamRoute
 	streamRead
+	streamPhase
 )
 
 func stream(seed, which uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, which)) }
@@ -232,9 +233,10 @@ func (e *engine) run(ctx context.Context) error {
 	e.changedAt, e.wokenAt, e.activeSince = longAgo, longAgo, time.Time{}
 	e.account.starts, e.account.wakeUps, e.account.changes = 0, 0, 0
 	e.meter.starts = algorithms.StartTimes{}
-	e.plan(0, evRound, none)
-	// Readings and rounds know nothing of one another: a round finds readings that are half an interval old, as it does on average.
-	e.plan(int64(e.sc.Scrape.Interval)/2, evScrape, none)
+	// Rounds and readings go on at instants of their own, which know nothing of the load's beginning or of one another.
+	phase := stream(e.cfg.Seed, streamPhase)
+	e.plan(phase.Int64N(int64(e.sc.Tick)), evRound, none)
+	e.plan(1+phase.Int64N(int64(e.sc.Scrape.Interval)), evScrape, none)
 	e.plan(int64(e.sc.ElasticityStep), evFrame, none)
 	arrive := e.nextArrival()
 	for n := 0; ; n++ {
@@ -414,7 +416,9 @@ func (e *engine) begin(i int32, work, wait int64, replace bool) {
 			takes += int64(float64(work) * e.sc.KneeSlope * float64(over) / float64(e.sc.Knee))
 		}
 	}
-	e.account.begun(wait, work, takes)
+	overhead := int64(e.sc.Overhead)
+	e.account.begun(wait+overhead, work, takes)
+	takes += overhead
 	d := departure{e.now + takes, i}
 	if replace {
 		e.deps.replace(d)

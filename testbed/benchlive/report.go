@@ -40,6 +40,22 @@ func line(lines []live.Line, name string) live.Line {
 	return lines[i]
 }
 
+// median lays the medians of the simulations beside the live run.
+func (x outcome) median() []live.Line {
+	lines := live.Compare(x.runs[0].Result, x.runs[1].Result, true)
+	values := make([][]float64, len(lines))
+	for _, r := range x.others {
+		for i, l := range live.Compare(r, r, true) {
+			values[i] = append(values[i], l.Simulated)
+		}
+	}
+	for i := range lines {
+		slices.Sort(values[i])
+		lines[i].Simulated = load.Quantile(values[i], 0.5)
+	}
+	return lines
+}
+
 // write makes the bench folder of all runs, and the report, and prints its table.
 func (o Options) write(all []outcome, phases live.Phases) error {
 	head := report.Summary{Command: []string{"make", "bench-live"}}
@@ -100,12 +116,12 @@ func (o Options) text(w io.Writer, all []outcome, phases live.Phases) {
 	fmt.Fprintln(w)
 	fmt.Fprintf(w, "Made by `make bench-live`; the numbers of all runs are in simulated-vs-live.json, for `sluice bench report` in out/bench-live/all.\n")
 	fmt.Fprintf(w, "Each load was sent once to a Deployment under Sluice on the testbed (real etcd, API server, controllers, scheduler and kube-proxy;\n")
-	fmt.Fprintf(w, "pods are local processes), and simulated once with the same requests, policy and seed. Ratios are simulated / live. CPUs: %d.\n\n", runtime.NumCPU())
+	fmt.Fprintf(w, "pods are local processes). The same requests under the same policy were simulated %d times with other draws of everything else (which pod, how\nlong a start, when rounds and readings fall); \"sim\" is the median of those. Ratios are simulated / live. CPUs: %d.\n\n", draws, runtime.NumCPU())
 	fmt.Fprint(w, "| trial | policy | pod-seconds sim / live | ratio | p99 wait sim / live (s) | ratio | cold starts sim / live | ratio | violations sim / live | load average |\n")
 	fmt.Fprint(w, "|---|---|---|---|---|---|---|---|---|---|\n")
 	reached, asked := 0, 0
 	for _, x := range all {
-		lines := live.Compare(x.runs[0].Result, x.runs[1].Result, true)
+		lines := x.median()
 		cell := func(name, format string) string {
 			l := line(lines, name)
 			out := fmt.Sprintf(format+" / "+format, l.Simulated, l.Live)
@@ -131,7 +147,7 @@ func (o Options) text(w io.Writer, all []outcome, phases live.Phases) {
 			cell("SLO violations", "%.4f"), o.loads(x.trial))
 	}
 	fmt.Fprintf(w, "\nGoals: pod-seconds within 10 %%, p99 wait within 25 %%, cold starts within 10 %%. %d of %d were met.\n\n", reached, asked)
-	fmt.Fprintf(w, "The same requests simulated %d times with other draws of everything else (which pod, how long a start), from the 5th to the 95th of a hundred: what\nno simulator can tell of one run.\n\n", draws)
+	fmt.Fprint(w, "How far the simulations are apart, from the 5th to the 95th of a hundred: what no simulator can tell of one run.\n\n")
 	fmt.Fprint(w, "| trial | pod-seconds: live, simulated | p99 wait (s): live, simulated | cold starts: live, simulated |\n|---|---|---|---|\n")
 	for _, x := range all {
 		fmt.Fprintf(w, "| %s", x.trial.name)
@@ -150,7 +166,7 @@ func (o Options) text(w io.Writer, all []outcome, phases live.Phases) {
 	for _, x := range all {
 		fmt.Fprintf(w, "**%s**: %s. `%s`, policy `%s`, start delay %v, seed %d, %d requests. Median latency beyond the work while pods were ready: %v.\n\n",
 			x.trial.name, x.trial.about, x.load, x.trial.policy, x.trial.delay, x.trial.seed, x.runs[1].Result.Requests, x.overhead.Round(100*time.Microsecond))
-		fmt.Fprint(w, "```\n")
+		fmt.Fprint(w, "One simulation, of the same seed, in full:\n\n```\n")
 		_ = live.Text(w, live.Compare(x.runs[0].Result, x.runs[1].Result, true)) // a strings.Builder takes everything
 		fmt.Fprint(w, "```\n\n")
 	}
