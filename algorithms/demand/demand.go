@@ -1,11 +1,12 @@
 // Package demand works out of the signals what load there would be if pods were endless, which is what policies that look ahead are to
 // forecast: under overload the concurrency measured is the queue, and the rate measured is what the pods can do.
 //
-//	N      mean requests in flight and held over the short window; cap = ready pods · slots per pod
+//	N      mean requests in flight and held over the short window; cap = slots per pod · pods that are ready, or were at the reading before, or are going
 //	S      mean time that a pod works on a request = Σ min(N, cap)·dt / Σ rate·dt, forgetting over five minutes (Little's law)
 //	λ      arrivals = rate answered + dN/dt                             while saturated (N ≥ 0.95 cap), else N / S
 //	load   λ·S slots, within 0 and N, while saturated; else N
-//	backlog = max(0, N − cap)·S slot-seconds of work that waits;  wait = backlog / cap
+//	backlog = (requests now, beyond the slots that there are now)·S slot-seconds of work that waits;  wait = backlog / slots
+//	         (N − cap where the reading of now is unknown)
 //
 // It is pure. An Estimator is not safe for concurrent use.
 package demand
@@ -49,6 +50,8 @@ type State struct {
 	InFlight float64   `json:"inFlight"`
 	Work     float64   `json:"work"`
 	Answered float64   `json:"answered"`
+	// Ready is how many pods were ready then.
+	Ready int `json:"ready"`
 }
 
 // Estimator reads observations in their order.
@@ -58,9 +61,11 @@ type Estimator struct {
 	State State
 }
 
-// Needs lists concurrency and rate over the short window, and concurrency over Long.
+// Needs lists concurrency now, concurrency and rate over the short window, and concurrency over Long.
 func (e *Estimator) Needs() []algorithms.Need {
-	needs := []algorithms.Need{{Name: algorithms.Concurrency, Window: e.Short}, {Name: algorithms.Rate, Window: e.Short}}
+	needs := []algorithms.Need{
+		{Name: algorithms.Concurrency, Window: algorithms.Instant}, {Name: algorithms.Concurrency, Window: e.Short}, {Name: algorithms.Rate, Window: e.Short},
+	}
 	if e.Short < Long {
 		needs = append(needs, algorithms.Need{Name: algorithms.Concurrency, Window: Long})
 	}
@@ -89,7 +94,11 @@ func (e *Estimator) Read(o *algorithms.Observation, slots float64) Reading {
 	}
 	s := &e.State
 	rate, rated := value(o, algorithms.Rate, e.Short)
-	cap := float64(max(o.Replicas.Ready, 0)) * slots
+	// pods that went within the window, or are going, had or have requests in service
+	cap := float64(max(o.Replicas.Ready, s.Ready, 0)+max(o.Replicas.Terminating, 0)) * slots
+	if o.Replicas.Ready <= 0 {
+		cap = 0
+	}
 	r := Reading{Known: true, InFlight: n, Load: n, Saturated: n >= saturated*cap && n > 0}
 	dt := o.Now.Sub(s.At).Seconds()
 	fresh := s.At.IsZero() || dt >= e.Short.Seconds()/2
@@ -111,17 +120,21 @@ func (e *Estimator) Read(o *algorithms.Observation, slots float64) Reading {
 			r.Load = min(r.Rate*r.Service, n)
 			r.Rate = min(r.Rate, most)
 		}
-		r.Backlog = max(0, n-cap) * r.Service
+		queue := max(0, n-cap)
+		if now, ok := value(o, algorithms.Concurrency, algorithms.Instant); ok {
+			queue = max(0, now-float64(max(o.Replicas.Ready, 0)+max(o.Replicas.Terminating, 0))*slots)
+		}
+		r.Backlog = queue * r.Service
 		switch {
 		case r.Backlog == 0:
-		case cap > 0:
-			r.Wait = r.Backlog / cap
+		case o.Replicas.Ready > 0:
+			r.Wait = r.Backlog / (float64(o.Replicas.Ready) * slots)
 		default:
 			r.Wait = math.Inf(1)
 		}
 	}
 	if fresh {
-		s.At, s.InFlight = o.Now, n
+		s.At, s.InFlight, s.Ready = o.Now, n, o.Replicas.Ready
 	}
 	return r
 }

@@ -75,7 +75,7 @@ func TestEdges(t *testing.T) {
 	if r := e.Read(&o, 10); r.Load != 7 {
 		t.Errorf("a minute's mean alone: %+v", r)
 	}
-	if n := (&demand.Estimator{Short: demand.Long}).Needs(); len(n) != 2 {
+	if n := (&demand.Estimator{Short: demand.Long}).Needs(); len(n) != 3 {
 		t.Errorf("needs %+v, want each once", n)
 	}
 }

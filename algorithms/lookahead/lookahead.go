@@ -35,7 +35,6 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/forecast"
 	"github.com/sluice-autoscaler/sluice/algorithms/keepalive"
 	"github.com/sluice-autoscaler/sluice/algorithms/memory"
-	"github.com/sluice-autoscaler/sluice/algorithms/staffing"
 )
 
 // Policy decides as the package says. It is not safe for concurrent use.
@@ -57,12 +56,14 @@ type state struct {
 	Far    horizonState         `json:"far"`
 	Daily  *forecast.DailyState `json:"daily,omitempty"`
 	Levels levels               `json:"levels"`
-	// Service is the service time in use, in seconds: it follows the measured one in steps of a tenth.
+	// Service is the service time in use, in seconds: it follows the measured one in steps of 3 %.
 	Service float64 `json:"service"`
 	// Price is the logarithm of the price; Rate the mean of requests per second over the budget window, Rated the weight it rests on.
 	Price float64 `json:"price"`
 	Rate  float64 `json:"rate"`
 	Rated float64 `json:"rated"`
+	// Queued is the share that was late by the queue at the reading before.
+	Queued float64 `json:"queued"`
 	// Recent holds the answers that are held.
 	Recent algorithms.Maxima `json:"recent,omitempty"`
 	// LastDemand is when there was demand last; Idle are the idle times seen, in snapshots only.
@@ -104,7 +105,7 @@ func New(c Config) (*Policy, error) {
 	return p, nil
 }
 
-// Needs names concurrency and rate over the short window, and concurrency of a minute in its stead.
+// Needs names concurrency now, concurrency and rate over the short window, and concurrency of a minute in their stead.
 func (p *Policy) Needs() []algorithms.Need { return p.est.Needs() }
 
 // Learn takes in past concurrency, for the season.
@@ -127,6 +128,7 @@ type plan struct {
 	drain, held       int
 	cold              float64 // seconds of a pod
 	price             float64
+	late              float64 // share of the requests that come now, as estimated
 }
 
 // Decide answers one observation.
@@ -228,7 +230,7 @@ func (p *Policy) learn(o *algorithms.Observation, g *plan, dt float64) {
 		dt = window
 	}
 	s.At = o.Now
-	if m := g.r.Service; m > 0 && (s.Service == 0 || math.Abs(math.Log(m/s.Service)) > 0.1) {
+	if m := g.r.Service; m > 0 && (s.Service == 0 || math.Abs(math.Log(m/s.Service)) > 0.03) {
 		s.Service = m
 	}
 	service := s.Service
@@ -264,15 +266,18 @@ func (p *Policy) account(o *algorithms.Observation, g *plan, dt float64) {
 	}
 	goal := time.Duration(c.WaitGoal).Seconds()
 	late := 0.0
-	switch cap := float64(o.Replicas.Ready) * g.slots; {
+	switch {
 	case g.r.InFlight == 0:
-	case cap == 0:
+	case o.Replicas.Ready == 0:
 		if g.start.Seconds() > goal {
 			late = 1
 		}
-	default: // what queues is late; and of what seems to find a place, the share that chance makes wait
-		late = max(min(max(g.r.Wait/goal-0.5, 0), 1), staffing.WaitShare(cap, s.Levels.Steady, goal/g.r.Service))
+	default: // looked at now and then, the queue is too long for as large a share of time as requests are late
+		queued := min(max(2*g.r.Wait/goal-1.5, 0), 1)
+		late = (queued + s.Queued) / 2
+		s.Queued = queued
 	}
+	g.late = late
 	s.Price = min(max(s.Price+asked*(late-c.ViolationBudget)/(c.ViolationBudget*usual), cheapest), dearest)
 }
 
@@ -401,6 +406,7 @@ func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, g *p
 		algorithms.Term{Name: "forecast", Value: y},
 		algorithms.Term{Name: "spread", Value: p.far.spread(floor)},
 		algorithms.Term{Name: "errorsSeen", Value: p.far.tail.Size()},
+		algorithms.Term{Name: "lateShare", Value: g.late},
 		algorithms.Term{Name: "price", Value: g.price},
 		algorithms.Term{Name: "podConcurrency", Value: g.slots},
 		algorithms.Term{Name: "forecastPods", Value: float64(g.farPods)},

@@ -38,10 +38,10 @@ const (
 )
 
 // Dense are the loads that keep several pods busy: every trace with one column that is not sparse. Of those with bins of a minute and
-// more the last day is simulated and two weeks before are taught; those with bins of a second are simulated whole, after nothing.
+// more the last twelve hours are simulated and two weeks before are taught; those with bins of a second are simulated whole, after nothing.
 func Dense() []Load {
 	long := func(file string, zeros trace.Zeros) Load {
-		return Load{File: file, Zeros: zeros, Last: day, History: history}
+		return Load{File: file, Zeros: zeros, Last: day / 2, History: history}
 	}
 	return []Load{
 		long("nasa_jul95.csv", trace.ZerosInterpolate),
@@ -52,7 +52,7 @@ func Dense() []Load {
 		long("servegen_m_large.csv", trace.ZerosIdle),
 		long("servegen_m_mid.csv", trace.ZerosInterpolate),
 		long("servegen_m_small.csv", trace.ZerosInterpolate),
-		{File: "servegen_mm_image.csv"},
+		{File: "servegen_mm_image.csv", Last: day / 2, History: history},
 		long("appserver_hourly_2015_16.csv", trace.ZerosIdle),
 		long("wikipedia_hourly_a.csv", trace.ZerosInterpolate),
 		long("wikipedia_hourly_b.csv", trace.ZerosInterpolate),

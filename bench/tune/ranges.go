@@ -24,7 +24,7 @@ func DefaultRanges(policy string) []string {
 		"pid":      {"target=20%..110%", "window=2s..5m:log", "kp=0.05..1.0", "ki=0.001..0.5:log", "kd=0|5|15|30|60"},
 		"step":     {"window=10s..5m:log", "scaleInCooldown=15s..20m:log", "scaleOutCooldown=0s|15s|30s|1m|5m", "estimatedInstanceWarmup=5s..5m:log"},
 		"lookahead": {
-			"violationBudget=0.0005..0.05:log", "waitGoal=50ms..1s:log", "halfLife=1h..7d:log", "budgetWindow=5m..1d:log", "coldStartCost=1..3600:log",
+			"violationBudget=0.0005..0.05:log", "waitGoal=50ms..1s:log", "halfLife=1h..7d:log", "budgetWindow=5m..1d:log", "idleReference=10s..10m:log",
 		},
 		"seasonal":  {"target=20%..110%", "window=5s..10m:log", "alpha=0.05..0.8", "gamma=0.05..0.8", "harmonics=2..12:whole"},
 		"histogram": {"target=20%..110%", "window=5s..10m:log", "coldStartCost=10..10000:log", "margin=0.0..0.5", "tail=0.9..0.999", "guard.scaleToZero.after=1s|15s|1m|5m|20m|1h"},

@@ -76,6 +76,8 @@ type Result struct {
 	Best, Default Trial
 	// Top are the best ten, Best first.
 	Top []Trial
+	// Excerpt is the best setting on a part of the work when the search ended before any of the design was scored on the whole, else nil.
+	Excerpt *Trial
 	// Evaluated counts the scorings, Invalid the settings that the policy refused; Spent is the work in whole evaluations.
 	Evaluated, Invalid int
 	Spent              float64
@@ -120,6 +122,7 @@ type search struct {
 	seen    map[string]bool // settings made, by share
 	whole   []Trial         // scored on all of the work
 	initial *Trial          // the policy as it was given
+	excerpt *Trial          // the best of the design on the largest part of the work yet
 	made    int
 
 	mu                 sync.Mutex
@@ -175,6 +178,9 @@ func (s *search) halving(ctx context.Context) error {
 		scored, err := s.score(ctx, alive)
 		if share == 1 {
 			s.whole = append(s.whole, scored...)
+		} else if len(scored) > 0 {
+			best := slices.MinFunc(scored, compare)
+			s.excerpt = &best
 		}
 		if err != nil || share == 1 {
 			return err
@@ -480,6 +486,9 @@ func (s *search) result() Result {
 	}
 	if len(s.whole) == 0 {
 		return r
+	}
+	if len(s.whole) == 1 {
+		r.Excerpt = s.excerpt
 	}
 	r.Best = s.whole[0]
 	r.Top = slices.Clone(s.whole[:min(kept, len(s.whole))])

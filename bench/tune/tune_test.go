@@ -169,6 +169,9 @@ func TestSearchInterrupted(t *testing.T) {
 		return inner(ctx, p, share)
 	}
 	r, err := tune.Search(ctx, c)
+	if r.Excerpt == nil || r.Excerpt.Share >= 1 || r.Excerpt.Values == nil {
+		t.Errorf("interrupted before the design was through: excerpt %+v, want the best of it", r.Excerpt)
+	}
 	if !errors.Is(err, context.Canceled) || r.Best.Results == nil || r.Evaluated != 9 {
 		t.Errorf("interrupted: %v after %d scorings, best %+v: want the cause and the best so far", err, r.Evaluated, r.Best)
 	}

@@ -48,7 +48,7 @@ func benchSuite() *cobra.Command {
 	fl.StringArrayVar(&subjects, "policy", []string{recommended}, "a policy that is judged, `NAME[:key=value,…]`; repeatable")
 	fl.StringArrayVar(&f.scenarios, "scenario", suite.Scenarios(), "a scenario by name or YAML `FILE`; repeatable")
 	fl.IntVar(&f.seeds, "seeds", 2, "seeds that score each policy")
-	fl.IntVar(&budget, "budget", 10, "whole evaluations to tune one classic on one load; 0 leaves tuning out")
+	fl.IntVar(&budget, "budget", 24, "whole evaluations to tune one classic on one load; 0 leaves tuning out")
 	fl.BoolVar(&bounds, "bounds", true, "work out what one who knew the future would pay")
 	fl.StringVar(&f.out, "out", "", "the bench folder, `DIR`")
 	fl.BoolVar(&f.overwrite, "overwrite", false, "replace the bench that is in --out")

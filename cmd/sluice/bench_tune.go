@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -244,8 +245,8 @@ func (f *tuneFlags) work(cmd *cobra.Command, t *tuning, loads []plan.Load) ([]tu
 // judge runs the best setting and the given one on what was held back, into the folder if there is one. Without a held-back part the
 // folder has the runs on all.
 func (f *tuneFlags) judge(cmd *cobra.Command, head report.Summary, t *tuning) error {
-	if cmd.Context().Err() != nil {
-		return nil //nolint:nilerr // interrupted: what was found is reported, and the search has said so
+	if stopped(cmd.Context()) { // the search's own error says so
+		return nil
 	}
 	jobs := func(p plan.Policy) ([]plan.Job, error) {
 		if f.train == 1 {
@@ -283,6 +284,8 @@ func (f *tuneFlags) judge(cmd *cobra.Command, head report.Summary, t *tuning) er
 	}
 	return nil
 }
+
+func stopped(ctx context.Context) bool { return ctx.Err() != nil }
 
 // keep runs jobs, writes the folder with its reports if one is asked for, and sums up. Results are those of the jobs that were done, in
 // their order.
@@ -340,11 +343,10 @@ func metricOf(name string) report.Metric {
 		}
 	}
 	m := report.Metric{Name: name, Title: name}
-	switch {
-	case strings.HasSuffix(name, "Share"):
-		m.Unit = "share"
-	case strings.HasPrefix(name, "wait"):
-		m.Unit = "s"
+	if of, ok := strings.CutSuffix(name, "Share"); ok {
+		m.Title, m.Unit = strings.ReplaceAll(of, "coldStart", "cold start")+" share", "share"
+	} else if of, ok := strings.CutPrefix(name, "waitP"); ok {
+		m.Title, m.Unit = "p"+of+" wait", "s"
 	}
 	return m
 }
@@ -387,6 +389,9 @@ func (t *tuning) write(w io.Writer) error {
 		fmt.Fprintf(&b, ", and left out %d that the policy refuses", r.Invalid)
 	}
 	b.WriteString("\n\n")
+	if r.Excerpt != nil {
+		fmt.Fprintf(&b, "The search ended early; the best on %.0f %% of the work was %s.\n", 100*r.Excerpt.Share, r.Excerpt.Policy.Label)
+	}
 	if r.Best.Values == nil {
 		b.WriteString("No setting was better than the one given.\n\n")
 	} else {

@@ -27,8 +27,8 @@ type recorded struct {
 	days  int
 }
 
-// integral of the concurrency 12 + 9·sin(2πt/day) since the beginning, in request-seconds; each request works for a second, so that it is
-// requests per second as well.
+// integral of concurrency since the beginning, in request-seconds: 12 + 9·sin(2πt/day) requests are in flight, each for a second, so that it
+// is requests as well.
 func (r recorded) integral(at time.Time) float64 {
 	day := (24 * time.Hour).Seconds()
 	t := at.Sub(r.begin).Seconds()
