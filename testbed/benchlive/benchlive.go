@@ -41,6 +41,8 @@ type Options struct {
 	Only []string
 	// Again replays nothing: it simulates what an earlier run left in Out once more, and reports.
 	Again bool
+	// Note is a remark for the report.
+	Note string
 	// Stdout takes the table, Stderr what goes on.
 	Stdout, Stderr io.Writer
 }

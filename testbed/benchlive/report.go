@@ -117,6 +117,9 @@ func (o Options) text(w io.Writer, all []outcome, phases live.Phases) {
 	fmt.Fprintf(w, "Made by `make bench-live`; the numbers of all runs are in simulated-vs-live.json, for `sluice bench report` in out/bench-live/all.\n")
 	fmt.Fprintf(w, "Each load was sent once to a Deployment under Sluice on the testbed (real etcd, API server, controllers, scheduler and kube-proxy;\n")
 	fmt.Fprintf(w, "pods are local processes). The same requests under the same policy were simulated %d times with other draws of everything else (which pod, how\nlong a start, when rounds and readings fall); \"sim\" is the median of those. Ratios are simulated / live. CPUs: %d.\n\n", draws, runtime.NumCPU())
+	if o.Note != "" {
+		fmt.Fprintf(w, "%s\n\n", o.Note)
+	}
 	fmt.Fprint(w, "| trial | policy | pod-seconds sim / live | ratio | p99 wait sim / live (s) | ratio | cold starts sim / live | ratio | violations sim / live | load average |\n")
 	fmt.Fprint(w, "|---|---|---|---|---|---|---|---|---|---|\n")
 	reached, asked := 0, 0
@@ -125,23 +128,21 @@ func (o Options) text(w io.Writer, all []outcome, phases live.Phases) {
 		cell := func(name, format string) string {
 			l := line(lines, name)
 			out := fmt.Sprintf(format+" / "+format, l.Simulated, l.Live)
-			for _, g := range goals() {
-				if g.figure != name {
-					continue
-				}
-				mark := "✗"
-				asked++
-				if g.met(l) {
-					mark = "✓"
-					reached++
-				}
-				ratio := "–"
-				if q := l.Ratio(); !math.IsInf(q, 0) {
-					ratio = fmt.Sprintf("%.3f", q)
-				}
-				out += fmt.Sprintf(" | %s %s", ratio, mark)
+			k := slices.IndexFunc(goals(), func(g goal) bool { return g.figure == name })
+			if k < 0 {
+				return out
 			}
-			return out
+			mark := "✗"
+			asked++
+			if goals()[k].met(l) {
+				mark = "✓"
+				reached++
+			}
+			ratio := "–"
+			if q := l.Ratio(); !math.IsInf(q, 0) {
+				ratio = fmt.Sprintf("%.3f", q)
+			}
+			return out + " | " + ratio + " " + mark
 		}
 		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s |\n", x.trial.name, x.trial.label(), cell("pod-seconds", "%.0f"), cell("p99 wait (s)", "%.3f"), cell("cold starts", "%.0f"),
 			cell("SLO violations", "%.4f"), o.loads(x.trial))

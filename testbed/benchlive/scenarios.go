@@ -9,7 +9,7 @@ import (
 // twitter is an excerpt of 240 s of the trace twitter_aug21_1s (counts per second, from second 5340 on), with a burst in it.
 //
 //go:embed twitter_240s.csv
-var twitter string //nolint:gochecknoglobals // an embedded file is one
+var twitter string
 
 // trial is one load under one policy, replayed and simulated.
 type trial struct {

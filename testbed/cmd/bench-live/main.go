@@ -18,7 +18,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/testbed/kit"
 )
 
-const usage = `usage: bench-live [--only NAME,…] [--again] [--out DIR] [--report DIR]
+const usage = `usage: bench-live [--only NAME,…] [--again] [--out DIR] [--report DIR] [--note TEXT]
 
 Starts a Kubernetes control plane on this machine, installs Sluice, replays five loads of four minutes under different policies
 and start-up times, simulates the same requests, and prints how far the two are apart. Needs root and a calm machine; takes
@@ -28,6 +28,7 @@ about 25 minutes. Ctrl-C stops it cleanly. Exit status: 0 measured, 1 failed, 2 
   --again       replay nothing: simulate what an earlier run left in --out once more
   --out DIR     folder for all that is seen (default: out/bench-live in the repository)
   --report DIR  also write simulated-vs-live.md and .json there
+  --note TEXT   a remark for the report, such as on the machine
 `
 
 func main() {
@@ -46,6 +47,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	again := flags.Bool("again", false, "")
 	out := flags.String("out", "", "")
 	report := flags.String("report", "", "")
+	note := flags.String("note", "", "")
 	err := flags.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -70,7 +72,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if *out == "" {
 		*out = filepath.Join(place.Root, "out", "bench-live")
 	}
-	o := benchlive.Options{Place: place, Out: *out, Report: *report, Again: *again, Stdout: stdout, Stderr: stderr}
+	o := benchlive.Options{Place: place, Out: *out, Report: *report, Note: *note, Again: *again, Stdout: stdout, Stderr: stderr}
 	if *only != "" {
 		o.Only = strings.Split(*only, ",")
 	}
