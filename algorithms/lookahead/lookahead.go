@@ -10,7 +10,7 @@
 // The cost to be minimised says: one pod-second against the requests that violate the goal, each at price·S/(Kβ) pod-seconds, which is the work
 // that it is worth over the budget β. At price 1 that is a newsvendor whose critical ratio is 1 − β. So a burst that few requests make is let
 // wait where a pod for it would be dear, and a large one never. The price follows the budget, as α does in adaptive conformal inference: overspending
-// the budget of budgetWindow makes violations e times as dear, not using it e times as cheap, within 1/64–16.
+// the budget of budgetWindow (of which three quarters are aimed at) makes violations e times as dear, not using it e times as cheap, within 1/64–16.
 //
 // The answer is the largest of n(L), of what the pods there are needed for until the next decision, and of what it was within the start-up time
 // plus two ticks: holding a pod for less than that costs less than starting it again. A backlog adds the pods that work it off at least cost.
@@ -75,12 +75,16 @@ type state struct {
 	Usual float64 `json:"usual"`
 	Used  float64 `json:"used"`
 	Spent float64 `json:"spent"`
+	// Warmed says that the pod was brought back ahead of demand, and none has come yet.
+	Warmed bool `json:"warmed,omitempty"`
 }
 
 const (
 	version = 1
 	// cheapest and dearest bound the logarithm of the price: a sixty-fourth and sixteen times.
 	cheapest, dearest = -4.1588830833596715, 1.3862943611198906
+	// aim is the share of the budget that is spent on purpose: within the days that matter the share of late requests is off by some of it.
+	aim = 0.75
 	// enoughIdles is how many idle times must be known to be believed; idleLife after how many of them one counts half.
 	enoughIdles, idleLife = 5, 64
 	// coldest and warmest bound what a cold start is worth, in seconds of a pod.
@@ -193,7 +197,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	case p.wanted(&o, &g): // nothing is asked for: idle times know more of so little load than forecasts do
 		n, reason = 1, "KeptAlive"
 		if o.Replicas.Current == 0 {
-			reason = "PreWarmed"
+			reason, s.Warmed = "PreWarmed", true
 		}
 	default:
 		n, reason = 0, "Idle"
@@ -278,7 +282,7 @@ func (p *Policy) account(o *algorithms.Observation, g *plan, dt float64) {
 		s.Queued = queued
 	}
 	g.late = late
-	s.Price = min(max(s.Price+asked*(late-c.ViolationBudget)/(c.ViolationBudget*usual), cheapest), dearest)
+	s.Price = min(max(s.Price+asked*(late-aim*c.ViolationBudget)/(c.ViolationBudget*usual), cheapest), dearest)
 }
 
 // idle keeps the book of idle times, and of what idleness costs beside what it would with a pod kept for the reference time.
@@ -294,11 +298,16 @@ func (p *Policy) idle(o *algorithms.Observation, g *plan, dt float64) {
 		if known && rest < time.Duration(c.IdleReference) {
 			reference = 1
 		}
-		if o.Replicas.Current > 0 {
+		// a start is paid for by whoever needs the pod: only one in vain counts
+		switch {
+		case o.Replicas.Ready > 0:
 			mine = 1
 			s.Spent = min(s.Spent+dt, 1e9)
+		case o.Replicas.Current == 0 && s.Warmed:
+			mine = g.start.Seconds() / dt
 		}
 	}
+	s.Warmed = s.Warmed && o.Replicas.Current > 0 && g.r.InFlight == 0
 	horizon := time.Duration(c.BudgetWindow).Seconds()
 	k := 1 - math.Exp(-dt/horizon)
 	s.Usual += k * (reference - s.Usual)

@@ -57,8 +57,8 @@ func benchSuite() *cobra.Command {
 	return c
 }
 
-// recommended is the policy that Sluice recommends, with its one configuration for all loads.
-const recommended = "lookahead"
+// recommended is the policy that Sluice recommends, with its one configuration for all loads: the last pod is left to it.
+const recommended = `lookahead:label=lookahead,guard={"scaleToZero":{"after":"1s"}}`
 
 func suiteConfig(dir, kind string, subjects, only, scenes []string) (suite.Config, error) {
 	cfg := suite.Config{Traces: os.DirFS(dir)}
