@@ -1,6 +1,7 @@
 package score
 
 import (
+	"math"
 	"math/bits"
 	"time"
 )
@@ -79,8 +80,7 @@ func (h *Histogram) Quantile(q float64) time.Duration {
 	if h.n == 0 {
 		return 0
 	}
-	rank := int64(q*float64(h.n) + 0.9999999)
-	rank = min(max(rank, 1), h.n)
+	rank := min(max(int64(math.Ceil(q*float64(h.n))), 1), h.n)
 	seen := int64(0)
 	for i, c := range h.counts {
 		if seen += c; seen >= rank {

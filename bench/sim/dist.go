@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
 // kind is a family of distributions.
@@ -154,7 +156,7 @@ func (d *Dist) Draw(r *rand.Rand) time.Duration {
 	case uniform:
 		return time.Duration(d.a + d.b*r.Float64())
 	case gamma:
-		return clip(d.b * drawGamma(r, d.a))
+		return clip(d.b * trace.GammaVariate(r, d.a))
 	case empirical:
 		return d.values[r.IntN(len(d.values))]
 	}
@@ -163,29 +165,6 @@ func (d *Dist) Draw(r *rand.Rand) time.Duration {
 
 // clip keeps a heavy tail within what a sum of times can hold.
 func clip(ns float64) time.Duration { return time.Duration(min(ns, 10*float64(maxMean))) }
-
-// drawGamma draws from the gamma distribution with that shape and scale 1, after Marsaglia and Tsang, "A simple method for generating
-// gamma variables", 2000.
-func drawGamma(r *rand.Rand, shape float64) float64 {
-	boost := 1.0
-	if shape < 1 {
-		boost = math.Pow(1-r.Float64(), 1/shape)
-		shape++
-	}
-	d := shape - 1.0/3
-	c := 1 / math.Sqrt(9*d)
-	for {
-		x := r.NormFloat64()
-		v := 1 + c*x
-		if v <= 0 {
-			continue
-		}
-		v = v * v * v
-		if math.Log(1-r.Float64()) < x*x/2+d-d*v+d*math.Log(v) {
-			return boost * d * v
-		}
-	}
-}
 
 // String writes the specification.
 func (d Dist) String() string { return cmp.Or(d.spec, "const:0s") }

@@ -232,8 +232,8 @@ func (a *exactArrivals) place() bool {
 	if a.k == int64(m) {
 		gaps++
 	} else {
-		below := gammaVariate(a.rng, float64(m))
-		width = a.at + (width-a.at)*below/(below+gammaVariate(a.rng, float64(a.k-int64(m)+1)))
+		below := GammaVariate(a.rng, float64(m))
+		width = a.at + (width-a.at)*below/(below+GammaVariate(a.rng, float64(a.k-int64(m)+1)))
 	}
 	var sum float64
 	for j := range a.block[:m] {

@@ -149,12 +149,12 @@ type gammaGaps struct {
 
 // first is U·X with X of the length-biased distribution, which is Gamma with shape k+1.
 func (g *gammaGaps) first() float64 {
-	return g.rng.Float64() * gammaVariate(g.rng, g.shape+1) / g.shape
+	return g.rng.Float64() * GammaVariate(g.rng, g.shape+1) / g.shape
 }
 
 func (g *gammaGaps) fill(dst *[batch]float64) {
 	for i := range dst {
-		dst[i] = gammaVariate(g.rng, g.shape) / g.shape
+		dst[i] = GammaVariate(g.rng, g.shape) / g.shape
 	}
 }
 
@@ -166,7 +166,7 @@ type weibullGaps struct {
 
 // first is U·X with X of the length-biased distribution: E is Gamma with shape 1+1/k there.
 func (g *weibullGaps) first() float64 {
-	return g.rng.Float64() * g.scale * math.Pow(gammaVariate(g.rng, 1+g.inverse), g.inverse)
+	return g.rng.Float64() * g.scale * math.Pow(GammaVariate(g.rng, 1+g.inverse), g.inverse)
 }
 
 func (g *weibullGaps) fill(dst *[batch]float64) {
@@ -175,9 +175,9 @@ func (g *weibullGaps) fill(dst *[batch]float64) {
 	}
 }
 
-// gammaVariate draws from Gamma(shape, 1), shape > 0, by Marsaglia and Tsang, "A simple method for generating gamma variables"
+// GammaVariate draws from Gamma(shape, 1), shape > 0, by Marsaglia and Tsang, "A simple method for generating gamma variables"
 // (ACM TOMS 26, 2000); below shape 1 by Gamma(shape+1)·U^(1/shape).
-func gammaVariate(rng *rand.Rand, shape float64) float64 {
+func GammaVariate(rng *rand.Rand, shape float64) float64 {
 	boost := 1.0
 	if shape < 1 {
 		boost = math.Exp(-rng.ExpFloat64() / shape)
