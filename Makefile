@@ -67,8 +67,9 @@ node-sample:
 	@if command -v npm >/dev/null && [ ! -d docs/examples/policy-node/node_modules ]; then echo "installing the Node sample's packages"; npm ci --silent --prefix docs/examples/policy-node; fi
 
 .PHONY: race
-race: node-sample ## the same under the race detector
-	CGO_ENABLED=1 go test -race ./algorithms/... ./adapter/... ./scaler/... ./gateway/... ./sidecar/... ./internal/serve/... ./bench/... ./cmd/sluice ./cmd/sluice-sidecar
+race: node-sample ## the same under the race detector; of the bench what has goroutines, since its pure packages take minutes there
+	CGO_ENABLED=1 go test -race ./algorithms/... ./adapter/... ./scaler/... ./gateway/... ./sidecar/... ./internal/serve/... ./bench/history ./bench/live ./bench/load ./bench/plan ./bench/suite ./cmd/sluice ./cmd/sluice-sidecar
+	CGO_ENABLED=1 go test -race -run 'SearchFinds|SearchIsDeterministic|SearchInterrupted|RoundTrip|CreateKeeps|Render' ./bench/tune ./bench/report
 	cd testbed && CGO_ENABLED=1 go test -race ./...
 
 .PHONY: oracle

@@ -165,7 +165,7 @@ func TestGRPCOfOthers(t *testing.T) {
 	}{
 		{"good", true, answer("0", good), ""},
 		{"unknown fields before and behind", true, answer("0", "\x00\x00\x00\x00\x09\x12\x01x\x08\x01\x18\x05\x22\x00"), ""},
-		{"HTTP/1.1 only", false, answer("0", good), "HTTP"},
+		{"HTTP/1.1 only", false, answer("0", good), "want gRPC over HTTP/2 without TLS on this port"},
 		{"a website", true, http.NotFound, "answered 404 with content type"},
 		{"another type", true, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, good) }, `answered 200 with content type "application/octet-stream"`},
 		{"no status", true, answer("", good), "without a grpc-status"},
