@@ -3,11 +3,9 @@ package sim
 import (
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -124,21 +122,6 @@ func ParseDist(spec string) (Dist, error) {
 	case constant, exponential:
 	}
 	return d, nil
-}
-
-// Empirical is a distribution in which each of the values is equally likely; the spec is how it writes itself.
-func Empirical(values []time.Duration, spec string) (Dist, error) {
-	if len(values) == 0 {
-		return Dist{}, errors.New("empirical: no values")
-	}
-	sum := 0.0
-	for _, v := range values {
-		if v < 0 || v > maxMean {
-			return Dist{}, fmt.Errorf("empirical: %v: want 0s–%v", v, maxMean)
-		}
-		sum += float64(v)
-	}
-	return Dist{kind: empirical, values: slices.Clone(values), mean: sum / float64(len(values)), spec: spec}, nil
 }
 
 // Mean is the distribution's mean.

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -60,7 +62,7 @@ type benchFlags struct {
 // overrides are the scenario's fields that have a flag of their own, with the field's JSON name.
 func overrides() [][3]string {
 	return [][3]string{
-		{"service", "service", "time that a pod works on a request, as `DIST`: const:100ms, exp:100ms, lognormal:100ms,cv=1, gamma:…, uniform:50ms,150ms, empirical:1ms,2ms,…"},
+		{"service", "service", "time that a pod works on a request, as `DIST`: const:100ms, exp:100ms, lognormal:100ms,cv=1, gamma:…, uniform:50ms,150ms, empirical:1ms,2ms,… or empirical:@FILE"},
 		{"pod-concurrency", "podConcurrency", "requests that a pod works on at a time, 0 for no limit"},
 		{"startup", "startup", "time from a pod's creation until it answers, as `DIST`"},
 		{"routing", "routing", "how requests find a pod: shared (one queue before all), random or leastOfTwo (a queue at each)"},
@@ -235,15 +237,55 @@ func readScenario(name string, over map[string]json.RawMessage) (sim.Scenario, e
 	if raw, err = yaml.YAMLToJSONStrict(raw); err != nil {
 		return sim.Scenario{}, err
 	}
+	if raw, err = measured(raw); err != nil {
+		return sim.Scenario{}, err
+	}
 	s, err := sim.Parse(sim.DefaultScenario(), raw)
 	if err != nil || len(over) == 0 {
 		return s, err
 	}
 	patch, err := json.Marshal(over)
+	if err == nil {
+		patch, err = measured(patch)
+	}
 	if err != nil {
 		return s, fmt.Errorf("flags: %w", err)
 	}
 	return sim.Parse(s, patch)
+}
+
+// mostMeasured bounds the times of one file.
+const mostMeasured = 100_000
+
+// measured puts the times of files in the place of "empirical:@FILE": a duration or a number of seconds a line.
+func measured(raw []byte) ([]byte, error) {
+	var errs []error
+	out := regexp.MustCompile(`"empirical:@[^"]+"`).ReplaceAllFunc(raw, func(m []byte) []byte {
+		file := strings.TrimSuffix(strings.TrimPrefix(string(m), `"empirical:@`), `"`)
+		text, err := os.ReadFile(file)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("empirical: %w", err))
+			return m
+		}
+		var times []string
+		for n, line := range strings.Split(string(text), "\n") {
+			line = strings.TrimSpace(line)
+			if line == "" || strings.HasPrefix(line, "#") {
+				continue
+			}
+			d, err := time.ParseDuration(line)
+			if s, numErr := strconv.ParseFloat(line, 64); numErr == nil && s >= 0 && s < 1e9 {
+				d, err = time.Duration(s*float64(time.Second)), nil
+			}
+			if err != nil || len(times) == mostMeasured {
+				errs = append(errs, fmt.Errorf("empirical: %s: line %d: %q: want a duration such as 120ms, or seconds, and at most %d of them", file, n+1, line, mostMeasured))
+				return m
+			}
+			times = append(times, d.String())
+		}
+		return []byte(`"empirical:` + strings.Join(times, ",") + `"`)
+	})
+	return out, errors.Join(errs...)
 }
 
 // jsonOr is a value as JSON, a string where it is none.
