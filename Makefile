@@ -68,7 +68,8 @@ node-sample:
 
 .PHONY: race
 race: node-sample ## the same under the race detector; of the bench what has goroutines, since its pure packages take minutes there
-	CGO_ENABLED=1 go test -race ./algorithms/... ./adapter/... ./scaler/... ./gateway/... ./sidecar/... ./internal/serve/... ./bench/history ./bench/live ./bench/load ./bench/plan ./bench/suite ./cmd/sluice ./cmd/sluice-sidecar
+	CGO_ENABLED=1 go test -race ./algorithms/... ./adapter/... ./scaler/... ./gateway/... ./sidecar/... ./internal/serve/... ./bench/history ./bench/live ./bench/load ./bench/plan ./cmd/sluice-sidecar
+	CGO_ENABLED=1 go test -race -skip 'TestScripts/bench(_help|_backtest|_tune)?$$' ./cmd/sluice
 	CGO_ENABLED=1 go test -race -run 'SearchFinds|SearchIsDeterministic|SearchInterrupted|RoundTrip|CreateKeeps|Render' ./bench/tune ./bench/report
 	cd testbed && CGO_ENABLED=1 go test -race ./...
 
