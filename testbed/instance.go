@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"syscall"
@@ -57,23 +58,37 @@ func Running(ctx context.Context) (Instance, error) {
 	return i, nil
 }
 
-// claim takes the address range for this process.
+// ending is how long a testbed that was killed may take to be gone, and how often that is looked at.
+const ending, endingLook = 10 * time.Second, 20 * time.Millisecond
+
+// claim takes the address range for this process. One that holds it and does not answer is being taken apart by the kernel, and waited
+// for.
 func claim(ctx context.Context) (net.Listener, error) {
-	var config net.ListenConfig
-	l, err := config.Listen(ctx, "unix", socketName)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		var dialer net.Dialer
-		conn, err := dialer.DialContext(ctx, "unix", socketName)
-		if err != nil {
-			return nil, fmt.Errorf("another testbed is just ending: %w", err)
+	wait, cancel := context.WithTimeout(ctx, ending)
+	defer cancel()
+	for {
+		var config net.ListenConfig
+		l, err := config.Listen(ctx, "unix", socketName)
+		if err == nil {
+			return l, nil
 		}
-		defer conn.Close() //nolint:errcheck // nothing was written
-		return nil, fmt.Errorf("process %d runs a testbed already, and the host's addresses 198.18.0.0/15 serve one at a time (testbed down ends it)", peerPID(conn))
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			return nil, fmt.Errorf("claim the testbed's addresses: %w", err)
+		}
+		other, err := Running(wait)
+		switch {
+		case err == nil:
+			return nil, fmt.Errorf("process %d runs a testbed already, and the host's addresses 198.18.0.0/15 serve one at a time (testbed down ends it)", other.PID)
+		case errors.Is(err, ErrNotRunning), errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
+		default:
+			return nil, fmt.Errorf("another testbed holds the addresses 198.18.0.0/15: %w", err)
+		}
+		select {
+		case <-wait.Done():
+			return nil, fmt.Errorf("another testbed does not end: %w", context.Cause(wait))
+		case <-time.After(endingLook):
+		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("claim the testbed's addresses: %w", err)
-	}
-	return l, nil
 }
 
 // serve answers every caller with the instance until the listener is closed.
