@@ -75,7 +75,7 @@ func ParsePolicy(spec string) (Policy, error) {
 			if _, twice := params[key]; twice {
 				errs = append(errs, fmt.Errorf("%s is given twice", key))
 			}
-			params[key] = literal(value)
+			params[key] = Literal(value)
 		}
 	}
 	if len(params) > 0 {
@@ -140,8 +140,8 @@ func object(params map[string]json.RawMessage) json.RawMessage {
 	return b.Bytes()
 }
 
-// literal is a value as JSON: as it is if it is JSON, else as a string.
-func literal(v string) json.RawMessage {
+// Literal is a value as JSON: as it is if it is JSON, else as a string.
+func Literal(v string) json.RawMessage {
 	if json.Valid([]byte(v)) {
 		return json.RawMessage(v)
 	}

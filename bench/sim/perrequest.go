@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
 // PerRequest are the parameters of scaling per request, as function platforms do it: a request that finds no idle instance starts one
@@ -113,8 +114,7 @@ func RunPerRequest(ctx context.Context, c Config, p PerRequest) (score.Run, erro
 				if p.ColdService != nil {
 					takes = int64(p.ColdService.Draw(starts))
 				} else {
-					st := &s.Startup
-					wait = int64(st.Schedule.Draw(starts) + st.Pull.Draw(starts) + st.Start.Draw(starts) + st.Ready.Draw(starts))
+					wait = int64(s.Startup.draw(starts))
 				}
 			}
 			waits.Add(time.Duration(wait))
@@ -126,8 +126,8 @@ func RunPerRequest(ctx context.Context, c Config, p PerRequest) (score.Run, erro
 			ends.push(departure{now + wait + takes, i})
 		}
 	}
-	if e, ok := requests.(interface{ Err() error }); ok && e.Err() != nil {
-		return score.Run{}, e.Err()
+	if err := trace.Err(requests); err != nil {
+		return score.Run{}, err
 	}
 	if len(all) >= 1<<31-1 {
 		return score.Run{}, errors.New("more than two thousand million instances")

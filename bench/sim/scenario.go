@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
@@ -111,6 +112,11 @@ type Startup struct {
 // Mean is the mean time until the pod answers.
 func (s *Startup) Mean() time.Duration {
 	return s.Schedule.Mean() + s.Pull.Mean() + s.Start.Mean() + s.Ready.Mean()
+}
+
+// draw takes a time from creation to answering.
+func (s *Startup) draw(r *rand.Rand) time.Duration {
+	return s.Schedule.Draw(r) + s.Pull.Draw(r) + s.Start.Draw(r) + s.Ready.Draw(r)
 }
 
 // UnmarshalJSON reads the object, or one distribution for all phases together.

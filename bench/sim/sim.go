@@ -87,12 +87,7 @@ func (w *worked) Read(dst []trace.Request) int {
 }
 
 // Err returns what ended the arrivals early.
-func (w *worked) Err() error {
-	if e, ok := w.Arrivals.(interface{ Err() error }); ok {
-		return e.Err()
-	}
-	return nil
-}
+func (w *worked) Err() error { return trace.Err(w.Arrivals) }
 
 // guarded wraps the policy in the guard that the scenario describes, as the scaler does.
 func (c *Config) guarded() (*guard.Policy, error) {
@@ -559,7 +554,7 @@ func (e *engine) place() {
 		e.placed++
 		e.pods[i].state = starting
 		s := &e.sc.Startup
-		took := s.Schedule.Draw(e.starts) + s.Pull.Draw(e.starts) + s.Start.Draw(e.starts) + s.Ready.Draw(e.starts)
+		took := s.draw(e.starts)
 		if took == 0 {
 			e.started(i)
 			continue

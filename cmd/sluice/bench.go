@@ -183,11 +183,11 @@ func (f *benchFlags) scenes(c *cobra.Command) ([]sim.Scenario, error) {
 		if !ok {
 			return nil, fmt.Errorf("--set %q: want NAME=JSON", set)
 		}
-		over[k] = jsonOr(v)
+		over[k] = plan.Literal(v)
 	}
 	for _, o := range overrides() {
 		if v := *f.over[o[0]]; c.Flags().Changed(o[0]) {
-			over[o[1]] = jsonOr(v)
+			over[o[1]] = plan.Literal(v)
 		}
 	}
 	slo := map[string]json.RawMessage{}
@@ -197,7 +197,7 @@ func (f *benchFlags) scenes(c *cobra.Command) ([]sim.Scenario, error) {
 			if err != nil {
 				return nil, err
 			}
-			slo[key] = jsonOr(v)
+			slo[key] = plan.Literal(v)
 		}
 	}
 	if len(slo) > 0 {
@@ -286,15 +286,6 @@ func measured(raw []byte) ([]byte, error) {
 		return []byte(`"empirical:` + strings.Join(times, ",") + `"`)
 	})
 	return out, errors.Join(errs...)
-}
-
-// jsonOr is a value as JSON, a string where it is none.
-func jsonOr(v string) json.RawMessage {
-	if json.Valid([]byte(v)) {
-		return json.RawMessage(v)
-	}
-	b, _ := json.Marshal(v) // a string always marshals
-	return b
 }
 
 // loads reads the traces, logs and generators.
