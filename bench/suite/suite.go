@@ -23,6 +23,8 @@ import (
 const (
 	// Tuned is put behind the name of a classic whose parameters were searched on the very load, with hindsight.
 	Tuned = " (tuned)"
+	// Found is in the notes that tell what parameters that was.
+	Found = "tuning found"
 	// Bound is the cheapest schedule found by one who knows the future; LowerBound what no policy that keeps the promise can be below.
 	Bound      = "clairvoyant"
 	LowerBound = "lower bound"
@@ -47,6 +49,9 @@ type Config struct {
 	Workers int
 	// Points bounds the rows of a run's series.
 	Points int
+	// Known returns a run that was made before: those of classics and of the clairvoyant are not made again. It may be nil, and is
+	// called from several goroutines.
+	Known func(policy, trace, scenario string, seed uint64) (score.Run, bool)
 	// Share is told the share of all cells that is done, from several goroutines; it may be nil.
 	Share func(float64)
 }
@@ -133,36 +138,85 @@ func (c *Config) cell(ctx context.Context, w cell, done func(n int, run score.Ru
 	if err != nil {
 		return nil, err
 	}
-	policies := slices.Concat(c.Subjects, c.Classics)
-	if c.Budget > 0 && !w.load.Sparse { // how many pods a classic aims at says nothing where one is too many
-		for _, p := range c.Classics {
-			best, err := c.tune(ctx, p, src, s)
-			if err != nil {
-				return nil, err
-			}
-			notes = append(notes, fmt.Sprintf("%s, %s: tuning found %s.", src.Name(), s.Name, best.Label))
-			best.Label = p.Label + Tuned
-			policies = append(policies, best)
-		}
-	}
 	n := w.n
-	for _, p := range policies {
+	put := func(runs ...score.Run) error {
+		for _, run := range runs {
+			if err := done(n, run); err != nil {
+				return err
+			}
+			n++
+		}
+		return nil
+	}
+	enter := func(p plan.Policy) error {
 		for k := range c.Seeds {
 			job := plan.Job{Source: src, Scenario: s, Policy: p, Seed: uint64(k) + 1, History: past}
 			run, err := job.Run(ctx, plan.Options{Points: c.Points}, nil)
 			if err == nil {
-				err = done(n, run)
+				err = put(run)
 			}
 			if err != nil {
-				return notes, err
+				return err
 			}
-			n++
+		}
+		return nil
+	}
+	for _, p := range c.Subjects {
+		if err := enter(p); err != nil {
+			return notes, err
 		}
 	}
-	if c.Bounds {
-		return notes, c.bound(ctx, n, src, s, done)
+	for _, p := range c.Classics {
+		if known := c.known(c.Seeds, src.Name(), s.Name, p.Label); known != nil {
+			err = put(known...)
+		} else {
+			err = enter(p)
+		}
+		if err != nil {
+			return notes, err
+		}
+		if c.Budget == 0 || w.load.Sparse { // how many pods a classic aims at says nothing where one is too many
+			continue
+		}
+		if known := c.known(c.Seeds, src.Name(), s.Name, p.Label+Tuned); known != nil {
+			err = put(known...)
+		} else {
+			var best plan.Policy
+			if best, err = c.tune(ctx, p, src, s); err == nil {
+				notes = append(notes, fmt.Sprintf("%s, %s: %s %s.", src.Name(), s.Name, Found, best.Label))
+				best.Label = p.Label + Tuned
+				err = enter(best)
+			}
+		}
+		if err != nil {
+			return notes, err
+		}
 	}
-	return notes, nil
+	if !c.Bounds {
+		return notes, nil
+	}
+	if known := c.known(1, src.Name(), s.Name, LowerBound, Bound); known != nil {
+		return notes, put(known...)
+	}
+	return notes, c.bound(ctx, n, src, s, done)
+}
+
+// known are the runs of policies that were made before under as many seeds, or nil unless all are there.
+func (c *Config) known(seeds int, trace, scenario string, policies ...string) []score.Run {
+	if c.Known == nil {
+		return nil
+	}
+	var runs []score.Run
+	for _, p := range policies {
+		for k := range seeds {
+			run, ok := c.Known(p, trace, scenario, uint64(k)+1)
+			if !ok {
+				return nil
+			}
+			runs = append(runs, run)
+		}
+	}
+	return runs
 }
 
 // tune searches a classic's parameters on the whole load under the first seed: fewest pod-seconds within the scenario's share of

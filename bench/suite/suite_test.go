@@ -89,11 +89,56 @@ func TestRun(t *testing.T) {
 		!slices.ContainsFunc(notes, func(n string) bool { return strings.Contains(n, "busy, quick: tuning found kpa") }) {
 		t.Errorf("notes = %q: want what was left out and what tuning found", notes)
 	}
+	t.Run("with what is known", func(t *testing.T) { again(t, cfg, got) })
 	if want := []string{"kpa", "kpa (tuned)"}; !slices.Equal(cfg.Rivals(), want) {
 		t.Errorf("rivals = %q, want %q", cfg.Rivals(), want)
 	}
 	if _, err := suite.Subject("kpa", []plan.Policy{kpa}); err == nil {
 		t.Error("a classic was taken as the policy that is judged: their results would mix")
+	}
+}
+
+// again holds a contest in which the runs of an earlier one are known: only the policy that is judged is run.
+func again(t *testing.T, cfg suite.Config, earlier map[int]score.Result) {
+	known := map[string]score.Run{}
+	name := func(policy, trace, scenario string, seed uint64) string {
+		return fmt.Sprint(policy, "|", trace, "|", scenario, "|", seed)
+	}
+	for _, r := range earlier {
+		r.Requests = -r.Requests // tells them from new ones
+		known[name(r.Policy, r.Trace, r.Scenario, r.Seed)] = score.Run{Result: r}
+	}
+	cfg.Known = func(policy, trace, scenario string, seed uint64) (score.Run, bool) {
+		if policy == "ours" {
+			t.Error("the policy that is judged was asked for")
+		}
+		run, ok := known[name(policy, trace, scenario, seed)]
+		return run, ok && policy != "kpa" // which must be run then
+	}
+	var mu sync.Mutex
+	got := map[int]score.Result{}
+	notes, err := suite.Run(t.Context(), cfg, func(n int, run score.Run) error {
+		mu.Lock()
+		defer mu.Unlock()
+		got[n] = run.Result
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != len(earlier) {
+		t.Errorf("%d results, want the %d of before", len(got), len(earlier))
+	}
+	for n, r := range got {
+		if old := r.Requests < 0; old == (r.Policy == "ours" || r.Policy == "kpa") {
+			t.Errorf("%s on %s: known %v", r.Policy, r.Trace, old)
+		}
+		if b := earlier[n]; b.Policy != r.Policy || b.Trace != r.Trace || b.Seed != r.Seed {
+			t.Errorf("number %d is %s on %s, seed %d; was %s on %s, seed %d", n, r.Policy, r.Trace, r.Seed, b.Policy, b.Trace, b.Seed)
+		}
+	}
+	if slices.ContainsFunc(notes, func(n string) bool { return strings.Contains(n, suite.Found) }) {
+		t.Errorf("notes = %q: it tuned again", notes)
 	}
 }
 

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -22,7 +25,7 @@ It writes a bench folder, and in it contest.md: trace by trace, losses first.`
 
 func benchSuite() *cobra.Command {
 	var f benchFlags
-	var dir, kind string
+	var dir, kind, earlier string
 	var subjects []string
 	var budget int
 	var bounds bool
@@ -38,7 +41,11 @@ func benchSuite() *cobra.Command {
 				return fmt.Errorf("%w: %w", err, errUsage)
 			}
 			cfg.Seeds, cfg.Budget, cfg.Bounds, cfg.Workers, cfg.Points = f.seeds, budget, bounds, workers(f.workers), f.points
-			return runSuite(cmd, &f, cfg)
+			notes, err := reuse(&f, &cfg, earlier)
+			if err != nil {
+				return err
+			}
+			return runSuite(cmd, &f, cfg, notes)
 		},
 	}
 	fl := c.Flags()
@@ -50,6 +57,7 @@ func benchSuite() *cobra.Command {
 	fl.IntVar(&f.seeds, "seeds", 2, "seeds that score each policy")
 	fl.IntVar(&budget, "budget", 24, "whole evaluations to tune one classic on one load; 0 leaves tuning out")
 	fl.BoolVar(&bounds, "bounds", true, "work out what one who knew the future would pay")
+	fl.StringVar(&earlier, "reuse", "", "take what classics and the clairvoyant did from the contest in this `DIR`, not made again")
 	fl.StringVar(&f.out, "out", "", "the bench folder, `DIR`")
 	fl.BoolVar(&f.overwrite, "overwrite", false, "replace the bench that is in --out")
 	fl.IntVar(&f.workers, "workers", 0, "loads at once; 0 is one per core")
@@ -99,7 +107,62 @@ func suiteConfig(dir, kind string, subjects, only, scenes []string) (suite.Confi
 	return cfg, errors.Join(errs...)
 }
 
-func runSuite(cmd *cobra.Command, f *benchFlags, cfg suite.Config) error {
+// reuse lets cfg know the runs of an earlier contest, if there is one, which must have been in the same scenarios; notes tell of it.
+func reuse(f *benchFlags, cfg *suite.Config, dir string) (notes []string, err error) {
+	if dir == "" {
+		return nil, nil
+	}
+	if a, b := filepath.Clean(dir), filepath.Clean(f.out); a == b {
+		return nil, fmt.Errorf("--reuse = %q: want another folder than --out: %w", dir, errUsage)
+	}
+	folder, err := report.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("--reuse: %w", err)
+	}
+	head, err := f.head(cfg.Scenarios)
+	if err != nil {
+		return nil, err
+	}
+	for i, mine := range head.Scenarios {
+		same := func(theirs json.RawMessage) bool { return bytes.Equal(compactJSON(mine), compactJSON(theirs)) }
+		if !slices.ContainsFunc(folder.Summary.Scenarios, same) {
+			return nil, fmt.Errorf("--reuse = %q: scenario %q is not in it, or was another then: leave out --reuse", dir, cfg.Scenarios[i].Name)
+		}
+	}
+	type key struct {
+		policy, trace, scenario string
+		seed                    uint64
+	}
+	places := map[key]int{}
+	for i, r := range folder.Summary.Results {
+		places[key{r.Policy, r.Trace, r.Scenario, r.Seed}] = i
+	}
+	cfg.Known = func(policy, trace, scenario string, seed uint64) (score.Run, bool) {
+		i, ok := places[key{policy, trace, scenario, seed}]
+		if !ok {
+			return score.Run{}, false
+		}
+		run, err := folder.Run(i)
+		return run, err == nil // a broken record is made again
+	}
+	notes = []string{fmt.Sprintf("Classics and the clairvoyant are, where possible, from a contest of commit %s: %s", folder.Summary.Commit, strings.Join(folder.Summary.Command, " "))}
+	for _, note := range folder.Summary.Notes {
+		if strings.Contains(note, suite.Found) {
+			notes = append(notes, note)
+		}
+	}
+	return notes, nil
+}
+
+func compactJSON(raw json.RawMessage) []byte {
+	var b bytes.Buffer
+	if json.Compact(&b, raw) != nil {
+		return raw
+	}
+	return b.Bytes()
+}
+
+func runSuite(cmd *cobra.Command, f *benchFlags, cfg suite.Config, known []string) error {
 	f.baseline = "kpa"
 	head, err := f.head(cfg.Scenarios)
 	if err != nil {
@@ -113,6 +176,7 @@ func runSuite(cmd *cobra.Command, f *benchFlags, cfg suite.Config) error {
 	cfg.Share = p.share
 	notes, simErr := suite.Run(cmd.Context(), cfg, func(n int, run score.Run) error { return folder.Put(n, run) })
 	p.end()
+	notes = append(known, notes...)
 	if simErr != nil {
 		notes = append(notes, "It ended early: "+simErr.Error())
 	}

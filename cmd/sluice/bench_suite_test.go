@@ -1,0 +1,59 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/sluice-autoscaler/sluice/bench/report"
+	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/sim"
+	"github.com/sluice-autoscaler/sluice/bench/suite"
+)
+
+func TestReuse(t *testing.T) {
+	t.Parallel()
+	scene := sim.DefaultScenario()
+	scene.Name = "mine"
+	dir := t.TempDir() + "/earlier"
+	f := benchFlags{out: t.TempDir() + "/new", baseline: "kpa"}
+	head, err := f.head([]sim.Scenario{scene})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := report.Create(dir, head, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Put(0, score.Run{Result: score.Result{Policy: "kpa (tuned)", Trace: "busy", Scenario: "mine", Seed: 1, PodSeconds: 42}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Finish("busy, mine: "+suite.Found+" kpa:x=1.", "Something else."); err != nil {
+		t.Fatal(err)
+	}
+
+	cfg := suite.Config{Scenarios: []sim.Scenario{scene}}
+	notes, err := reuse(&f, &cfg, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if run, ok := cfg.Known("kpa (tuned)", "busy", "mine", 1); !ok || run.Result.PodSeconds != 42 {
+		t.Errorf("Known = %+v, %v; want what was put", run.Result, ok)
+	}
+	if _, ok := cfg.Known("kpa (tuned)", "busy", "mine", 2); ok {
+		t.Error("another seed is known")
+	}
+	if len(notes) != 2 || !strings.Contains(notes[1], "kpa:x=1") {
+		t.Errorf("notes = %q, want where the classics are from and what tuning found", notes)
+	}
+
+	scene.MaxReplicas++
+	if _, err := reuse(&f, &suite.Config{Scenarios: []sim.Scenario{scene}}, dir); err == nil || !strings.Contains(err.Error(), `scenario "mine"`) {
+		t.Errorf("another scenario of the same name: %v", err)
+	}
+	if _, err := reuse(&f, &cfg, f.out); err == nil {
+		t.Error("the folder to write to was taken as the earlier one")
+	}
+	if _, err := reuse(&f, &cfg, dir+"x"); err == nil {
+		t.Error("no folder is no error")
+	}
+}
