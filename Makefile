@@ -172,8 +172,8 @@ bench-live: deps build $(HELM) controlplane ## the simulator against a real cont
 	@HELM=$(CURDIR)/$(HELM) bin/bench-live $(BENCH_LIVE_FLAGS)
 
 .PHONY: accuracy
-accuracy: ## how well observe mode estimates, against the truth; wants a quiet machine
-	go test -tags accuracy -count=1 -v -run 'TestAccuracy|TestConnectionPerRequest' ./sidecar/observe/
+accuracy: build ## how well observe mode estimates, against the truth; wants a quiet machine
+	SLUICE_SIDECAR=$(CURDIR)/bin/sluice-sidecar go test -tags accuracy -count=1 -v -run 'TestAccuracy|TestConnectionPerRequest' ./sidecar/observe/
 
 .PHONY: cover
 cover: ## coverage of the unit tests

@@ -5,13 +5,64 @@ package observe_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/wire"
 )
+
+// window is what is measured, for as long as the shortest window of a usual policy (kpa's panic window).
+const window = 6 * time.Second
+
+// process runs the observer as users do, in a process of its own, and returns how to scrape it.
+func process(t *testing.T, port int) (scrape func() map[string]float64) {
+	t.Helper()
+	binary := os.Getenv("SLUICE_SIDECAR")
+	if binary == "" {
+		t.Fatal("SLUICE_SIDECAR is not set: want the path of the sidecar's binary, as make accuracy gives it")
+	}
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	_ = l.Close()
+	c := exec.Command(binary, "observe", "--app-port", strconv.Itoa(port), "--metrics-listen", address, "--drain", "0s", "--log-level", "error")
+	c.Stderr = os.Stderr
+	began := time.Now()
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Transport: &http.Transport{}}
+	t.Cleanup(func() {
+		client.CloseIdleConnections()
+		_ = c.Process.Signal(syscall.SIGTERM)
+		if err := c.Wait(); err != nil {
+			t.Errorf("the observer: %v", err)
+		}
+		t.Logf("the observer took %.2f %% of a core", 100*(c.ProcessState.SystemTime()+c.ProcessState.UserTime()).Seconds()/time.Since(began).Seconds())
+	})
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		resp, err := client.Get("http://" + address + "/readyz")
+		if err == nil {
+			_ = resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				break
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("not up")
+		}
+	}
+	return func() map[string]float64 { return scraped(t, client, address) }
+}
 
 // closed keeps n requests in flight, with a pause after each, until stop is called.
 func (a *app) closed(t *testing.T, n int, pause time.Duration) (stop func()) {
@@ -59,14 +110,14 @@ func TestAccuracy(t *testing.T) {
 			if test.dialHost != "" { // an IPv4 client of a socket for both: IPv4-mapped
 				a.url = fmt.Sprintf("http://%s:%d/", test.dialHost, a.port)
 			}
-			scrape := observed(t, a.port)
+			scrape := process(t, a.port)
 			stop := a.closed(t, test.clients, test.pause)
 			defer stop()
 			time.Sleep(500 * time.Millisecond) // connections come up
 
 			from, began := scrape(), time.Since(a.start)
 			inside, outside := a.inside.Read(began).Seconds, a.outside.Read(began).Seconds
-			time.Sleep(2 * time.Second) // what is measured
+			time.Sleep(window)
 			to, ended := scrape(), time.Since(a.start)
 			inside, outside = a.inside.Read(ended).Seconds-inside, a.outside.Read(ended).Seconds-outside
 

@@ -14,13 +14,13 @@ import (
 func TestConnectionPerRequest(t *testing.T) {
 	a := newApp(t, "tcp4", "127.0.0.1:0", func(http.ResponseWriter, *http.Request) { time.Sleep(30 * time.Millisecond) })
 	a.client.Transport = &http.Transport{DisableKeepAlives: true}
-	scrape := observed(t, a.port)
+	scrape := process(t, a.port)
 	stop := a.closed(t, 20, 0)
 	defer stop()
 	time.Sleep(500 * time.Millisecond) // churn is noticed
 	from, began := scrape(), time.Since(a.start)
 	inside, outside := a.inside.Read(began).Seconds, a.outside.Read(began).Seconds
-	time.Sleep(3 * time.Second) // what is measured
+	time.Sleep(window)
 	to, ended := scrape(), time.Since(a.start)
 	d := (ended - began).Seconds()
 	low, high := (a.inside.Read(ended).Seconds-inside)/d, (a.outside.Read(ended).Seconds-outside)/d

@@ -21,7 +21,7 @@ type Config struct {
 	// MinInterval and MaxInterval bound the time between two samples, 1 ms–1 s: the first under load, the second at rest. Shorter
 	// sees more of short requests and costs more CPU, in so far as MaxCPU allows.
 	MinInterval, MaxInterval time.Duration
-	// MaxCPU bounds what sampling costs, as a share of one core, 0.0005–1. It goes before MaxInterval: with thousands of
+	// MaxCPU bounds what the process takes, as a share of one core, 0.0005–1. It goes before MaxInterval: with thousands of
 	// connections samples get rarer, down to one a second.
 	MaxCPU float64
 	// Drain is how long to observe on after SIGTERM while requests are in flight, ≥ 0.
@@ -37,7 +37,7 @@ func Default() Config {
 		MetricsListen: ":9095",
 		MinInterval:   5 * time.Millisecond,
 		MaxInterval:   50 * time.Millisecond,
-		MaxCPU:        0.005, // leaves room below a hundredth for scrapes
+		MaxCPU:        0.008, // a hundredth, with room for what was saved up
 		Drain:         30 * time.Second,
 		LogLevel:      "info",
 	}
@@ -49,7 +49,7 @@ func (c *Config) Bind(f *pflag.FlagSet) {
 	f.StringVar(&c.MetricsListen, "metrics-listen", c.MetricsListen, "`address` of /metrics, /healthz and /readyz")
 	f.DurationVar(&c.MinInterval, "min-interval", c.MinInterval, "shortest time between two samples, under load")
 	f.DurationVar(&c.MaxInterval, "max-interval", c.MaxInterval, "longest time between two samples, at rest")
-	f.Float64Var(&c.MaxCPU, "max-cpu", c.MaxCPU, "`share` of one core that sampling may take; samples get rarer to keep it")
+	f.Float64Var(&c.MaxCPU, "max-cpu", c.MaxCPU, "`share` of one core that the observer may take; samples get rarer to keep it")
 	f.DurationVar(&c.Drain, "drain", c.Drain, "how long to observe on after SIGTERM while requests are in flight")
 	f.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
 }

@@ -4,5 +4,5 @@ package observe
 
 import "time"
 
-// threadTime is unknown.
-func threadTime() time.Duration { return 0 }
+// processTime is unknown.
+func processTime() time.Duration { return 0 }

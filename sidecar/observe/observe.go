@@ -11,7 +11,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"runtime"
 	"sync"
 	"time"
 
@@ -35,8 +34,12 @@ const (
 	httpTimeout = 10 * time.Second
 	// calm is how fast the interval grows, by each sample in which nothing moves.
 	calm = 1.25
-	// overhead is the CPU time of waking up, which a sample cannot see itself.
-	overhead = 15 * time.Microsecond
+	// savings is for how long CPU time that was not used is kept, to be spent when connections come up.
+	savings = 4 * time.Second
+	// recount is the least time between two looks at how many connections were accepted.
+	recount = 50 * time.Millisecond
+	// relist is how often all connections are listed although the kernel has counted no new ones.
+	relist = 10 * time.Second
 )
 
 // Source shows connections. sockdiag.Socket is one.
@@ -44,6 +47,8 @@ type Source interface {
 	// List shows the connections to a local port, Each those of the given that still exist.
 	List(port uint16, each func(*sockdiag.Conn)) error
 	Each(ids []sockdiag.ID, families []uint8, each func(*sockdiag.Conn)) error
+	// Accepted counts the connections, to this port and others, that were accepted so far; it fails where nobody counts them.
+	Accepted() (uint64, error)
 }
 
 // Observer is the observe mode. New makes it, Run runs it once.
@@ -64,9 +69,14 @@ type Observer struct {
 	families           []uint8
 	seen               []sockdiag.Conn
 	last               Stats
-	listed             time.Duration
+	listed, asked      time.Duration // when all connections were listed last, and the count of accepted ones read
+	accepted           uint64        // when last listed
+	counted            bool          // accepted is known
 	rest               time.Duration // the interval that the load asks for
 	listCost, eachCost time.Duration // smoothed
+	credit             time.Duration // CPU time that may be spent
+	earned             time.Duration // until when credit was given
+	used               time.Duration // CPU time that the process had taken at the sample before
 
 	mu    sync.Mutex
 	state state
@@ -87,6 +97,7 @@ type state struct {
 func New(cfg Config, version string, source Source, log *slog.Logger) (*Observer, error) {
 	o := &Observer{
 		cfg: cfg, log: log, source: source, start: time.Now(), rest: cfg.MinInterval, up: make(chan struct{}),
+		credit: savingsOf(cfg) / 2, used: processTime(),
 		rng: rand.New(rand.NewPCG(rand.Uint64(), 0)), // only spreads the samples; nothing is to repeat it
 	}
 	none := func() int { return 0 }
@@ -204,33 +215,41 @@ func (o *Observer) try(ctx context.Context) {
 
 // sample takes one sample. When it fails the integral stands still; what it has missed the next one sees.
 func (o *Observer) sample() error {
-	// What it costs is CPU time: on a busy machine a sample may wait for the processor for long.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	used := threadTime()
 	began := time.Since(o.start)
+	o.credit = min(o.credit+time.Duration(o.cfg.MaxCPU*float64(began-o.earned)), savingsOf(o.cfg))
+	o.earned = began
 	o.ids, o.families = o.tracker.Known(o.ids[:0], o.families[:0])
-	complete := o.complete(began)
 	o.seen = o.seen[:0]
 	keep := func(c *sockdiag.Conn) { o.seen = append(o.seen, *c) }
+	look, accepted, counted := o.choose(began)
 	var err error
-	if complete {
+	switch look {
+	case lookNowhere:
+		o.spend()
+		return nil
+	case lookAtAll:
 		err = o.source.List(uint16(o.cfg.AppPort), keep)
-	} else {
+	case lookAtKnown:
 		err = o.source.Each(o.ids, o.families, keep)
 	}
 	if err != nil {
+		o.spend()
 		return err
 	}
-	o.tracker.Begin(began, complete)
+	complete := look == lookAtAll
+	since := -1
+	if counted && o.counted {
+		since = int(accepted - o.accepted)
+	}
+	o.tracker.Begin(began, complete, since)
 	for i := range o.seen {
 		o.tracker.See(&o.seen[i])
 	}
 	o.last = o.tracker.Commit()
 
-	cost := threadTime() - used + overhead
+	cost := o.spend()
 	if complete {
-		o.listed = began
+		o.listed, o.accepted, o.counted = began, accepted, counted
 		o.listCost = smooth(o.listCost, cost)
 	} else {
 		o.eachCost = smooth(o.eachCost, cost)
@@ -248,6 +267,16 @@ func (o *Observer) sample() error {
 	return nil
 }
 
+// spend returns the CPU time that the process has taken since the last call, waking up and being scraped included, and takes it off what
+// was saved up. On a busy machine a sample may wait for the processor for long: that costs nothing.
+func (o *Observer) spend() time.Duration {
+	now := processTime()
+	cost := now - o.used
+	o.used = now
+	o.credit -= cost
+	return cost
+}
+
 // smooth follows a cost, and a sudden one slowly: the first ones pay for page faults, others for an interrupt.
 func smooth(mean, cost time.Duration) time.Duration {
 	if mean == 0 {
@@ -256,30 +285,73 @@ func smooth(mean, cost time.Duration) time.Duration {
 	return mean + (min(cost, 3*mean)-mean)/8
 }
 
-// Shares of MaxCPU that lists and the samples between them may take, when both are of use.
-const listShare, eachShare = 0.3, 0.7
+// savingsOf is the most CPU time that can be saved up.
+func savingsOf(cfg Config) time.Duration {
+	return time.Duration(cfg.MaxCPU * float64(savings))
+}
 
-// complete says whether the next sample is a list of all connections. Only a list shows new ones, but it reads through the
-// machine's whole table.
-func (o *Observer) complete(now time.Duration) bool {
-	if o.state.samples == 0 || len(o.ids) == 0 || o.last.Churn || o.eachCost >= o.listCost {
-		// The last of these would never be looked at again, were it not forgotten now and then.
-		o.eachCost -= o.eachCost / 64
-		return true
+// look is what a sample is made of.
+type look int
+
+const (
+	lookAtKnown look = iota // the connections that the last list showed
+	lookAtAll               // a list of all
+	lookNowhere             // nothing: too many are new, and a list cannot be paid for yet
+)
+
+// choose says what to look at now, and how many connections were accepted up to now, if that is counted and was asked. Only a list shows
+// new connections, but it reads through the machine's whole table: so one is made when there are new ones and the CPU time for
+// it was saved up.
+func (o *Observer) choose(now time.Duration) (what look, accepted uint64, counted bool) {
+	if o.eachCost >= o.listCost {
+		o.eachCost -= o.eachCost / 64 // it would never be looked at again, were it not forgotten now and then
 	}
-	return now-o.listed >= max(2*o.rest, time.Duration(float64(o.listCost)/(listShare*o.cfg.MaxCPU)))
+	always := o.state.samples == 0 || o.listsOnly()
+	if !always && now-o.asked < recount {
+		return lookAtKnown, 0, false
+	}
+	o.asked = now
+	accepted, err := o.source.Accepted()
+	counted = err == nil
+	fresh := accepted - o.accepted
+	switch affordable := o.credit >= min(o.listCost, savingsOf(o.cfg)); {
+	case always:
+		return lookAtAll, accepted, counted
+	case counted && o.counted && fresh == 0 && now-o.listed < relist:
+		return lookAtKnown, accepted, counted
+	case affordable:
+		return lookAtAll, accepted, counted
+	case counted && o.counted && fresh > uint64(len(o.ids)):
+		// What is known is the lesser part. To wait is to say that the rest is unknown, for so long as a collector forgives.
+		if now-o.listed < longest {
+			return lookNowhere, accepted, counted
+		}
+		return lookAtAll, accepted, counted
+	default:
+		return lookAtKnown, accepted, counted
+	}
+}
+
+// listsOnly says whether samples between lists are of no use, or cost more.
+func (o *Observer) listsOnly() bool {
+	return o.last.Churn || len(o.ids) > 0 && o.eachCost >= o.listCost
 }
 
 // interval is the time to the next sample: what the load asks for or what the costs allow, a quarter more or less by chance, so
 // that samples keep no step with requests.
 func (o *Observer) interval() time.Duration {
-	cost, share := o.eachCost, eachShare*o.cfg.MaxCPU
-	if len(o.ids) == 0 || o.last.Churn || o.eachCost == 0 || o.eachCost >= o.listCost {
-		cost, share = o.listCost, o.cfg.MaxCPU
+	cost := o.eachCost
+	if o.listsOnly() {
+		cost = o.listCost
 	}
+	// With half of the most saved up, what is earned is spent: with less, less, so that lists have their share.
+	share := o.cfg.MaxCPU * min(max(2*o.credit.Seconds()/savingsOf(o.cfg).Seconds(), eachShare), 2)
 	d := min(max(o.rest, time.Duration(float64(cost)/share)), longest)
 	o.mu.Lock()
 	o.state.interval = d
 	o.mu.Unlock()
 	return time.Duration(float64(d) * (0.75 + o.rng.Float64()/2))
 }
+
+// eachShare is the least share of what is earned that samples between lists get.
+const eachShare = 0.7

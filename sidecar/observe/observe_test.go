@@ -2,6 +2,7 @@ package observe_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -33,12 +34,24 @@ func observed(t *testing.T, port int) (scrape func() map[string]float64) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := socket.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return observedThrough(t, port, socket)
+}
+
+// observedThrough does as observed, with a source of its own.
+func observedThrough(t *testing.T, port int, source observe.Source) (scrape func() map[string]float64) {
+	t.Helper()
 	cfg := observe.Default()
 	cfg.AppPort, cfg.MetricsListen, cfg.Drain = port, "127.0.0.1:0", 0
+	cfg.MaxCPU = 1 // it counts what the test itself takes
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	o, err := observe.New(cfg, "v0", socket, slog.New(slog.DiscardHandler))
+	o, err := observe.New(cfg, "v0", source, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,9 +65,6 @@ func observed(t *testing.T, port int) (scrape func() map[string]float64) {
 		if err := <-ended; err != nil {
 			t.Errorf("Run: %v", err)
 		}
-		if err := socket.Close(); err != nil {
-			t.Error(err)
-		}
 	})
 	select {
 	case <-o.Up():
@@ -64,30 +74,33 @@ func observed(t *testing.T, port int) (scrape func() map[string]float64) {
 	case <-time.After(patience):
 		t.Fatal("not up")
 	}
-	return func() map[string]float64 {
-		t.Helper()
-		resp, err := client.Get("http://" + o.MetricsAddr().String() + "/metrics")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = resp.Body.Close() }()
-		p := expfmt.NewTextParser(model.UTF8Validation)
-		families, err := p.TextToMetricFamilies(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		values := map[string]float64{}
-		for name, f := range families {
-			for _, m := range f.Metric {
-				key := name
-				for _, l := range m.Label {
-					key += "/" + l.GetValue()
-				}
-				values[key] = m.GetGauge().GetValue() + m.GetCounter().GetValue()
-			}
-		}
-		return values
+	return func() map[string]float64 { return scraped(t, client, o.MetricsAddr().String()) }
+}
+
+// scraped reads metrics, by name and values of labels.
+func scraped(t *testing.T, client *http.Client, address string) map[string]float64 {
+	t.Helper()
+	resp, err := client.Get("http://" + address + "/metrics")
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer func() { _ = resp.Body.Close() }()
+	p := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := p.TextToMetricFamilies(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]float64{}
+	for name, f := range families {
+		for _, m := range f.Metric {
+			key := name
+			for _, l := range m.Label {
+				key += "/" + l.GetValue()
+			}
+			values[key] = m.GetGauge().GetValue() + m.GetCounter().GetValue()
+		}
+	}
+	return values
 }
 
 // app is an HTTP/1 server that knows the truth.
@@ -163,5 +176,98 @@ func TestIdleKeepAlivesAreNoDemand(t *testing.T) {
 	}
 	if got := after[wire.Requests+"/2xx"]; got != 10 {
 		t.Errorf("requests = %v, want 10", got)
+	}
+}
+
+// table is a kernel of connections on which nothing happens, and whose lists are dear.
+type table struct {
+	mu             sync.Mutex
+	conns          int
+	accepted       uint64
+	err            error // of Accepted
+	lists, samples int
+}
+
+func (k *table) show(n int, each func(*sockdiag.Conn)) {
+	for i := range n {
+		each(&sockdiag.Conn{ID: sockdiag.ID{byte(i)}, Family: 2, State: sockdiag.Established})
+	}
+}
+
+func (k *table) List(_ uint16, each func(*sockdiag.Conn)) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.lists++
+	for began := time.Now(); time.Since(began) < 20*time.Millisecond; { // CPU time, which is what a list costs
+	}
+	k.show(k.conns, each)
+	return nil
+}
+
+func (k *table) Each(ids []sockdiag.ID, _ []uint8, each func(*sockdiag.Conn)) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.samples++
+	k.show(len(ids), each)
+	return nil
+}
+
+func (k *table) Accepted() (uint64, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.accepted, k.err
+}
+
+// TestListsOnlyWhenConnectionsAreNew: a list reads through the table of the whole machine.
+func TestListsOnlyWhenConnectionsAreNew(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		err   error
+		lists func(int) bool
+		want  string
+	}{
+		{name: "counted", lists: func(n int) bool { return n <= 1 }, want: "at most the one of every ten seconds"},
+		{name: "not counted", err: errors.ErrUnsupported, lists: func(n int) bool { return n > 1 }, want: "several"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			k := &table{err: test.err}
+			scrape := observedThrough(t, 1, k)
+			// until waits for what is so of the samples taken since this call.
+			until := func(what string, is func(lists, samples int) bool) {
+				t.Helper()
+				k.mu.Lock()
+				lists, samples := k.lists, k.samples
+				k.mu.Unlock()
+				for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+					k.mu.Lock()
+					ok := is(k.lists-lists, k.samples-samples)
+					k.mu.Unlock()
+					if ok {
+						return
+					}
+					if time.Now().After(deadline) {
+						t.Fatal("never: " + what)
+					}
+				}
+			}
+			k.mu.Lock()
+			k.conns, k.accepted = 3, 3
+			k.mu.Unlock()
+			until("a list of new connections", func(lists, _ int) bool { return lists > 0 })
+			until("a sample after it", func(_, samples int) bool { return samples > 0 })
+			if got := scrape()["sluice_observe_connections/idle"]; got != 3 {
+				t.Errorf("idle connections = %v, want 3", got)
+			}
+			k.mu.Lock()
+			lists := k.lists
+			k.mu.Unlock()
+			until("more samples", func(lists, samples int) bool { return lists+samples >= 40 })
+			k.mu.Lock()
+			lists = k.lists - lists
+			k.mu.Unlock()
+			if !test.lists(lists) {
+				t.Errorf("%d lists while nothing was new, want %s", lists, test.want)
+			}
+		})
 	}
 }

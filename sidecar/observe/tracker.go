@@ -76,6 +76,7 @@ type Tracker struct {
 	prev, now  time.Duration
 	listed     time.Duration // of the last complete list; < 0 before the first
 	complete   bool
+	accepted   int // since the last list; < 0 unknown
 	born, died int
 	events     []event
 	stats      Stats
@@ -133,14 +134,18 @@ func NewTracker(counter *inflight.Counter, finished func(took time.Duration)) *T
 }
 
 // Begin begins a sample at now, which is later than the one before. A complete one is shown every connection, another only
-// those of Known.
-func (t *Tracker) Begin(now time.Duration, complete bool) {
+// those of Known. accepted is how many connections have come since the last complete one, to this port or another, or negative
+// where that is unknown.
+func (t *Tracker) Begin(now time.Duration, complete bool, accepted int) {
 	t.round++
-	t.prev, t.now, t.complete = t.now, now, complete
+	t.prev, t.now, t.complete, t.accepted = t.now, now, complete, accepted
 	t.events = t.events[:0]
 	t.born, t.died = 0, 0
 	t.moved = false
 	t.stats.Connections = [kinds]int{}
+	if complete && t.listed >= 0 && accepted >= 2 && accepted*2 >= 3*len(t.conns) {
+		t.stats.Churn = true // until Commit has seen how many of them are still there
+	}
 }
 
 // Known appends the connections that the Tracker knows.
@@ -408,8 +413,9 @@ func (t *Tracker) Commit() Stats {
 	}
 	s.Moved = t.moved
 	if t.complete {
-		// Half of a list new since the last one, a few at least: most of what there was between may have gone unseen.
-		s.Churn = t.listed >= 0 && t.born >= 2 && t.born*2 >= all
+		// Half of a list new since the last one, a few at least: most of what there was between may have gone unseen, and where
+		// they are counted, has.
+		s.Churn = t.listed >= 0 && t.born >= 2 && t.born*2 >= all && (t.accepted < 0 || t.accepted*2 >= t.born*3)
 		t.listed = t.now
 	}
 	return *s

@@ -50,7 +50,7 @@ func (w *wireTap) at(now time.Duration) *sockdiag.Conn {
 }
 
 func sample(tr *observe.Tracker, now time.Duration, complete bool, taps ...*wireTap) observe.Stats {
-	tr.Begin(now, complete)
+	tr.Begin(now, complete, -1)
 	for _, w := range taps {
 		tr.See(w.at(now))
 	}
@@ -307,6 +307,37 @@ func TestChurn(t *testing.T) {
 	}
 }
 
+// TestConnectionsThatWereCountedAndNotSeen: whether connections come and go between lists is known where they are counted.
+func TestConnectionsThatWereCountedAndNotSeen(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		accepted int
+		churn    bool
+		integral float64
+	}{
+		// Both connections have a request in flight since 10 ms before the list at 200 ms.
+		{name: "not counted", accepted: -1, churn: true, integral: 0.02},
+		{name: "all are there", accepted: 2, churn: false, integral: 0.2}, // guessed to be half of the interval, until they were seen
+		{name: "most have gone", accepted: 20, churn: true, integral: 0.2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var counter inflight.Counter
+			tr := observe.NewTracker(&counter, nil)
+			sample(tr, 0, true)
+			tr.Begin(200*ms, true, test.accepted)
+			for i := range 2 {
+				w := newTap(byte(i), ms, 190*ms)
+				w.in(190*ms, 100, 1)
+				tr.See(w.at(200 * ms))
+			}
+			stats := tr.Commit()
+			if got := counter.Read(200 * ms).Seconds; stats.Churn != test.churn || math.Abs(got-test.integral) > 1e-9 {
+				t.Errorf("churn %v, integral %.3f s, want %v and %.3f s", stats.Churn, got, test.churn, test.integral)
+			}
+		})
+	}
+}
+
 // FuzzTracker shows whatever a kernel might say: the number in flight stays within the connections, the integral never
 // falls, the estimates are finite.
 func FuzzTracker(f *testing.F) {
@@ -319,7 +350,7 @@ func FuzzTracker(f *testing.F) {
 		seconds := 0.0
 		for len(b) >= 6 {
 			now += time.Duration(b[0]+1) * ms
-			tr.Begin(now, b[0]%2 == 0)
+			tr.Begin(now, b[0]%2 == 0, int(b[0]%5)-1)
 			n := int(b[1] % 4)
 			for i := range n {
 				x := b[i%len(b):]

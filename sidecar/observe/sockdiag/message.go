@@ -3,10 +3,12 @@
 package sockdiag
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -81,6 +83,8 @@ const (
 
 // ErrKernel is returned for a kernel that tells less of a connection than is needed (older than Linux 4.19).
 var ErrKernel = errors.New("the kernel tells too little of its connections: want Linux 4.19 or later")
+
+var errCounters = errors.New("no PassiveOpens among the TCP counters")
 
 var errMessage = errors.New("malformed netlink message")
 
@@ -202,4 +206,27 @@ func (c *Conn) parseInfo(b []byte) error {
 	c.SegmentsOut = e.Uint32(b[offSegmentsOut:])
 	c.Sent = e.Uint64(b[offSent:])
 	return nil
+}
+
+// ParseAccepted finds in the kernel's counters, in the format of /proc/net/snmp, how many TCP connections were accepted. Any bytes
+// are safe.
+func ParseAccepted(b []byte) (uint64, error) {
+	_, b, _ = bytes.Cut(b, []byte("\nTcp: "))
+	names, b, _ := bytes.Cut(b, []byte("\nTcp: "))
+	before, _, found := bytes.Cut(names, []byte("PassiveOpens"))
+	if !found {
+		return 0, errCounters
+	}
+	skip := bytes.Count(before, []byte(" "))
+	values, _, _ := bytes.Cut(b, []byte("\n"))
+	for value := range bytes.SplitSeq(values, []byte(" ")) {
+		if skip--; skip < 0 {
+			n, err := strconv.ParseUint(string(value), 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("%w: %w", errCounters, err)
+			}
+			return n, nil
+		}
+	}
+	return 0, errCounters
 }

@@ -42,6 +42,9 @@ func TestRealConnections(t *testing.T) {
 			var ids []sockdiag.ID
 			var families []uint8
 			found := map[string]sockdiag.Conn{}
+			if n, err := s.Accepted(); err != nil || n < 3 {
+				t.Errorf("Accepted = %d, %v; want 3 at least", n, err)
+			}
 			keep := func(c *sockdiag.Conn) {
 				found[c.ID.Remote(c.Family).Addr().Unmap().String()+fmt.Sprint(":", c.ID.Remote(c.Family).Port())] = *c
 			}
@@ -201,6 +204,37 @@ func TestParse(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestParseAccepted(t *testing.T) {
+	for _, test := range []struct {
+		name, text string
+		want       uint64
+		fails      bool
+	}{
+		{name: "usual", text: "Ip: Forwarding\nIp: 1\nTcp: RtoAlgorithm ActiveOpens PassiveOpens AttemptFails\nTcp: 1 197086 146538 606\nUdp: InDatagrams\nUdp: 3\n", want: 146538},
+		{name: "negative before it", text: "\nTcp: MaxConn PassiveOpens\nTcp: -1 7\n", want: 7},
+		{name: "no TCP", text: "Ip: Forwarding\nIp: 1\n", fails: true},
+		{name: "no such counter", text: "\nTcp: ActiveOpens\nTcp: 1\n", fails: true},
+		{name: "cut off", text: "\nTcp: ActiveOpens PassiveOpens\nTcp: 1", fails: true},
+		{name: "no number", text: "\nTcp: PassiveOpens\nTcp: many\n", fails: true},
+		{name: "nothing", fails: true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got, err := sockdiag.ParseAccepted([]byte(test.text)); got != test.want || (err != nil) != test.fails {
+				t.Errorf("ParseAccepted = %d, %v; want %d and an error: %v", got, err, test.want, test.fails)
+			}
+		})
+	}
+}
+
+func FuzzParseAccepted(f *testing.F) {
+	f.Add([]byte("\nTcp: MaxConn PassiveOpens\nTcp: -1 7\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if n, err := sockdiag.ParseAccepted(b); err == nil && !strings.Contains(string(b), fmt.Sprint(n)) && !strings.Contains(string(b), "0") {
+			t.Errorf("%d is not in %q", n, b)
+		}
+	})
 }
 
 func FuzzParse(f *testing.F) {

@@ -18,3 +18,6 @@ func (*Socket) List(uint16, func(*Conn)) error { return errors.ErrUnsupported }
 
 // Each fails.
 func (*Socket) Each([]ID, []uint8, func(*Conn)) error { return errors.ErrUnsupported }
+
+// Accepted fails.
+func (*Socket) Accepted() (uint64, error) { return 0, errors.ErrUnsupported }
