@@ -249,3 +249,40 @@ func BenchmarkObserve(b *testing.B) {
 		a.Margin()
 	}
 }
+
+// The sums of a Tail are those over its scores, and as monotone.
+func TestExcess(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(7, 7))
+	var tail conformal.Tail
+	var scores []float64
+	for range 20_000 {
+		z := r.NormFloat64() * 3
+		tail.Add(z, 1, 1)
+		scores = append(scores, z)
+	}
+	var e conformal.Excess
+	value := func(z float64) float64 { return (z + 10) * (z + 10) }
+	tail.Sum(&e, value)
+	before := math.Inf(1)
+	for z := -12.0; z < 12; z += 0.5 {
+		want := 0.0
+		for _, s := range scores {
+			if s > z {
+				want += value(s) / float64(len(scores))
+			}
+		}
+		sum, share := e.Above(z)
+		if math.Abs(sum-want) > 1.5 || sum > before+1e-9 {
+			t.Errorf("above %v: %.2f after %.2f, want about %.2f", z, sum, before, want)
+		}
+		if math.Abs(share-tail.Above(z)) > 1e-12 {
+			t.Errorf("share above %v: %v, want %v", z, share, tail.Above(z))
+		}
+		before = sum
+	}
+	new(conformal.Tail).Sum(&e, value)
+	if sum, share := e.Above(0); sum != 0 || share != 0 {
+		t.Errorf("of an empty tail: %v, %v", sum, share)
+	}
+}

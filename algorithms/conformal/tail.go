@@ -112,6 +112,41 @@ func (t *Tail) Quantile(p float64) float64 {
 	return math.Sinh(tailLow + tailStep*tailBins)
 }
 
+// Excess are sums over the scores of a Tail, each counting by a value. Tail.Sum fills it. It is not safe for concurrent use.
+type Excess struct {
+	// above[i] and shares[i] are the sum and the share of weight over the bins after i, in[i] and share[i] those of bin i.
+	above, in, shares, share [tailBins]float64
+}
+
+// Sum fills e with the mean over all scores of value, for Excess.Above to ask for the part of it that high scores make. value is asked for
+// the middle of each bin that has weight. Without scores the sums are 0.
+func (t *Tail) Sum(e *Excess, value func(score float64) float64) {
+	if t.state.Weights == nil {
+		*e = Excess{}
+		return
+	}
+	all, sum := t.above[0]+t.state.Weights[0], 0.0
+	// sinh of the middles of the bins from the top down, by its addition theorem
+	middle := tailLow + tailStep*(tailBins-0.5)
+	sinh, cosh := math.Sinh(middle), math.Cosh(middle)
+	stepSinh, stepCosh := math.Sinh(tailStep), math.Cosh(tailStep)
+	for i := tailBins - 1; i >= 0; i-- {
+		e.above[i], e.shares[i], e.in[i], e.share[i] = sum, t.above[i]/all, 0, 0
+		if w := t.state.Weights[i]; w > 0 {
+			e.share[i] = w / all
+			e.in[i] = e.share[i] * value(sinh)
+			sum += e.in[i]
+		}
+		sinh, cosh = sinh*stepCosh-cosh*stepSinh, cosh*stepCosh-sinh*stepSinh
+	}
+}
+
+// Above is the part of the mean that scores above z make, and their share of the weight (0–1), as Tail.Above tells it.
+func (e *Excess) Above(z float64) (sum, share float64) {
+	i, part := place(z)
+	return e.above[i] + (1-part)*e.in[i], min(e.shares[i]+(1-part)*e.share[i], 1)
+}
+
 // State returns the memory; it shares nothing that changes later.
 func (t *Tail) State() TailState {
 	if t.state.Weights == nil {

@@ -3,7 +3,7 @@
 //
 //	N      mean requests in flight and held over the short window; cap = slots per pod · pods that are ready, or were at the reading before, or are going
 //	S      mean time that a pod works on a request = Σ min(N, cap)·dt / Σ rate·dt, forgetting over five minutes (Little's law)
-//	λ      arrivals = rate answered + dN/dt                             while saturated (N ≥ 0.95 cap), else N / S
+//	λ      arrivals = rate answered + change of the requests now, per second   while saturated (N ≥ 0.95 cap), else N / S
 //	load   λ·S slots, within 0 and N, while saturated; else N
 //	backlog = (requests now, beyond the slots that there are now)·S slot-seconds of work that waits;  wait = backlog / slots
 //	         (N − cap where the reading of now is unknown)
@@ -40,7 +40,7 @@ type Reading struct {
 	Service, Rate float64
 	// Backlog is in slot-seconds; Wait in seconds, of a request that arrives now, +Inf with work and no ready pod.
 	Backlog, Wait float64
-	// Saturated says that the slots are in use.
+	// Saturated says that the slots are in use. While Service is unknown, Load is then the queue as well.
 	Saturated bool
 }
 
@@ -50,6 +50,9 @@ type State struct {
 	InFlight float64   `json:"inFlight"`
 	Work     float64   `json:"work"`
 	Answered float64   `json:"answered"`
+	// Now is how many requests there were at that instant, where it was Seen.
+	Now  float64 `json:"now"`
+	Seen bool    `json:"seen"`
 	// Ready is how many pods were ready then.
 	Ready int `json:"ready"`
 }
@@ -94,6 +97,7 @@ func (e *Estimator) Read(o *algorithms.Observation, slots float64) Reading {
 	}
 	s := &e.State
 	rate, rated := value(o, algorithms.Rate, e.Short)
+	now, seen := value(o, algorithms.Concurrency, algorithms.Instant)
 	// pods that went within the window, or are going, had or have requests in service
 	cap := float64(max(o.Replicas.Ready, s.Ready, 0)+max(o.Replicas.Terminating, 0)) * slots
 	if o.Replicas.Ready <= 0 {
@@ -102,7 +106,7 @@ func (e *Estimator) Read(o *algorithms.Observation, slots float64) Reading {
 	r := Reading{Known: true, InFlight: n, Load: n, Saturated: n >= saturated*cap && n > 0}
 	dt := o.Now.Sub(s.At).Seconds()
 	fresh := s.At.IsZero() || dt >= e.Short.Seconds()/2
-	if fresh && rated && !s.At.IsZero() {
+	if fresh && rated && !s.At.IsZero() && (rate > 0 || min(n, cap) > 0) { // without work nothing new is known of it
 		span := min(dt, 60)
 		keep := math.Exp(-span / memory)
 		s.Work = keep*s.Work + min(n, cap)*span
@@ -115,13 +119,17 @@ func (e *Estimator) Read(o *algorithms.Observation, slots float64) Reading {
 		r.Rate = n / r.Service
 		if r.Saturated && rated {
 			if !s.At.IsZero() && dt > 0 && dt <= 60 {
-				r.Rate = max(rate+(n-s.InFlight)/max(dt, e.Short.Seconds()/2), 0)
+				change := n - s.InFlight
+				if seen && s.Seen { // means lag behind, by hundreds of requests when many pods begin at once
+					change = now - s.Now
+				}
+				r.Rate = max(rate+change/max(dt, e.Short.Seconds()/2), 0)
 			}
 			r.Load = min(r.Rate*r.Service, n)
 			r.Rate = min(r.Rate, most)
 		}
 		queue := max(0, n-cap)
-		if now, ok := value(o, algorithms.Concurrency, algorithms.Instant); ok {
+		if seen {
 			queue = max(0, now-float64(max(o.Replicas.Ready, 0)+max(o.Replicas.Terminating, 0))*slots)
 		}
 		r.Backlog = queue * r.Service
@@ -134,7 +142,7 @@ func (e *Estimator) Read(o *algorithms.Observation, slots float64) Reading {
 		}
 	}
 	if fresh {
-		s.At, s.InFlight, s.Ready = o.Now, n, o.Replicas.Ready
+		s.At, s.InFlight, s.Ready, s.Now, s.Seen = o.Now, n, o.Replicas.Ready, now, seen
 	}
 	return r
 }

@@ -79,3 +79,53 @@ func TestEdges(t *testing.T) {
 		t.Errorf("needs %+v, want each once", n)
 	}
 }
+
+// When many pods begin at once on a long queue, means lag behind what they answer: the counts of the instants tell arrivals.
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	e := &demand.Estimator{Short: 2 * time.Second}
+	now := time.Unix(1_000_000, 0)
+	for range 50 {
+		read(e, now, 30, 60, 5)
+		now = now.Add(2 * time.Second)
+	}
+	queue, mean := 3000.0, 2800.0 // 200 come in 2 s
+	for i := range 5 {
+		rate := 0.0
+		if i > 0 {
+			rate = 1000 // 50 pods of 10, half a second each
+		}
+		before := queue
+		queue += 2 * (100 - rate)
+		o := algorithms.Observation{
+			Now: now, Replicas: algorithms.Replicas{Current: 50, Ready: 50 * min(i, 1)},
+			Signals: []algorithms.Signal{
+				{Name: algorithms.Concurrency, Window: algorithms.Instant, Value: max(queue, 50), Known: true, Coverage: 1},
+				{Name: algorithms.Concurrency, Window: e.Short, Value: max((before+queue)/2, mean), Known: true, Coverage: 1},
+				{Name: algorithms.Rate, Window: e.Short, Value: rate, Known: true, Coverage: 1},
+			},
+		}
+		if r := e.Read(&o, 10); i > 0 && queue > 50 {
+			near(t, "arrivals while a queue is worked off", r.Rate, 100, 1e-9)
+		}
+		now = now.Add(2 * time.Second)
+	}
+}
+
+// A long sleep teaches nothing of how long a request takes, and makes nothing forgotten.
+func TestSleep(t *testing.T) {
+	t.Parallel()
+	e := &demand.Estimator{Short: 2 * time.Second}
+	now := time.Unix(1_000_000, 0)
+	for range 50 {
+		read(e, now, 30, 60, 5)
+		now = now.Add(2 * time.Second)
+	}
+	for range 5000 {
+		read(e, now, 0, 0, 0)
+		now = now.Add(2 * time.Second)
+	}
+	if r := read(e, now, 40, 0, 0); math.Abs(r.Service-0.5) > 1e-9 {
+		t.Errorf("service time after three hours of sleep: %v, want 0.5", r.Service)
+	}
+}

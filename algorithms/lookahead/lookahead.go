@@ -3,38 +3,45 @@
 //
 //	lead     L = start-up time (its 90th percentile) + tick: what is not ordered now cannot be there before
 //	ŷ(L)     the load then, in slots, by whichever of seven forecasts erred less lately (means of 2 s to 160 s that follow jumps, trend, season)
-//	tail     the errors of ŷ so far, in roots of load (√(y + 3/8)) and in units of their recent spread, each lead time its own
+//	errors   of ŷ so far, in roots of load (√(y + 3/8)) and in units of their recent spread; each lead time has its own, and each level of ŷ
 //	a*(n)    the load that n pods carry: the largest at which at most the budgeted share waits longer than the goal (Erlang C)
-//	n(L)     argmin n + price/β · (load/K) · P(load > a*(n))
+//	late(n)  the load expected in seconds in which it is above a*(n), by the errors
+//	cost(n)  n + price/β · late(n)/K
+//	n(L)     where the cheapest course of such costs leads (package workfunction), if it costs L to add a pod and remove it again
 //
-// The cost to be minimised says: one pod-second against the requests that violate the goal, each at price·S/(Kβ) pod-seconds, which is the work
-// that it is worth over the budget β. At price 1 that is a newsvendor whose critical ratio is 1 − β. So a burst that few requests make is let
-// wait where a pod for it would be dear, and a large one never. The price follows the budget, as α does in adaptive conformal inference: overspending
-// the budget of budgetWindow (of which three quarters are aimed at) makes violations e times as dear, not using it e times as cheap, within 1/64–16.
+// The cost says: one pod-second against the requests that violate the goal, each at price·S/(Kβ) pod-seconds, which is the work that it is worth over
+// the budget β. At price 1 that is a newsvendor whose critical ratio is 1 − β. So a burst that few requests make is let wait where a pod for it would
+// be dear, and a large one never. The price follows the budget, as α does in adaptive conformal inference: overspending the budget of budgetWindow (of
+// which nine tenths are aimed at) makes violations e times as dear, not using it e times as cheap, within 1/64–4.
 //
-// The answer is the largest of n(L), of what the pods there are needed for until the next decision, and of what it was within the start-up time
-// plus two ticks: holding a pod for less than that costs less than starting it again. A backlog adds the pods that work it off at least cost.
+// Errors are told apart by the level of the forecast, a factor of two each, since loads jump up from where they are low. One jump makes errors for
+// as long as the lead, and the first tells nothing of how often it comes: a lead's worth of the largest errors is left out, so that k jumps count as k − 1.
+//
+// The answer is the larger of n(L) and of what the pods there are needed for until the next decision. A backlog adds the pods that work it off at least
+// cost, which are held for the start-up time plus two ticks.
 //
 // Without demand the idle times seen tell whether the last pod is worth keeping, or worth bringing back before the next request (keepalive.Idle). What a
-// cold start is worth follows from a budget as well: idleness is to cost what it would with a pod kept for idleReference after each request. Where prices are
-// given they say it. No idle time costs more than one cold start.
+// cold start is worth follows from a budget as well: idleness, with the starts that follow it, is to cost what it would with a pod kept for idleReference
+// after each request. Where prices are given they say it. The last pod is kept for no longer than a cold start costs. Requests that wait for one move that
+// price and not the other.
 //
-// Sources: Erlang 1917; Gibbs and Candès 2021 (package conformal); Arrow, Harris and Marschak 1951 (newsvendor); Karlin et al. 1988 (ski
-// rental); Anscombe 1948 (roots); the rest is this project's.
+// Sources: Erlang 1917; Gibbs and Candès 2021 (package conformal); Vovk, Gammerman and Shafer 2005 (errors by category); Arrow, Harris and Marschak 1951
+// (newsvendor); Karlin et al. 1988 (ski rental); Anscombe 1948 (roots); the rest is this project's.
 package lookahead
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
-	"github.com/sluice-autoscaler/sluice/algorithms/conformal"
 	"github.com/sluice-autoscaler/sluice/algorithms/demand"
 	"github.com/sluice-autoscaler/sluice/algorithms/forecast"
 	"github.com/sluice-autoscaler/sluice/algorithms/keepalive"
 	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+	"github.com/sluice-autoscaler/sluice/algorithms/workfunction"
 )
 
 // Policy decides as the package says. It is not safe for concurrent use.
@@ -46,6 +53,7 @@ type Policy struct {
 	state     state
 	carry     carry
 	rests     keepalive.Idle
+	course    workfunction.Function
 }
 
 type state struct {
@@ -64,6 +72,11 @@ type state struct {
 	Rated float64 `json:"rated"`
 	// Queued is the share that was late by the queue at the reading before.
 	Queued float64 `json:"queued"`
+	// Waking says that there was no pod, and that what came then is not worked off yet.
+	Waking bool `json:"waking,omitempty"`
+	// Choice is the count that the forecasts led to; Course, in snapshots only, what led there.
+	Choice int       `json:"choice"`
+	Course []float64 `json:"course,omitempty"`
 	// Recent holds the answers that are held.
 	Recent algorithms.Maxima `json:"recent,omitempty"`
 	// LastDemand is when there was demand last; Idle are the idle times seen, in snapshots only.
@@ -80,11 +93,12 @@ type state struct {
 }
 
 const (
-	version = 1
-	// cheapest and dearest bound the logarithm of the price: a sixty-fourth and sixteen times.
-	cheapest, dearest = -4.1588830833596715, 1.3862943611198906
-	// aim is the share of the budget that is spent on purpose: within the days that matter the share of late requests is off by some of it.
-	aim = 0.75
+	version = 2
+	// cheapest, first and dearest are logarithms of prices: a sixty-fourth and four times bound it, and it begins at a quarter, since pods are
+	// whole and most loads need little of the budget.
+	cheapest, first, dearest = -4.1588830833596715, -1.3862943611198906, 1.3862943611198906
+	// aim is the share of the budget that is spent on purpose.
+	aim = 0.9
 	// enoughIdles is how many idle times must be known to be believed; idleLife after how many of them one counts half.
 	enoughIdles, idleLife = 5, 64
 	// coldest and warmest bound what a cold start is worth, in seconds of a pod.
@@ -100,6 +114,7 @@ func New(c Config) (*Policy, error) {
 	}
 	p := &Policy{cfg: c, est: demand.Estimator{Short: time.Duration(c.Window)}}
 	p.near.state.Best, p.far.state.Best = by40s, by40s
+	p.state.Price = first
 	if c.Seasonal {
 		var err error
 		if p.daily, err = forecast.NewDaily(forecast.DefaultDaily()); err != nil {
@@ -130,7 +145,7 @@ type plan struct {
 	near, far         [candidates]float64
 	nearPods, farPods int
 	drain, held       int
-	cold              float64 // seconds of a pod
+	cold              float64 // what a cold start costs, its own start included, in seconds of a pod
 	price             float64
 	late              float64 // share of the requests that come now, as estimated
 }
@@ -170,26 +185,36 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	floor := service / (4 * 40) // the variance of a mean of 40 s of a Poisson load, in roots
 	s.Levels.at(tick.Seconds(), ratio(p.daily, o.Now, o.Now.Add(tick)), noise, &g.near)
 	s.Levels.at(g.lead.Seconds(), ratio(p.daily, o.Now, o.Now.Add(g.lead)), noise, &g.far)
-	if fresh {
+	if fresh && !blind(&g.r) {
 		p.near.promise(o.Now, tick, &g.near, floor)
 		p.far.promise(o.Now, g.lead, &g.far, floor)
 	}
 	g.price = math.Exp(s.Price)
 	p.carry.set(p.cfg.ViolationBudget/g.price, time.Duration(p.cfg.WaitGoal).Seconds()/service, g.slots)
-	g.nearPods = p.staff(&p.near, g.near[p.near.state.Best], floor, &g)
-	g.farPods = p.staff(&p.far, g.far[p.far.state.Best], floor, &g)
+	g.nearPods = p.staff(floor, &g)
+	if fresh {
+		s.Choice = p.choose(floor, min(max(dt, 0), gap), &g)
+	}
+	g.farPods = min(s.Choice, g.most)
 	// pods for the next tick are there or come too late: only those that exist count for it
 	n, reason := g.farPods, "Forecast"
 	if kept := min(g.nearPods, max(o.Replicas.Current, 1)); kept > n {
 		n, reason = kept, "Present"
 	}
+	if queued := algorithms.Pods(math.Ceil(g.r.Load / g.slots)); blind(&g.r) && queued > n {
+		n, reason = queued, "Queue"
+	}
 	if g.drain = p.drain(&o, &g); g.drain > 0 {
 		n, reason = n+g.drain, "Backlog"
 	}
-	if g.held = s.Recent.Add(o.Now, n, likely+2*tick); g.held > n && o.Replicas.Current > n {
+	hold := 0
+	if g.drain > 0 {
+		hold = n
+	}
+	if g.held = s.Recent.Add(o.Now, hold, likely+2*tick); g.held > n && o.Replicas.Current > n {
 		n, reason = min(g.held, o.Replicas.Current), "Held"
 	}
-	g.cold = p.cold(&o)
+	g.cold = p.cold(&o) + g.start.Seconds()
 	switch {
 	case n > 1:
 	case g.r.InFlight > 0:
@@ -237,6 +262,10 @@ func (p *Policy) learn(o *algorithms.Observation, g *plan, dt float64) {
 	if m := g.r.Service; m > 0 && (s.Service == 0 || math.Abs(math.Log(m/s.Service)) > 0.03) {
 		s.Service = m
 	}
+	p.idle(o, g, dt)
+	if blind(&g.r) {
+		return
+	}
 	service := s.Service
 	if service == 0 {
 		service = 1
@@ -250,8 +279,10 @@ func (p *Policy) learn(o *algorithms.Observation, g *plan, dt float64) {
 	k := int(min(max(g.lead.Seconds(), window), 10) / window)
 	p.far.settle(o.Now, &s.Levels, k, readingNoise(service, window*float64(max(k, 1))), life)
 	p.account(o, g, dt)
-	p.idle(o, g, dt)
 }
+
+// blind says that a queue cannot be told from load yet.
+func blind(r *demand.Reading) bool { return r.Saturated && r.Service == 0 }
 
 // account moves the price by what was spent of the budget.
 func (p *Policy) account(o *algorithms.Observation, g *plan, dt float64) {
@@ -273,6 +304,7 @@ func (p *Policy) account(o *algorithms.Observation, g *plan, dt float64) {
 	switch {
 	case g.r.InFlight == 0:
 	case o.Replicas.Ready == 0:
+		s.Waking = true
 		if g.start.Seconds() > goal {
 			late = 1
 		}
@@ -280,8 +312,11 @@ func (p *Policy) account(o *algorithms.Observation, g *plan, dt float64) {
 		queued := min(max(2*g.r.Wait/goal-1.5, 0), 1)
 		late = (queued + s.Queued) / 2
 		s.Queued = queued
+		s.Waking = s.Waking && late > 0
 	}
-	g.late = late
+	if g.late = late; s.Waking {
+		return // what a cold start costs is the matter of idle times
+	}
 	s.Price = min(max(s.Price+asked*(late-aim*c.ViolationBudget)/(c.ViolationBudget*usual), cheapest), dearest)
 }
 
@@ -293,26 +328,33 @@ func (p *Policy) idle(o *algorithms.Observation, g *plan, dt float64) {
 	if s.Cold == 0 {
 		s.Cold = math.Log(min(max(time.Duration(c.IdleReference).Seconds(), coldest), warmest))
 	}
+	// in seconds of a pod; who is without one when demand comes pays for a start
 	reference, mine := 0.0, 0.0
-	if g.r.InFlight == 0 {
-		if known && rest < time.Duration(c.IdleReference) {
-			reference = 1
+	start := g.start.Seconds()
+	switch {
+	case g.r.InFlight > 0 && known && rest.Seconds() > 2*dt:
+		if rest > time.Duration(c.IdleReference) {
+			reference = start
 		}
-		// a start is paid for by whoever needs the pod: only one in vain counts
-		switch {
-		case o.Replicas.Ready > 0:
-			mine = 1
-			s.Spent = min(s.Spent+dt, 1e9)
-		case o.Replicas.Current == 0 && s.Warmed:
-			mine = g.start.Seconds() / dt
+		if o.Replicas.Ready == 0 {
+			mine = start
 		}
+	case g.r.InFlight > 0:
+	case o.Replicas.Ready > 0:
+		mine = dt
+		s.Spent = min(s.Spent+dt, 1e9)
+	case o.Replicas.Current == 0 && s.Warmed:
+		mine = start // in vain
+	}
+	if g.r.InFlight == 0 && known && rest < time.Duration(c.IdleReference) {
+		reference = dt
 	}
 	s.Warmed = s.Warmed && o.Replicas.Current > 0 && g.r.InFlight == 0
 	horizon := time.Duration(c.BudgetWindow).Seconds()
 	k := 1 - math.Exp(-dt/horizon)
-	s.Usual += k * (reference - s.Usual)
+	s.Usual += k * (reference/dt - s.Usual)
 	s.Used += k * (1 - s.Used)
-	s.Cold = min(max(s.Cold+dt*(reference-mine)/(horizon*max(s.Usual/s.Used, 0.01)), math.Log(coldest)), math.Log(warmest))
+	s.Cold = min(max(s.Cold+(reference-mine)/(horizon*max(s.Usual/s.Used, 0.01)), math.Log(coldest)), math.Log(warmest))
 	if g.r.InFlight > 0 {
 		if known && rest.Seconds() > 2*dt {
 			p.rests.Add(rest, math.Exp2(-1.0/idleLife))
@@ -350,18 +392,50 @@ func (p *Policy) wanted(o *algorithms.Observation, g *plan) bool {
 	return p.rests.Worth(rest, g.cold, g.lead+time.Duration(p.cfg.Tick))
 }
 
-// staff is the least costly count for a forecast.
-func (p *Policy) staff(h *horizon, y, floor float64, g *plan) int {
-	spread, u := h.spread(floor), root(y)
+// costs tells what n pods cost a second, for a forecast y of a horizon: themselves, and what the load that they do not carry is worth. It is
+// asked for n that rises from call to call.
+type costs struct {
+	p                *Policy
+	h                *horizon
+	y, spread, price float64
+	safe             bool
+}
+
+// costs prepares them for a forecast lead seconds ahead.
+func (p *Policy) costs(h *horizon, y, floor, lead float64, g *plan) costs {
+	spread := h.spread(floor)
+	h.expect(y, spread, lead)
+	return costs{p: p, h: h, y: y, spread: spread, price: g.price / p.cfg.ViolationBudget / g.slots}
+}
+
+func (c *costs) of(n int) float64 {
+	cost := float64(n)
+	if !c.safe {
+		load := c.p.carry.load(n)
+		late := c.price * c.h.late(load, c.y, c.spread)
+		cost += late
+		c.safe = late < 1e-6 && load > c.y
+	}
+	return cost
+}
+
+// staff is the least costly count for the next tick.
+func (p *Policy) staff(floor float64, g *plan) int {
+	y := g.near[p.near.state.Best]
+	c := p.costs(&p.near, y, floor, time.Duration(p.cfg.Tick).Seconds(), g)
 	best, least := 0, math.Inf(1)
 	for n := min(int(0.8*y/g.slots), g.most); float64(n) < least && n <= g.most; n += 1 + n/64 {
-		load := p.carry.load(n)
-		cost := float64(n) + g.price/p.cfg.ViolationBudget*max(load, y)/g.slots*h.above(root(load)-u, spread)
-		if cost < least {
+		if cost := c.of(n); cost < least {
 			best, least = n, cost
 		}
 	}
 	return best
+}
+
+// choose moves the count along the cheapest course, dt seconds on: to add a pod and remove it costs its start, and a tick.
+func (p *Policy) choose(floor, dt float64, g *plan) int {
+	c := p.costs(&p.far, g.far[p.far.state.Best], floor, g.lead.Seconds(), g)
+	return p.course.Step(p.state.Choice, g.most, g.lead.Seconds()/2, func(n int) float64 { return c.of(n) * dt })
 }
 
 // drain is how many pods more work off a backlog at least cost: x slots take W/x seconds, in which everyone waits, and cost a start each.
@@ -414,7 +488,7 @@ func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, g *p
 		algorithms.Term{Name: "leadSeconds", Value: g.lead.Seconds()},
 		algorithms.Term{Name: "forecast", Value: y},
 		algorithms.Term{Name: "spread", Value: p.far.spread(floor)},
-		algorithms.Term{Name: "errorsSeen", Value: p.far.tail.Size()},
+		algorithms.Term{Name: "errorsSeen", Value: p.far.all.tail.Size()},
 		algorithms.Term{Name: "lateShare", Value: g.late},
 		algorithms.Term{Name: "price", Value: g.price},
 		algorithms.Term{Name: "podConcurrency", Value: g.slots},
@@ -430,7 +504,7 @@ func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, g *p
 // Snapshot returns the memory.
 func (p *Policy) Snapshot() json.RawMessage {
 	s := p.state
-	s.Demand, s.Idle = p.est.State, p.rests.State()
+	s.Demand, s.Idle, s.Course = p.est.State, p.rests.State(), p.course.State()
 	s.Near, s.Far = p.near.snapshot(), p.far.snapshot()
 	if p.daily != nil {
 		d := p.daily.State()
@@ -468,33 +542,54 @@ func (p *Policy) Restore(raw json.RawMessage) error {
 	if err := far.restore(s.Far); err != nil {
 		return fmt.Errorf("read lookahead snapshot: %w", err)
 	}
+	var course workfunction.Function
+	if err := course.Load(s.Course); err != nil {
+		return fmt.Errorf("read lookahead snapshot: %w", err)
+	}
 	if p.daily != nil && s.Daily != nil {
 		if err := p.daily.Load(*s.Daily); err != nil {
 			return fmt.Errorf("read lookahead snapshot: %w", err)
 		}
 	}
-	p.near, p.far, p.est.State, p.rests = near, far, s.Demand, rests
-	s.Demand, s.Idle = demand.State{}, keepalive.IdleState{}
+	p.near, p.far, p.est.State, p.rests, p.course = near, far, s.Demand, rests, course
+	s.Demand, s.Idle, s.Course = demand.State{}, keepalive.IdleState{}, nil
 	s.Daily, s.Near, s.Far = nil, horizonState{}, horizonState{}
 	p.state = s
 	return nil
 }
 
+func (b *book) snapshot() bookState { return bookState{Tail: b.tail.State(), Plain: b.plain.State()} }
+
+func (b *book) restore(s bookState) error {
+	return errors.Join(b.tail.Load(s.Tail), b.plain.Load(s.Plain))
+}
+
 func (h *horizon) snapshot() horizonState {
 	s := h.state
 	s.Promises = append([]promise(nil), s.Promises...)
-	s.Tail, s.Plain = h.tail.State(), h.plain.State()
+	s.All, s.At = h.all.snapshot(), map[int]bookState{}
+	for i, b := range h.at {
+		if b != nil {
+			s.At[i] = b.snapshot()
+		}
+	}
 	return s
 }
 
 func (h *horizon) restore(s horizonState) error {
-	if err := h.tail.Load(s.Tail); err != nil {
+	if err := h.all.restore(s.All); err != nil {
 		return err
 	}
-	if err := h.plain.Load(s.Plain); err != nil {
-		return err
+	for i, b := range s.At {
+		if i < 0 || i >= heights {
+			return fmt.Errorf("level %d: want 0–%d", i, heights-1)
+		}
+		h.at[i] = new(book)
+		if err := h.at[i].restore(b); err != nil {
+			return err
+		}
 	}
-	s.Tail, s.Plain = conformal.TailState{}, conformal.TailState{}
+	s.All, s.At = bookState{}, nil
 	h.state = s
 	return nil
 }

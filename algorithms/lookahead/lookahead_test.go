@@ -161,6 +161,94 @@ func TestLastPod(t *testing.T) {
 	t.Logf("%d cold starts of %d, on for %d s of %d", cold, cycles/2, 2*on, cycles/2*60)
 }
 
+// term is the value of a term of a decision.
+func term(t *testing.T, d algorithms.Decision, name string) float64 {
+	t.Helper()
+	for _, term := range d.Terms {
+		if term.Name == name {
+			return term.Value
+		}
+	}
+	t.Fatalf("no term %q in %+v", name, d.Terms)
+	return 0
+}
+
+// A load that jumps from nothing to 100 and back again and again, where pods take a minute, teaches that it jumps up from nothing, not that it
+// jumps from 100 to 400; and that whoever sleeps pays for waking is no reason to pay more for what comes in time.
+func TestJumpsBelongToTheirLevel(t *testing.T) {
+	t.Parallel()
+	p := policy(t, nil)
+	r := rand.New(rand.NewPCG(3, 3))
+	now, current, most := policytest.Epoch(), 1, 0
+	var asked []int // of the last minute, since pods take that long
+	for i := range 12 * 600 {
+		load := 0.0
+		if i%600 < 300 {
+			load = 100
+		}
+		ready := current
+		for _, n := range asked {
+			ready = min(ready, n)
+		}
+		d := at(p, now, poisson(r, load), current, ready, time.Minute)
+		if i > 6*600 && i%600 > 150 && i%600 < 300 {
+			most = max(most, d.Replicas)
+		}
+		if price := term(t, d, "price"); price > 1 {
+			t.Fatalf("a price of %.2f after cold starts only", price)
+		}
+		current = d.Replicas
+		if asked = append(asked, current); len(asked) > 30 {
+			asked = asked[1:]
+		}
+		now = now.Add(2 * time.Second)
+	}
+	if most > 16 {
+		t.Errorf("%d pods for a steady load of 100, want 11 or some more", most)
+	}
+}
+
+// One surge, the first, is not staffed for again once it is over.
+func TestFirstJumpTeachesNothing(t *testing.T) {
+	t.Parallel()
+	p := policy(t, nil)
+	r := rand.New(rand.NewPCG(4, 4))
+	now, current := policytest.Epoch(), 3
+	for i := range 3 * 1800 {
+		load := 20.0
+		if i > 1800 && i < 1800+150 {
+			load = 120
+		}
+		d := at(p, now, poisson(r, load), current, current, time.Minute)
+		if current = d.Replicas; i > 1800+300 && current > 6 {
+			t.Fatalf("%d pods for a load of 20, %v after the surge", current, time.Duration(i-1950)*2*time.Second)
+		}
+		now = now.Add(2 * time.Second)
+	}
+}
+
+// While nothing was answered yet a queue cannot be told from load: it is answered, and not learnt.
+func TestQueueBeforeTheFirstAnswer(t *testing.T) {
+	t.Parallel()
+	p := policy(t, nil)
+	now := policytest.Epoch()
+	var d algorithms.Decision
+	for i := range 30 {
+		d = at(p, now, float64(20*i), 1, 0, time.Minute)
+		now = now.Add(2 * time.Second)
+	}
+	if d.Reason != "Queue" || d.Replicas != 58 {
+		t.Errorf("580 requests before the first answer: %+v, want 58 pods for a Queue", d)
+	}
+	for range 60 {
+		d = at(p, now, 20, 4, 4, time.Minute)
+		now = now.Add(2 * time.Second)
+	}
+	if d.Replicas > 5 {
+		t.Errorf("a load of 20 after it: %+v", d)
+	}
+}
+
 // The rate is what the pods can do and the concurrency is the queue: neither is taken for the load.
 func TestBacklog(t *testing.T) {
 	t.Parallel()

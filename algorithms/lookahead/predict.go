@@ -136,8 +136,69 @@ type promise struct {
 // horizon is one lead time: what was promised for it, how each candidate errs, and the distribution of errors of the one believed.
 type horizon struct {
 	state horizonState
-	// tail is of errors in spreads, which knows calm times from wild ones; plain of the errors themselves, which knows how large they get.
-	tail, plain conformal.Tail
+	// all is of all errors; at of those of forecasts of one level each: loads jump up from where they are low, and down from where they are high
+	// (the categories of Mondrian conformal prediction).
+	all book
+	at  [heights]*book
+	// byAll and byLevel are what expect prepared.
+	byAll, byLevel excess
+}
+
+// heights is how many levels there are, a factor of two each, from half a slot.
+const heights = 24
+
+// level is that of a forecast, and how far it is from there to the next, 0–1.
+func level(y float64) (int, float64) {
+	x := min(math.Log2(max(2*y, 1)), heights-1.001)
+	return int(x), x - math.Floor(x)
+}
+
+// book is a distribution of errors: tail of errors in spreads, which knows calm times from wild ones; plain of the errors themselves, which
+// knows how large they get.
+type book struct{ tail, plain conformal.Tail }
+
+// excess is, by a book, the load that comes in seconds in which it is above something.
+type excess struct {
+	tail, plain conformal.Excess
+	// size is how many seconds of errors there are; lead how many of them one jump makes.
+	size, lead float64
+}
+
+// enough is after how many seconds of errors a book is believed as much as what stands in for it.
+const enough = 600
+
+func (b *book) add(e, spread, weight, keep float64) {
+	b.tail.Add(e/spread, weight, keep)
+	b.plain.Add(e, weight, keep)
+}
+
+// sum fills x for a forecast of u roots at that spread. b may be nil.
+func (b *book) sum(x *excess, u, spread, lead float64) {
+	x.size, x.lead = 0, lead
+	if b == nil {
+		return
+	}
+	if x.size = b.tail.Size(); x.size > 0 {
+		b.tail.Sum(&x.tail, func(z float64) float64 { return square(u + z*spread) })
+		b.plain.Sum(&x.plain, func(e float64) float64 { return square(u + e) })
+	}
+}
+
+// above is the load of errors over e, less one jump's; the lesser of what the errors in spreads say and, once there are enough of them, of what
+// the errors themselves say: a wild time does not make errors larger than any that was.
+func (x *excess) above(e, spread float64) float64 {
+	if x.size == 0 {
+		return 0
+	}
+	load, share := x.tail.Above(e / spread)
+	if x.size >= enough {
+		l, s := x.plain.Above(e)
+		load, share = min(load, l), min(share, s)
+	}
+	if e > 0 && load > 0 {
+		load *= max(1-x.lead/(share*x.size), 0)
+	}
+	return load
 }
 
 type horizonState struct {
@@ -149,7 +210,12 @@ type horizonState struct {
 	Known   int                 `json:"known"`
 	Best    int                 `json:"best"`
 	Spread2 float64             `json:"spread2"`
-	// Tail and Plain are for snapshots.
+	// All and At, by level, are for snapshots.
+	All bookState         `json:"all"`
+	At  map[int]bookState `json:"at,omitempty"`
+}
+
+type bookState struct {
 	Tail  conformal.TailState `json:"tail"`
 	Plain conformal.TailState `json:"plain"`
 }
@@ -195,8 +261,15 @@ func (h *horizon) settle(now time.Time, l *levels, k int, noise, life float64) {
 		}
 		s.Known = min(s.Known+1, 1_000_000)
 		e := beyond(u-root(p.Y[p.Best]), noise)
-		h.tail.Add(e/p.Spread, p.Weight, math.Exp2(-p.Weight/life))
-		h.plain.Add(e, p.Weight, math.Exp2(-p.Weight/life))
+		keep := math.Exp2(-p.Weight / life)
+		h.all.add(e, p.Spread, p.Weight, keep)
+		at, part := level(p.Y[p.Best])
+		for i, share := range [...]float64{1 - part, part} {
+			if h.at[at+i] == nil {
+				h.at[at+i] = new(book)
+			}
+			h.at[at+i].add(e, p.Spread, p.Weight*max(share, 1e-9), keep)
+		}
 		s.Spread2 = calm*s.Spread2 + (1-calm)*e*e
 	}
 	if due == 0 {
@@ -217,21 +290,28 @@ func (h *horizon) settle(now time.Time, l *levels, k int, noise, life float64) {
 // spread is in roots: what errors beyond noise were lately, never below floor, a variance.
 func (h *horizon) spread(floor float64) float64 { return math.Sqrt(h.state.Spread2 + floor) }
 
-// above is the probability of an error over e, in roots, at that spread: the lesser of what the errors in spreads say and, once there are ten minutes
-// of them, of what the errors themselves say: a wild time does not make errors larger than any that was. A minute's worth of a prior,
-// e^−z beyond the middle, stands in for errors while there are few.
-func (h *horizon) above(e, spread float64) float64 {
-	z := e / spread
-	prior := 1.0
-	if z > 0 {
-		prior = 0.5 * math.Exp(-z)
+// expect prepares late for a forecast y at that spread, lead seconds ahead.
+func (h *horizon) expect(y, spread, lead float64) {
+	h.all.sum(&h.byAll, root(y), spread, lead)
+	at, part := level(y)
+	if part >= 0.5 {
+		at++
 	}
-	n := h.tail.Size()
-	p := (n*h.tail.Above(z) + prior*60) / (n + 60)
-	if n >= 600 {
-		p = min(p, h.plain.Above(e))
+	h.at[at].sum(&h.byLevel, root(y), spread, lead)
+}
+
+// late is the load, in slots, that is expected to come in seconds in which it is above load, for the forecast of expect. Errors at its
+// level count for as much as there are of them, all errors for one jump's worth, a minute at least; and a minute's worth of a prior, e^−z
+// beyond the middle, stands in while there are few.
+func (h *horizon) late(load, y, spread float64) float64 {
+	e := root(load) - root(y)
+	prior := max(load, y)
+	if e > 0 {
+		prior *= 0.5 * math.Exp(-e/spread)
 	}
-	return p
+	late := (h.byAll.size*h.byAll.above(e, spread) + 60*prior) / (h.byAll.size + 60)
+	others := max(h.byLevel.lead, 60)
+	return (h.byLevel.size*h.byLevel.above(e, spread) + others*late) / (h.byLevel.size + others)
 }
 
 // promise records a forecast for now + lead, unless the last one is too young for the bound on their number.
