@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,7 +26,8 @@ It writes a bench folder, and in it contest.md: trace by trace, losses first.`
 
 func benchSuite() *cobra.Command {
 	var f benchFlags
-	var dir, kind, earlier string
+	var dir, kind string
+	var earlier []string
 	var subjects []string
 	var budget int
 	var bounds bool
@@ -57,7 +59,7 @@ func benchSuite() *cobra.Command {
 	fl.IntVar(&f.seeds, "seeds", 2, "seeds that score each policy")
 	fl.IntVar(&budget, "budget", 24, "whole evaluations to tune one classic on one load; 0 leaves tuning out")
 	fl.BoolVar(&bounds, "bounds", true, "work out what one who knew the future would pay")
-	fl.StringVar(&earlier, "reuse", "", "take what classics and the clairvoyant did from the contest in this `DIR`, not made again")
+	fl.StringArrayVar(&earlier, "reuse", nil, "take what classics and the clairvoyant did from the contest in this `DIR`, not made again; repeatable")
 	fl.StringVar(&f.out, "out", "", "the bench folder, `DIR`")
 	fl.BoolVar(&f.overwrite, "overwrite", false, "replace the bench that is in --out")
 	fl.IntVar(&f.workers, "workers", 0, "loads at once; 0 is one per core")
@@ -107,49 +109,58 @@ func suiteConfig(dir, kind string, subjects, only, scenes []string) (suite.Confi
 	return cfg, errors.Join(errs...)
 }
 
-// reuse lets cfg know the runs of an earlier contest, if there is one, which must have been in the same scenarios; notes tell of it.
-func reuse(f *benchFlags, cfg *suite.Config, dir string) (notes []string, err error) {
-	if dir == "" {
-		return nil, nil
-	}
-	if a, b := filepath.Clean(dir), filepath.Clean(f.out); a == b {
-		return nil, fmt.Errorf("--reuse = %q: want another folder than --out: %w", dir, errUsage)
-	}
-	folder, err := report.Open(dir)
-	if err != nil {
-		return nil, fmt.Errorf("--reuse: %w", err)
-	}
+// reuse lets cfg know the runs of earlier contests, as far as they were in the same scenarios; notes tell of it.
+func reuse(f *benchFlags, cfg *suite.Config, dirs []string) (notes []string, err error) {
 	head, err := f.head(cfg.Scenarios)
 	if err != nil {
 		return nil, err
-	}
-	for i, mine := range head.Scenarios {
-		same := func(theirs json.RawMessage) bool { return bytes.Equal(compactJSON(mine), compactJSON(theirs)) }
-		if !slices.ContainsFunc(folder.Summary.Scenarios, same) {
-			return nil, fmt.Errorf("--reuse = %q: scenario %q is not in it, or was another then: leave out --reuse", dir, cfg.Scenarios[i].Name)
-		}
 	}
 	type key struct {
 		policy, trace, scenario string
 		seed                    uint64
 	}
-	places := map[key]int{}
-	for i, r := range folder.Summary.Results {
-		places[key{r.Policy, r.Trace, r.Scenario, r.Seed}] = i
+	type place struct {
+		folder *report.Folder
+		n      int
+	}
+	places := map[key]place{}
+	for _, dir := range dirs {
+		if filepath.Clean(dir) == filepath.Clean(f.out) {
+			return nil, fmt.Errorf("--reuse = %q: want another folder than --out: %w", dir, errUsage)
+		}
+		folder, err := report.Open(dir)
+		if err != nil {
+			return nil, fmt.Errorf("--reuse: %w", err)
+		}
+		same := map[string]bool{}
+		for i, mine := range head.Scenarios {
+			if slices.ContainsFunc(folder.Summary.Scenarios, func(theirs json.RawMessage) bool { return bytes.Equal(compactJSON(mine), compactJSON(theirs)) }) {
+				same[cfg.Scenarios[i].Name] = true
+			}
+		}
+		if len(same) == 0 {
+			return nil, fmt.Errorf("--reuse = %q: none of the scenarios is in it, or they were others then: leave it out", dir)
+		}
+		for i, r := range folder.Summary.Results {
+			if same[r.Scenario] {
+				places[key{r.Policy, r.Trace, r.Scenario, r.Seed}] = place{folder, i}
+			}
+		}
+		notes = append(notes, fmt.Sprintf("Classics and the clairvoyant in %s are, where possible, from a contest of commit %s: %s",
+			strings.Join(slices.Sorted(maps.Keys(same)), " and "), folder.Summary.Commit, strings.Join(folder.Summary.Command, " ")))
+		for _, note := range folder.Summary.Notes {
+			if strings.Contains(note, suite.Found) {
+				notes = append(notes, note)
+			}
+		}
 	}
 	cfg.Known = func(policy, trace, scenario string, seed uint64) (score.Run, bool) {
-		i, ok := places[key{policy, trace, scenario, seed}]
+		at, ok := places[key{policy, trace, scenario, seed}]
 		if !ok {
 			return score.Run{}, false
 		}
-		run, err := folder.Run(i)
+		run, err := at.folder.Run(at.n)
 		return run, err == nil // a broken record is made again
-	}
-	notes = []string{fmt.Sprintf("Classics and the clairvoyant are, where possible, from a contest of commit %s: %s", folder.Summary.Commit, strings.Join(folder.Summary.Command, " "))}
-	for _, note := range folder.Summary.Notes {
-		if strings.Contains(note, suite.Found) {
-			notes = append(notes, note)
-		}
 	}
 	return notes, nil
 }

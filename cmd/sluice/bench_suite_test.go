@@ -32,7 +32,7 @@ func TestReuse(t *testing.T) {
 	}
 
 	cfg := suite.Config{Scenarios: []sim.Scenario{scene}}
-	notes, err := reuse(&f, &cfg, dir)
+	notes, err := reuse(&f, &cfg, []string{dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,18 +42,21 @@ func TestReuse(t *testing.T) {
 	if _, ok := cfg.Known("kpa (tuned)", "busy", "mine", 2); ok {
 		t.Error("another seed is known")
 	}
+	if _, ok := cfg.Known("kpa (tuned)", "busy", "other", 1); ok {
+		t.Error("another scenario is known")
+	}
 	if len(notes) != 2 || !strings.Contains(notes[1], "kpa:x=1") {
 		t.Errorf("notes = %q, want where the classics are from and what tuning found", notes)
 	}
 
 	scene.MaxReplicas++
-	if _, err := reuse(&f, &suite.Config{Scenarios: []sim.Scenario{scene}}, dir); err == nil || !strings.Contains(err.Error(), `scenario "mine"`) {
+	if _, err := reuse(&f, &suite.Config{Scenarios: []sim.Scenario{scene}}, []string{dir}); err == nil || !strings.Contains(err.Error(), "none of the scenarios") {
 		t.Errorf("another scenario of the same name: %v", err)
 	}
-	if _, err := reuse(&f, &cfg, f.out); err == nil {
+	if _, err := reuse(&f, &cfg, []string{f.out}); err == nil {
 		t.Error("the folder to write to was taken as the earlier one")
 	}
-	if _, err := reuse(&f, &cfg, dir+"x"); err == nil {
+	if _, err := reuse(&f, &cfg, []string{dir + "x"}); err == nil {
 		t.Error("no folder is no error")
 	}
 }
