@@ -12,7 +12,7 @@
 // The cost says: one pod-second against the requests that violate the goal, each at price·S/(Kβ) pod-seconds, which is the work that it is worth over
 // the budget β. At price 1 that is a newsvendor whose critical ratio is 1 − β. So a burst that few requests make is let wait where a pod for it would
 // be dear, and a large one never. The price follows the budget, as α does in adaptive conformal inference: overspending the budget of budgetWindow (of
-// which nine tenths are aimed at) makes violations e times as dear, not using it e times as cheap, within 1/64–4.
+// which three quarters are aimed at) makes violations e times as dear, not using it e times as cheap, within 1/64–4.
 //
 // Errors are told apart by the level of the forecast, a factor of two each, since loads jump up from where they are low. One jump makes errors for
 // as long as the lead, and the first tells nothing of how often it comes: a lead's worth of the largest errors is left out, so that k jumps count as k − 1.
@@ -97,8 +97,8 @@ const (
 	// cheapest, first and dearest are logarithms of prices: a sixty-fourth and four times bound it, and it begins at a quarter, since pods are
 	// whole and most loads need little of the budget.
 	cheapest, first, dearest = -4.1588830833596715, -1.3862943611198906, 1.3862943611198906
-	// aim is the share of the budget that is spent on purpose.
-	aim = 0.9
+	// aim is the share of the budget that is spent on purpose: within the days that matter the share of late requests is off by some of it.
+	aim = 0.75
 	// enoughIdles is how many idle times must be known to be believed; idleLife after how many of them one counts half.
 	enoughIdles, idleLife = 5, 64
 	// coldest and warmest bound what a cold start is worth, in seconds of a pod.
