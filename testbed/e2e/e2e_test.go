@@ -68,7 +68,7 @@ func logsOnFailure(t *testing.T, namespace string) {
 			t.Log(out)
 		}
 		t.Log(cluster.PodLogs(ctx, kit.Namespace, "", 60))
-		for _, component := range []string{"kube-proxy", "node"} { // who leads requests to pods, and who ends them
+		for _, component := range []string{"kube-proxy", "testbed"} { // who leads requests to pods, and who ends them
 			if out, err := cluster.Logs(component, 80); err == nil {
 				t.Logf("--- %s\n%s", component, out)
 			}
