@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -201,6 +203,64 @@ func TestUpgradedConnectionIsDrainedThenCut(t *testing.T) {
 	if took := time.Since(began); took < 300*time.Millisecond {
 		t.Errorf("cut after %v, before the limit", took)
 	}
+}
+
+// TestLameDuckTooShort: connections that come until its end say that the cluster learns too slowly for it.
+func TestLameDuckTooShort(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		coming bool
+	}{{"none come", false}, {"they come until its end", true}} {
+		t.Run(test.name, func(t *testing.T) {
+			app := serveApp(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
+			var log lines
+			r := startLogging(t, app, slog.NewTextHandler(&log, nil), func(c *sidecar.Config) { c.LameDuck = 400 * time.Millisecond })
+			drained := make(chan error, 1)
+			go func() {
+				resp, err := r.client.Get("http://" + r.metrics + "/drain")
+				if err == nil {
+					err = resp.Body.Close()
+				}
+				drained <- err
+			}()
+			for {
+				if test.coming {
+					if nc, err := net.Dial("tcp", r.addr); err == nil {
+						_ = nc.Close()
+					}
+				}
+				select {
+				case err := <-drained:
+					if err != nil {
+						t.Fatal(err)
+					}
+					if got := strings.Contains(log.String(), "--lame-duck"); got != test.coming {
+						t.Errorf("the log asks for a longer lame duck: %v, want %v: %s", got, test.coming, log.String())
+					}
+					return
+				case <-time.After(5 * time.Millisecond):
+				}
+			}
+		})
+	}
+}
+
+// lines is a log that is safe for concurrent use.
+type lines struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // TestGoAway reads the frames of an HTTP/2 connection through a drain.

@@ -39,6 +39,12 @@ type running struct {
 // start runs a sidecar before app; the test's end stops it and expects it to end well.
 func start(t *testing.T, app string, edit func(*sidecar.Config)) *running {
 	t.Helper()
+	return startLogging(t, app, slog.DiscardHandler, edit)
+}
+
+// startLogging does as start, with a log.
+func startLogging(t *testing.T, app string, log slog.Handler, edit func(*sidecar.Config)) *running {
+	t.Helper()
 	cfg := sidecar.Default()
 	cfg.Listen, cfg.MetricsListen, cfg.App = "127.0.0.1:0", "127.0.0.1:0", app
 	cfg.LameDuck, cfg.Drain = 0, patience
@@ -48,7 +54,7 @@ func start(t *testing.T, app string, edit func(*sidecar.Config)) *running {
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	s, err := sidecar.New(cfg, "test", slog.New(slog.DiscardHandler))
+	s, err := sidecar.New(cfg, "test", slog.New(log))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -23,6 +24,7 @@ type engine struct {
 	maxHeader                  int
 	ctx                        context.Context //nolint:containedctx // of all requests: it ends when the server cuts them
 	apps                       apps
+	late                       atomic.Int64 // when the last connection came since the drain began, by the handler's clock; 0 for none
 
 	mu      sync.Mutex
 	conns   map[*conn]struct{} // HTTP/1.1, and what has not said anything yet

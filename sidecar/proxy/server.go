@@ -86,6 +86,12 @@ func (s *Server) run(ctx context.Context) error {
 
 	err := d.Run(ctx, func(bound context.Context) error {
 		s.Log.InfoContext(ctx, "lame duck over", slog.Int("in_flight", inFlight.Read(0).InFlight))
+		if late := time.Duration(e.late.Load()); late > 0 {
+			if quiet := s.Handler.opts.Now() - late; quiet < tooLate {
+				s.Log.WarnContext(ctx, "connections came until the end of the lame duck, so that later ones may be refused: want a longer --lame-duck",
+					slog.Duration("last_before", quiet))
+			}
+		}
 		e.closeIdle()
 		e.goAway()
 		err := e.gone(bound)
@@ -138,10 +144,16 @@ func (s *Server) run(ctx context.Context) error {
 	return failure
 }
 
+// tooLate is how long before the end of the lame duck the last connection should have come.
+const tooLate = 500 * time.Millisecond
+
 // accept takes connections until the listener is closed.
 func (s *Server) accept(e *engine) error {
 	for {
 		nc, err := s.listener.Accept()
+		if s.Handler.opts.Drain.Draining() {
+			e.late.Store(int64(s.Handler.opts.Now()))
+		}
 		switch {
 		case err == nil && s.TLS != nil:
 			e.serve(tls.Server(nc, s.TLS))
