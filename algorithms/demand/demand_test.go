@@ -20,6 +20,17 @@ func read(e *demand.Estimator, now time.Time, n, rate float64, ready int) demand
 	return e.Read(&o, 10)
 }
 
+// usual is an estimator that has seen a load of 30 in 50 slots for 100 s, half a second a request, and the time of its next reading.
+func usual() (*demand.Estimator, time.Time) {
+	e := &demand.Estimator{Short: 2 * time.Second}
+	now := time.Unix(1_000_000, 0)
+	for range 50 {
+		read(e, now, 30, 60, 5)
+		now = now.Add(2 * time.Second)
+	}
+	return e, now
+}
+
 func near(t *testing.T, what string, got, want, tol float64) {
 	t.Helper()
 	if !(math.Abs(got-want) <= tol) {
@@ -59,12 +70,7 @@ func TestOverload(t *testing.T) {
 // At zero pods all waits, endlessly as far as is known; unknown concurrency is unknown; the long window stands in for the short one.
 func TestEdges(t *testing.T) {
 	t.Parallel()
-	e := &demand.Estimator{Short: 2 * time.Second}
-	now := time.Unix(1_000_000, 0)
-	for range 50 {
-		read(e, now, 30, 60, 5)
-		now = now.Add(2 * time.Second)
-	}
+	e, now := usual()
 	if r := read(e, now, 8, 0, 0); !math.IsInf(r.Wait, 1) || !r.Saturated || r.Load > 8 {
 		t.Errorf("no pod: %+v", r)
 	}
@@ -83,12 +89,7 @@ func TestEdges(t *testing.T) {
 // When many pods begin at once on a long queue, means lag behind what they answer: the counts of the instants tell arrivals.
 func TestDrain(t *testing.T) {
 	t.Parallel()
-	e := &demand.Estimator{Short: 2 * time.Second}
-	now := time.Unix(1_000_000, 0)
-	for range 50 {
-		read(e, now, 30, 60, 5)
-		now = now.Add(2 * time.Second)
-	}
+	e, now := usual()
 	queue, mean := 3000.0, 2800.0 // 200 come in 2 s
 	for i := range 5 {
 		rate := 0.0
@@ -115,12 +116,7 @@ func TestDrain(t *testing.T) {
 // A long sleep teaches nothing of how long a request takes, and makes nothing forgotten.
 func TestSleep(t *testing.T) {
 	t.Parallel()
-	e := &demand.Estimator{Short: 2 * time.Second}
-	now := time.Unix(1_000_000, 0)
-	for range 50 {
-		read(e, now, 30, 60, 5)
-		now = now.Add(2 * time.Second)
-	}
+	e, now := usual()
 	for range 5000 {
 		read(e, now, 0, 0, 0)
 		now = now.Add(2 * time.Second)

@@ -43,6 +43,23 @@ func at(p *lookahead.Policy, now time.Time, n float64, current, ready int, start
 	return p.Decide(o)
 }
 
+// minute is the counts that were asked for in the last minute, in steps of 2 s: pods take that long to start.
+type minute []int
+
+// ready is how many of current pods have started.
+func (m minute) ready(current int) int {
+	for _, n := range m {
+		current = min(current, n)
+	}
+	return current
+}
+
+func (m *minute) ask(n int) {
+	if *m = append(*m, n); len(*m) > 30 {
+		*m = (*m)[1:]
+	}
+}
+
 func TestProperties(t *testing.T) {
 	t.Parallel()
 	policytest.Check(t, 51, 20, func() (algorithms.Policy, error) { return lookahead.New(lookahead.Default()) })
@@ -99,21 +116,16 @@ func TestBudgetSetsTheMargin(t *testing.T) {
 		p := policy(t, func(c *lookahead.Config) { c.ViolationBudget = budget })
 		r := rand.New(rand.NewPCG(3, 3))
 		now, current, sum := policytest.Epoch(), 3, 0
-		var asked []int // of the last minute, since pods take that long
+		var starts minute
 		for i := range 4 * 1800 {
 			load := 20.0
 			if i%300 < 45 {
 				load = 60
 			}
-			ready := current
-			for _, n := range asked {
-				ready = min(ready, n)
-			}
+			ready := starts.ready(current)
 			d := at(p, now, poisson(r, load), current, ready, time.Minute)
 			current = d.Replicas
-			if asked = append(asked, current); len(asked) > 30 {
-				asked = asked[1:]
-			}
+			starts.ask(current)
 			sum += current
 			now = now.Add(2 * time.Second)
 		}
@@ -180,16 +192,13 @@ func TestJumpsBelongToTheirLevel(t *testing.T) {
 	p := policy(t, nil)
 	r := rand.New(rand.NewPCG(3, 3))
 	now, current, most := policytest.Epoch(), 1, 0
-	var asked []int // of the last minute, since pods take that long
+	var starts minute
 	for i := range 12 * 600 {
 		load := 0.0
 		if i%600 < 300 {
 			load = 100
 		}
-		ready := current
-		for _, n := range asked {
-			ready = min(ready, n)
-		}
+		ready := starts.ready(current)
 		d := at(p, now, poisson(r, load), current, ready, time.Minute)
 		if i > 6*600 && i%600 > 150 && i%600 < 300 {
 			most = max(most, d.Replicas)
@@ -198,9 +207,7 @@ func TestJumpsBelongToTheirLevel(t *testing.T) {
 			t.Fatalf("a price of %.2f after cold starts only", price)
 		}
 		current = d.Replicas
-		if asked = append(asked, current); len(asked) > 30 {
-			asked = asked[1:]
-		}
+		starts.ask(current)
 		now = now.Add(2 * time.Second)
 	}
 	if most > 16 {

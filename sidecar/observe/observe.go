@@ -36,6 +36,8 @@ const (
 	calm = 1.25
 	// savings is for how long CPU time that was not used is kept, to be spent when connections come up.
 	savings = 4 * time.Second
+	// eachShare is the least share of what is earned that samples between lists get.
+	eachShare = 0.7
 	// recount is the least time between two looks at how many connections were accepted.
 	recount = 50 * time.Millisecond
 	// relist is how often all connections are listed although the kernel has counted no new ones.
@@ -70,8 +72,7 @@ type Observer struct {
 	seen               []sockdiag.Conn
 	last               Stats
 	listed, asked      time.Duration // when all connections were listed last, and the count of accepted ones read
-	accepted           uint64        // when last listed
-	counted            bool          // accepted is known
+	accepted           count         // when last listed
 	rest               time.Duration // the interval that the load asks for
 	listCost, eachCost time.Duration // smoothed
 	credit             time.Duration // CPU time that may be spent
@@ -221,9 +222,9 @@ func (o *Observer) sample() error {
 	o.ids, o.families = o.tracker.Known(o.ids[:0], o.families[:0])
 	o.seen = o.seen[:0]
 	keep := func(c *sockdiag.Conn) { o.seen = append(o.seen, *c) }
-	look, accepted, counted := o.choose(began)
+	what, accepted := o.choose(began)
 	var err error
-	switch look {
+	switch what {
 	case lookNowhere:
 		o.spend()
 		return nil
@@ -236,12 +237,8 @@ func (o *Observer) sample() error {
 		o.spend()
 		return err
 	}
-	complete := look == lookAtAll
-	since := -1
-	if counted && o.counted {
-		since = int(accepted - o.accepted)
-	}
-	o.tracker.Begin(began, complete, since)
+	complete := what == lookAtAll
+	o.tracker.Begin(began, complete, accepted.since(o.accepted))
 	for i := range o.seen {
 		o.tracker.See(&o.seen[i])
 	}
@@ -249,7 +246,7 @@ func (o *Observer) sample() error {
 
 	cost := o.spend()
 	if complete {
-		o.listed, o.accepted, o.counted = began, accepted, counted
+		o.listed, o.accepted = began, accepted
 		o.listCost = smooth(o.listCost, cost)
 	} else {
 		o.eachCost = smooth(o.eachCost, cost)
@@ -299,37 +296,53 @@ const (
 	lookNowhere             // nothing: too many are new, and a list cannot be paid for yet
 )
 
-// choose says what to look at now, and how many connections were accepted up to now, if that is counted and was asked. Only a list shows
-// new connections, but it reads through the machine's whole table: so one is made when there are new ones and the CPU time for
-// it was saved up.
-func (o *Observer) choose(now time.Duration) (what look, accepted uint64, counted bool) {
+// count is how many connections were accepted, if that is known.
+type count struct {
+	n     uint64
+	known bool
+}
+
+// since is how many more c is than before, modulo 2⁶⁴, or −1 where one of them is unknown.
+func (c count) since(before count) int {
+	if !c.known || !before.known {
+		return -1
+	}
+	return int(c.n - before.n)
+}
+
+// choose says what to look at now, and how many connections were accepted up to now, if that was asked. Only a list shows new
+// connections, but it reads through the machine's whole table: so one is made when there are new ones and the CPU time for it was
+// saved up.
+func (o *Observer) choose(now time.Duration) (what look, accepted count) {
 	if o.eachCost >= o.listCost {
 		o.eachCost -= o.eachCost / 64 // it would never be looked at again, were it not forgotten now and then
 	}
 	always := o.state.samples == 0 || o.listsOnly()
 	if !always && now-o.asked < recount {
-		return lookAtKnown, 0, false
+		return lookAtKnown, count{}
 	}
 	o.asked = now
-	accepted, err := o.source.Accepted()
-	counted = err == nil
-	fresh := accepted - o.accepted
-	switch affordable := o.credit >= min(o.listCost, savingsOf(o.cfg)); {
-	case always:
-		return lookAtAll, accepted, counted
-	case counted && o.counted && fresh == 0 && now-o.listed < relist:
-		return lookAtKnown, accepted, counted
-	case affordable:
-		return lookAtAll, accepted, counted
-	case counted && o.counted && fresh > uint64(len(o.ids)):
-		// What is known is the lesser part. To wait is to say that the rest is unknown, for so long as a collector forgives.
-		if now-o.listed < longest {
-			return lookNowhere, accepted, counted
-		}
-		return lookAtAll, accepted, counted
-	default:
-		return lookAtKnown, accepted, counted
+	if n, err := o.source.Accepted(); err == nil {
+		accepted = count{n, true}
 	}
+	fresh := accepted.since(o.accepted)
+	affordable := o.credit >= min(o.listCost, savingsOf(o.cfg))
+	switch {
+	case always:
+		what = lookAtAll
+	case fresh == 0 && now-o.listed < relist:
+		what = lookAtKnown
+	case affordable:
+		what = lookAtAll
+	case fresh <= len(o.ids):
+		what = lookAtKnown
+	case now-o.listed < longest:
+		// What is known is the lesser part. To wait is to say that the rest is unknown, for so long as a collector forgives.
+		what = lookNowhere
+	default:
+		what = lookAtAll
+	}
+	return what, accepted
 }
 
 // listsOnly says whether samples between lists are of no use, or cost more.
@@ -352,6 +365,3 @@ func (o *Observer) interval() time.Duration {
 	o.mu.Unlock()
 	return time.Duration(float64(d) * (0.75 + o.rng.Float64()/2))
 }
-
-// eachShare is the least share of what is earned that samples between lists get.
-const eachShare = 0.7

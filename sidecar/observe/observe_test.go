@@ -218,6 +218,12 @@ func (k *table) Accepted() (uint64, error) {
 	return k.accepted, k.err
 }
 
+func (k *table) counts() (lists, samples int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.lists, k.samples
+}
+
 // TestListsOnlyWhenConnectionsAreNew: a list reads through the table of the whole machine.
 func TestListsOnlyWhenConnectionsAreNew(t *testing.T) {
 	for _, test := range []struct {
@@ -235,14 +241,9 @@ func TestListsOnlyWhenConnectionsAreNew(t *testing.T) {
 			// until waits for what is so of the samples taken since this call.
 			until := func(what string, is func(lists, samples int) bool) {
 				t.Helper()
-				k.mu.Lock()
-				lists, samples := k.lists, k.samples
-				k.mu.Unlock()
+				lists, samples := k.counts()
 				for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-					k.mu.Lock()
-					ok := is(k.lists-lists, k.samples-samples)
-					k.mu.Unlock()
-					if ok {
+					if l, s := k.counts(); is(l-lists, s-samples) {
 						return
 					}
 					if time.Now().After(deadline) {
@@ -258,15 +259,11 @@ func TestListsOnlyWhenConnectionsAreNew(t *testing.T) {
 			if got := scrape()["sluice_observe_connections/idle"]; got != 3 {
 				t.Errorf("idle connections = %v, want 3", got)
 			}
-			k.mu.Lock()
-			lists := k.lists
-			k.mu.Unlock()
+			before, _ := k.counts()
 			until("more samples", func(lists, samples int) bool { return lists+samples >= 40 })
-			k.mu.Lock()
-			lists = k.lists - lists
-			k.mu.Unlock()
-			if !test.lists(lists) {
-				t.Errorf("%d lists while nothing was new, want %s", lists, test.want)
+			after, _ := k.counts()
+			if !test.lists(after - before) {
+				t.Errorf("%d lists while nothing was new, want %s", after-before, test.want)
 			}
 		})
 	}

@@ -17,6 +17,8 @@ const (
 	cutWait = time.Second
 	// acceptPause is how long no connection is accepted when the process can open no more.
 	acceptPause = 10 * time.Millisecond
+	// tooLate is how long before the end of the lame duck the last connection should have come.
+	tooLate = 500 * time.Millisecond
 )
 
 // Server listens for a Handler, and drains in the order of its drain.Drain:
@@ -144,14 +146,11 @@ func (s *Server) run(ctx context.Context) error {
 	return failure
 }
 
-// tooLate is how long before the end of the lame duck the last connection should have come.
-const tooLate = 500 * time.Millisecond
-
 // accept takes connections until the listener is closed.
 func (s *Server) accept(e *engine) error {
 	for {
 		nc, err := s.listener.Accept()
-		if s.Handler.opts.Drain.Draining() {
+		if err == nil && s.Handler.opts.Drain.Draining() {
 			e.late.Store(int64(s.Handler.opts.Now()))
 		}
 		switch {
