@@ -8,26 +8,28 @@ import (
 
 // carry answers what load n pods carry, and remembers: its answers are a function of its parameters alone.
 type carry struct {
-	share, wait, slots float64
-	row                int
-	known              [rows][80]float64
+	share, wait, slots, span, burst float64
+	row                             int
+	known                           [rows][80]float64
 }
 
 // rows is how many shares are remembered at a time: steps of an eighth of e over the range of prices.
 const rows = 48
 
-// set names the share that may wait longer than wait mean service times, and the slots of a pod. The share counts in steps of about an eighth.
-func (c *carry) set(share, wait, slots float64) {
+// set names the share that may wait longer than wait mean service times, the slots of a pod, and how many mean service times it takes until there can be
+// other pods. Share and span count in steps of about an eighth.
+func (c *carry) set(share, wait, slots, span, burst float64) {
+	span = math.Exp(math.Round(math.Log(max(span, 1e-3))*8) / 8)
 	step := math.Round(math.Log(share) * 8)
 	c.share = min(math.Exp(step/8), 0.5)
 	c.row = ((int(step) % rows) + rows) % rows
-	if wait != c.wait || slots != c.slots {
-		c.wait, c.slots = wait, slots
+	if wait != c.wait || slots != c.slots || span != c.span || burst != c.burst {
+		c.wait, c.slots, c.span, c.burst = wait, slots, span, burst
 		c.known = [rows][80]float64{}
 	}
 }
 
-// load is the largest load, in slots, of which at most the share waits longer than allowed at n pods; 0 for none.
+// load is the largest load, in slots, of which at most the share waits longer than allowed at n pods until there can be more; 0 for none.
 func (c *carry) load(n int) float64 {
 	if n <= 0 {
 		return 0
@@ -37,10 +39,14 @@ func (c *carry) load(n int) float64 {
 		return row[n]
 	}
 	servers := float64(n) * c.slots
+	late := func(a float64) bool { return staffing.WaitShareWithin(servers, a, c.wait, c.span, c.burst) > c.share }
 	lo, hi := 0.0, servers
+	for hi < 1e6*servers && !late(hi) {
+		lo, hi = hi, 2*hi
+	}
 	for hi-lo > 1e-3*servers {
 		mid := (lo + hi) / 2
-		if staffing.WaitShare(servers, mid, c.wait) > c.share {
+		if late(mid) {
 			hi = mid
 		} else {
 			lo = mid

@@ -24,7 +24,7 @@ type Config struct {
 	Target float64 `json:"target"`
 	// StartUp is how long a pod takes to be ready while no start has been measured, 0s–1h.
 	StartUp algorithms.Duration `json:"startUp"`
-	// Tick is the time between decisions, 1s–1m.
+	// Tick is the time between decisions that the policy asks for (Decision.Next), 1s–1m. Longer answers later.
 	Tick algorithms.Duration `json:"tick"`
 	// HalfLife is after how long an error of forecast counts half, 1m–720h. Longer knows rarer jumps, shorter follows new ways sooner.
 	HalfLife algorithms.Duration `json:"halfLife"`
@@ -38,9 +38,9 @@ type Config struct {
 // (Rzadca et al. 2020); idleness may cost what Knative's minute does. The rest is assumed only where nothing was measured.
 func Default() Config {
 	return Config{
-		Window: algorithms.Duration(2 * time.Second), WaitGoal: algorithms.Duration(500 * time.Millisecond), ViolationBudget: 0.01,
-		BudgetWindow: algorithms.Duration(time.Hour), Target: 70, StartUp: algorithms.Duration(10 * time.Second),
-		Tick: algorithms.Duration(2 * time.Second), HalfLife: algorithms.Duration(12 * time.Hour), IdleReference: algorithms.Duration(time.Minute), Seasonal: true,
+		Window: algorithms.Duration(time.Second), WaitGoal: algorithms.Duration(500 * time.Millisecond), ViolationBudget: 0.01,
+		BudgetWindow: algorithms.Duration(3 * time.Hour), Target: 70, StartUp: algorithms.Duration(10 * time.Second),
+		Tick: algorithms.Duration(time.Second), HalfLife: algorithms.Duration(12 * time.Hour), IdleReference: algorithms.Duration(time.Minute), Seasonal: true,
 	}
 }
 

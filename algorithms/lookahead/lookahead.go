@@ -2,9 +2,9 @@
 // longer than a goal, at the least pod-seconds. It is staffing (queueing theory) on a forecast with a conformal margin.
 //
 //	lead     L = start-up time (its 90th percentile) + tick: what is not ordered now cannot be there before
-//	ŷ(L)     the load then, in slots, by whichever of seven forecasts erred less lately (means of 2 s to 160 s that follow jumps, trend, season)
+//	ŷ(L)     the load then, in slots, by whichever of seven forecasts erred less lately (means of 1 s to 160 s that follow jumps, trend, season)
 //	errors   of ŷ so far, in roots of load (√(y + 3/8)) and in units of their recent spread; each lead time has its own, and each level of ŷ
-//	a*(n)    the load that n pods carry: the largest at which at most the budgeted share waits longer than the goal (Erlang C)
+//	a*(n)    the load that n pods carry until there can be others: the largest at which at most the budgeted share waits longer than the goal
 //	late(n)  the load expected in seconds in which it is above a*(n), by the errors
 //	cost(n)  n + price/β · late(n)/K
 //	n(L)     where the cheapest course of such costs leads (package workfunction), if it costs L to add a pod and remove it again
@@ -12,13 +12,17 @@
 // The cost says: one pod-second against the requests that violate the goal, each at price·S/(Kβ) pod-seconds, which is the work that it is worth over
 // the budget β. At price 1 that is a newsvendor whose critical ratio is 1 − β. So a burst that few requests make is let wait where a pod for it would
 // be dear, and a large one never. The price follows the budget, as α does in adaptive conformal inference: overspending the budget of budgetWindow (of
-// which three quarters are aimed at) makes violations e times as dear, not using it e times as cheap, within 1/64–4.
+// which three quarters are aimed at) makes violations e times as dear, not using it e times as cheap, within 1/64–1.
+//
+// A queue takes time to grow: who has other pods in a second may be surprised by a load of half as much again, who waits a minute for them may not. So
+// a* is that of the lead time, from an empty queue on (staffing.WaitShareWithin); only what is expected must be carried for a minute at least.
+// Readings that are further from each other than those of Poisson arrivals are say so of the load, and count in a* and in what is no error.
 //
 // Errors are told apart by the level of the forecast, a factor of two each, since loads jump up from where they are low. One jump makes errors for
 // as long as the lead, and the first tells nothing of how often it comes: a lead's worth of the largest errors is left out, so that k jumps count as k − 1.
 //
 // The answer is the larger of n(L) and of what the pods there are needed for until the next decision. A backlog adds the pods that work it off at least
-// cost, which are held for the start-up time plus two ticks.
+// cost, which are held for the start-up time plus two ticks. Within the lead time after the first reading, ten seconds at least, no pod is taken away.
 //
 // Without demand the idle times seen tell whether the last pod is worth keeping, or worth bringing back before the next request (keepalive.Idle). What a
 // cold start is worth follows from a budget as well: idleness, with the starts that follow it, is to cost what it would with a pod kept for idleReference
@@ -51,13 +55,16 @@ type Policy struct {
 	daily     *forecast.Daily // nil unless Seasonal
 	near, far horizon
 	state     state
-	carry     carry
-	rests     keepalive.Idle
-	course    workfunction.Function
+	// surge answers what pods carry until there can be more of them, steady what they carry for long.
+	surge, steady carry
+	rests         keepalive.Idle
+	course        workfunction.Function
 }
 
 type state struct {
 	At time.Time `json:"at,omitzero"`
+	// Since is when the first of the readings that came without a gap did.
+	Since time.Time `json:"since,omitzero"`
 	// Demand is the estimator's memory, in snapshots only; so are Near, Far and Daily.
 	Demand demand.State         `json:"demand"`
 	Near   horizonState         `json:"near"`
@@ -66,6 +73,10 @@ type state struct {
 	Levels levels               `json:"levels"`
 	// Service is the service time in use, in seconds: it follows the measured one in steps of 3 %.
 	Service float64 `json:"service"`
+	// Burst is the peakedness of the load: how many times further its readings are from each other than those of Poisson arrivals, squared.
+	// Peak is the one in use: it follows in steps of an eighth.
+	Burst float64 `json:"burst"`
+	Peak  float64 `json:"peak"`
 	// Price is the logarithm of the price; Rate the mean of requests per second over the budget window, Rated the weight it rests on.
 	Price float64 `json:"price"`
 	Rate  float64 `json:"rate"`
@@ -93,10 +104,14 @@ type state struct {
 }
 
 const (
-	version = 2
-	// cheapest, first and dearest are logarithms of prices: a sixty-fourth and four times bound it, and it begins at a quarter, since pods are
+	version = 3
+	// cheapest, first and dearest are logarithms of prices: a sixty-fourth and the newsvendor's bound it, and it begins at a quarter, since pods are
 	// whole and most loads need little of the budget.
-	cheapest, first, dearest = -4.1588830833596715, -1.3862943611198906, 1.3862943611198906
+	cheapest, first, dearest = -4.1588830833596715, -1.3862943611198906, 0
+	// early is for how long at least nothing is taken for too many pods: requests in service are few at first.
+	early = 10 * time.Second
+	// lasting is for how many seconds at least pods are to carry the load that is expected.
+	lasting = 60.0
 	// aim is the share of the budget that is spent on purpose: within the days that matter the share of late requests is off by some of it.
 	aim = 0.75
 	// enoughIdles is how many idle times must be known to be believed; idleLife after how many of them one counts half.
@@ -159,7 +174,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	}
 	g.r = p.est.Read(&o, g.slots)
 	if !g.r.Known {
-		d := algorithms.Decision{Reason: "NoData"}
+		d := algorithms.Decision{Reason: "NoData", Next: time.Duration(p.cfg.Tick)}
 		if !o.Quiet {
 			d.Message = fmt.Sprintf("concurrency over %s and over %s is unknown", time.Duration(p.cfg.Window), demand.Long)
 		}
@@ -181,7 +196,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	if service == 0 {
 		service = 1
 	}
-	noise := readingNoise(service, time.Duration(p.cfg.Window).Seconds())
+	noise := p.noise(service, time.Duration(p.cfg.Window).Seconds())
 	floor := service / (4 * 40) // the variance of a mean of 40 s of a Poisson load, in roots
 	s.Levels.at(tick.Seconds(), ratio(p.daily, o.Now, o.Now.Add(tick)), noise, &g.near)
 	s.Levels.at(g.lead.Seconds(), ratio(p.daily, o.Now, o.Now.Add(g.lead)), noise, &g.far)
@@ -190,7 +205,9 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 		p.far.promise(o.Now, g.lead, &g.far, floor)
 	}
 	g.price = math.Exp(s.Price)
-	p.carry.set(p.cfg.ViolationBudget/g.price, time.Duration(p.cfg.WaitGoal).Seconds()/service, g.slots)
+	share, wait := p.cfg.ViolationBudget/g.price, time.Duration(p.cfg.WaitGoal).Seconds()/service
+	p.surge.set(share, wait, g.slots, g.lead.Seconds()/service, s.Peak)
+	p.steady.set(share, wait, g.slots, max(g.lead.Seconds(), lasting)/service, s.Peak)
 	g.nearPods = p.staff(floor, &g)
 	if fresh {
 		s.Choice = p.choose(floor, min(max(dt, 0), gap), &g)
@@ -227,8 +244,11 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	default:
 		n, reason = 0, "Idle"
 	}
+	if now := o.Replicas.Current; n < now && o.Now.Sub(s.Since) < max(g.lead, early) {
+		n, reason = now, "Early"
+	}
 	n = min(n, g.most)
-	d := algorithms.Decision{Replicas: n, Valid: true, Reason: reason}
+	d := algorithms.Decision{Replicas: n, Valid: true, Reason: reason, Next: tick}
 	if !o.Quiet {
 		p.explain(&d, &o, &g)
 	}
@@ -251,12 +271,17 @@ func readingNoise(service, w float64) float64 {
 	return x / 2 * (1 - x*(1-math.Exp(-1/x)))
 }
 
+// noise is readingNoise of a load as peaked as this one.
+func (p *Policy) noise(service, w float64) float64 {
+	return readingNoise(service, w) * max(p.state.Burst, 1)
+}
+
 // learn takes in the reading.
 func (p *Policy) learn(o *algorithms.Observation, g *plan, dt float64) {
 	s, c := &p.state, &p.cfg
 	window := time.Duration(c.Window).Seconds()
 	if s.At.IsZero() || dt > gap {
-		dt = window
+		dt, s.Since = window, o.Now
 	}
 	s.At = o.Now
 	if m := g.r.Service; m > 0 && (s.Service == 0 || math.Abs(math.Log(m/s.Service)) > 0.03) {
@@ -270,15 +295,38 @@ func (p *Policy) learn(o *algorithms.Observation, g *plan, dt float64) {
 	if service == 0 {
 		service = 1
 	}
-	s.Levels.observe(g.r.Load, dt, func(k int) float64 { return readingNoise(service, window*float64(k)) })
+	if !g.r.Saturated && dt < 2*window {
+		p.burst(g.r.Load, service, window, dt)
+	}
+	s.Levels.observe(g.r.Load, dt, func(k int) float64 { return p.noise(service, window*float64(k)) })
 	if p.daily != nil {
 		p.daily.Observe(o.Now, g.r.Load, time.Duration(dt*float64(time.Second)))
 	}
 	life := time.Duration(c.HalfLife).Seconds()
-	p.near.settle(o.Now, &s.Levels, 1, readingNoise(service, window), life)
+	p.near.settle(o.Now, &s.Levels, 1, p.noise(service, window), life)
 	k := int(min(max(g.lead.Seconds(), window), 10) / window)
-	p.far.settle(o.Now, &s.Levels, k, readingNoise(service, window*float64(max(k, 1))), life)
+	p.far.settle(o.Now, &s.Levels, k, p.noise(service, window*float64(max(k, 1))), life)
 	p.account(o, g, dt)
+}
+
+// burst learns the peakedness by how far the reading is from the one before. A step beyond two standard deviations counts as one of two, since jumps are
+// the forecast's matter; of normal ones 0.92 of the variance is left so.
+func (p *Policy) burst(load, service, window, dt float64) {
+	s := &p.state
+	if s.Burst == 0 {
+		s.Burst, s.Peak = 1, 1
+	}
+	if s.Levels.Count == 0 || load+s.Levels.Last[0] < 2 {
+		return
+	}
+	x := service / window
+	e := root(load) - root(s.Levels.Last[0])
+	y := x * (1 - math.Exp(-1/x))
+	ratio := min(e*e/(2*readingNoise(service, window)-y*y/2), 4*max(s.Burst, 1)) / 0.92
+	s.Burst += (1 - math.Exp(-dt/offLife)) * (ratio - s.Burst)
+	if b := max(s.Burst, 1); math.Abs(math.Log(b/s.Peak)) > 0.125 {
+		s.Peak = b
+	}
 }
 
 // blind says that a queue cannot be told from load yet.
@@ -411,7 +459,10 @@ func (p *Policy) costs(h *horizon, y, floor, lead float64, g *plan) costs {
 func (c *costs) of(n int) float64 {
 	cost := float64(n)
 	if !c.safe {
-		load := c.p.carry.load(n)
+		load := c.p.surge.load(n)
+		if steady := c.p.steady.load(n); steady < c.y { // it is not for this once that they do not carry what is expected
+			load = steady
+		}
 		late := c.price * c.h.late(load, c.y, c.spread)
 		cost += late
 		c.safe = late < 1e-6 && load > c.y
@@ -438,7 +489,8 @@ func (p *Policy) choose(floor, dt float64, g *plan) int {
 	return p.course.Step(p.state.Choice, g.most, g.lead.Seconds()/2, func(n int) float64 { return c.of(n) * dt })
 }
 
-// drain is how many pods more work off a backlog at least cost: x slots take W/x seconds, in which everyone waits, and cost a start each.
+// drain is how many pods more work off a backlog at least cost, down to one in which requests wait for half the goal: x slots take W/x seconds, in which
+// everyone waits for too long, and cost a start each.
 //
 //	min over x of  price·a/(Kβ) · W/x + (x/K)·L   gives   x = √(price·a·W / (β·L)),  at most W per tick
 func (p *Policy) drain(o *algorithms.Observation, g *plan) int {
@@ -456,6 +508,7 @@ func (p *Policy) drain(o *algorithms.Observation, g *plan) int {
 	work := g.r.Backlog + (ahead-cap)*left
 	// and of that, what the pods asked for anyway take at once waits no longer
 	work -= max(float64(g.farPods)*g.slots-cap, 0) * g.r.Service
+	work -= goal / 2 * max(float64(g.farPods)*g.slots, cap)
 	if work <= 0 {
 		return 0
 	}

@@ -49,13 +49,26 @@ type levels struct {
 	// Last are the newest readings, newest first, each over the short window; Count is how many there are.
 	Last  [5]float64 `json:"last"`
 	Count int        `json:"count"`
-	// Steady is the mean since the last change that noise does not explain, Since how many readings that were, at most 80.
+	// Steady is the mean since the last change that noise does not explain, Since how many readings that were, of 160 s at most.
 	Steady float64 `json:"steady"`
 	Since  int     `json:"since"`
+	// Off are the mean squared distances, in roots, of the last 1, 2 and 5 readings from the mean of 160 s; Offs is the weight they rest on. Begun is how
+	// many readings are in that mean, 5 at most.
+	Off   [3]float64 `json:"off"`
+	Offs  float64    `json:"offs"`
+	Begun int        `json:"begun"`
 }
 
-// change is how many standard deviations of noise make a change: chance does it once in a thousand.
-const change = 3.3
+const (
+	// change is how many standard deviations of noise make a change: chance does it once in a thousand.
+	change = 3.3
+	// rare is how many times further from the mean of 160 s than usual the load must be for that mean to begin anew; offLife is the time, in seconds,
+	// in which it is learnt what is usual.
+	rare, offLife = 6.0, 1800.0
+)
+
+// spans are the counts of readings that changes are looked for in.
+func spans() [3]int { return [...]int{1, 2, 5} }
 
 // observe takes in a reading over dt seconds; noise is the variance of the mean of as many readings as the index says, in roots.
 func (l *levels) observe(y, dt float64, noise func(readings int) float64) {
@@ -71,16 +84,42 @@ func (l *levels) observe(y, dt float64, noise func(readings int) float64) {
 	copy(l.Last[1:], l.Last[:4])
 	l.Last[0] = y
 	l.Count = min(l.Count+1, 5)
-	l.Since = min(l.Since+1, 80)
+	l.restart(dt, noise)
+	l.Since = min(l.Since+1, max(int(160/dt), 1))
 	l.Steady += (y - l.Steady) / float64(l.Since)
 	u := root(l.Steady)
-	for _, k := range [...]int{1, 2, 5} {
+	for _, k := range spans() {
 		if k > l.Count || k >= l.Since {
 			break
 		}
 		if recent := l.mean(k); math.Abs(root(recent)-u) > change*math.Sqrt(noise(k)) {
 			l.Steady, l.Since = recent, k
 			break
+		}
+	}
+}
+
+// restart begins the mean of 160 s anew where the load has left it as it rarely does: who remembers for long would answer a flash crowd late.
+func (l *levels) restart(dt float64, noise func(readings int) float64) {
+	u := root(l.Means[2] / l.Ones[2])
+	g := 1 - math.Exp(-dt/offLife)
+	was := l.Offs
+	l.Offs += g * (1 - l.Offs)
+	l.Begun = min(l.Begun+1, len(l.Last))
+	for i, k := range spans() {
+		if k > l.Begun {
+			return
+		}
+		e := root(l.mean(k)) - u
+		usual := noise(k)
+		if was > 0 {
+			usual = max(usual, l.Off[i]/was)
+		}
+		l.Off[i] += g * (e*e - l.Off[i])
+		if math.Abs(e) > rare*math.Sqrt(usual) {
+			l.Ones[2] = 1 - math.Exp(-dt*float64(k)/160)
+			l.Means[2], l.Begun = l.mean(k)*l.Ones[2], k
+			return
 		}
 	}
 }
@@ -205,9 +244,10 @@ type horizonState struct {
 	Promises []promise `json:"promises,omitempty"`
 	// Asked is when the last promise was made.
 	Asked time.Time `json:"asked,omitzero"`
-	// Erred are discounted squared errors in roots; Spread2 that of the candidate believed, beyond noise.
+	// Erred are the means of squared errors in roots, Weighed the seconds that they rest on, both discounted; Spread2 is that of the candidate
+	// believed, beyond noise.
 	Erred   [candidates]float64 `json:"erred"`
-	Known   int                 `json:"known"`
+	Weighed float64             `json:"weighed"`
 	Best    int                 `json:"best"`
 	Spread2 float64             `json:"spread2"`
 	// All and At, by level, are for snapshots.
@@ -251,15 +291,14 @@ func (h *horizon) settle(now time.Time, l *levels, k int, noise, life float64) {
 			continue // a gap: nobody saw what came
 		}
 		u := root(l.mean(k))
-		forget, calm := math.Exp2(-p.Weight/choice), math.Exp2(-p.Weight/spreadLife)
-		if s.Known == 0 {
-			forget = 0
-		}
+		calm := math.Exp2(-p.Weight / spreadLife)
+		kept := math.Exp2(-p.Weight/choice) * s.Weighed
+		s.Weighed = kept + p.Weight
+		forget := kept / s.Weighed
 		for i, y := range p.Y {
 			e := u - root(y)
 			s.Erred[i] = forget*s.Erred[i] + (1-forget)*e*e
 		}
-		s.Known = min(s.Known+1, 1_000_000)
 		e := beyond(u-root(p.Y[p.Best]), noise)
 		keep := math.Exp2(-p.Weight / life)
 		h.all.add(e, p.Spread, p.Weight, keep)

@@ -64,6 +64,56 @@ func WaitShare(c, a, t float64) float64 {
 	return HalfinWhitt((c-a)/math.Sqrt(a)) * math.Exp(-(c-a)*t)
 }
 
+// WaitShareWithin is the mean share that waits longer than t in the time until span > 0, in units of the mean service time, after an empty queue: a queue
+// takes time to grow, so that for a short while c servers carry even a load above c. burst ≥ 1 is the peakedness of the arrivals, the variance of
+// the requests there over that of Poisson arrivals (1). It is the number of requests as Brownian motion that is reflected at nought, with drift a − c and
+// variance 2a·burst, at four instants of span; for long spans and burst 1 it is WaitShare.
+//
+// Sources: Harrison, "Brownian Motion and Stochastic Flow Systems", 1985, 1.8; Whitt, "A diffusion approximation for the G/GI/n/m queue", 2004.
+func WaitShareWithin(c, a, t, span, burst float64) float64 {
+	if !(a > 0) {
+		return 0
+	}
+	queue, drift, variance := c*t, a-c, 2*a*burst
+	sum := 0.0
+	const instants = 4
+	for i := range instants {
+		sum += reflected(queue, drift, variance, span*(float64(i)+0.5)/instants)
+	}
+	sum /= instants
+	if drift < 0 { // what the limit makes of it for ever is known better
+		limit := math.Exp(2 * drift * queue / variance)
+		if limit == 0 {
+			return 0
+		}
+		ever := 0.0
+		if burst > 1 {
+			ever = HalfinWhitt(-drift/math.Sqrt(a*burst)) * math.Exp(drift*t/burst)
+		} else {
+			ever = WaitShare(c, a, t)
+		}
+		sum = min(sum/limit, 1) * ever
+	}
+	return sum
+}
+
+// reflected is the probability that Brownian motion, begun and reflected at 0, is above b > 0 at time t > 0; drift and variance are per unit of time.
+func reflected(b, drift, variance, t float64) float64 {
+	sd := math.Sqrt(variance * t)
+	p := normal((drift*t - b) / sd)
+	far := (b + drift*t) / sd
+	if e := 2 * drift * b / variance; far > 6 { // Mills' ratio, where the exponential grows as the tail falls
+		near := (b - drift*t) / sd
+		p += math.Exp(-near*near/2) / (far * math.Sqrt(2*math.Pi))
+	} else {
+		p += math.Exp(e) * normal(-far)
+	}
+	return min(p, 1)
+}
+
+// normal is the standard normal distribution function.
+func normal(x float64) float64 { return 0.5 * math.Erfc(-x/math.Sqrt2) }
+
 // QueueLength is the mean count Lq = Cρ/(1 − ρ) of those that wait, +Inf when c servers cannot carry the load.
 func QueueLength(c int, a float64) float64 {
 	if float64(c) <= a {
@@ -82,7 +132,7 @@ func HalfinWhitt(beta float64) float64 {
 	if beta > 35 { // φ underflows; α is below 1e−268
 		return 0
 	}
-	cdf := 0.5 * math.Erfc(-beta/math.Sqrt2)
+	cdf := normal(beta)
 	pdf := math.Exp(-beta*beta/2) / math.Sqrt(2*math.Pi)
 	return 1 / (1 + beta*cdf/pdf)
 }

@@ -43,8 +43,9 @@ const (
 const syncPeriod = 15 * time.Second
 
 // ParsePolicy reads NAME[:key=value,…]. Values are JSON or else strings; a comma within brackets, braces, parentheses or quotes
-// does not end one. The name "perrequest" stands for scaling per request (sim.PerRequest). Besides the policy's parameters there are tick (the time between decisions; hpa and keda have 15s, the others
-// the scenario's), guard (a JSON object of guard's parameters) and label.
+// does not end one. The name "perrequest" stands for scaling per request (sim.PerRequest). Besides the policy's parameters there are tick (the time
+// between decisions; hpa and keda have 15s, the others the scenario's, or less where they ask for it; told to a policy that has such a
+// parameter), guard (a JSON object of guard's parameters) and label.
 func ParsePolicy(spec string) (Policy, error) {
 	name, rest, _ := strings.Cut(spec, ":")
 	p := Policy{Label: spec, Name: strings.TrimSpace(name)}
@@ -69,6 +70,9 @@ func ParsePolicy(spec string) (Policy, error) {
 				errs = append(errs, fmt.Errorf("tick = %s: want 100ms–1h", value))
 			}
 			p.Tick = d
+			if paced(p.Name) {
+				params[keyTick] = Literal(value)
+			}
 		case keyGuard:
 			p.Guard = json.RawMessage(value)
 		default:
@@ -94,6 +98,12 @@ func ParsePolicy(spec string) (Policy, error) {
 		return p, fmt.Errorf("policy %q: %w", spec, err)
 	}
 	return p, nil
+}
+
+// paced tells whether the policy has to know the time between its decisions.
+func paced(name string) bool {
+	e, err := catalog.Find(name)
+	return err == nil && slices.ContainsFunc(e.Parameters, func(p catalog.Parameter) bool { return p.Name == keyTick })
 }
 
 // New makes the policy, fresh, for a target per pod.

@@ -18,6 +18,7 @@ func TestParsePolicy(t *testing.T) {
 		"kpa:target=7,stableWindow=30s": {Label: "kpa:target=7,stableWindow=30s", Name: "kpa", Params: json.RawMessage(`{"stableWindow":"30s","target":7}`)},
 		"hpa":                           {Label: "hpa", Name: "hpa", Tick: 15 * time.Second},
 		"hpa:tick=5s,label=mine":        {Label: "mine", Name: "hpa", Tick: 5 * time.Second},
+		"lookahead:tick=2s":             {Label: "lookahead:tick=2s", Name: "lookahead", Tick: 2 * time.Second, Params: json.RawMessage(`{"tick":"2s"}`)},
 		`kpa:guard={"scaleToZero":{"after":"1s"},"minReplicas":2}`: {
 			Label: `kpa:guard={"scaleToZero":{"after":"1s"},"minReplicas":2}`, Name: "kpa", Guard: json.RawMessage(`{"scaleToZero":{"after":"1s"},"minReplicas":2}`),
 		},
