@@ -168,7 +168,7 @@ bench-sidecar: ## the sidecar beside nginx, haproxy and queue-proxy, 8 minutes (
 	PATH=$$PATH:/usr/sbin:/sbin $(BENCH_SIDECAR)/sidecar-bench --sluice $(BENCH_SIDECAR)/sluice-sidecar --queue-proxy $(BENCH_SIDECAR)/queue $(BENCH_FLAGS)
 
 .PHONY: bench-live
-bench-live: deps build $(HELM) controlplane ## the simulator against a real control plane, 25 minutes; wants a calm machine (BENCH_LIVE_FLAGS="--report docs/reports" keeps the report)
+bench-live: deps build $(HELM) controlplane ## the simulator against a real control plane, half an hour; wants a calm machine (BENCH_LIVE_FLAGS="--report docs/reports" keeps the report)
 	@HELM=$(CURDIR)/$(HELM) bin/bench-live $(BENCH_LIVE_FLAGS)
 
 .PHONY: accuracy

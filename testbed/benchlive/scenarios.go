@@ -64,6 +64,10 @@ func trials() []trial {
 			name: "sparse", about: "bursts of about twenty requests after idle times of half a minute and more, down to zero in between",
 			generate: "sparse:idle=lognormal:30s,0.5,duration=300s,burst=20,gap=200ms", policy: "kpa:stableWindow=12s", delay: 3 * time.Second, seed: 16,
 		},
+		{
+			name: "surges", about: "12/s and 60/s in turn, for half a minute and for a quarter of one, without notice",
+			generate: "mmpp:rates=12/60,holds=30s/15s,duration=240s", policy: "lookahead", delay: 2 * time.Second, least: 1, seed: 17,
+		},
 	}
 }
 

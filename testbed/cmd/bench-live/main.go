@@ -20,11 +20,11 @@ import (
 
 const usage = `usage: bench-live [--only NAME,…] [--again] [--out DIR] [--report DIR] [--note TEXT]
 
-Starts a Kubernetes control plane on this machine, installs Sluice, replays five loads of four minutes under different policies
+Starts a Kubernetes control plane on this machine, installs Sluice, replays six loads of four minutes under different policies
 and start-up times, simulates the same requests, and prints how far the two are apart. Needs root and a calm machine; takes
-about 25 minutes. Ctrl-C stops it cleanly. Exit status: 0 measured, 1 failed, 2 wrong use.
+about half an hour. Ctrl-C stops it cleanly. Exit status: 0 measured, 1 failed, 2 wrong use.
 
-  --only NAMES  these trials only: steady, ramp, bursts, trace, sparse
+  --only NAMES  these trials only: steady, ramp, bursts, trace, sparse, surges
   --again       replay nothing: simulate what an earlier run left in --out once more
   --out DIR     folder for all that is seen (default: out/bench-live in the repository)
   --report DIR  also write simulated-vs-live.md and .json there
