@@ -271,6 +271,13 @@ func readingNoise(service, w float64) float64 {
 	return x / 2 * (1 - x*(1-math.Exp(-1/x)))
 }
 
+// stepNoise is the variance, in roots, of the step from one such mean to the next.
+func stepNoise(service, w float64) float64 {
+	x := service / w
+	both := x * (1 - math.Exp(-1/x)) // what the two have in common
+	return 2*readingNoise(service, w) - both*both/2
+}
+
 // noise is readingNoise of a load as peaked as this one.
 func (p *Policy) noise(service, w float64) float64 {
 	return readingNoise(service, w) * max(p.state.Burst, 1)
@@ -319,10 +326,8 @@ func (p *Policy) burst(load, service, window, dt float64) {
 	if s.Levels.Count == 0 || load+s.Levels.Last[0] < 2 {
 		return
 	}
-	x := service / window
 	e := root(load) - root(s.Levels.Last[0])
-	y := x * (1 - math.Exp(-1/x))
-	ratio := min(e*e/(2*readingNoise(service, window)-y*y/2), 4*max(s.Burst, 1)) / 0.92
+	ratio := min(e*e/stepNoise(service, window), 4*max(s.Burst, 1)) / 0.92
 	s.Burst += (1 - math.Exp(-dt/offLife)) * (ratio - s.Burst)
 	if b := max(s.Burst, 1); math.Abs(math.Log(b/s.Peak)) > 0.125 {
 		s.Peak = b
