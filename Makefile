@@ -142,6 +142,17 @@ bench-policies: ## the recommended policy against kpa, hpa and keda, also tuned,
 	go build -o bin/sluice ./cmd/sluice
 	bin/sluice bench suite --traces $(TRACES) --out $(OUT) --overwrite $(BENCH_FLAGS)
 
+GENERATED := diurnal:mean=100,amplitude=0.8,duration=24h,period=24h diurnal:mean=100,amplitude=0.8,duration=12h,period=6h,noise=0.2 \
+  mmpp:rates=30/150,holds=120s/60s,duration=6h mmpp:rates=20/160,holds=15s/10s,duration=3h onoff:rate=150,on=60s,off=180s,duration=6h \
+  flash:base=20,peak=180,at=30m,rise=30s,decay=10m,duration=2h ramp:from=10,to=190,duration=1h gamma:rate=100,cv=4,duration=3h
+
+.PHONY: bench-generated
+bench-generated: ## lookahead and kpa on generated loads, those on which the constants of lookahead were chosen; two minutes
+	go build -o bin/sluice ./cmd/sluice
+	bin/sluice bench compare --peak-replicas 0 --initial-replicas 5 --seeds 3 --points 100 $(foreach s,instant small service heavy,--scenario $(s)) \
+	  $(foreach g,$(GENERATED),--generate $(g)) --policy kpa --policy 'lookahead:label=lookahead,guard={"scaleToZero":{"after":"1s"}}' \
+	  --out out/bench-generated --overwrite $(BENCH_FLAGS)
+
 .PHONY: bench-check
 bench-check: ## the simulator against closed forms of queueing theory, to 1 % (minutes; make test does it shorter)
 	SLUICE_LONG=1 go test -count=1 -timeout 60m -v -run 'ErlangC|ConstantService|Loss|SimFaaS' ./bench/sim
