@@ -16,7 +16,7 @@
 //
 // A queue takes time to grow: who has other pods in a second may be surprised by a load of half as much again, who waits a minute for them may not. So
 // a* is that of the lead time, from an empty queue on (staffing.WaitShareWithin); only what is expected must be carried for a minute at least.
-// Readings that are further from each other than those of Poisson arrivals are say so of the load, and count in a* and in what is no error.
+// Readings further from each other than Poisson arrivals would make them tell of arrivals in bursts: these count in a*, and in what is taken for noise.
 //
 // Errors are told apart by the level of the forecast, a factor of two each, since loads jump up from where they are low. One jump makes errors for
 // as long as the lead, and the first tells nothing of how often it comes: a lead's worth of the largest errors is left out, so that k jumps count as k − 1.
