@@ -74,7 +74,7 @@ type state struct {
 	// Service is the service time in use, in seconds: it follows the measured one in steps of 3 %.
 	Service float64 `json:"service"`
 	// Burst is the peakedness of the load: how many times further its readings are from each other than those of Poisson arrivals, squared.
-	// Peak is the one in use: it follows in steps of an eighth.
+	// Peak is the one that margins are made for: it follows in steps of an eighth.
 	Burst float64 `json:"burst"`
 	Peak  float64 `json:"peak"`
 	// Price is the logarithm of the price; Rate the mean of requests per second over the budget window, Rated the weight it rests on.
@@ -192,10 +192,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	if fresh {
 		p.learn(&o, &g, dt)
 	}
-	service := s.Service
-	if service == 0 {
-		service = 1
-	}
+	service := p.service()
 	noise := p.noise(service, time.Duration(p.cfg.Window).Seconds())
 	floor := service / (4 * 40) // the variance of a mean of 40 s of a Poisson load, in roots
 	s.Levels.at(tick.Seconds(), ratio(p.daily, o.Now, o.Now.Add(tick)), noise, &g.near)
@@ -265,6 +262,14 @@ func (p *Policy) slots(o *algorithms.Observation) float64 {
 	return p.cfg.Target
 }
 
+// service is the service time in use, in seconds; one second while none was measured.
+func (p *Policy) service() float64 {
+	if p.state.Service == 0 {
+		return 1
+	}
+	return p.state.Service
+}
+
 // readingNoise is the variance, in roots, of a mean over w seconds of a Poisson load with that service time: 2aS/w·(1 − (S/w)(1 − e^(−w/S)))/4a.
 func readingNoise(service, w float64) float64 {
 	x := service / w
@@ -298,10 +303,7 @@ func (p *Policy) learn(o *algorithms.Observation, g *plan, dt float64) {
 	if blind(&g.r) {
 		return
 	}
-	service := s.Service
-	if service == 0 {
-		service = 1
-	}
+	service := p.service()
 	if !g.r.Saturated && dt < 2*window {
 		p.burst(g.r.Load, service, window, dt)
 	}
@@ -512,8 +514,9 @@ func (p *Policy) drain(o *algorithms.Observation, g *plan) int {
 	ahead := g.far[p.far.state.Best]
 	work := g.r.Backlog + (ahead-cap)*left
 	// and of that, what the pods asked for anyway take at once waits no longer
-	work -= max(float64(g.farPods)*g.slots-cap, 0) * g.r.Service
-	work -= goal / 2 * max(float64(g.farPods)*g.slots, cap)
+	asked := max(float64(g.farPods)*g.slots, cap)
+	work -= (asked - cap) * g.r.Service
+	work -= goal / 2 * asked
 	if work <= 0 {
 		return 0
 	}

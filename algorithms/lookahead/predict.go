@@ -84,23 +84,28 @@ func (l *levels) observe(y, dt float64, noise func(readings int) float64) {
 	copy(l.Last[1:], l.Last[:4])
 	l.Last[0] = y
 	l.Count = min(l.Count+1, 5)
-	l.restart(dt, noise)
+	var noises [3]float64
+	for i, k := range spans() {
+		noises[i] = noise(k)
+	}
+	l.restart(dt, &noises)
 	l.Since = min(l.Since+1, max(int(160/dt), 1))
 	l.Steady += (y - l.Steady) / float64(l.Since)
 	u := root(l.Steady)
-	for _, k := range spans() {
+	for i, k := range spans() {
 		if k > l.Count || k >= l.Since {
 			break
 		}
-		if recent := l.mean(k); math.Abs(root(recent)-u) > change*math.Sqrt(noise(k)) {
+		if recent := l.mean(k); math.Abs(root(recent)-u) > change*math.Sqrt(noises[i]) {
 			l.Steady, l.Since = recent, k
 			break
 		}
 	}
 }
 
-// restart begins the mean of 160 s anew where the load has left it as it rarely does: who remembers for long would answer a flash crowd late.
-func (l *levels) restart(dt float64, noise func(readings int) float64) {
+// restart begins the mean of 160 s anew where the load has left it as it rarely does: who remembers for long would answer a flash crowd late. noises are
+// the variances of means of spans.
+func (l *levels) restart(dt float64, noises *[3]float64) {
 	u := root(l.Means[2] / l.Ones[2])
 	g := 1 - math.Exp(-dt/offLife)
 	was := l.Offs
@@ -111,7 +116,7 @@ func (l *levels) restart(dt float64, noise func(readings int) float64) {
 			return
 		}
 		e := root(l.mean(k)) - u
-		usual := noise(k)
+		usual := noises[i]
 		if was > 0 {
 			usual = max(usual, l.Off[i]/was)
 		}

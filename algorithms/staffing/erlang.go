@@ -102,11 +102,11 @@ func reflected(b, drift, variance, t float64) float64 {
 	sd := math.Sqrt(variance * t)
 	p := normal((drift*t - b) / sd)
 	far := (b + drift*t) / sd
-	if e := 2 * drift * b / variance; far > 6 { // Mills' ratio, where the exponential grows as the tail falls
+	if far > 6 { // Mills' ratio, where the exponential grows as the tail falls
 		near := (b - drift*t) / sd
 		p += math.Exp(-near*near/2) / (far * math.Sqrt(2*math.Pi))
 	} else {
-		p += math.Exp(e) * normal(-far)
+		p += math.Exp(2*drift*b/variance) * normal(-far)
 	}
 	return min(p, 1)
 }
