@@ -55,6 +55,9 @@ func askHealth(ctx context.Context, t *http.Transport, host string, call []byte,
 	req.Header.Set("User-Agent", agent)
 	req.Header.Set("Grpc-Timeout", strconv.FormatInt(max(1, timeout.Milliseconds()), 10)+"m")
 	resp, err := t.RoundTrip(req)
+	if end, ok := ctx.Deadline(); err != nil && ok && !time.Now().Before(end) { // the app, told of it, may end the request before our own timer has
+		return fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
+	}
 	if err != nil { // one that speaks HTTP/1.1 only ends the connection in one of several ways
 		return fmt.Errorf("%w; want gRPC over HTTP/2 without TLS on this port", err)
 	}
