@@ -84,7 +84,8 @@ oracle-short: ## the same with fewer steps
 
 .PHONY: e2e
 e2e: deps build $(HELM) controlplane ## end-to-end tests on the testbed: a real control plane, real processes, real sockets
-	cd testbed && HELM=$(CURDIR)/$(HELM) go test -tags e2e -count=1 -timeout 30m -p 1 -v ./...
+	@mkdir -p .cache; cd testbed; HELM=$(CURDIR)/$(HELM) go test -tags e2e -count=1 -timeout 30m -p 1 -v ./... 2>&1 | tee ../.cache/e2e.log || { \
+	  echo "what the failed tests said, without the logs of the cluster:"; grep -E '^ *--- FAIL|^ +[a-z0-9_]+_test\.go:[0-9]+: [^-]' ../.cache/e2e.log; exit 1; }
 	go test -tags e2e -count=1 -v -run InBrowser ./bench/report
 	@$(MAKE) --no-print-directory e2e-prometheus
 

@@ -118,6 +118,7 @@ type conn struct {
 	odd             [2]int // data against the order: received, sent
 	received, sent  uint64
 	segsIn, segsOut uint32
+	again           uint32        // segments received that brought nothing new; not among segsIn
 	hold            time.Duration // > 0: the answer comes in bits, and silence of so long ends it
 	spoke           time.Duration // when the app last sent
 	answered        time.Duration // when the answer that comes in bits began
@@ -193,13 +194,18 @@ func (t *Tracker) See(k *sockdiag.Conn) {
 
 // judge brings c up to what the kernel says now.
 func (t *Tracker) judge(c *conn, k *sockdiag.Conn, fresh bool) {
-	in, out := k.SegmentsIn-c.segsIn, k.SegmentsOut-c.segsOut // modulo 2³², as they wrap
+	in, out := k.SegmentsIn-c.again-c.segsIn, k.SegmentsOut-c.segsOut // modulo 2³², as they wrap
 	if k.Received < c.received || k.Sent < c.sent {
 		in, out, c.received, c.sent = 0, 0, k.Received, k.Sent // what the kernel says makes no sense
 	}
 	bytesIn, bytesOut := k.Received-c.received, k.Sent-c.sent
+	if bytesIn == 0 {
+		// The client had no acknowledgement in time, and sent again what the app has.
+		c.again += in
+		in = 0
+	}
 	requests, answers := c.messages(in, out)
-	c.segsIn, c.segsOut, c.received, c.sent = k.SegmentsIn, k.SegmentsOut, k.Received, k.Sent
+	c.segsIn, c.segsOut, c.received, c.sent = k.SegmentsIn-c.again, k.SegmentsOut, k.Received, k.Sent
 	if in > 0 || out > 0 {
 		t.moved = true
 	}
@@ -319,7 +325,7 @@ func inFlight(c *conn, k *sockdiag.Conn, was bool, in, out uint32, bytesIn uint6
 	}
 	// All within a tick, so the number of messages each way decides: of all there were, if each took one segment, else of those
 	// since the last sample, if each took about as many as those before.
-	switch k.SegmentsIn - k.SegmentsOut {
+	switch c.segsIn - c.segsOut {
 	case 0:
 		return false, true
 	case 1:

@@ -35,6 +35,9 @@ func (w *wireTap) in(at time.Duration, bytes, segments int) {
 	w.k.Unacked = 0
 }
 
+// inAgain is what the client had no acknowledgement of in time.
+func (w *wireTap) inAgain(segments int) { w.k.SegmentsIn += uint32(segments) }
+
 func (w *wireTap) out(at time.Duration, bytes, segments int) {
 	w.k.Sent += uint64(bytes)
 	w.k.SegmentsOut += uint32(segments)
@@ -57,12 +60,15 @@ func sample(tr *observe.Tracker, now time.Duration, complete bool, taps ...*wire
 	return tr.Commit()
 }
 
-// step is something that happens on a connection: data in (+) or out (−), or a sample when bytes is 0.
+// step is something that happens on a connection: data in (+) or out (−), data in that was there already when bytes is again, or
+// a sample when it is 0.
 type step struct {
 	at       time.Duration
 	bytes    int
 	segments int
 }
+
+const again = math.MaxInt
 
 func TestOneConnection(t *testing.T) {
 	for _, test := range []struct {
@@ -93,6 +99,19 @@ func TestOneConnection(t *testing.T) {
 			steps: []step{{3 * ms, 100, 1}, {9 * ms, -65536, 46}, {at: 10 * ms}, {12 * ms, 100, 1}, {at: 20 * ms}, {30 * ms, -65536, 46}, {30 * ms, 100, 1}, {at: 40 * ms}},
 			// 6 for the first, then from 12 on.
 			integral: 34 * ms, requests: 2, kind: observe.Busy,
+		},
+		{
+			name: "a request that is sent again, and the next ones within a tick of the answer",
+			steps: []step{
+				{3 * ms, 100, 1}, {at: 10 * ms}, {205 * ms, again, 1}, {at: 210 * ms}, {303 * ms, -150, 1}, {303 * ms, 100, 1}, {at: 310 * ms},
+				{603 * ms, -150, 1}, {603 * ms, 100, 1}, {at: 610 * ms},
+			},
+			integral: 607 * ms, requests: 2, kind: observe.Busy,
+		},
+		{
+			name:     "a request that is sent again, when all is idle",
+			steps:    []step{{3 * ms, 100, 1}, {at: 10 * ms}, {203 * ms, -150, 1}, {at: 204 * ms}, {205 * ms, again, 1}, {at: 210 * ms}, {at: 310 * ms}},
+			integral: 200 * ms, requests: 1,
 		},
 		{
 			name:  "an upload over several samples",
@@ -153,6 +172,8 @@ func TestOneConnection(t *testing.T) {
 			var last time.Duration
 			for _, s := range test.steps {
 				switch last = s.at; {
+				case s.bytes == again:
+					w.inAgain(s.segments)
 				case s.bytes > 0:
 					w.in(s.at, s.bytes, s.segments)
 				case s.bytes < 0:

@@ -67,9 +67,9 @@ func logsOnFailure(t *testing.T, namespace string) {
 		if out, err := cluster.Kubectl(ctx, "get", "autoscalers", "-n", namespace, "-o", "yaml"); err == nil {
 			t.Log(out)
 		}
-		t.Log(cluster.PodLogs(ctx, kit.Namespace, "", 60))
+		t.Log(cluster.PodLogs(ctx, kit.Namespace, "", 30))
 		for _, component := range []string{"kube-proxy", "testbed"} { // who leads requests to pods, and who ends them
-			if out, err := cluster.Logs(component, 80); err == nil {
+			if out, err := cluster.Logs(component, 30); err == nil {
 				t.Logf("--- %s\n%s", component, out)
 			}
 		}

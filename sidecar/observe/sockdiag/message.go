@@ -43,9 +43,10 @@ type Conn struct {
 	// SinceSent and SinceReceived are how long ago data was last sent and received, or the connection made. Their resolution is
 	// the kernel's tick: 1, 4 or 10 ms.
 	SinceSent, SinceReceived time.Duration
-	// Received, Sent and Acked count bytes of data since the connection was made; Sent counts repeated ones once more.
+	// Received, Sent and Acked count bytes of data since the connection was made, those that were sent again once.
 	Received, Sent, Acked uint64
-	// SegmentsIn and SegmentsOut count segments that carried data. They wrap.
+	// SegmentsIn and SegmentsOut count segments that carried data. They wrap. What was sent again counts in SegmentsIn only: the
+	// receiver of data does not tell what it had already.
 	SegmentsIn, SegmentsOut uint32
 	// Unacked is segments sent and not acknowledged; Unsent is bytes that the app has written and the kernel has not sent.
 	Unacked, Unsent uint32
@@ -69,16 +70,18 @@ const (
 	flagDump     = 0x300
 	attrInfo     = 2 // INET_DIAG_INFO
 
-	offUnacked      = 24
-	offLastSent     = 44
-	offLastReceived = 52
-	offAcked        = 120
-	offReceived     = 128
-	offUnsent       = 144
-	offSegmentsIn   = 152
-	offSegmentsOut  = 156
-	offSent         = 200
-	infoLen         = 208 // up to Sent, which Linux 4.19 and later have
+	offUnacked       = 24
+	offLastSent      = 44
+	offLastReceived  = 52
+	offSegmentsAgain = 100
+	offAcked         = 120
+	offReceived      = 128
+	offUnsent        = 144
+	offSegmentsIn    = 152
+	offSegmentsOut   = 156
+	offSent          = 200
+	offSentAgain     = 208
+	infoLen          = 216 // up to here Linux 4.19 and later have it
 )
 
 // ErrKernel is returned for a kernel that tells less of a connection than is needed (older than Linux 4.19).
@@ -205,6 +208,10 @@ func (c *Conn) parseInfo(b []byte) error {
 	c.SegmentsIn = e.Uint32(b[offSegmentsIn:])
 	c.SegmentsOut = e.Uint32(b[offSegmentsOut:])
 	c.Sent = e.Uint64(b[offSent:])
+	if again := e.Uint64(b[offSentAgain:]); again > 0 { // else what was sent again was the answer to the client's SYN
+		c.Sent -= again
+		c.SegmentsOut -= e.Uint32(b[offSegmentsAgain:])
+	}
 	return nil
 }
 

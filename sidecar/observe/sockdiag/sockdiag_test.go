@@ -7,14 +7,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sluice-autoscaler/sluice/sidecar/observe/sockdiag"
 )
+
+// patience bounds the wait for the kernel.
+const patience = 20 * time.Second
 
 func open(t *testing.T) *sockdiag.Socket {
 	t.Helper()
@@ -96,6 +103,76 @@ func TestRealConnections(t *testing.T) {
 				t.Errorf("Each after a close: %d established, %v; want 2", live, err)
 			}
 		})
+	}
+}
+
+// TestSentAgain has a client that hears nothing for a while, so that both ends send again what the other has.
+func TestSentAgain(t *testing.T) {
+	port, clients, servers := connect(t, "tcp4", "127.0.0.1:0", "", 1)
+	s := open(t)
+	look := func() (c sockdiag.Conn) {
+		t.Helper()
+		if err := s.List(port, func(k *sockdiag.Conn) { c = *k }); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	var got [8]byte
+	pass := func(from, to net.Conn) {
+		t.Helper()
+		if _, err := io.WriteString(from, "request"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(to, got[:7]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pass(clients[0], servers[0])
+	pass(servers[0], clients[0])
+
+	control := func(c net.Conn, f func(fd int) error) {
+		t.Helper()
+		raw, err := c.(*net.TCPConn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if failed := raw.Control(func(fd uintptr) { err = f(int(fd)) }); failed != nil || err != nil {
+			t.Fatal(failed, err)
+		}
+	}
+	nothing := []unix.SockFilter{{Code: unix.BPF_RET}} // keeps no byte of a packet
+	control(clients[0], func(fd int) error {
+		return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &nothing[0]})
+	})
+	pass(clients[0], servers[0]) // the acknowledgement does not come
+	for deadline := time.Now().Add(patience); look().SegmentsIn < 3; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatalf("the request was not sent again: %+v", look())
+		}
+	}
+	if c := look(); c.Received != 14 {
+		t.Errorf("%d bytes received, want 14: those sent again count once", c.Received)
+	}
+	if _, err := io.WriteString(servers[0], "answer!"); err != nil {
+		t.Fatal(err)
+	}
+	again := func() (n uint32) {
+		control(servers[0], func(fd int) error {
+			info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+			if err == nil {
+				n = info.Total_retrans
+			}
+			return err
+		})
+		return n
+	}
+	for deadline := time.Now().Add(patience); again() < 2; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatalf("the answer was not sent again: %+v", look())
+		}
+	}
+	if c := look(); c.Sent != 14 || c.SegmentsOut != 2 {
+		t.Errorf("%d bytes in %d segments sent, want 14 in 2: those sent again count once", c.Sent, c.SegmentsOut)
 	}
 }
 
