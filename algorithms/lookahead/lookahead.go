@@ -59,6 +59,7 @@ type Policy struct {
 	surge, steady carry
 	rests         keepalive.Idle
 	course        workfunction.Function
+	past          past
 }
 
 type state struct {
@@ -120,6 +121,8 @@ const (
 	coldest, warmest = 5.0, 6 * 3600.0
 	// gap is after how many seconds without a reading what went before says nothing of now.
 	gap = 60.0
+	// mostBins bounds the past that is kept.
+	mostBins = 50_000
 )
 
 // New returns a policy with a validated Config.
@@ -142,13 +145,48 @@ func New(c Config) (*Policy, error) {
 // Needs names concurrency now, concurrency and rate over the short window, and concurrency of a minute in their stead.
 func (p *Policy) Needs() []algorithms.Need { return p.est.Needs() }
 
-// Learn takes in past concurrency, for the season.
+// Learn takes in past concurrency: for the season, and for how far the load jumps.
 func (p *Policy) Learn(history []algorithms.Sample) error {
-	if err := algorithms.CheckHistory(history, p.state.At); err != nil || p.daily == nil {
+	if err := algorithms.CheckHistory(history, p.state.At); err != nil {
 		return err
 	}
-	p.daily.Learn(history, algorithms.Concurrency)
+	if p.daily != nil {
+		p.daily.Learn(history, algorithms.Concurrency)
+	}
+	if !p.state.At.IsZero() {
+		return nil // what it saw itself is worth more
+	}
+	p.past = past{}
+	for _, s := range history {
+		if s.Signal == algorithms.Concurrency {
+			p.past.bins = append(p.past.bins, bin{s.At, s.Value})
+		}
+	}
+	p.past.bins = p.past.bins[max(0, len(p.past.bins)-mostBins):]
 	return nil
+}
+
+// past is a history that was learnt, kept until the start-up time is known by which it is to be read.
+type past struct {
+	bins []bin
+	// lead is for how many seconds ahead it was read, 0 before it was.
+	lead float64
+}
+
+// recall reads the past for the lead time that is assumed at first, and again once that was measured.
+func (p *Policy) recall(o *algorithms.Observation, g *plan) {
+	lead, measured := g.lead.Seconds(), o.StartUp.Samples > 0
+	if len(p.past.bins) == 0 || !measured && p.past.lead > 0 {
+		return
+	}
+	if p.past.lead == 0 || math.Abs(math.Log(lead/p.past.lead)) > 0.125 {
+		service := p.service()
+		p.far.recall(p.past.bins, lead, time.Duration(p.cfg.HalfLife).Seconds(), service/160, func(w float64) float64 { return p.noise(service, w) })
+		p.past.lead = lead
+	}
+	if measured {
+		p.past = past{}
+	}
 }
 
 // plan is the arithmetic of one decision.
@@ -192,6 +230,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	if fresh {
 		p.learn(&o, &g, dt)
 	}
+	p.recall(&o, &g)
 	service := p.service()
 	noise := p.noise(service, time.Duration(p.cfg.Window).Seconds())
 	floor := service / (4 * 40) // the variance of a mean of 40 s of a Poisson load, in roots
@@ -612,7 +651,7 @@ func (p *Policy) Restore(raw json.RawMessage) error {
 			return fmt.Errorf("read lookahead snapshot: %w", err)
 		}
 	}
-	p.near, p.far, p.est.State, p.rests, p.course = near, far, s.Demand, rests, course
+	p.near, p.far, p.est.State, p.rests, p.course, p.past = near, far, s.Demand, rests, course, past{}
 	s.Demand, s.Idle, s.Course = demand.State{}, keepalive.IdleState{}, nil
 	s.Daily, s.Near, s.Far = nil, horizonState{}, horizonState{}
 	p.state = s

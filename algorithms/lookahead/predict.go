@@ -201,6 +201,12 @@ func level(y float64) (int, float64) {
 // knows how large they get.
 type book struct{ tail, plain conformal.Tail }
 
+// bin is a mean load of the past, over the time since the bin before.
+type bin struct {
+	at time.Time
+	y  float64
+}
+
 // excess is, by a book, the load that comes in seconds in which it is above something.
 type excess struct {
 	tail, plain conformal.Excess
@@ -273,6 +279,8 @@ const (
 	quiet = 2.33
 	// unstable is the share by which another candidate must err less to be believed instead.
 	unstable = 0.9
+	// longest is how many lead times a bin of the past may last to tell of jumps.
+	longest = 10.0
 )
 
 // beyond is the part of an error that noise of that variance does not explain.
@@ -296,7 +304,6 @@ func (h *horizon) settle(now time.Time, l *levels, k int, noise, life float64) {
 			continue // a gap: nobody saw what came
 		}
 		u := root(l.mean(k))
-		calm := math.Exp2(-p.Weight / spreadLife)
 		kept := math.Exp2(-p.Weight/choice) * s.Weighed
 		s.Weighed = kept + p.Weight
 		forget := kept / s.Weighed
@@ -304,17 +311,7 @@ func (h *horizon) settle(now time.Time, l *levels, k int, noise, life float64) {
 			e := u - root(y)
 			s.Erred[i] = forget*s.Erred[i] + (1-forget)*e*e
 		}
-		e := beyond(u-root(p.Y[p.Best]), noise)
-		keep := math.Exp2(-p.Weight / life)
-		h.all.add(e, p.Spread, p.Weight, keep)
-		at, part := level(p.Y[p.Best])
-		for i, share := range [...]float64{1 - part, part} {
-			if h.at[at+i] == nil {
-				h.at[at+i] = new(book)
-			}
-			h.at[at+i].add(e, p.Spread, p.Weight*max(share, 1e-9), keep)
-		}
-		s.Spread2 = calm*s.Spread2 + (1-calm)*e*e
+		h.enter(p.Y[p.Best], beyond(u-root(p.Y[p.Best]), noise), p.Spread, p.Weight, life)
 	}
 	if due == 0 {
 		return
@@ -328,6 +325,44 @@ func (h *horizon) settle(now time.Time, l *levels, k int, noise, life float64) {
 	}
 	if s.Erred[best] < unstable*s.Erred[s.Best] {
 		s.Best = best
+	}
+}
+
+// enter books an error e of a forecast y that was made at that spread. It stands for weight seconds, and counts half after life seconds.
+func (h *horizon) enter(y, e, spread, weight, life float64) {
+	keep := math.Exp2(-weight / life)
+	h.all.add(e, spread, weight, keep)
+	at, part := level(y)
+	for i, share := range [...]float64{1 - part, part} {
+		if h.at[at+i] == nil {
+			h.at[at+i] = new(book)
+		}
+		h.at[at+i].add(e, spread, weight*max(share, 1e-9), keep)
+	}
+	calm := math.Exp2(-weight / spreadLife)
+	h.state.Spread2 = calm*h.state.Spread2 + (1-calm)*e*e
+}
+
+// recall puts the errors that the forecast of no change would have made in the past, lead seconds ahead, in the place of those that there are; they count half
+// after life seconds. floor and noise are variances in roots: of a forecast, and of a mean over so many seconds. A jump between two bins makes errors for as
+// long as the lead. Bins of more than longest leads tell nothing: what is a step in them may have taken all their time.
+func (h *horizon) recall(past []bin, lead, life, floor float64, noise func(seconds float64) float64) {
+	h.all, h.at, h.state.Spread2 = book{}, [heights]*book{}, 0
+	from := 0 // the bin that was the newest when the forecast was made
+	for i := 1; i < len(past); i++ {
+		w := past[i].at.Sub(past[i-1].at).Seconds()
+		if w <= 0 || w > longest*lead {
+			from = i // a gap: nobody saw what came
+			continue
+		}
+		for from+1 < i && past[i].at.Sub(past[from+1].at).Seconds() >= lead {
+			from++
+		}
+		jump := min(lead, w)
+		h.enter(past[from].y, beyond(root(past[i].y)-root(past[from].y), 2*noise(w)), h.spread(floor), jump, life)
+		if w > jump {
+			h.enter(past[i].y, 0, h.spread(floor), w-jump, life)
+		}
 	}
 }
 

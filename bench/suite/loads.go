@@ -131,7 +131,11 @@ func (l *Load) open(dir fs.FS, s *sim.Scenario) (src trace.Source, past []algori
 			return s.PeakReplicas * float64(s.PodConcurrency) / s.Service.Mean().Seconds() / scored.PeakRate()
 		}
 		if mean := scored.Requests() / float64(scored.Len()); up() > 1 && mean < leastCount {
-			if scored, err = scored.Coarsen(int(math.Ceil(leastCount / mean))); err != nil {
+			k := int(math.Ceil(leastCount / mean))
+			if scored, err = scored.Coarsen(k); err != nil {
+				return nil, nil, err
+			}
+			if whole, err = whole.Coarsen(k); err != nil {
 				return nil, nil, err
 			}
 		}

@@ -1,0 +1,100 @@
+package lookahead_test
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/lookahead"
+	"github.com/sluice-autoscaler/sluice/algorithms/policytest"
+)
+
+// past is two days of a load of 20, in bins of a width, that is 90 in every twentieth of them; hole leaves out what is around those.
+func past(width time.Duration, hole bool) []algorithms.Sample {
+	var out []algorithms.Sample
+	n := int(48 * time.Hour / width)
+	for i := range n {
+		v := 20.0
+		if i%20 == 10 {
+			v = 90
+		}
+		if hole && i%20 > 7 && i%20 < 13 && v == 20 {
+			continue
+		}
+		out = append(out, algorithms.Sample{At: policytest.Epoch().Add(time.Duration(i-n) * width), Signal: algorithms.Concurrency, Value: v})
+	}
+	return out
+}
+
+// settled is the mean count for a load of 20 in the first ten minutes after history was learnt, the first two left out.
+func settled(t *testing.T, p *lookahead.Policy, start time.Duration) float64 {
+	t.Helper()
+	r := rand.New(rand.NewPCG(8, 8))
+	now, current, sum := policytest.Epoch(), 3, 0
+	const steps, from = 600, 120
+	for i := range steps {
+		current = at(p, now, poisson(r, 20), current, current, start).Replicas
+		if i >= from {
+			sum += current
+		}
+		now = now.Add(time.Second)
+	}
+	return float64(sum) / (steps - from)
+}
+
+// A past in which the load jumped has pods kept for the next jump from the beginning, where pods take long to start; one whose bins are too wide to tell of
+// jumps, or which does not show what was around them, has not.
+func TestPastTeachesJumps(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name   string
+		past   []algorithms.Sample
+		start  time.Duration
+		lo, hi float64
+	}{
+		{name: "nothing learnt", start: time.Minute, lo: 2, hi: 5},
+		{name: "jumps between minutes", past: past(time.Minute, false), start: time.Minute, lo: 9, hi: 14},
+		{name: "jumps between quarters of a minute", past: past(15*time.Second, false), start: time.Minute, lo: 9, hi: 14},
+		{name: "pods that start within a second", past: past(time.Minute, false), start: time.Second, lo: 2, hi: 5},
+		{name: "jumps between hours", past: past(time.Hour, false), start: time.Minute, lo: 2, hi: 5},
+		{name: "jumps beside gaps", past: past(10*time.Minute, true), start: time.Minute, lo: 2, hi: 5},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			p := policy(t, func(c *lookahead.Config) { c.Seasonal = false })
+			if err := p.Learn(test.past); err != nil {
+				t.Fatal(err)
+			}
+			if got := settled(t, p, test.start); got < test.lo || got > test.hi {
+				t.Errorf("%.2f pods for a load of 20, want %g–%g", got, test.lo, test.hi)
+			}
+		})
+	}
+}
+
+// The past is read anew for the start-up time that is measured, and what was read is in snapshots.
+func TestPastAndMeasuredStart(t *testing.T) {
+	t.Parallel()
+	quick := func(c *lookahead.Config) { c.Seasonal, c.StartUp = false, algorithms.Duration(time.Second) }
+	p := policy(t, quick)
+	if err := p.Learn(past(time.Minute, false)); err != nil {
+		t.Fatal(err)
+	}
+	o := algorithms.Observation{Now: policytest.Epoch(), Limits: algorithms.Limits{Max: 100, PodConcurrency: 10}, Replicas: algorithms.Replicas{Current: 3, Ready: 3}}
+	for _, need := range p.Needs() {
+		o.Signals = append(o.Signals, algorithms.Signal{Name: need.Name, Window: need.Window, Value: 20, Known: true, Coverage: 1})
+	}
+	before := term(t, p.Decide(o), "errorsSeen")
+	after := term(t, at(p, o.Now.Add(time.Second), 20, 3, 3, time.Minute), "errorsSeen")
+	if before > 100 || after < 3600 {
+		t.Errorf("%.0f s of errors with the start-up assumed, %.0f s once it was measured: want none that are of bins too wide, then hours", before, after)
+	}
+	restored := policy(t, quick)
+	if err := restored.Restore(p.Snapshot()); err != nil {
+		t.Fatal(err)
+	}
+	if got := settled(t, restored, time.Minute); got < 9 {
+		t.Errorf("%.2f pods after a restart, want 9 at least", got)
+	}
+}
