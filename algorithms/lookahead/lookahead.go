@@ -60,6 +60,7 @@ type Policy struct {
 	rests         keepalive.Idle
 	course        workfunction.Function
 	past          past
+	told          func(time.Time) float64
 }
 
 type state struct {
@@ -166,6 +167,21 @@ func (p *Policy) Learn(history []algorithms.Sample) error {
 	return nil
 }
 
+// Tell names the load to come, in requests in flight at an instant, which takes the place of forecasts and has no errors: for a bench that asks what a better
+// forecast could gain at most. Who knows the load does not know the requests, so that margins for their chance and for queues stay.
+func (p *Policy) Tell(load func(at time.Time) float64) { p.told = load }
+
+// foresee replaces the forecasts by what was told: that a lead time ahead, and the most until then, for which no pod ordered now comes in time.
+func (p *Policy) foresee(now time.Time, tick time.Duration, g *plan) {
+	near, far := 0.0, p.told(now.Add(g.lead))
+	for d := time.Duration(0); d < g.lead; d += tick {
+		near = max(near, p.told(now.Add(d)))
+	}
+	for i := range candidates {
+		g.near[i], g.far[i] = near, far
+	}
+}
+
 // past is a history that was learnt, kept until the start-up time is known by which it is to be read.
 type past struct {
 	bins []bin
@@ -236,6 +252,9 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	floor := service / (4 * 40) // the variance of a mean of 40 s of a Poisson load, in roots
 	s.Levels.at(tick.Seconds(), ratio(p.daily, o.Now, o.Now.Add(tick)), noise, &g.near)
 	s.Levels.at(g.lead.Seconds(), ratio(p.daily, o.Now, o.Now.Add(g.lead)), noise, &g.far)
+	if p.told != nil {
+		p.foresee(o.Now, tick, &g)
+	}
 	if fresh && !blind(&g.r) {
 		p.near.promise(o.Now, tick, &g.near, floor)
 		p.far.promise(o.Now, g.lead, &g.far, floor)
@@ -509,11 +528,22 @@ func (c *costs) of(n int) float64 {
 		if steady := c.p.steady.load(n); steady < c.y { // it is not for this once that they do not carry what is expected
 			load = steady
 		}
-		late := c.price * c.h.late(load, c.y, c.spread)
+		late := c.price * c.late(load)
 		cost += late
 		c.safe = late < 1e-6 && load > c.y
 	}
 	return cost
+}
+
+// late is the load expected in seconds in which it is above load.
+func (c *costs) late(load float64) float64 {
+	switch {
+	case c.p.told == nil:
+		return c.h.late(load, c.y, c.spread)
+	case c.y > load:
+		return c.y
+	}
+	return 0
 }
 
 // staff is the least costly count for the next tick.

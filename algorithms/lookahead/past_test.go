@@ -98,3 +98,33 @@ func TestPastAndMeasuredStart(t *testing.T) {
 		t.Errorf("%.2f pods after a restart, want 9 at least", got)
 	}
 }
+
+// Who is told the load has the pods for a jump when it comes, not later than a start before it, and keeps them until it is over.
+func TestTold(t *testing.T) {
+	t.Parallel()
+	p := policy(t, func(c *lookahead.Config) { c.Seasonal = false })
+	begin := policytest.Epoch()
+	jump, end := begin.Add(10*time.Minute), begin.Add(15*time.Minute)
+	load := func(at time.Time) float64 {
+		if at.Before(jump) || !at.Before(end) {
+			return 20
+		}
+		return 90
+	}
+	p.Tell(load)
+	const start = time.Minute
+	for now, current := begin, 3; now.Before(end.Add(5 * time.Minute)); now = now.Add(time.Second) {
+		current = at(p, now, load(now), current, current, start).Replicas
+		switch {
+		case now.Before(begin.Add(start)): // nothing is taken away
+		case now.Before(jump.Add(-start - 2*time.Second)), now.After(end.Add(2 * start)):
+			if current > 5 {
+				t.Fatalf("%v after the beginning: %d pods for a load of 20", now.Sub(begin), current)
+			}
+		case now.After(jump.Add(-start)) && now.Before(end.Add(-time.Second)):
+			if current < 9 {
+				t.Fatalf("%v after the beginning: %d pods for a load of 90", now.Sub(begin), current)
+			}
+		}
+	}
+}

@@ -54,6 +54,20 @@ type Job struct {
 	Warmup  time.Duration
 	Start   time.Time
 	History []algorithms.Sample
+	// Rate, unless it is nil, is the load's in requests per second at an instant since its start: a policy that can be told the load is told it.
+	Rate func(at time.Duration) float64
+}
+
+// toldPolicy can be told the load to come, in requests in flight.
+type toldPolicy interface {
+	Tell(load func(at time.Time) float64)
+}
+
+// CanBeTold says whether a Job's Rate is of use to the policy.
+func (p *Policy) CanBeTold() bool {
+	made, err := p.New(1)
+	_, ok := made.(toldPolicy)
+	return err == nil && ok
 }
 
 // Matrix is every policy on every load in every scenario with every seed from 1 on, in that order from the outside: scenario, load, policy,
@@ -133,6 +147,13 @@ func (j *Job) Run(ctx context.Context, o Options, progress func(float64)) (score
 			return sim.RunPerRequest(ctx, c, p)
 		}
 	} else if c.Policy, err = j.Policy.New(s.PerPod()); err == nil {
+		if told, ok := c.Policy.(toldPolicy); ok && j.Rate != nil {
+			start, service := j.Start, s.Service.Mean().Seconds()
+			if start.IsZero() {
+				start = sim.Epoch()
+			}
+			told.Tell(func(at time.Time) float64 { return j.Rate(at.Sub(start)) * service })
+		}
 		return sim.Run(ctx, c)
 	}
 	return score.Run{}, fmt.Errorf("policy %q: %w", j.Policy.Label, err)

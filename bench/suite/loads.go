@@ -94,9 +94,9 @@ func Sparse(dir fs.FS) ([]Load, error) {
 	return loads, nil
 }
 
-// open reads the load for a scenario: its arrivals, and the past as samples of concurrency and rate. Arrivals within bins are Poisson.
-// The scenario gets the replicas that it begins with.
-func (l *Load) open(dir fs.FS, s *sim.Scenario) (src trace.Source, past []algorithms.Sample, err error) {
+// open reads the load for a scenario: the part that is simulated, and the past as samples of concurrency and rate. The scenario gets the replicas that it
+// begins with.
+func (l *Load) open(dir fs.FS, s *sim.Scenario) (scored *trace.Trace, past []algorithms.Sample, err error) {
 	f, err := dir.Open(l.File)
 	if err != nil {
 		return nil, nil, err
@@ -119,7 +119,7 @@ func (l *Load) open(dir fs.FS, s *sim.Scenario) (src trace.Source, past []algori
 	if l.Last > 0 && l.Last < whole.Length() {
 		from = (whole.Length() - l.Last).Truncate(whole.Width())
 	}
-	scored, err := whole.Slice(from, whole.Length())
+	scored, err = whole.Slice(from, whole.Length())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -160,7 +160,7 @@ func (l *Load) open(dir fs.FS, s *sim.Scenario) (src trace.Source, past []algori
 		busy := scored.Bin(0).Requests / scored.Width().Seconds() * s.Service.Mean().Seconds()
 		s.InitialReplicas = min(max(1, int(math.Ceil(busy/s.PerPod()))), s.MaxReplicas)
 	}
-	return scored.Source(trace.Model{}), past, nil
+	return scored, past, nil
 }
 
 // name is what errors call the load.

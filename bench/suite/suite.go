@@ -25,6 +25,9 @@ const (
 	Tuned = " (tuned)"
 	// Found is in the notes that tell what parameters that was.
 	Found = "tuning found"
+	// Told is put behind the name of a subject that was told the rate of every bin beforehand, though not the requests: what a better forecast could gain
+	// at most.
+	Told = " (told the rates)"
 	// Bound is the cheapest schedule found by one who knows the future; LowerBound what no policy that keeps the promise can be below.
 	Bound      = "clairvoyant"
 	LowerBound = "lower bound"
@@ -43,7 +46,7 @@ type Config struct {
 	Seeds int
 	// Budget is how many whole evaluations the tuning of one classic in one cell may cost; sparse loads are not tuned to.
 	Budget int
-	// Bounds asks for the clairvoyant's costs.
+	// Bounds asks for the clairvoyant's costs, and for those of the subjects that can be told the load's rates, on loads that are not sparse.
 	Bounds bool
 	// Workers is how many cells are worked on at once.
 	Workers int
@@ -90,7 +93,7 @@ type cell struct {
 
 // runs is the most results of a cell, which numbers them.
 func (c *Config) runs() int {
-	return c.Seeds*(len(c.Subjects)+2*len(c.Classics)) + 2
+	return c.Seeds*2*(len(c.Subjects)+len(c.Classics)) + 2
 }
 
 // Run holds the contest and hands every run to done with a number that gives its place, from several goroutines. It returns notes:
@@ -131,13 +134,14 @@ func (c *Config) cell(ctx context.Context, w cell, done func(n int, run score.Ru
 	if w.load.Sparse {
 		s.PeakReplicas, s.InitialReplicas = 0, 0
 	}
-	src, past, err := w.load.open(c.Traces, &s)
+	scored, past, err := w.load.open(c.Traces, &s)
 	if w.load.Sparse && errors.Is(err, trace.ErrEmpty) {
 		return []string{fmt.Sprintf("%s was left out: the part that would be simulated has no request.", w.load.name())}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
+	src := scored.Source(trace.Model{}) // Poisson within bins
 	n := w.n
 	put := func(runs ...score.Run) error {
 		for _, run := range runs {
@@ -148,9 +152,9 @@ func (c *Config) cell(ctx context.Context, w cell, done func(n int, run score.Ru
 		}
 		return nil
 	}
-	enter := func(p plan.Policy) error {
+	enter := func(p plan.Policy, rate func(time.Duration) float64) error {
 		for k := range c.Seeds {
-			job := plan.Job{Source: src, Scenario: s, Policy: p, Seed: uint64(k) + 1, History: past}
+			job := plan.Job{Source: src, Scenario: s, Policy: p, Seed: uint64(k) + 1, History: past, Rate: rate}
 			run, err := job.Run(ctx, plan.Options{Points: c.Points}, nil)
 			if err == nil {
 				err = put(run)
@@ -162,15 +166,21 @@ func (c *Config) cell(ctx context.Context, w cell, done func(n int, run score.Ru
 		return nil
 	}
 	for _, p := range c.Subjects {
-		if err := enter(p); err != nil {
+		if err := enter(p, nil); err != nil {
 			return notes, err
+		}
+		if c.Bounds && !w.load.Sparse && p.CanBeTold() {
+			p.Label += Told
+			if err := enter(p, scored.Rate); err != nil {
+				return notes, err
+			}
 		}
 	}
 	for _, p := range c.Classics {
 		if known := c.known(c.Seeds, src.Name(), s.Name, p.Label); known != nil {
 			err = put(known...)
 		} else {
-			err = enter(p)
+			err = enter(p, nil)
 		}
 		if err != nil {
 			return notes, err
@@ -185,7 +195,7 @@ func (c *Config) cell(ctx context.Context, w cell, done func(n int, run score.Ru
 			if best, err = c.tune(ctx, p, src, s); err == nil {
 				notes = append(notes, fmt.Sprintf("%s, %s: %s %s.", src.Name(), s.Name, Found, best.Label))
 				best.Label = p.Label + Tuned
-				err = enter(best)
+				err = enter(best, nil)
 			}
 		}
 		if err != nil {

@@ -70,20 +70,24 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	count := map[string]int{}
+	count, cost := map[string]int{}, map[string]float64{}
 	for _, r := range got {
 		count[r.Trace+" "+r.Policy]++
+		cost[r.Trace+" "+r.Policy] += r.PodSeconds
 		if r.Trace == "busy" && r.Policy == "kpa" && r.Length > 31*60 {
 			t.Errorf("busy: %v s were simulated, want the last half hour", r.Length)
 		}
 	}
 	for what, want := range map[string]int{
-		"busy ours": 2, "busy kpa": 2, "busy kpa (tuned)": 2, "busy clairvoyant": 1, "busy lower bound": 1,
-		"rare.a ours": 2, "rare.a kpa": 2, "rare.a kpa (tuned)": 0, "rare.b ours": 0,
+		"busy ours": 2, "busy ours (told the rates)": 2, "busy kpa": 2, "busy kpa (tuned)": 2, "busy clairvoyant": 1, "busy lower bound": 1,
+		"rare.a ours": 2, "rare.a ours (told the rates)": 0, "rare.a kpa": 2, "rare.a kpa (tuned)": 0, "rare.b ours": 0,
 	} {
 		if count[what] != want {
 			t.Errorf("%d results of %s, want %d", count[what], what, want)
 		}
+	}
+	if cost["busy ours"] == cost["busy ours"+suite.Told] {
+		t.Error("who was told the rates did the same as who was not")
 	}
 	if !slices.ContainsFunc(notes, func(n string) bool { return strings.Contains(n, "rare.csv#b was left out") }) ||
 		!slices.ContainsFunc(notes, func(n string) bool { return strings.Contains(n, "busy, quick: tuning found kpa") }) {
@@ -130,7 +134,7 @@ func again(t *testing.T, cfg suite.Config, earlier map[int]score.Result) {
 		t.Errorf("%d results, want the %d of before", len(got), len(earlier))
 	}
 	for n, r := range got {
-		if old := r.Requests < 0; old == (r.Policy == "ours" || r.Policy == "kpa") {
+		if old := r.Requests < 0; old == slices.Contains([]string{"ours", "ours" + suite.Told, "kpa"}, r.Policy) {
 			t.Errorf("%s on %s: known %v", r.Policy, r.Trace, old)
 		}
 		if b := earlier[n]; b.Policy != r.Policy || b.Trace != r.Trace || b.Seed != r.Seed {

@@ -86,6 +86,14 @@ func (t *Trace) PeakRate() float64 { return slices.Max(t.bins) / t.width.Seconds
 // MeanRate is in requests per second over the trace's length, > 0.
 func (t *Trace) MeanRate() float64 { return t.Requests() / t.Length().Seconds() }
 
+// Rate is that at an instant since the start, in requests per second; 0 outside of the trace.
+func (t *Trace) Rate(at time.Duration) float64 {
+	if at < 0 || at >= t.Length() {
+		return 0
+	}
+	return t.bins[at/t.width] / t.width.Seconds()
+}
+
 // Scale multiplies every bin. To bring the peak to a number of pods: factor = pods · concurrency per pod / mean service time /
 // PeakRate. The factor must be above 0 and leave no bin above 1e9 requests per second.
 func (t *Trace) Scale(factor float64) (*Trace, error) {

@@ -240,6 +240,21 @@ func TestTrace(t *testing.T) {
 	}
 }
 
+func TestRate(t *testing.T) {
+	t.Parallel()
+	tr, err := trace.New("t", time.Minute, []float64{60, 0, 120})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range map[time.Duration]float64{
+		-1: 0, 0: 1, time.Minute - 1: 1, time.Minute: 0, 2 * time.Minute: 2, 3*time.Minute - 1: 2, 3 * time.Minute: 0,
+	} {
+		if got := tr.Rate(at); got != want {
+			t.Errorf("Rate(%v) = %v, want %v", at, got, want)
+		}
+	}
+}
+
 // The shared traces read, as their README says.
 func TestSharedTraces(t *testing.T) {
 	dir := os.Getenv("SLUICE_TRACES")

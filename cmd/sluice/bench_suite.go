@@ -58,7 +58,7 @@ func benchSuite() *cobra.Command {
 	fl.StringArrayVar(&f.scenarios, "scenario", suite.Scenarios(), "a scenario by name or YAML `FILE`; repeatable")
 	fl.IntVar(&f.seeds, "seeds", 2, "seeds that score each policy")
 	fl.IntVar(&budget, "budget", 24, "whole evaluations to tune one classic on one load; 0 leaves tuning out")
-	fl.BoolVar(&bounds, "bounds", true, "work out what one who knew the future would pay")
+	fl.BoolVar(&bounds, "bounds", true, "work out what one who knew the future would pay, and a policy that was told the rates of the load")
 	fl.StringArrayVar(&earlier, "reuse", nil, "take what classics and the clairvoyant did from the contest in this `DIR`, not made again; repeatable")
 	fl.StringVar(&f.out, "out", "", "the bench folder, `DIR`")
 	fl.BoolVar(&f.overwrite, "overwrite", false, "replace the bench that is in --out")
@@ -245,7 +245,7 @@ func (p *part) rows(all []report.Row) []report.Row {
 	return out
 }
 
-// contests are dense loads against the best classic, and sparse ones against kpa as it comes.
+// contests are dense loads against the best classic, again for the policy that was told their rates, and sparse ones against kpa as it comes.
 func contests(cfg suite.Config, p plan.Policy) []part {
 	sparse := map[string]bool{}
 	for _, l := range cfg.Loads {
@@ -261,8 +261,12 @@ func contests(cfg suite.Config, p plan.Policy) []part {
 	if cfg.Bounds {
 		bound = suite.Bound
 	}
+	dense := func(subject string) part {
+		return part{subject + " on loads that keep several pods busy", report.Contest{Subject: subject, Rivals: cfg.Rivals(), Bound: bound, Budget: budget}, sparse, false}
+	}
 	return []part{
-		{p.Label + " on loads that keep several pods busy", report.Contest{Subject: p.Label, Rivals: cfg.Rivals(), Bound: bound, Budget: budget}, sparse, false},
+		dense(p.Label),
+		dense(p.Label + suite.Told),
 		{p.Label + " on sparse loads, against kpa as it comes", report.Contest{Subject: p.Label, Rivals: []string{"kpa"}, Bound: bound, Budget: budget}, sparse, true},
 	}
 }
