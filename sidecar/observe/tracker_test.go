@@ -103,8 +103,16 @@ func TestOneConnection(t *testing.T) {
 		{
 			name: "a request that is sent again, and the next ones within a tick of the answer",
 			steps: []step{
-				{3 * ms, 100, 1}, {at: 10 * ms}, {205 * ms, again, 1}, {at: 210 * ms}, {303 * ms, -150, 1}, {303 * ms, 100, 1}, {at: 310 * ms},
-				{603 * ms, -150, 1}, {603 * ms, 100, 1}, {at: 610 * ms},
+				{3 * ms, 100, 1},
+				{at: 10 * ms},
+				{205 * ms, again, 1},
+				{at: 210 * ms},
+				{303 * ms, -150, 1},
+				{303 * ms, 100, 1},
+				{at: 310 * ms},
+				{603 * ms, -150, 1},
+				{603 * ms, 100, 1},
+				{at: 610 * ms},
 			},
 			integral: 607 * ms, requests: 2, kind: observe.Busy,
 		},
