@@ -142,6 +142,14 @@ func New(c Config) (*Policy, error) {
 // Needs names concurrency now, concurrency and rate over the short window, and concurrency of a minute in their stead.
 func (p *Policy) Needs() []algorithms.Need { return p.est.Needs() }
 
+// Learns names concurrency, if there is a season to learn.
+func (p *Policy) Learns() []string {
+	if p.daily == nil {
+		return nil
+	}
+	return []string{algorithms.Concurrency}
+}
+
 // Learn takes in past concurrency, for the season.
 func (p *Policy) Learn(history []algorithms.Sample) error {
 	if err := algorithms.CheckHistory(history, p.state.At); err != nil || p.daily == nil {
