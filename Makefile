@@ -68,7 +68,7 @@ node-sample:
 
 .PHONY: race
 race: node-sample ## the same under the race detector; of the bench what has goroutines, since its pure packages take minutes there
-	CGO_ENABLED=1 go test -race ./algorithms/... ./adapter/... ./scaler/... ./gateway/... ./sidecar/... ./internal/serve/... ./bench/history ./bench/live ./bench/load ./bench/plan ./cmd/sluice-sidecar
+	CGO_ENABLED=1 go test -race ./algorithms/... ./adapter/... ./scaler/... ./gateway/... ./sidecar/... ./internal/serve/... ./bench/history ./bench/live ./bench/load ./bench/plan ./cmd/sluice-sidecar ./cmd/sluice-controller
 	CGO_ENABLED=1 go test -race -skip 'TestScripts/bench(_help|_backtest|_tune)?$$' ./cmd/sluice
 	CGO_ENABLED=1 go test -race -run 'SearchFinds|SearchIsDeterministic|SearchInterrupted|RoundTrip|CreateKeeps|Render' ./bench/tune ./bench/report
 	cd testbed && CGO_ENABLED=1 go test -race ./...
@@ -92,14 +92,14 @@ e2e: deps build $(HELM) controlplane ## end-to-end tests on the testbed: a real 
 PROMETHEUS := .cache/prometheus
 
 .PHONY: e2e-prometheus
-e2e-prometheus: ## sluice bench backtest and tune on a real Prometheus; fetches the Debian package into .cache if there is none, and installs nothing
+e2e-prometheus: ## sluice bench backtest and tune, and the controller's history, on a real Prometheus; fetches the Debian package into .cache if there is none, and installs nothing
 	@if ! { command -v prometheus && command -v promtool; } >/dev/null && [ ! -x $(PROMETHEUS)/usr/bin/promtool ]; then \
 	  echo "fetching prometheus"; mkdir -p $(PROMETHEUS); cd $(PROMETHEUS); \
 	  apt-get download -qq prometheus || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get download -qq prometheus; } || \
 	    { echo "prometheus cannot be fetched. Put prometheus and promtool into the PATH (Debian: apt-get install prometheus) and try again." >&2; exit 1; }; \
 	  dpkg-deb -x prometheus_*.deb .; \
 	fi
-	PATH=$$PATH:$(CURDIR)/$(PROMETHEUS)/usr/bin go test -tags e2e -count=1 -v -run '^TestPrometheus$$' ./cmd/sluice
+	PATH=$$PATH:$(CURDIR)/$(PROMETHEUS)/usr/bin go test -tags e2e -count=1 -v -run '^TestPrometheus$$' ./cmd/sluice ./cmd/sluice-controller
 
 .PHONY: lint
 lint: $(LINT) ## golangci-lint and the formatters
@@ -123,7 +123,7 @@ golden: ## rewrite golden files; explain the diff in the commit
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME each
-	@for f in $$(grep -rl --include='*_test.go' '^func Fuzz' algorithms wire adapter gateway sidecar scaler bench); do \
+	@for f in $$(grep -rl --include='*_test.go' '^func Fuzz' algorithms wire adapter gateway sidecar scaler bench cmd); do \
 	  for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$f); do echo "$$t in $$(dirname $$f)"; go test -run='^$$' -fuzz="^$$t\$$" -fuzztime=$(FUZZTIME) ./$$(dirname $$f); done; done
 
 .PHONY: bench

@@ -15,6 +15,8 @@ type Sample struct {
 
 // Learner is a Policy that can take in the past before it decides, for example what Prometheus still has of a workload.
 type Learner interface {
+	// Learns names the signals that Learn reads. None means that this policy, by its parameters, has nothing to learn.
+	Learns() []string
 	// Learn reads samples in the order of their instants, all before the first observation, and ignores signals that it does not
 	// use. An error (out of order, not finite, negative, later than what was seen) leaves the policy as it was.
 	Learn(history []Sample) error

@@ -119,6 +119,7 @@ func (rd *round) run(ctx context.Context) (time.Duration, error) {
 		return 0, err
 	}
 	obs, pods := rd.observe()
+	rd.teach(ctx, obs.Now)
 	decision := rd.w.policy.Decide(obs)
 	rd.metrics.decisions.WithLabelValues(rd.key.Namespace, rd.key.Name, decision.Reason).Inc()
 	rd.describe(obs, decision)
@@ -163,8 +164,10 @@ func (rd *round) prepare() error {
 		rd.w.invalid = err
 		return err
 	}
-	if rd.w.policy != nil {
+	afresh := rd.w.policy == nil
+	if !afresh {
 		if err := p.Restore(rd.w.policy.Snapshot()); err != nil {
+			afresh = true
 			rd.Log.Debug("policy starts afresh", slog.String("autoscaler", rd.key.String()), slog.Any("error", err))
 		}
 	}
@@ -172,6 +175,7 @@ func (rd *round) prepare() error {
 		rd.w.closePolicy()
 	}
 	rd.w.policy, rd.w.closePolicy = p, closer
+	rd.seek(afresh)
 	return nil
 }
 

@@ -80,6 +80,8 @@ type Options struct {
 	Ports activation.PortRange
 	// Policies are those beyond the catalog's own; may be empty.
 	Policies []catalog.Entry
+	// History is where policies that learn from a past get it, by way of Run; nil means that they begin without one.
+	History History
 }
 
 // Reconciler runs one round of one Autoscaler at a time. It is safe for concurrent use with different keys.
@@ -89,7 +91,10 @@ type Reconciler struct {
 
 	mu        sync.Mutex
 	workloads map[types.NamespacedName]*workload
-	ports     sync.Mutex
+	// searches are those that Run has not begun; searched tells it of them.
+	searches []*search
+	searched chan struct{}
+	ports    sync.Mutex
 }
 
 // workload is what the scaler remembers of one Autoscaler between rounds.
@@ -99,10 +104,12 @@ type workload struct {
 	policy     *guard.Policy
 	// closePolicy lets go what the policy holds; nil before the first.
 	closePolicy func()
-	memory      activation.Memory
-	scale       actuate.State
-	scaleKnown  bool
-	ports       []wire.Assignment
+	// search is for the past that the policy has not learnt; nil when there is none to learn, or it has learnt it, or nothing is known.
+	search     *search
+	memory     activation.Memory
+	scale      actuate.State
+	scaleKnown bool
+	ports      []wire.Assignment
 	// decidedAt is when the last wake-up's scale was written; coldDetected is the last cold start recorded.
 	decidedAt    time.Time
 	coldDetected int64
@@ -125,7 +132,7 @@ type workload struct {
 
 // New returns a Reconciler.
 func New(o Options) *Reconciler {
-	return &Reconciler{Options: o, metrics: newInstruments(o.Metrics), workloads: map[types.NamespacedName]*workload{}}
+	return &Reconciler{Options: o, metrics: newInstruments(o.Metrics), workloads: map[types.NamespacedName]*workload{}, searched: make(chan struct{}, 1)}
 }
 
 func (r *Reconciler) workload(key types.NamespacedName) *workload {
@@ -141,8 +148,11 @@ func (r *Reconciler) workload(key types.NamespacedName) *workload {
 
 func (r *Reconciler) forget(key types.NamespacedName) {
 	r.mu.Lock()
-	if w := r.workloads[key]; w != nil && w.closePolicy != nil {
-		w.closePolicy()
+	if w := r.workloads[key]; w != nil {
+		w.search.drop()
+		if w.closePolicy != nil {
+			w.closePolicy()
+		}
 	}
 	delete(r.workloads, key)
 	r.mu.Unlock()

@@ -99,6 +99,45 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+// Every policy that can learn says what.
+func TestLearners(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, params string
+		want         []string
+	}{
+		{"histogram", ``, []string{algorithms.Concurrency}},
+		{"lookahead", ``, []string{algorithms.Concurrency}},
+		{"lookahead", `{"seasonal": false}`, []string{algorithms.Concurrency}},
+		{"seasonal", `{"signal": "rate"}`, []string{algorithms.Rate}},
+		{"portfolio", `{"experts": [{"name": "kpa"}, {"name": "seasonal", "parameters": {"signal": "rate"}}, {"name": "lookahead"}, {"name": "histogram"}]}`, []string{algorithms.Rate, algorithms.Concurrency}},
+		{"portfolio", `{"experts": [{"name": "kpa"}, {"name": "target"}]}`, nil},
+	} {
+		p, err := catalog.New(c.name, 5, json.RawMessage(c.params))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, ok := p.(algorithms.Learner)
+		if !ok {
+			t.Errorf("%s %s is no Learner", c.name, c.params)
+			continue
+		}
+		if diff := cmp.Diff(c.want, l.Learns()); diff != "" {
+			t.Errorf("%s %s learns (−want +got):\n%s", c.name, c.params, diff)
+		}
+	}
+	for _, e := range catalog.All() {
+		p, err := catalog.New(e.Name, 0, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, has := reflect.TypeOf(p).MethodByName("Learn")
+		if _, ok := p.(algorithms.Learner); has != ok {
+			t.Errorf("%s has a method Learn: %v, and is a Learner: %v", e.Name, has, ok)
+		}
+	}
+}
+
 func TestErrors(t *testing.T) {
 	t.Parallel()
 	extra := catalog.Entry{Name: "mine", New: func(float64, json.RawMessage) (algorithms.Policy, error) { return fixed.New(fixed.Default()) }}

@@ -431,6 +431,14 @@ func say(d *algorithms.Decision, why string) {
 	d.Message += fmt.Sprintf("%s: %d", why, d.Replicas)
 }
 
+// Learns names the signals that the inner policy learns from a past, none if it learns from none.
+func (p *Policy) Learns() []string {
+	if l, ok := p.inner.(algorithms.Learner); ok {
+		return l.Learns()
+	}
+	return nil
+}
+
 // Learn hands a past on to the inner policy, if that learns from one.
 func (p *Policy) Learn(history []algorithms.Sample) error {
 	if l, ok := p.inner.(algorithms.Learner); ok {
@@ -461,7 +469,14 @@ func (p *Policy) Snapshot() json.RawMessage {
 }
 
 // Restore puts back a Snapshot. What a change of parameters has taken away is left out.
-func (p *Policy) Restore(raw json.RawMessage) error {
+func (p *Policy) Restore(raw json.RawMessage) error { return p.restore(raw, p.inner.Restore) }
+
+// RestoreRules puts back guard's own part of a Snapshot, the windows and rates of behavior above all, and leaves the inner policy as it is.
+func (p *Policy) RestoreRules(raw json.RawMessage) error {
+	return p.restore(raw, func(json.RawMessage) error { return nil })
+}
+
+func (p *Policy) restore(raw json.RawMessage, inner func(json.RawMessage) error) error {
 	var s snapshot
 	if err := algorithms.Strict(raw, &s); err != nil {
 		return fmt.Errorf("read guard snapshot: %w", err)
@@ -477,7 +492,7 @@ func (p *Policy) Restore(raw json.RawMessage) error {
 			return err
 		}
 	}
-	if err := p.inner.Restore(s.Policy); err != nil {
+	if err := inner(s.Policy); err != nil {
 		if restore {
 			err = errors.Join(err, p.limiter.Restore(before))
 		}

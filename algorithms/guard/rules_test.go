@@ -2,6 +2,7 @@ package guard_test
 
 import (
 	"encoding/json"
+	"errors"
 	"math"
 	"math/rand/v2"
 	"strings"
@@ -277,6 +278,38 @@ func TestSnapshotKeepsRatesAndHold(t *testing.T) {
 		if diff := cmp.Diff(string(before), string(p.Snapshot())); diff != "" {
 			t.Errorf("Restore(%s) failed and left its mark (-before +after):\n%s", bad, diff)
 		}
+	}
+}
+
+// blank is a script that takes no memory.
+type blank struct{ script }
+
+func (*blank) Restore(json.RawMessage) error { return errors.New("another kind of policy") }
+
+// RestoreRules takes over what guards the policy, and nothing of the policy.
+func TestRestoreRules(t *testing.T) {
+	t.Parallel()
+	c := parse(t, `{"behavior":{"scaleDown":{"stabilizationWindowSeconds":300}}}`)
+	old, fresh := &script{}, &blank{}
+	p, err := guard.New(c, old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old.says(8)
+	p.Decide(at(0, 8))
+	q, err := guard.New(c, fresh)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := q.RestoreRules(p.Snapshot()); err != nil {
+		t.Fatal(err)
+	}
+	fresh.says(2)
+	if d := q.Decide(at(60, 8)); d.Replicas != 8 {
+		t.Errorf("a minute after 8 were wanted: %d, want 8 as the window says", d.Replicas)
+	}
+	if err := q.RestoreRules(json.RawMessage(`{"version":2}`)); err == nil {
+		t.Error("RestoreRules of another version succeeded")
 	}
 }
 

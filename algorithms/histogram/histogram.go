@@ -135,6 +135,9 @@ func (p *Policy) Needs() []algorithms.Need {
 	return needs
 }
 
+// Learns names concurrency.
+func (p *Policy) Learns() []string { return []string{algorithms.Concurrency} }
+
 // Learn takes in past concurrency: its stretches of zero are idle times.
 func (p *Policy) Learn(history []algorithms.Sample) error {
 	if err := algorithms.CheckHistory(history, p.state.Seen); err != nil {

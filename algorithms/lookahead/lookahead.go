@@ -146,6 +146,9 @@ func New(c Config) (*Policy, error) {
 // Needs names concurrency now, concurrency and rate over the short window, and concurrency of a minute in their stead.
 func (p *Policy) Needs() []algorithms.Need { return p.est.Needs() }
 
+// Learns names concurrency.
+func (p *Policy) Learns() []string { return []string{algorithms.Concurrency} }
+
 // Learn takes in past concurrency: for the season, and for how far the load jumps.
 func (p *Policy) Learn(history []algorithms.Sample) error {
 	if err := algorithms.CheckHistory(history, p.state.At); err != nil {

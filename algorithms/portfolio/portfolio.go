@@ -185,6 +185,23 @@ func has(needs []algorithms.Need, n algorithms.Need) bool {
 // Needs is what any of the experts reads.
 func (p *Policy) Needs() []algorithms.Need { return p.needs }
 
+// Learns names what any of the experts learns, in their order.
+func (p *Policy) Learns() []string {
+	var names []string
+	for _, x := range p.experts {
+		l, ok := x.(algorithms.Learner)
+		if !ok {
+			continue
+		}
+		for _, name := range l.Learns() {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
 // Learn hands the past to the experts that learn from one.
 func (p *Policy) Learn(history []algorithms.Sample) error {
 	if err := algorithms.CheckHistory(history, p.state.At); err != nil {

@@ -114,6 +114,9 @@ func (p *Policy) Needs() []algorithms.Need {
 	return []algorithms.Need{{Name: p.cfg.Signal, Window: time.Duration(p.cfg.Window)}}
 }
 
+// Learns names the signal.
+func (p *Policy) Learns() []string { return []string{p.cfg.Signal} }
+
 // Learn takes in the signal's past.
 func (p *Policy) Learn(history []algorithms.Sample) error {
 	if err := algorithms.CheckHistory(history, p.state.At); err != nil {

@@ -86,6 +86,8 @@ func (c *clock) Decide(o algorithms.Observation) algorithms.Decision {
 	return c.Policy.Decide(o)
 }
 
+func (c *clock) Learns() []string { return []string{algorithms.Concurrency} }
+
 func (c *clock) Learn(history []algorithms.Sample) error {
 	c.learnt = history
 	return algorithms.CheckHistory(history, time.Time{})

@@ -150,12 +150,18 @@ func (p *process) assembleScaler(cfg *rest.Config, kube kubernetes.Interface, re
 	p.assigner = activation.NewAssigner(&http.Client{Timeout: 5 * time.Second}, time.Now().UnixNano(), nil, p.log)
 	timing := activation.DefaultTiming()
 	timing.Grace = p.grace
-	r := scaler.New(scaler.Options{
+	so := scaler.Options{
 		Client: m.GetClient(), Observer: observer{p.adapter}, Actuator: actuate.New(scales, m.GetRESTMapper()), Assigner: p.assigner,
 		Recorder: m.GetEventRecorder("sluice"), Log: p.log, Metrics: reg, Clock: time.Now,
 		Tick: p.tick, Timing: timing, Ports: activation.DefaultPorts(),
 		Policies: []catalog.Entry{plugin.Entry()},
-	})
+	}
+	if p.history.prometheus != "" {
+		if so.History, err = p.history.open(p.log); err != nil {
+			return err
+		}
+	}
+	r := scaler.New(so)
 	err = ctrl.NewControllerManagedBy(m).Named("autoscaler").
 		For(&v1alpha1.Autoscaler{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(p.ofService)).
@@ -169,7 +175,7 @@ func (p *process) assembleScaler(cfg *rest.Config, kube kubernetes.Interface, re
 	if err != nil {
 		return err
 	}
-	return m.Add(manager.RunnableFunc(p.scale))
+	return errors.Join(m.Add(manager.RunnableFunc(r.Run)), m.Add(manager.RunnableFunc(p.scale)))
 }
 
 // scale runs while this replica holds the lease: it pushes assignments once every Autoscaler has had a round.

@@ -49,6 +49,7 @@ type options struct {
 	logLevel        string
 	qps             float32
 	burst           int
+	history         historyFlags
 }
 
 func flags(o *options) *pflag.FlagSet {
@@ -66,6 +67,7 @@ func flags(o *options) *pflag.FlagSet {
 	fs.BoolVar(&o.leaderElect, "leader-elect", true, "scale only while holding the lease, so that several replicas can run")
 	fs.DurationVar(&o.tick, "tick", 2*time.Second, "time between rounds of a workload in which nothing happens, 100ms–1m")
 	fs.DurationVar(&o.grace, "sleep-grace", 2*time.Second, "how long the gateway must be on a Service before its last pod goes, 0s–1m")
+	o.history.add(fs)
 	fs.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	fs.Float32Var(&o.qps, "kube-api-qps", 200, "requests per second to the API server, > 0")
 	fs.IntVar(&o.burst, "kube-api-burst", 400, "requests at once to the API server, ≥ 1")
@@ -98,6 +100,7 @@ func (o *options) validate() error {
 	if _, err := level(o.logLevel); err != nil {
 		errs = append(errs, err)
 	}
+	errs = append(errs, o.history.validate())
 	return errors.Join(errs...)
 }
 

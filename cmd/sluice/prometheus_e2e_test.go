@@ -6,19 +6,15 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"math"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/bench/report"
+	"github.com/sluice-autoscaler/sluice/internal/promtest"
 )
 
 // recorded is what the Prometheus of this test was filled with: three days of a load with a daily wave, of which two hours are missing.
@@ -43,81 +39,16 @@ func (r recorded) missing(at time.Time) bool {
 	return h > 6 && h < 8
 }
 
-// write writes OpenMetrics with a scrape each 15 s.
-func (r recorded) write(w io.Writer) {
-	series := func(kind, name, labels string, value func(time.Time) float64) {
-		fmt.Fprintf(w, "# TYPE %s %s\n", strings.TrimSuffix(name, "_total"), kind)
-		for at := r.begin; !at.After(r.end()); at = at.Add(15 * time.Second) {
-			if !r.missing(at) {
-				fmt.Fprintf(w, "%s{%s} %g %d\n", name, labels, value(at), at.Unix())
-			}
-		}
-	}
-	half := func(at time.Time) float64 { return r.integral(at) / 2 }
-	series("counter", "sluice_request_concurrency_seconds_total", `pod="web-1"`, half)
-	series("counter", "http_requests_total", `pod="web-2"`, r.integral)
-	series("gauge", "kube_deployment_status_replicas", `deployment="web"`, func(time.Time) float64 { return 4 })
-	fmt.Fprintln(w, "# EOF")
-}
-
-// startPrometheus fills a real Prometheus and starts it on the loopback, until the test ends.
-func startPrometheus(t *testing.T, r recorded) string {
+// start fills a real Prometheus with it.
+func (r recorded) start(t *testing.T) (url string) {
 	t.Helper()
-	for _, name := range []string{"prometheus", "promtool"} {
-		if _, err := exec.LookPath(name); err != nil {
-			t.Fatalf("%v: run make e2e-prometheus, which fetches the Debian package, or put %s into the PATH", err, name)
-		}
+	series := func(kind, name, labels string, value func(time.Time) float64) promtest.Series {
+		return promtest.Series{Kind: kind, Name: name, Labels: labels, Value: func(at time.Time) (float64, bool) { return value(at), !r.missing(at) }}
 	}
-	dir := t.TempDir()
-	var text bytes.Buffer
-	r.write(&text)
-	metrics, config, data := filepath.Join(dir, "metrics.om"), filepath.Join(dir, "prometheus.yml"), filepath.Join(dir, "data")
-	for name, content := range map[string][]byte{metrics: text.Bytes(), config: []byte("global: {}\n")} {
-		if err := os.WriteFile(name, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	fill := exec.CommandContext(t.Context(), "promtool", "tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=24h", metrics, data)
-	if out, err := fill.CombinedOutput(); err != nil {
-		t.Fatalf("fill Prometheus: %v\n%s", err, out)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	var log bytes.Buffer
-	p := exec.Command("prometheus", "--config.file="+config, "--storage.tsdb.path="+data, "--storage.tsdb.retention.time=100y", "--web.listen-address="+address, "--log.level=warn")
-	p.Stdout, p.Stderr = &log, &log
-	if err := p.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.Process.Signal(syscall.SIGTERM); err != nil {
-			t.Error(err)
-		}
-		if err := p.Wait(); err != nil {
-			t.Errorf("Prometheus ended with %v:\n%s", err, &log)
-		}
-	})
-	url := "http://" + address
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		resp, err := http.Get(url + "/-/ready")
-		if err == nil {
-			if err := resp.Body.Close(); err != nil {
-				t.Fatal(err)
-			}
-			if resp.StatusCode == http.StatusOK {
-				return url
-			}
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("Prometheus is not ready after a minute: %v", err)
-		}
-	}
+	return promtest.Start(t, r.begin, r.end(),
+		series("counter", "sluice_request_concurrency_seconds_total", `pod="web-1"`, func(at time.Time) float64 { return r.integral(at) / 2 }),
+		series("counter", "http_requests_total", `pod="web-2"`, r.integral),
+		series("gauge", "kube_deployment_status_replicas", `deployment="web"`, func(time.Time) float64 { return 4 }))
 }
 
 // sluice runs a command line; ok is that it ended with 0.
@@ -151,7 +82,7 @@ func within(t *testing.T, what string, got, want, share float64) {
 // TestPrometheus reads demand back from a real Prometheus that was filled with a known one, and backtests and tunes on it.
 func TestPrometheus(t *testing.T) {
 	r := recorded{begin: time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC), days: 3}
-	url := startPrometheus(t, r)
+	url := r.start(t)
 	end := r.end().Format(time.RFC3339)
 	dir := t.TempDir()
 	source := []string{"--prometheus", url, "--end", end, "--service", "const:1s"}

@@ -1,0 +1,115 @@
+// Package promtest fills a real Prometheus with known series and runs it, for tests.
+package promtest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Scrape is the time between samples.
+const Scrape = 15 * time.Second
+
+// Series is what Prometheus is filled with.
+type Series struct {
+	// Kind is counter or gauge, Labels such as `pod="web-1"`. Series of one name follow one another.
+	Kind, Name, Labels string
+	// Value is the value at an instant; ok is false where there was no scrape.
+	Value func(at time.Time) (v float64, ok bool)
+}
+
+// Start fills a Prometheus with samples from begin to end, both included, and runs it on the loopback until the test ends. The programs
+// prometheus and promtool must be in the PATH.
+func Start(t *testing.T, begin, end time.Time, series ...Series) (url string) {
+	t.Helper()
+	for _, name := range []string{"prometheus", "promtool"} {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Fatalf("%v: run make e2e-prometheus, which fetches the Debian package, or put %s into the PATH", err, name)
+		}
+	}
+	dir := t.TempDir()
+	metrics, config, data := filepath.Join(dir, "metrics.om"), filepath.Join(dir, "prometheus.yml"), filepath.Join(dir, "data")
+	for name, content := range map[string][]byte{metrics: openMetrics(begin, end, series), config: []byte("global: {}\n")} {
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fill := exec.CommandContext(t.Context(), "promtool", "tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=24h", metrics, data)
+	if out, err := fill.CombinedOutput(); err != nil {
+		t.Fatalf("fill Prometheus: %v\n%s", err, out)
+	}
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	p := exec.CommandContext(context.WithoutCancel(t.Context()), "prometheus", "--config.file="+config, "--storage.tsdb.path="+data, "--storage.tsdb.retention.time=100y",
+		"--web.listen-address="+address, "--log.level=warn")
+	p.Stdout, p.Stderr = &log, &log
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Error(err)
+		}
+		if err := p.Wait(); err != nil {
+			t.Errorf("Prometheus ended with %v:\n%s", err, &log)
+		}
+	})
+	url = "http://" + address
+	for deadline := time.Now().Add(time.Minute); !ready(t, url); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("Prometheus is not ready after a minute")
+		}
+	}
+	return url
+}
+
+func ready(t *testing.T, url string) bool {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/-/ready", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	if err := resp.Body.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode == http.StatusOK
+}
+
+// openMetrics is the text that promtool reads.
+func openMetrics(begin, end time.Time, series []Series) []byte {
+	var text bytes.Buffer
+	name := ""
+	for _, s := range series {
+		if s.Name != name {
+			name = s.Name
+			fmt.Fprintf(&text, "# TYPE %s %s\n", strings.TrimSuffix(name, "_total"), s.Kind)
+		}
+		for at := begin; !at.After(end); at = at.Add(Scrape) {
+			if v, ok := s.Value(at); ok {
+				fmt.Fprintf(&text, "%s{%s} %g %d\n", s.Name, s.Labels, v, at.Unix())
+			}
+		}
+	}
+	text.WriteString("# EOF\n")
+	return text.Bytes()
+}
