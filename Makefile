@@ -83,23 +83,27 @@ oracle-short: ## the same with fewer steps
 	@$(MAKE) --no-print-directory oracle ORACLE=-short
 
 .PHONY: e2e
-e2e: deps build $(HELM) controlplane ## end-to-end tests on the testbed: a real control plane, real processes, real sockets
-	@mkdir -p .cache; cd testbed; HELM=$(CURDIR)/$(HELM) go test -tags e2e -count=1 -timeout 30m -p 1 -v ./... 2>&1 | tee ../.cache/e2e.log || { \
+e2e: deps build $(HELM) controlplane prometheus ## end-to-end tests on the testbed: a real control plane, real processes, real sockets
+	@mkdir -p .cache; cd testbed; PATH=$(WITH_PROMETHEUS) HELM=$(CURDIR)/$(HELM) go test -tags e2e -count=1 -timeout 30m -p 1 -v ./... 2>&1 | tee ../.cache/e2e.log || { \
 	  echo "what the failed tests said, without the logs of the cluster:"; grep -E '^ *--- FAIL|^ +[a-z0-9_]+_test\.go:[0-9]+: [^-]' ../.cache/e2e.log; exit 1; }
 	go test -tags e2e -count=1 -v -run InBrowser ./bench/report
 	@$(MAKE) --no-print-directory e2e-prometheus
 
 PROMETHEUS := .cache/prometheus
+WITH_PROMETHEUS := $$PATH:$(CURDIR)/$(PROMETHEUS)/usr/bin
 
-.PHONY: e2e-prometheus
-e2e-prometheus: ## sluice bench backtest and tune, and the controller's history, on a real Prometheus; fetches the Debian package into .cache if there is none, and installs nothing
+.PHONY: prometheus
+prometheus: ## fetch the Debian package into .cache if there is no Prometheus, and install nothing
 	@if ! { command -v prometheus && command -v promtool; } >/dev/null && [ ! -x $(PROMETHEUS)/usr/bin/promtool ]; then \
 	  echo "fetching prometheus"; mkdir -p $(PROMETHEUS); cd $(PROMETHEUS); \
 	  apt-get download -qq prometheus || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get download -qq prometheus; } || \
 	    { echo "prometheus cannot be fetched. Put prometheus and promtool into the PATH (Debian: apt-get install prometheus) and try again." >&2; exit 1; }; \
 	  dpkg-deb -x prometheus_*.deb .; \
 	fi
-	PATH=$$PATH:$(CURDIR)/$(PROMETHEUS)/usr/bin go test -tags e2e -count=1 -v -run '^TestPrometheus$$' ./cmd/sluice ./cmd/sluice-controller
+
+.PHONY: e2e-prometheus
+e2e-prometheus: prometheus ## sluice bench backtest and tune, and the controller's history, on a real Prometheus
+	PATH=$(WITH_PROMETHEUS) go test -tags e2e -count=1 -v -run '^TestPrometheus$$' ./cmd/sluice ./cmd/sluice-controller
 
 .PHONY: lint
 lint: $(LINT) ## golangci-lint and the formatters

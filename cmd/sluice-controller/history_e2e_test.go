@@ -81,7 +81,7 @@ func startPrometheus(t *testing.T) (url string) {
 			return replicas, !between(at, lostFrom, lostTo)
 		},
 	})
-	return promtest.Start(t, begin, end, series...)
+	return promtest.Start(t, promtest.Loopback, begin, end, series...)
 }
 
 func target(kind, name string) actuate.Target {

@@ -45,7 +45,7 @@ func (r recorded) start(t *testing.T) (url string) {
 	series := func(kind, name, labels string, value func(time.Time) float64) promtest.Series {
 		return promtest.Series{Kind: kind, Name: name, Labels: labels, Value: func(at time.Time) (float64, bool) { return value(at), !r.missing(at) }}
 	}
-	return promtest.Start(t, r.begin, r.end(),
+	return promtest.Start(t, promtest.Loopback, r.begin, r.end(),
 		series("counter", "sluice_request_concurrency_seconds_total", `pod="web-1"`, func(at time.Time) float64 { return r.integral(at) / 2 }),
 		series("counter", "http_requests_total", `pod="web-2"`, r.integral),
 		series("gauge", "kube_deployment_status_replicas", `deployment="web"`, func(time.Time) float64 { return 4 }))

@@ -27,13 +27,16 @@ type Series struct {
 	Value func(at time.Time) (v float64, ok bool)
 }
 
-// Start fills a Prometheus with samples from begin to end, both included, and runs it on the loopback until the test ends. The programs
-// prometheus and promtool must be in the PATH.
-func Start(t *testing.T, begin, end time.Time, series ...Series) (url string) {
+// Loopback is a host for Start.
+const Loopback = "127.0.0.1"
+
+// Start fills a Prometheus with samples from begin to end, both included, and runs it on a port of an address of this machine until the test
+// ends. The programs prometheus and promtool must be in the PATH.
+func Start(t *testing.T, host string, begin, end time.Time, series ...Series) (url string) {
 	t.Helper()
 	for _, name := range []string{"prometheus", "promtool"} {
 		if _, err := exec.LookPath(name); err != nil {
-			t.Fatalf("%v: run make e2e-prometheus, which fetches the Debian package, or put %s into the PATH", err, name)
+			t.Fatalf("%v: run make prometheus, which fetches the Debian package, and put %s into the PATH", err, name)
 		}
 	}
 	dir := t.TempDir()
@@ -47,7 +50,7 @@ func Start(t *testing.T, begin, end time.Time, series ...Series) (url string) {
 	if out, err := fill.CombinedOutput(); err != nil {
 		t.Fatalf("fill Prometheus: %v\n%s", err, out)
 	}
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
