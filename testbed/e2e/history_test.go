@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/internal/promtest"
+
 	"github.com/sluice-autoscaler/sluice/testbed/internal/network"
 )
 
