@@ -200,20 +200,14 @@ func MarkdownTable(w io.Writer, s Summary) error {
 
 // mean is the geometric mean of the positive ratios; it says how many there were if not all are.
 func mean(ratios []float64) string {
-	sum, n := 0.0, 0
+	var g geometricMean
 	for _, r := range ratios {
-		if r > 0 && !math.IsInf(r, 0) {
-			sum += math.Log(r)
-			n++
-		}
+		g.add(r)
 	}
-	switch n {
-	case 0:
-		return "–"
-	case len(ratios):
-		return fmt.Sprintf("%.2f", math.Exp(sum/float64(n)))
+	if g.n == 0 || g.n == len(ratios) {
+		return two(g.value())
 	}
-	return fmt.Sprintf("%.2f (of %d of %d)", math.Exp(sum/float64(n)), n, len(ratios))
+	return fmt.Sprintf("%s (of %d of %d)", two(g.value()), g.n, len(ratios))
 }
 
 func two(v float64) string {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -64,6 +65,9 @@ func TestGoldens(t *testing.T) {
 		"table.md":     func(w io.Writer) error { return report.MarkdownTable(w, s) },
 		"contest.md": func(w io.Writer) error {
 			return report.Markdown(w, report.Judge(s.Comparison, contest), contest)
+		},
+		"standings.md": func(w io.Writer) error {
+			return report.StandingsTable(w, report.Standings(s.Comparison, contest), contest)
 		},
 		"spark.txt": func(w io.Writer) error { return report.Sparklines(w, runs[0], 72) },
 	} {
@@ -458,6 +462,36 @@ func TestJudgePutsLossesFirst(t *testing.T) {
 	want := []line{{"late", "kpa", true}, {"dear", "kpa", true}, {"even", "kpa", false}, {"won", "kpa", false}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("verdicts (-want +got):\n%s", diff)
+	}
+}
+
+func TestStandings(t *testing.T) {
+	t.Parallel()
+	in := func(scenario string, results ...score.Result) []score.Result {
+		for i := range results {
+			results[i].Scenario = scenario
+		}
+		return results
+	}
+	rows := report.Compare(slices.Concat(
+		in("quick",
+			result("own", "a", 1, 50, 0.005, 1), result("kpa", "a", 1, 100, 0.005, 4), result("hpa", "a", 1, 80, 0.2, 0), result("clairvoyant", "a", 1, 40, 0, 0),
+			result("own", "b", 1, 200, 0.005, 2), result("kpa", "b", 1, 100, 0.005, 8), result("clairvoyant", "b", 1, 50, 0, 0)),
+		in("slow",
+			result("own", "a", 1, 50, 0.3, 3), result("kpa", "a", 1, 100, 0.005, 0), result("kpa", "missing", 1, 100, 0.03, 0)),
+	), "")
+	contest := report.Contest{Subject: "own", Rivals: []string{"kpa", "hpa"}, Bound: "clairvoyant", Budget: 0.01}
+	nan := math.NaN()
+	want := []report.Standing{
+		{Scenario: "quick", Traces: 2, Lost: 1, Ratio: 1, First: 1, ToBound: math.Sqrt(5), RivalToBound: math.Sqrt(5), Kept: 2, KeptRatio: 1, KeptToBound: math.Sqrt(5), RivalsKept: []int{2, 0}, ColdStarts: 0.25},
+		{Scenario: "slow", Traces: 1, Lost: 1, Over: 1, Ratio: 0.5, First: 0.5, ToBound: nan, RivalToBound: nan, KeptRatio: nan, KeptToBound: nan, RivalsKept: []int{1, 0}, ColdStarts: math.Inf(1)},
+		{Scenario: "all", Traces: 3, Lost: 2, Over: 1, Ratio: math.Cbrt(0.5), First: math.Cbrt(0.5), ToBound: math.Sqrt(5), RivalToBound: math.Sqrt(5), Kept: 2, KeptRatio: 1, KeptToBound: math.Sqrt(5), RivalsKept: []int{3, 0}, ColdStarts: 0.5},
+	}
+	if diff := cmp.Diff(want, report.Standings(rows, contest), cmpopts.EquateNaNs(), cmpopts.EquateApprox(0, 1e-9)); diff != "" {
+		t.Errorf("standings (-want +got):\n%s", diff)
+	}
+	if got := report.Standings(rows[:1], contest); got != nil {
+		t.Errorf("without a rival: %+v, want none", got)
 	}
 }
 

@@ -211,12 +211,16 @@ func contest(cmd *cobra.Command, dir string, cfg suite.Config, s report.Summary)
 	defer func() { err = errors.Join(err, file.Close()) }()
 	for _, p := range cfg.Subjects {
 		for _, part := range contests(cfg, p) {
-			verdicts := report.Judge(part.rows(s.Comparison), part.contest)
+			rows := part.rows(s.Comparison)
+			verdicts, standings := report.Judge(rows, part.contest), report.Standings(rows, part.contest)
 			if len(verdicts) == 0 {
 				continue
 			}
 			for _, w := range []interface{ Write([]byte) (int, error) }{file, cmd.OutOrStdout()} {
 				fmt.Fprintf(w, "## %s\n\n", part.title)
+				if err := report.StandingsTable(w, standings, part.contest); err != nil {
+					return err
+				}
 				if err := report.Markdown(w, verdicts, part.contest); err != nil {
 					return err
 				}
