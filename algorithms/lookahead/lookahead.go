@@ -21,6 +21,9 @@
 // Errors are told apart by the level of the forecast, a factor of two each, since loads jump up from where they are low. One jump makes errors for
 // as long as the lead, and the first tells nothing of how often it comes: a lead's worth of the largest errors is left out, so that k jumps count as k − 1.
 //
+// What runs by a clock makes load jump at the same minutes of every hour. Where chance does not explain how unevenly the jumps seen fall upon the minutes, late(n)
+// is multiplied by how much likelier they are in the minutes until L than at other times, and n(L) moves at once when they are.
+//
 // The answer is the larger of n(L) and of what the pods there are needed for until the next decision. A backlog adds the pods that work it off at least
 // cost, which are held for the start-up time plus two ticks. Within the lead time after the first reading, ten seconds at least, no pod is taken away.
 //
@@ -30,7 +33,7 @@
 // price and not the other.
 //
 // Sources: Erlang 1917; Gibbs and Candès 2021 (package conformal); Vovk, Gammerman and Shafer 2005 (errors by category); Arrow, Harris and Marschak 1951
-// (newsvendor); Karlin et al. 1988 (ski rental); Anscombe 1948 (roots); the rest is this project's.
+// (newsvendor); Karlin et al. 1988 (ski rental); Anscombe 1948 (roots); Pearson 1900 (unevenness); the rest is this project's.
 package lookahead
 
 import (
@@ -73,6 +76,8 @@ type state struct {
 	Far    horizonState         `json:"far"`
 	Daily  *forecast.DailyState `json:"daily,omitempty"`
 	Levels levels               `json:"levels"`
+	// Clock knows at what minutes of the hour the load jumps.
+	Clock clock `json:"clock"`
 	// Service is the service time in use, in seconds: it follows the measured one in steps of 3 %.
 	Service float64 `json:"service"`
 	// Burst is the peakedness of the load: how many times further its readings are from each other than those of Poisson arrivals, squared.
@@ -200,7 +205,7 @@ func (p *Policy) recall(o *algorithms.Observation, g *plan) {
 	}
 	if p.past.lead == 0 || math.Abs(math.Log(lead/p.past.lead)) > 0.125 {
 		service := p.service()
-		p.far.recall(p.past.bins, lead, time.Duration(p.cfg.HalfLife).Seconds(), service/160, func(w float64) float64 { return p.noise(service, w) })
+		p.state.Clock = p.far.recall(p.past.bins, lead, time.Duration(p.cfg.HalfLife).Seconds(), service/160, func(w float64) float64 { return p.noise(service, w) })
 		p.past.lead = lead
 	}
 	if measured {
@@ -373,9 +378,9 @@ func (p *Policy) learn(o *algorithms.Observation, g *plan, dt float64) {
 		p.daily.Observe(o.Now, g.r.Load, time.Duration(dt*float64(time.Second)))
 	}
 	life := time.Duration(c.HalfLife).Seconds()
-	p.near.settle(o.Now, &s.Levels, 1, p.noise(service, window), life)
+	p.near.settle(o.Now, &s.Levels, 1, p.noise(service, window), time.Duration(c.Tick).Seconds(), life, nil)
 	k := int(min(max(g.lead.Seconds(), window), 10) / window)
-	p.far.settle(o.Now, &s.Levels, k, p.noise(service, window*float64(max(k, 1))), life)
+	p.far.settle(o.Now, &s.Levels, k, p.noise(service, window*float64(max(k, 1))), g.lead.Seconds(), life, &s.Clock)
 	p.account(o, g, dt)
 }
 
@@ -514,14 +519,16 @@ type costs struct {
 	p                *Policy
 	h                *horizon
 	y, spread, price float64
-	safe             bool
+	// likelier is how many times likelier than usual more load is to come.
+	likelier float64
+	safe     bool
 }
 
 // costs prepares them for a forecast lead seconds ahead.
 func (p *Policy) costs(h *horizon, y, floor, lead float64, g *plan) costs {
 	spread := h.spread(floor)
 	h.expect(y, spread, lead)
-	return costs{p: p, h: h, y: y, spread: spread, price: g.price / p.cfg.ViolationBudget / g.slots}
+	return costs{p: p, h: h, y: y, spread: spread, price: g.price / p.cfg.ViolationBudget / g.slots, likelier: 1}
 }
 
 func (c *costs) of(n int) float64 {
@@ -541,8 +548,11 @@ func (c *costs) of(n int) float64 {
 // late is the load expected in seconds in which it is above load.
 func (c *costs) late(load float64) float64 {
 	switch {
-	case c.p.told == nil:
+	case c.p.told == nil && load <= c.y:
 		return c.h.late(load, c.y, c.spread)
+	case c.p.told == nil:
+		late := c.h.late(load, c.y, c.spread)
+		return min(late*c.likelier, max(late, c.y))
 	case c.y > load:
 		return c.y
 	}
@@ -562,10 +572,28 @@ func (p *Policy) staff(floor float64, g *plan) int {
 	return best
 }
 
-// choose moves the count along the cheapest course, dt seconds on: to add a pod and remove it costs its start, and a tick.
+// choose moves the count along the cheapest course, dt seconds on: to add a pod and remove it costs its start, and a tick. Where the clock says that more load
+// is likelier to come now, that is known to hold for a minute and those beside it, and is not waited for.
 func (p *Policy) choose(floor, dt float64, g *plan) int {
-	c := p.costs(&p.far, g.far[p.far.state.Best], floor, g.lead.Seconds(), g)
-	return p.course.Step(p.state.Choice, g.most, g.lead.Seconds()/2, func(n int) float64 { return c.of(n) * dt })
+	lead := g.lead.Seconds()
+	c := p.costs(&p.far, g.far[p.far.state.Best], floor, lead, g)
+	c.likelier = p.state.Clock.factor(p.state.At, p.state.At.Add(g.lead))
+	now := p.course.Step(p.state.Choice, g.most, lead/2, func(n int) float64 { return c.of(n) * dt })
+	if c.likelier <= 1 {
+		return now
+	}
+	c.safe = false
+	best, least := now, math.Inf(1)
+	for n := now; n <= g.most; n += 1 + n/64 {
+		cost := c.of(n)*span.Seconds() + float64(n-now)*lead
+		if cost < least {
+			best, least = n, cost
+		}
+		if c.safe {
+			break
+		}
+	}
+	return best
 }
 
 // drain is how many pods more work off a backlog at least cost, down to one in which requests wait for half the goal: x slots take W/x seconds, in which
@@ -673,6 +701,9 @@ func (p *Policy) Restore(raw json.RawMessage) error {
 		return fmt.Errorf("read lookahead snapshot: %w", err)
 	}
 	if err := far.restore(s.Far); err != nil {
+		return fmt.Errorf("read lookahead snapshot: %w", err)
+	}
+	if err := s.Clock.check(); err != nil {
 		return fmt.Errorf("read lookahead snapshot: %w", err)
 	}
 	var course workfunction.Function

@@ -10,16 +10,21 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/policytest"
 )
 
-// past is two days of a load of 20, in bins of a width, that is 90 in every twentieth of them; hole leaves out what is around those.
+// past is two days of a load of 20, in bins of a width, that is 90 in one of every twenty of them; hole leaves out what is around those.
 func past(width time.Duration, hole bool) []algorithms.Sample {
+	r := rand.New(rand.NewPCG(11, 11))
 	var out []algorithms.Sample
 	n := int(48 * time.Hour / width)
+	jump := 0
 	for i := range n {
-		v := 20.0
-		if i%20 == 10 {
+		if i%20 == 0 {
+			jump = 3 + r.IntN(14)
+		}
+		v, off := 20.0, i%20-jump
+		if off == 0 {
 			v = 90
 		}
-		if hole && i%20 > 7 && i%20 < 13 && v == 20 {
+		if hole && off != 0 && off >= -2 && off <= 2 {
 			continue
 		}
 		out = append(out, algorithms.Sample{At: policytest.Epoch().Add(time.Duration(i-n) * width), Signal: algorithms.Concurrency, Value: v})
@@ -126,5 +131,54 @@ func TestTold(t *testing.T) {
 				t.Fatalf("%v after the beginning: %d pods for a load of 90", now.Sub(begin), current)
 			}
 		}
+	}
+}
+
+// What comes by the clock has its pods when it comes, and no pods are kept for it at other times; half of the times it does not come.
+func TestByTheClock(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(10, 10))
+	var days []algorithms.Sample
+	const minutes = 3 * 24 * 60
+	comes := false
+	for i := range minutes {
+		v := 20.0
+		switch i % 60 {
+		case 10:
+			if comes = r.Float64() < 0.5; comes {
+				v = 90
+			}
+		case 11, 12:
+			if comes {
+				v = 90
+			}
+		}
+		days = append(days, algorithms.Sample{At: policytest.Epoch().Add(time.Duration(i+1-minutes) * time.Minute), Signal: algorithms.Concurrency, Value: v})
+	}
+	p := policy(t, func(c *lookahead.Config) { c.Seasonal = false })
+	if err := p.Learn(days); err != nil {
+		t.Fatal(err)
+	}
+	now, current := policytest.Epoch(), 3
+	ready := minute{current}
+	between, n := 0, 0
+	for i := range 3 * 1800 { // in steps of 2 s
+		load := 20.0
+		due := i%1800 >= 10*30 && i%1800 < 13*30
+		if due {
+			load = 90
+		}
+		if i > 30 && i%1800 == 10*30 && ready.ready(current) < 9 {
+			t.Errorf("%d pods when it comes for the %d. time, want 9 at least", ready.ready(current), i/1800+1)
+		}
+		current = at(p, now, load, current, ready.ready(current), time.Minute).Replicas
+		ready.ask(current)
+		if m := i % 1800 / 30; m > 20 {
+			between, n = between+current, n+1
+		}
+		now = now.Add(2 * time.Second)
+	}
+	if mean := float64(between) / float64(n); mean > 5 {
+		t.Errorf("%.2f pods on average from twenty past to the full hour, for a load of 20", mean)
 	}
 }

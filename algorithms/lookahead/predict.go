@@ -292,9 +292,9 @@ func beyond(e, noise float64) float64 {
 	return math.Copysign(math.Sqrt(v), e)
 }
 
-// settle compares what was promised for now with what came: the mean of the last k readings, whose variance is noise in roots. Errors count half
-// after life seconds.
-func (h *horizon) settle(now time.Time, l *levels, k int, noise, life float64) {
+// settle compares what was promised for now, lead seconds ago, with what came: the mean of the last k readings, whose variance is noise in roots. Errors count
+// half after life seconds. jumps are counted unless it is nil.
+func (h *horizon) settle(now time.Time, l *levels, k int, noise, lead, life float64, jumps *clock) {
 	s := &h.state
 	due := 0
 	for due < len(s.Promises) && !s.Promises[due].Due.After(now) {
@@ -311,7 +311,12 @@ func (h *horizon) settle(now time.Time, l *levels, k int, noise, life float64) {
 			e := u - root(y)
 			s.Erred[i] = forget*s.Erred[i] + (1-forget)*e*e
 		}
-		h.enter(p.Y[p.Best], beyond(u-root(p.Y[p.Best]), noise), p.Spread, p.Weight, life)
+		y := p.Y[p.Best]
+		e := beyond(u-root(y), noise)
+		if jumps != nil && e > 0 && square(u) > jumped*y {
+			jumps.add(p.Due, p.Weight/max(lead, p.Weight)) // a jump is an error for as long as the lead
+		}
+		h.enter(y, e, p.Spread, p.Weight, life)
 	}
 	if due == 0 {
 		return
@@ -345,8 +350,8 @@ func (h *horizon) enter(y, e, spread, weight, life float64) {
 
 // recall puts the errors that the forecast of no change would have made in the past, lead seconds ahead, in the place of those that there are; they count half
 // after life seconds. floor and noise are variances in roots: of a forecast, and of a mean over so many seconds. A jump between two bins makes errors for as
-// long as the lead. Bins of more than longest leads tell nothing: what is a step in them may have taken all their time.
-func (h *horizon) recall(past []bin, lead, life, floor float64, noise func(seconds float64) float64) {
+// long as the lead. Bins of more than longest leads tell nothing: what is a step in them may have taken all their time. jumps are those counted then.
+func (h *horizon) recall(past []bin, lead, life, floor float64, noise func(seconds float64) float64) (jumps clock) {
 	h.all, h.at, h.state.Spread2 = book{}, [heights]*book{}, 0
 	from := 0 // the bin that was the newest when the forecast was made
 	for i := 1; i < len(past); i++ {
@@ -359,11 +364,16 @@ func (h *horizon) recall(past []bin, lead, life, floor float64, noise func(secon
 			from++
 		}
 		jump := min(lead, w)
-		h.enter(past[from].y, beyond(root(past[i].y)-root(past[from].y), 2*noise(w)), h.spread(floor), jump, life)
+		e := beyond(root(past[i].y)-root(past[from].y), 2*noise(w))
+		if e > 0 && past[i].y > jumped*past[from].y {
+			jumps.spread(past[i-1].at, past[i].at, jump/lead)
+		}
+		h.enter(past[from].y, e, h.spread(floor), jump, life)
 		if w > jump {
 			h.enter(past[i].y, 0, h.spread(floor), w-jump, life)
 		}
 	}
+	return jumps
 }
 
 // spread is in roots: what errors beyond noise were lately, never below floor, a variance.
