@@ -27,9 +27,9 @@ func TestClock(t *testing.T) {
 		{name: "nothing", fill: func(*clock, *rand.Rand) {}},
 		{name: "a job at two minutes past each full hour and half hour, every other time", habit: true, fill: func(c *clock, r *rand.Rand) {
 			each(func(hour time.Time) {
-				for _, m := range []time.Duration{2, 32} {
+				for _, m := range []int{2, 32} {
 					if r.Float64() < 0.5 {
-						c.add(hour.Add(m*time.Minute+time.Duration(r.IntN(40))*time.Second), 1)
+						c.add(hour.Add(time.Duration(60*m+r.IntN(40))*time.Second), 1)
 					}
 				}
 			})
