@@ -631,6 +631,10 @@ func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, g *p
 	floor := max(s.Service, 1e-3) / 160
 	d.Message = fmt.Sprintf("%.4g slots in use now and %.4g in %s (by %s, spread %.2g roots) at a price of %.3g ask for %d pods, now %d; %s gives %d",
 		g.r.Load, y, g.lead.Round(time.Millisecond), name(p.far.state.Best), p.far.spread(floor), g.price, g.farPods, g.nearPods, d.Reason, d.Replicas)
+	likelier := s.Clock.factor(o.Now, o.Now.Add(g.lead))
+	if likelier > 1 {
+		d.Message += fmt.Sprintf("; at these minutes of the hour more load is %.1f times likelier to come", likelier)
+	}
 	if g.r.InFlight == 0 && d.Replicas <= 1 {
 		d.Message = fmt.Sprintf("no demand for %s; by %d idle times seen, and with a cold start worth %.0f s of a pod, %s gives %d",
 			o.Now.Sub(s.LastDemand).Round(time.Second), p.rests.Seen(), g.cold, d.Reason, d.Replicas)
@@ -650,6 +654,7 @@ func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, g *p
 		algorithms.Term{Name: "forecast", Value: y},
 		algorithms.Term{Name: "spread", Value: p.far.spread(floor)},
 		algorithms.Term{Name: "errorsSeen", Value: p.far.all.tail.Size()},
+		algorithms.Term{Name: "likelier", Value: likelier},
 		algorithms.Term{Name: "lateShare", Value: g.late},
 		algorithms.Term{Name: "price", Value: g.price},
 		algorithms.Term{Name: "podConcurrency", Value: g.slots},

@@ -2,6 +2,7 @@ package lookahead_test
 
 import (
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -171,8 +172,12 @@ func TestByTheClock(t *testing.T) {
 		if i > 30 && i%1800 == 10*30 && ready.ready(current) < 9 {
 			t.Errorf("%d pods when it comes for the %d. time, want 9 at least", ready.ready(current), i/1800+1)
 		}
-		current = at(p, now, load, current, ready.ready(current), time.Minute).Replicas
+		d := at(p, now, load, current, ready.ready(current), time.Minute)
+		current = d.Replicas
 		ready.ask(current)
+		if i > 30 && i%1800 == 10*30 && (term(t, d, "likelier") < 2 || !strings.Contains(d.Message, "likelier to come")) {
+			t.Errorf("when it comes: %+v, want a word on why there are pods", d)
+		}
 		if m := i % 1800 / 30; m > 20 {
 			between, n = between+current, n+1
 		}
