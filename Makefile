@@ -21,14 +21,23 @@ export GOFLAGS := $(GOFLAGS) -trimpath
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# $(call debian,COMMAND:PACKAGE …) installs the Debian packages of commands that are missing (root), or names them.
+define debian
+@missing=(); for p in $(1); do PATH=$$PATH:/usr/sbin:/sbin command -v $${p%%:*} >/dev/null || missing+=($${p##*:}); done; \
+if [ $${#missing[@]} -gt 0 ]; then \
+  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+    echo "installing $${missing[*]}"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null; \
+  else echo "missing: $${missing[*]}. Install these Debian packages (as root: apt-get install $${missing[*]}) and try again." >&2; exit 1; fi; \
+fi
+endef
+
 .PHONY: deps
 deps: ## install the Debian packages that the testbed needs (root), or name them
-	@missing=(); for p in nft:nftables ip:iproute2; do command -v $${p%%:*} >/dev/null || missing+=($${p##*:}); done; \
-	if [ $${#missing[@]} -gt 0 ]; then \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    echo "installing $${missing[*]}"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$${missing[@]}" >/dev/null; \
-	  else echo "missing: $${missing[*]}. Install these Debian packages (as root: apt-get install $${missing[*]}) and try again." >&2; exit 1; fi; \
-	fi
+	$(call debian,nft:nftables ip:iproute2)
+
+.PHONY: browser
+browser: ## install chromium, which opens report pages in tests (root), or name it
+	$(call debian,chromium:chromium)
 
 .PHONY: build
 build: ## build all commands into bin/
@@ -83,7 +92,7 @@ oracle-short: ## the same with fewer steps
 	@$(MAKE) --no-print-directory oracle ORACLE=-short
 
 .PHONY: e2e
-e2e: deps build $(HELM) controlplane prometheus ## end-to-end tests on the testbed: a real control plane, real processes, real sockets
+e2e: deps build $(HELM) controlplane prometheus browser ## end-to-end tests on the testbed: a real control plane, real processes, real sockets
 	@mkdir -p .cache; cd testbed; PATH=$(WITH_PROMETHEUS) HELM=$(CURDIR)/$(HELM) go test -tags e2e -count=1 -timeout 30m -p 1 -v ./... 2>&1 | tee ../.cache/e2e.log || { \
 	  echo "what the failed tests said, without the logs of the cluster:"; grep -E '^ *--- FAIL|^ +[a-z0-9_]+_test\.go:[0-9]+: [^-]' ../.cache/e2e.log; exit 1; }
 	go test -tags e2e -count=1 -v -run InBrowser ./bench/report
@@ -171,12 +180,7 @@ QUEUE_PROXY_VERSION := v0.50.0
 
 .PHONY: bench-sidecar
 bench-sidecar: ## the sidecar beside nginx, haproxy and queue-proxy, 8 minutes (BENCH_FLAGS=--quick: one)
-	@missing=(); for p in nginx:nginx-light haproxy:haproxy wrk:wrk ip:iproute2; do PATH=$$PATH:/usr/sbin:/sbin command -v $${p%%:*} >/dev/null || missing+=($${p##*:}); done; \
-	if [ $${#missing[@]} -gt 0 ]; then \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    echo "installing $${missing[*]}"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$${missing[@]}" >/dev/null; \
-	  else echo "missing: $${missing[*]}. Install these Debian packages and try again." >&2; exit 1; fi; \
-	fi
+	$(call debian,nginx:nginx-light haproxy:haproxy wrk:wrk ip:iproute2)
 	@mkdir -p $(BENCH_SIDECAR)
 	go build -ldflags '$(LDFLAGS)' -o $(BENCH_SIDECAR)/sluice-sidecar ./cmd/sluice-sidecar
 	@[ -x $(BENCH_SIDECAR)/queue ] || GOBIN=$(CURDIR)/$(BENCH_SIDECAR) go install -ldflags '-s -w' knative.dev/serving/cmd/queue@$(QUEUE_PROXY_VERSION)

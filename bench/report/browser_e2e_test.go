@@ -26,7 +26,7 @@ func browse(t *testing.T, text string, args ...string) (document, console string
 	t.Helper()
 	chromium, err := exec.LookPath("chromium")
 	if err != nil {
-		t.Skip("chromium is not installed (Debian: apt-get install chromium), so the page is not opened")
+		t.Fatal("chromium is not installed: make browser installs it (Debian: apt-get install chromium)")
 	}
 	dir := t.TempDir()
 	path := filepath.Join(dir, "report.html")
