@@ -547,16 +547,17 @@ func (c *costs) of(n int) float64 {
 
 // late is the load expected in seconds in which it is above load.
 func (c *costs) late(load float64) float64 {
-	switch {
-	case c.p.told == nil && load <= c.y:
-		return c.h.late(load, c.y, c.spread)
-	case c.p.told == nil:
-		late := c.h.late(load, c.y, c.spread)
-		return min(late*c.likelier, max(late, c.y))
-	case c.y > load:
-		return c.y
+	if c.p.told != nil {
+		if c.y > load {
+			return c.y
+		}
+		return 0
 	}
-	return 0
+	late := c.h.late(load, c.y, c.spread)
+	if load > c.y {
+		late = min(late*c.likelier, max(late, c.y))
+	}
+	return late
 }
 
 // staff is the least costly count for the next tick.
