@@ -256,8 +256,7 @@ func (rd *round) learn(samples []algorithms.Sample) error {
 		closer()
 		return err
 	}
-	rd.w.closePolicy()
-	rd.w.policy, rd.w.closePolicy = p, closer
+	rd.w.take(p, closer)
 	return nil
 }
 

@@ -171,10 +171,7 @@ func (rd *round) prepare() error {
 			rd.Log.Debug("policy starts afresh", slog.String("autoscaler", rd.key.String()), slog.Any("error", err))
 		}
 	}
-	if rd.w.closePolicy != nil {
-		rd.w.closePolicy()
-	}
-	rd.w.policy, rd.w.closePolicy = p, closer
+	rd.w.take(p, closer)
 	rd.seek(afresh)
 	return nil
 }

@@ -130,6 +130,14 @@ type workload struct {
 	limit float64
 }
 
+// take puts a policy in the place of the one there was, which lets go what it holds.
+func (w *workload) take(p *guard.Policy, closer func()) {
+	if w.closePolicy != nil {
+		w.closePolicy()
+	}
+	w.policy, w.closePolicy = p, closer
+}
+
 // New returns a Reconciler.
 func New(o Options) *Reconciler {
 	return &Reconciler{Options: o, metrics: newInstruments(o.Metrics), workloads: map[types.NamespacedName]*workload{}, searched: make(chan struct{}, 1)}
@@ -150,9 +158,7 @@ func (r *Reconciler) forget(key types.NamespacedName) {
 	r.mu.Lock()
 	if w := r.workloads[key]; w != nil {
 		w.search.drop()
-		if w.closePolicy != nil {
-			w.closePolicy()
-		}
+		w.take(nil, nil)
 	}
 	delete(r.workloads, key)
 	r.mu.Unlock()

@@ -224,6 +224,7 @@ type plan struct {
 	drain, held       int
 	cold              float64 // what a cold start costs, its own start included, in seconds of a pod
 	price             float64
+	likelier          float64 // how many times likelier than usual more load is to come, by the clock
 	late              float64 // share of the requests that come now, as estimated
 }
 
@@ -272,6 +273,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	p.surge.set(share, wait, g.slots, g.lead.Seconds()/service, s.Peak)
 	p.steady.set(share, wait, g.slots, max(g.lead.Seconds(), lasting)/service, s.Peak)
 	g.nearPods = p.staff(floor, &g)
+	g.likelier = s.Clock.factor(o.Now, o.Now.Add(g.lead))
 	if fresh {
 		s.Choice = p.choose(floor, min(max(dt, 0), gap), &g)
 	}
@@ -578,7 +580,7 @@ func (p *Policy) staff(floor float64, g *plan) int {
 func (p *Policy) choose(floor, dt float64, g *plan) int {
 	lead := g.lead.Seconds()
 	c := p.costs(&p.far, g.far[p.far.state.Best], floor, lead, g)
-	c.likelier = p.state.Clock.factor(p.state.At, p.state.At.Add(g.lead))
+	c.likelier = g.likelier
 	now := p.course.Step(p.state.Choice, g.most, lead/2, func(n int) float64 { return c.of(n) * dt })
 	if c.likelier <= 1 {
 		return now
@@ -632,9 +634,8 @@ func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, g *p
 	floor := max(s.Service, 1e-3) / 160
 	d.Message = fmt.Sprintf("%.4g slots in use now and %.4g in %s (by %s, spread %.2g roots) at a price of %.3g ask for %d pods, now %d; %s gives %d",
 		g.r.Load, y, g.lead.Round(time.Millisecond), name(p.far.state.Best), p.far.spread(floor), g.price, g.farPods, g.nearPods, d.Reason, d.Replicas)
-	likelier := s.Clock.factor(o.Now, o.Now.Add(g.lead))
-	if likelier > 1 {
-		d.Message += fmt.Sprintf("; at these minutes of the hour more load is %.1f times likelier to come", likelier)
+	if g.likelier > 1 {
+		d.Message += fmt.Sprintf("; at these minutes of the hour more load is %.1f times likelier to come", g.likelier)
 	}
 	if g.r.InFlight == 0 && d.Replicas <= 1 {
 		d.Message = fmt.Sprintf("no demand for %s; by %d idle times seen, and with a cold start worth %.0f s of a pod, %s gives %d",
@@ -655,7 +656,7 @@ func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, g *p
 		algorithms.Term{Name: "forecast", Value: y},
 		algorithms.Term{Name: "spread", Value: p.far.spread(floor)},
 		algorithms.Term{Name: "errorsSeen", Value: p.far.all.tail.Size()},
-		algorithms.Term{Name: "likelier", Value: likelier},
+		algorithms.Term{Name: "likelier", Value: g.likelier},
 		algorithms.Term{Name: "lateShare", Value: g.late},
 		algorithms.Term{Name: "price", Value: g.price},
 		algorithms.Term{Name: "podConcurrency", Value: g.slots},

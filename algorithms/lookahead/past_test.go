@@ -37,16 +37,7 @@ func past(width time.Duration, hole bool) []algorithms.Sample {
 func settled(t *testing.T, p *lookahead.Policy, start time.Duration) float64 {
 	t.Helper()
 	r := rand.New(rand.NewPCG(8, 8))
-	now, current, sum := policytest.Epoch(), 3, 0
-	const steps, from = 600, 120
-	for i := range steps {
-		current = at(p, now, poisson(r, 20), current, current, start).Replicas
-		if i >= from {
-			sum += current
-		}
-		now = now.Add(time.Second)
-	}
-	return float64(sum) / (steps - from)
+	return mean(p, 3, start, 600, 120, func() float64 { return poisson(r, 20) })
 }
 
 // A past in which the load jumped has pods kept for the next jump from the beginning, where pods take long to start; one whose bins are too wide to tell of

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/algorithms/lookahead"
 	"github.com/sluice-autoscaler/sluice/algorithms/policytest"
 )
 
@@ -76,22 +77,25 @@ func TestFlashAfterSwings(t *testing.T) {
 	}
 }
 
-// pods is the mean count for a load that is carried at once, and whose readings are burst times further from each other than Poisson ones, squared.
-func pods(t *testing.T, start time.Duration, burst float64) float64 {
-	t.Helper()
-	p := policy(t, nil)
-	r := rand.New(rand.NewPCG(7, 7))
-	now, current, sum := policytest.Epoch(), 12, 0
-	const steps, from = 5400, 3600
+// mean is the mean count of p's answers to a load each second, all carried out at once, from the from-th of so many on.
+func mean(p *lookahead.Policy, current int, start time.Duration, steps, from int, load func() float64) float64 {
+	now, sum := policytest.Epoch(), 0
 	for i := range steps {
-		load := 100 + (poisson(r, 100)-100)*math.Sqrt(burst)
-		current = at(p, now, max(load, 1), current, current, start).Replicas
+		current = at(p, now, load(), current, current, start).Replicas
 		if i >= from {
 			sum += current
 		}
 		now = now.Add(time.Second)
 	}
-	return float64(sum) / (steps - from)
+	return float64(sum) / float64(steps-from)
+}
+
+// pods is the mean count for a load that is carried at once, and whose readings are burst times further from each other than Poisson ones, squared.
+func pods(t *testing.T, start time.Duration, burst float64) float64 {
+	t.Helper()
+	p := policy(t, nil)
+	r := rand.New(rand.NewPCG(7, 7))
+	return mean(p, 12, start, 5400, 3600, func() float64 { return max(100+(poisson(r, 100)-100)*math.Sqrt(burst), 1) })
 }
 
 // What arrives in bursts needs more pods than what Poisson's arrivals need, and more so where a start takes long: a queue of a second is worked off by

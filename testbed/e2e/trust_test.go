@@ -89,17 +89,28 @@ func TestExactness(t *testing.T) {
 
 // exact keeps n requests in flight and holds what the API serves against that.
 func exact(t *testing.T, n int, url string) {
-	const hold, settle, tolerance = 60 * time.Second, 32 * time.Second, 0.02
 	stop := closedLoop(t.Context(), url, n, 2500) // long ones: between two, on a busy machine, a client is not in flight
-	began, worst, reads := time.Now(), 0.0, 0
+	reads, worst := holds(t, fmt.Sprintf("exact-%d", n), n, 32*time.Second, 0.02)
+	answered, err := stop()
+	if err != nil {
+		t.Errorf("N = %d: a request was lost: %v", n, err)
+	}
+	t.Logf("N = %d: %d reads, the worst %.2f %% off; %d requests answered", n, reads, 100*worst, answered)
+}
+
+// holds reads for a minute what the API serves of web in a namespace, with n requests in flight, each second once settle is over: a window and a
+// collection before it is all load. More than the tolerance off, as a share, is an error.
+func holds(t *testing.T, namespace string, n int, settle time.Duration, tolerance float64) (reads int, worst float64) {
+	const hold = 60 * time.Second
+	began := time.Now()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for time.Since(began) < hold {
 		<-tick.C
-		if time.Since(began) < settle { // a window and a collection before it is all load
+		if time.Since(began) < settle {
 			continue
 		}
-		m, err := cluster.DeploymentMetric(t.Context(), fmt.Sprintf("exact-%d", n), "web", "request_concurrency", 0)
+		m, err := cluster.DeploymentMetric(t.Context(), namespace, "web", "request_concurrency", 0)
 		if err != nil {
 			t.Errorf("N = %d: read the metric: %v", n, err)
 			continue
@@ -113,11 +124,7 @@ func exact(t *testing.T, n int, url string) {
 			t.Errorf("N = %d: the API serves %.3f, %.1f %% off", n, m.Value, 100*off)
 		}
 	}
-	answered, err := stop()
-	if err != nil {
-		t.Errorf("N = %d: a request was lost: %v", n, err)
-	}
-	t.Logf("N = %d: %d reads, the worst %.2f %% off; %d requests answered", n, reads, 100*worst, answered)
+	return reads, worst
 }
 
 // watch follows web's spec.replicas and calls seen on every change, until stop is called.
