@@ -132,8 +132,9 @@ func older(a, b *discoveryv1.EndpointSlice) bool {
 	return a.UID < b.UID
 }
 
-// choose returns a number that nobody has or claims, as far as the cache and this process know. The
-// search starts at a hash of the Service port, so that a slice that was lost gets its numbers back.
+// choose returns a number that nobody has or claims, as far as the cache and this process know. It is
+// the one under which the gateways know the Service port, when that is free: a slice that was lost
+// gets its numbers back.
 func (d *Driver) choose(ctx context.Context, e *entry, v *view, name string, taken map[int]bool) (int, error) {
 	now := d.Clock()
 	full := fmt.Errorf("no gateway port is left in %d–%d: widen the range", d.Range.From, d.Range.To-1)
@@ -148,9 +149,12 @@ func (d *Driver) choose(ctx context.Context, e *entry, v *view, name string, tak
 		step++
 	}
 	e.reserves = true
-	for i := range n {
-		number := d.Range.From + int((sum%n+i*step)%n)
-		if taken[number] || !d.reserve(number, e) {
+	number := d.known(v.svc, name)
+	for i := range n + 1 {
+		if i > 0 {
+			number = d.Range.From + int((sum%n+i*step)%n)
+		}
+		if !d.Range.has(number) || taken[number] || !d.reserve(number, e) {
 			continue
 		}
 		rival, err := d.rival(ctx, v.slice, number)
@@ -166,6 +170,19 @@ func (d *Driver) choose(ctx context.Context, e *entry, v *view, name string, tak
 	d.fullUntil = now.Add(exhaustedFor)
 	d.mu.Unlock()
 	return 0, full
+}
+
+// known returns the number under which a gateway knows a Service port of this owner, 0 when none does.
+func (d *Driver) known(svc *corev1.Service, name string) int {
+	gateways := *d.gateways.Load()
+	for i := range gateways {
+		for _, r := range gateways[i].Ports(svc.Namespace, svc.Name) {
+			if r.PortName == name && r.Owner == d.Owner {
+				return r.Listen
+			}
+		}
+	}
+	return 0
 }
 
 func (d *Driver) exhausted(now time.Time) bool {
