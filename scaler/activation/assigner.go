@@ -16,6 +16,9 @@ import (
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
+// owner is the controller's name on the wire.
+const owner = "controller"
+
 // Gateway is one gateway as the controller sees it.
 type Gateway struct {
 	// Name is the pod's name, IP its address, Control its control address ("host:port").
@@ -163,11 +166,15 @@ func (a *Assigner) round(ctx context.Context, pushed map[string]push) {
 	}
 	var todo []Gateway
 	for _, g := range a.known {
-		if !g.Connected || g.Report == nil || g.Report.Epoch > a.epoch {
+		if !g.Connected || g.Report == nil {
+			continue
+		}
+		mine, _ := g.Report.Owner(owner)
+		if mine.Epoch > a.epoch {
 			continue
 		}
 		done := pushed[g.Control]
-		inEffect := g.Report.Epoch == a.epoch && g.Report.Generation >= a.gen
+		inEffect := mine.Epoch == a.epoch && mine.Generation >= a.gen
 		if !inEffect && (done.gen != a.gen || done.start != g.Report.StartTime) {
 			todo = append(todo, g)
 		}
@@ -205,7 +212,7 @@ func (a *Assigner) round(ctx context.Context, pushed map[string]push) {
 func (a *Assigner) put(ctx context.Context, g Gateway, raw []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://"+g.Control+wire.AssignmentsPath, bytes.NewReader(raw))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://"+g.Control+wire.OwnerPath(owner), bytes.NewReader(raw))
 	if err != nil {
 		return fmt.Errorf("address gateway %s: %w", g.Control, err)
 	}

@@ -25,7 +25,7 @@ func TestAssignerPushesWholeSets(t *testing.T) {
 	got := make(chan wire.Assignments, 10)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var a wire.Assignments
-		if err := json.NewDecoder(r.Body).Decode(&a); err != nil || r.Method != http.MethodPut || r.URL.Path != wire.AssignmentsPath {
+		if err := json.NewDecoder(r.Body).Decode(&a); err != nil || r.Method != http.MethodPut || r.URL.Path != wire.OwnerPath("controller") {
 			t.Errorf("%s %s: %v", r.Method, r.URL.Path, err)
 		}
 		got <- a
@@ -37,7 +37,7 @@ func TestAssignerPushesWholeSets(t *testing.T) {
 	gateway := func(start float64, gen uint64) []activation.Gateway {
 		return []activation.Gateway{{
 			Name: "gw", Control: strings.TrimPrefix(srv.URL, "http://"), Connected: true,
-			Report: &wire.Report{StartTime: start, Epoch: 42, Generation: gen},
+			Report: &wire.Report{StartTime: start, Owners: []wire.OwnerReport{{Owner: "controller", Epoch: 42, Generation: gen}}},
 		}}
 	}
 	a.Observe(gateway(1, 0))
