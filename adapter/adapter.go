@@ -31,6 +31,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/adapter/store"
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/loop"
+	"github.com/sluice-autoscaler/sluice/wire"
 )
 
 // Options configure an Adapter. Config, Log, Registerer, GatewayNamespace, GatewayServiceAccount and,
@@ -63,8 +64,9 @@ type Options struct {
 	OnImpostor func(pod *corev1.Pod)
 	// TLS is how gateways are spoken to; see scrape.Options. Nil means plain HTTP.
 	TLS func() *tls.Config
-	// Assigned, when given, says whether a gateway was given a port of a Service; see scrape.Options.
-	Assigned func(gateway, namespace, service, port string) bool
+	// Assigned, when given, says whether a gateway was given a port that it reports; see
+	// scrape.Options.
+	Assigned func(gateway string, p *wire.PortReport) bool
 	// OnReport, when given, is called with each gateway report at once. It must return within
 	// milliseconds.
 	OnReport func(GatewayReport)
@@ -76,12 +78,9 @@ type Binding = store.Binding
 // Pod is a pod as it was last seen.
 type Pod = store.Pod
 
-// Gateway is a gateway as it was last heard of.
-type Gateway = store.Gateway
-
 // GatewayReport is news of one gateway: a report, or (Gateway.Connected false) the end of its stream.
 type GatewayReport struct {
-	Gateway Gateway
+	Gateway wire.Gateway
 	// Urgent names the Services of which it says something that somebody waits for: requests are
 	// held, a port opened, closed or failed, pods began or ceased to take requests, a wake-up went
 	// on.
@@ -193,7 +192,7 @@ func (a *Adapter) serve(client kubernetes.Interface) error {
 	return err
 }
 
-func (a *Adapter) onReport(g store.Gateway, urgent []types.NamespacedName) {
+func (a *Adapter) onReport(g wire.Gateway, urgent []types.NamespacedName) {
 	if a.opts.OnReport != nil {
 		a.opts.OnReport(GatewayReport{Gateway: g, Urgent: urgent})
 	}
@@ -260,4 +259,4 @@ func (a *Adapter) Pods(namespace string, selector labels.Selector) []Pod {
 }
 
 // Gateways lists the gateways, by name.
-func (a *Adapter) Gateways() []Gateway { return a.store.Gateways() }
+func (a *Adapter) Gateways() []wire.Gateway { return a.store.Gateways() }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/adapter/store"
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/wire"
 )
 
 // Options configure a Scraper. Store, Log and Registerer are needed.
@@ -33,13 +34,13 @@ type Options struct {
 	// TLS returns the configuration of the next connection to a gateway, with the client's
 	// certificate; nil from it means that there is none yet. A nil TLS means plain HTTP, for tests.
 	TLS func() *tls.Config
-	// Assigned says whether a gateway was given a port of a Service. What it reports of others is
+	// Assigned says whether a gateway was given a port that it reports. What it reports of others is
 	// left out. It must return within microseconds; nil means that every port counts.
-	Assigned func(gateway, namespace, service, port string) bool
+	Assigned func(gateway string, p *wire.PortReport) bool
 	// OnReport is told of each report of a gateway, at once, and of a stream that ended (not
 	// Connected then). It must return within milliseconds, and is called by one goroutine per
 	// gateway. Urgent names the Services of which the report says something new.
-	OnReport func(g store.Gateway, urgent []types.NamespacedName)
+	OnReport func(g wire.Gateway, urgent []types.NamespacedName)
 }
 
 const (
@@ -98,7 +99,7 @@ func New(o Options) (*Scraper, error) {
 		return nil, fmt.Errorf("scraper: %w", err)
 	}
 	if o.OnReport == nil {
-		o.OnReport = func(store.Gateway, []types.NamespacedName) {}
+		o.OnReport = func(wire.Gateway, []types.NamespacedName) {}
 	}
 	s := &Scraper{
 		Options: o, slots: make(chan struct{}, maxReads),

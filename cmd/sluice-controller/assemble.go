@@ -311,6 +311,8 @@ func (p *process) run(ctx context.Context, metrics http.Handler) error {
 	return g.Wait()
 }
 
+var _ scaler.Source = (*adapter.Adapter)(nil)
+
 // observer adapts the adapter to scaler.Observer.
 type observer struct{ *adapter.Adapter }
 
@@ -339,7 +341,7 @@ func (o observer) Gateways() []activation.Gateway {
 	list := o.Adapter.Gateways()
 	out := make([]activation.Gateway, 0, len(list))
 	for _, g := range list {
-		out = append(out, activation.Gateway(g))
+		out = append(out, activation.Gateway{Name: g.Name, IP: g.IP, Control: g.Control, Connected: g.Connected, Report: g.Report, Leaving: g.Leaving})
 	}
 	return out
 }
