@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,7 +53,7 @@ func (c *churn) start(o *owner, stale int) {
 	o.cache.follow(max(0, len(c.api.log)-stale))
 	o.epoch++
 	o.driver = path.New(path.Options{
-		Client: o.cache, Owner: o.name, Epoch: o.epoch, Range: path.Range{From: 1000, To: 1060},
+		Client: o.cache, Owner: o.name, Epoch: o.epoch, Range: path.Range{From: 1000, To: 1033},
 		Log: slog.New(slog.DiscardHandler), Clock: func() time.Time { return c.now },
 	})
 	var refs []loop.Ref
@@ -82,7 +83,7 @@ func (c *churn) round(o *owner, service string, in bool) *loop.Path {
 		c.t.Fatalf("See(%s): %v", service, err)
 	}
 	err = o.driver.Put(c.t.Context(), ref, loop.PathState{In: in})
-	if err != nil && !errors.Is(err, scaler.ErrConflict) && !errors.Is(err, errBusy) {
+	if err != nil && !errors.Is(err, scaler.ErrConflict) && !errors.Is(err, errBusy) && !strings.Contains(err.Error(), "no gateway port is left") {
 		c.t.Fatalf("Put(%s): %v", service, err)
 	}
 	return p
@@ -156,19 +157,19 @@ func (c *churn) step() string {
 	case n < 950:
 		c.push(o)
 		return "a push"
-	case n < 965:
+	case n < 972:
 		if holder := c.owner(service); holder != nil {
 			c.forget(holder, service)
 			c.api.remove(key)
 			return "an Autoscaler deleted"
 		}
-	case n < 980:
+	case n < 984:
 		if holder := c.owner(service); holder != nil && holder != o {
 			c.forget(holder, service)
 			o.mine[service] = true
 			return "a workload moved to another shard"
 		}
-	case n < 990:
+	case n < 992:
 		if holder := c.owner(service); holder != nil && c.api.head[key] != nil {
 			c.api.remove(key)
 			for _, p := range c.ports[service] {
@@ -185,7 +186,7 @@ func (c *churn) step() string {
 
 // settleDown lets everything catch up, and checks that every workload has a listener for every port.
 func (c *churn) settleDown() {
-	for range 100 {
+	for range 200 {
 		c.now = c.now.Add(100 * time.Millisecond)
 		for _, o := range c.owners {
 			o.cache.follow(1 << 30)
@@ -214,7 +215,7 @@ func (c *churn) settleDown() {
 // any time, and a Service that was listened for stays so.
 func TestTwoOwnersAgree(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(20) {
+	for seed := range uint64(10) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
 			c := &churn{

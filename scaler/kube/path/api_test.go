@@ -3,7 +3,6 @@ package path_test
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -170,7 +169,7 @@ func (c *cached) Create(_ context.Context, o client.Object, _ ...client.CreateOp
 		return apierrors.NewAlreadyExists(sliceResource, s.Name)
 	}
 	s.CreationTimestamp = metav1.NewTime(c.api.now().Truncate(time.Second))
-	s.UID = types.UID(fmt.Sprintf("%08x", rand.Uint32())) //nolint:gosec // a name
+	s.UID = types.UID(fmt.Sprintf("%08x", uint32(c.api.revision)*2654435761)) // in no order
 	c.api.put(s)
 	return c.api.after()
 }

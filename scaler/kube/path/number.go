@@ -34,7 +34,7 @@ const (
 // claims. It reads the cache and writes nothing.
 func (d *Driver) agree(ctx context.Context, e *entry, v *view) (content, error) {
 	var c content
-	taken := map[int]bool{} // in this slice
+	taken := d.taken(v)
 	for i := range v.svc.Spec.Ports {
 		p := &v.svc.Spec.Ports[i]
 		if !isTCP(p) {
@@ -44,7 +44,7 @@ func (d *Driver) agree(ctx context.Context, e *entry, v *view) (content, error) 
 		if err != nil {
 			return c, err
 		}
-		taken[number] = true
+		taken[number] = p.Name
 		if sure {
 			c.ports = append(c.ports, wire.Assignment{
 				Namespace: v.svc.Namespace, Service: v.svc.Name, PortName: p.Name, Listen: number, Protocol: protocol(deref(p.AppProtocol), p.Name),
@@ -56,9 +56,31 @@ func (d *Driver) agree(ctx context.Context, e *entry, v *view) (content, error) 
 	return c, nil
 }
 
+// taken returns the numbers that the slice has or claims for the Service's ports, each for the first
+// port that names it. What is out of range is not believed.
+func (d *Driver) taken(v *view) map[int]string {
+	out := make(map[int]string, len(v.svc.Spec.Ports))
+	for _, find := range []func(*discoveryv1.EndpointSlice, string) (int, bool){confirmed, claimed} {
+		for i := range v.svc.Spec.Ports {
+			p := &v.svc.Spec.Ports[i]
+			if n, ok := find(v.slice, p.Name); ok && isTCP(p) && d.Range.has(n) && !held(out, n) {
+				out[n] = p.Name
+			}
+		}
+	}
+	return out
+}
+
+func held(taken map[int]string, n int) bool { _, ok := taken[n]; return ok }
+
+func holds(taken map[int]string, n int, name string) bool {
+	holder, ok := taken[n]
+	return ok && holder == name
+}
+
 // number finds the number of one Service port; sure says that it is confirmed, or may be now.
-func (d *Driver) number(ctx context.Context, e *entry, v *view, name string, taken map[int]bool) (number int, sure bool, err error) {
-	if n, ok := confirmed(v.slice, name); ok && d.Range.has(n) && !taken[n] {
+func (d *Driver) number(ctx context.Context, e *entry, v *view, name string, taken map[int]string) (number int, sure bool, err error) {
+	if n, ok := confirmed(v.slice, name); ok && holds(taken, n, name) {
 		if !v.seen {
 			return n, true, nil
 		}
@@ -72,7 +94,7 @@ func (d *Driver) number(ctx context.Context, e *entry, v *view, name string, tak
 		n, err = d.choose(ctx, e, v, name, taken)
 		return n, false, err
 	}
-	if n, ok := claimed(v.slice, name); ok && d.Range.has(n) && !taken[n] {
+	if n, ok := claimed(v.slice, name); ok && holds(taken, n, name) {
 		if !v.seen {
 			return n, false, nil
 		}
@@ -135,7 +157,7 @@ func older(a, b *discoveryv1.EndpointSlice) bool {
 // choose returns a number that nobody has or claims, as far as the cache and this process know. It is
 // the one under which the gateways know the Service port, when that is free: a slice that was lost
 // gets its numbers back.
-func (d *Driver) choose(ctx context.Context, e *entry, v *view, name string, taken map[int]bool) (int, error) {
+func (d *Driver) choose(ctx context.Context, e *entry, v *view, name string, taken map[int]string) (int, error) {
 	now := d.Clock()
 	full := fmt.Errorf("no gateway port is left in %d–%d: widen the range", d.Range.From, d.Range.To-1)
 	if d.exhausted(now) {
@@ -154,7 +176,7 @@ func (d *Driver) choose(ctx context.Context, e *entry, v *view, name string, tak
 		if i > 0 {
 			number = d.Range.From + int((sum%n+i*step)%n)
 		}
-		if !d.Range.has(number) || taken[number] || !d.reserve(number, e) {
+		if !d.Range.has(number) || held(taken, number) || !d.reserve(number, e) {
 			continue
 		}
 		rival, err := d.rival(ctx, v.slice, number)

@@ -430,7 +430,11 @@ func (d *Driver) Put(ctx context.Context, ref loop.Ref, want loop.PathState) err
 			return err
 		}
 	}
+	settled := len(c.claims) == 0 || e.written != nil // a waiting claim may be an old cache's
 	d.assign(e, w, &c, want)
+	if settled {
+		d.pusher.settle(ref)
+	}
 	return d.deleteLeft(ctx, e)
 }
 
@@ -476,7 +480,6 @@ func (d *Driver) assign(e *entry, w Workload, c *content, want loop.PathState) {
 		d.pusher.set(key, e.ref, c.ports)
 	}
 	d.mu.Unlock()
-	d.pusher.settle(e.ref)
 }
 
 // deleteLeft deletes the slices of Services that the workload has no more.
