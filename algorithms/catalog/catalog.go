@@ -427,7 +427,7 @@ func Guard() Entry {
 			{"target", "≥ 0 requests per pod", "0: one pod", "sizes a wake-up from zero by what waits"},
 			{"behavior", "as spec.behavior of autoscaling/v2", "none", "stabilization windows and rates"},
 			{"scaleToZero", "{after: 1s–1h}", "1m0s", "how long demand must have been zero before 0 pods"},
-			{"onMissingData", "{hold: 0s–24h, fallbackReplicas: 0–1000000}", "10m0s, none", "how long nothing changes while nothing is known, and the least count then"},
+			{"onMissingData", "{hold: 0s–24h, replicas: 0–1000000}", "10m0s, none", "how long nothing changes while nothing is known, and the least count then"},
 		},
 	}
 }
