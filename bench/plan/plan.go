@@ -2,6 +2,7 @@ package plan
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -67,7 +68,7 @@ type toldPolicy interface {
 func (p *Policy) CanBeTold() bool {
 	made, err := p.New(1)
 	_, ok := made.(toldPolicy)
-	return err == nil && ok
+	return err == nil && closePolicy(made) == nil && ok
 }
 
 // Matrix is every policy on every load in every scenario with every seed from 1 on, in that order from the outside: scenario, load, policy,
@@ -131,7 +132,7 @@ func Run(ctx context.Context, jobs []Job, o Options, done func(i int, run score.
 }
 
 // Run does one; progress is told the share of it that is done, and may be nil.
-func (j *Job) Run(ctx context.Context, o Options, progress func(float64)) (score.Run, error) {
+func (j *Job) Run(ctx context.Context, o Options, progress func(float64)) (run score.Run, err error) {
 	s := j.Scenario
 	if j.Policy.Tick > 0 {
 		s.Tick = algorithms.Duration(j.Policy.Tick)
@@ -140,13 +141,13 @@ func (j *Job) Run(ctx context.Context, o Options, progress func(float64)) (score
 		Source: j.Source, Scenario: s, Name: j.Policy.Label, Seed: j.Seed, Guard: j.Policy.Guard, Warmup: j.Warmup, Start: j.Start, History: j.History,
 		Points: o.Points, Explain: o.Explain, Progress: progress,
 	}
-	var err error
 	if j.Policy.Name == PerRequest {
 		var p sim.PerRequest
 		if p, err = sim.ParsePerRequest(j.Policy.Params); err == nil {
 			return sim.RunPerRequest(ctx, c, p)
 		}
 	} else if c.Policy, err = j.Policy.New(s.PerPod()); err == nil {
+		defer func() { err = errors.Join(err, closePolicy(c.Policy)) }()
 		if told, ok := c.Policy.(toldPolicy); ok && j.Rate != nil {
 			start, service := j.Start, s.Service.Mean().Seconds()
 			if start.IsZero() {

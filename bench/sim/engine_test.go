@@ -207,7 +207,7 @@ func TestCancelled(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	reason := errors.New("enough")
-	p, err := catalog.New("kpa", 7, nil)
+	p, err := catalog.Default().New("kpa", 7, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

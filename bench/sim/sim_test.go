@@ -23,7 +23,7 @@ func run(t testing.TB, seed uint64, generator, name, params string, edit func(*s
 	if edit != nil {
 		edit(&sc)
 	}
-	p, err := catalog.New(name, sc.PerPod(), json.RawMessage(params))
+	p, err := catalog.Default().New(name, sc.PerPod(), json.RawMessage(params))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ func TestWarmup(t *testing.T) {
 	}
 	simulate := func(src trace.Source, warm time.Duration) (score.Run, error) {
 		sc := sim.DefaultScenario()
-		p, err := catalog.New("kpa", sc.PerPod(), nil)
+		p, err := catalog.Default().New("kpa", sc.PerPod(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -99,7 +99,7 @@ func TestStartAndHistory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inner, err := catalog.New("fixed", 0, nil)
+	inner, err := catalog.Default().New("fixed", 0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/score"
 	"github.com/sluice-autoscaler/sluice/bench/sim"
@@ -60,10 +61,10 @@ type Config struct {
 }
 
 // Classics are the policies to beat: Knative's, the HPA's and KEDA's. Their scale-down to zero is the scenario's.
-func Classics() ([]plan.Policy, error) {
+func Classics(policies catalog.Catalog) ([]plan.Policy, error) {
 	var out []plan.Policy
 	for _, spec := range []string{"kpa", "hpa", "keda"} {
-		p, err := plan.ParsePolicy(spec)
+		p, err := plan.ParsePolicy(policies, spec)
 		if err != nil {
 			return nil, err
 		}
@@ -280,8 +281,8 @@ func (c *Config) bound(ctx context.Context, n int, src trace.Source, s sim.Scena
 func Scenarios() []string { return []string{"instant", "small", "service", "heavy"} }
 
 // Subject reads a policy that is judged; a label that a classic has as well would mix their results.
-func Subject(spec string, classics []plan.Policy) (plan.Policy, error) {
-	p, err := plan.ParsePolicy(spec)
+func Subject(policies catalog.Catalog, spec string, classics []plan.Policy) (plan.Policy, error) {
+	p, err := plan.ParsePolicy(policies, spec)
 	for _, c := range classics {
 		if strings.TrimSuffix(p.Label, Tuned) == c.Label && err == nil {
 			err = fmt.Errorf("policy %q is a classic already: judge another one, or give it a label", p.Label)

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
-	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/algorithms/guard"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/sim"
@@ -189,7 +188,7 @@ func (s *Space) Policy(at []float64) (plan.Policy, error) {
 		}
 		p.Label += separator + strings.Join(more, ",")
 	}
-	if _, err := p.New(s.target); err != nil {
+	if err := p.Check(s.target); err != nil {
 		return p, err
 	}
 	return p, nil
@@ -218,7 +217,7 @@ func (s *Space) Edges(at []float64) []string {
 // defaults is the place of the base's own values: those given, else the catalog's, else the middle.
 func (s *Space) defaults() []float64 {
 	at := make([]float64, len(s.dims))
-	entry, err := catalog.Find(s.base.Name)
+	entry, err := s.base.Entry()
 	for i := range s.dims {
 		d := &s.dims[i]
 		at[i] = 0.5

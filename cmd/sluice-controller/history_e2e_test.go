@@ -198,7 +198,7 @@ sum(rate(sluice_request_concurrency_seconds_total{namespace="{namespace}",pod=~"
 
 	// What was read can be learnt.
 	for _, name := range []string{"seasonal", "histogram", "lookahead", "portfolio"} {
-		p, err := catalog.New(name, 5, nil)
+		p, err := catalog.Default().New(name, 5, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -164,7 +164,7 @@ func (f *benchFlags) jobs(c *cobra.Command) ([]plan.Job, []sim.Scenario, error) 
 	errs = append(errs, err)
 	var policies []plan.Policy
 	for _, spec := range f.policies {
-		p, err := plan.ParsePolicy(spec)
+		p, err := plan.ParsePolicy(known(), spec)
 		errs = append(errs, err)
 		policies = append(policies, p)
 	}

@@ -131,7 +131,7 @@ func (f *backtestFlags) check(cmd *cobra.Command) ([]sim.Scenario, []plan.Policy
 	}
 	var policies []plan.Policy
 	for _, spec := range f.policies {
-		p, err := plan.ParsePolicy(spec)
+		p, err := plan.ParsePolicy(known(), spec)
 		errs = append(errs, err)
 		policies = append(policies, p)
 	}

@@ -151,7 +151,7 @@ func (f *tuneFlags) prepare(cmd *cobra.Command) (*tuning, []plan.Load, error) {
 		errs = append(errs, fmt.Errorf("--policy is given %d times: want the one policy to tune", len(f.policies)))
 	} else {
 		var err error
-		t.policy, err = plan.ParsePolicy(f.policies[0])
+		t.policy, err = plan.ParsePolicy(known(), f.policies[0])
 		errs = append(errs, err)
 	}
 	var err error

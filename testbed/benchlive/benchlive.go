@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/bench/live"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/report"
@@ -222,7 +223,7 @@ func (o Options) deploy(ctx context.Context, c *kit.Cluster, namespace string, t
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.Place.Example("web.yaml"), err)
 	}
-	p, err := plan.ParsePolicy(t.policy)
+	p, err := plan.ParsePolicy(catalog.Default(), t.policy)
 	if err != nil {
 		return err
 	}
@@ -379,7 +380,7 @@ func (o Options) lay(ctx context.Context, t trial) (outcome, error) {
 	if x.load == "" {
 		x.load = source.Name()
 	}
-	p, err := plan.ParsePolicy(t.policy)
+	p, err := plan.ParsePolicy(catalog.Default(), t.policy)
 	if err != nil {
 		return x, err
 	}
