@@ -169,7 +169,7 @@ bench-generated: ## lookahead and kpa on generated loads, those on which the con
 
 .PHONY: bench-check
 bench-check: ## the simulator against closed forms of queueing theory, to 1 % (minutes; make test does it shorter)
-	SLUICE_LONG=1 go test -count=1 -timeout 60m -v -run 'ErlangC|ConstantService|Loss|SimFaaS' ./bench/sim
+	SLUICE_LONG=1 go test -count=1 -timeout 60m -v -run 'ErlangC|ConstantService|Loss|SimFaaS' ./bench/sim ./bench/perrequest
 
 .PHONY: bench-speed
 bench-speed: ## requests simulated per second on one core, kpa from 1 pod to 100

@@ -14,7 +14,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/bench/history"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
-	"github.com/sluice-autoscaler/sluice/bench/sim"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
@@ -181,7 +181,7 @@ func (f *historyFlags) fromPrometheus(cmd *cobra.Command, b *past, replicas stri
 
 // load is the demand in a scenario: the arrivals, when they begin, what was before, and the scenario with what follows from them: the load
 // is what it was, so a peak scales nothing unless asked for, and a run begins with as many pods as the first bin needs.
-func (b *past) load(cmd *cobra.Command, s sim.Scenario, model trace.Model) (trace.Source, sim.Scenario, []algorithms.Sample, error) {
+func (b *past) load(cmd *cobra.Command, s scenario.Scenario, model trace.Model) (trace.Source, scenario.Scenario, []algorithms.Sample, error) {
 	work := s.Service.Mean().Seconds()
 	rate, concurrency, before := b.demand, b.demand, b.before
 	if b.kind == "concurrency" {
