@@ -239,7 +239,7 @@ func TestSpecNamesItsFaults(t *testing.T) {
 			t.Errorf("%s: %v", text, err)
 			continue
 		}
-		l, err := loop.New(s, policies{}, loop.DefaultTiming())
+		l, err := loop.New(s, policies(), loop.DefaultTiming())
 		if err == nil {
 			l.Close()
 			t.Errorf("New(%s) succeeds, want faults %q", text, want)
@@ -251,7 +251,7 @@ func TestSpecNamesItsFaults(t *testing.T) {
 			}
 		}
 	}
-	if _, err := loop.New(loop.Spec{MinReplicas: 1, MaxReplicas: 2}, policies{}, loop.Timing{}); err == nil || !strings.Contains(err.Error(), "timing.tick = 0s") {
+	if _, err := loop.New(loop.Spec{MinReplicas: 1, MaxReplicas: 2}, policies(), loop.Timing{}); err == nil || !strings.Contains(err.Error(), "timing.tick = 0s") {
 		t.Errorf("New with an empty timing = %v, want its faults", err)
 	}
 }
@@ -260,7 +260,7 @@ func TestSpecNamesItsFaults(t *testing.T) {
 func TestSnapshot(t *testing.T) {
 	t.Parallel()
 	mk := func() *loop.Loop {
-		l, err := loop.New(loop.Spec{ServiceRef: &loop.ServiceRef{Name: "web"}, MaxReplicas: 20}, policies{}, loop.DefaultTiming())
+		l, err := loop.New(loop.Spec{ServiceRef: &loop.ServiceRef{Name: "web"}, MaxReplicas: 20}, policies(), loop.DefaultTiming())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -308,7 +308,7 @@ func TestInherit(t *testing.T) {
 		l, err := loop.New(loop.Spec{
 			ServiceRef: &loop.ServiceRef{Name: "web"}, MaxReplicas: 20, Policy: loop.Policy{Name: policy},
 			Signals: []loop.Signal{{Name: algorithms.Concurrency, Target: loop.Target{AverageValue: quantity(t, "10")}}},
-		}, policies{}, loop.DefaultTiming())
+		}, policies(), loop.DefaultTiming())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -398,7 +398,7 @@ func TestFirst(t *testing.T) {
 func FuzzStep(f *testing.F) {
 	f.Add(uint64(1), 3.5, 0.5, int64(2e9), true)
 	f.Fuzz(func(t *testing.T, seed uint64, value, coverage float64, step int64, in bool) {
-		l, err := loop.New(loop.Spec{ServiceRef: &loop.ServiceRef{Name: "w"}, MaxReplicas: 7}, policies{}, loop.DefaultTiming())
+		l, err := loop.New(loop.Spec{ServiceRef: &loop.ServiceRef{Name: "w"}, MaxReplicas: 7}, policies(), loop.DefaultTiming())
 		if err != nil {
 			t.Fatal(err)
 		}

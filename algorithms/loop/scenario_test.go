@@ -1,21 +1,15 @@
 package loop_test
 
 import (
-	"encoding/json"
 	"testing"
 
-	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/algorithms/loop"
 	"github.com/sluice-autoscaler/sluice/algorithms/loop/looptest"
 )
 
-// policies makes the policies of the catalog.
-type policies struct{}
-
-func (policies) New(name string, target float64, params json.RawMessage) (algorithms.Policy, error) {
-	return catalog.New(name, target, params)
-}
+// policies is the catalog.
+func policies() catalog.Catalog { return catalog.Default() }
 
 // bare is the loop without a shell.
 type bare struct{ *loop.Loop }
@@ -28,7 +22,7 @@ func (b bare) Round(v loop.View, fault error) loop.Commands {
 
 func open(t *testing.T, s loop.Spec, timing loop.Timing) looptest.Shell {
 	t.Helper()
-	l, err := loop.New(s, policies{}, timing)
+	l, err := loop.New(s, policies(), timing)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
-	"github.com/sluice-autoscaler/sluice/bench/sim"
+	"github.com/sluice-autoscaler/sluice/bench/perrequest"
 )
 
 // Policy is a policy by its name and parameters, and how often it is asked. It is a value.
@@ -46,7 +46,7 @@ const (
 const syncPeriod = 15 * time.Second
 
 // ParsePolicy reads NAME[:key=value,…] of a policy of the catalog. Values are JSON or else strings; a comma within brackets, braces, parentheses or quotes
-// does not end one. The name "perrequest" stands for scaling per request (sim.PerRequest). Besides the policy's parameters there are tick (the time
+// does not end one. The name "perrequest" stands for scaling per request (perrequest.Params). Besides the policy's parameters there are tick (the time
 // between decisions; hpa and keda have 15s, the others the scenario's, or less where they ask for it; told to a policy that has such a
 // parameter), guard (a JSON object of guard's parameters) and label.
 func ParsePolicy(policies catalog.Catalog, spec string) (Policy, error) {
@@ -91,7 +91,7 @@ func ParsePolicy(policies catalog.Catalog, spec string) (Policy, error) {
 	if len(errs) == 0 {
 		var err error
 		if p.Name == PerRequest {
-			_, err = sim.ParsePerRequest(p.Params)
+			_, err = perrequest.ParseParams(p.Params)
 		} else {
 			err = p.Check(1)
 		}

@@ -12,8 +12,8 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
-	"github.com/sluice-autoscaler/sluice/bench/sim"
 	"github.com/sluice-autoscaler/sluice/bench/suite"
 )
 
@@ -38,7 +38,7 @@ func TestRun(t *testing.T) {
 			return "0,0"
 		}),
 	}
-	s := sim.DefaultScenario()
+	s := scenario.Default()
 	s.Name, s.PeakReplicas = "quick", 5
 	kpa, err := plan.ParsePolicy(catalog.Default(), "kpa")
 	if err != nil {
@@ -49,7 +49,7 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := suite.Config{
-		Traces: dir, Scenarios: []sim.Scenario{s}, Subjects: []plan.Policy{ours}, Classics: []plan.Policy{kpa},
+		Traces: dir, Scenarios: []scenario.Scenario{s}, Subjects: []plan.Policy{ours}, Classics: []plan.Policy{kpa},
 		Loads: []suite.Load{
 			{File: "busy.csv", Last: 30 * time.Minute, History: time.Hour},
 			{File: "rare.csv", Column: "a", Sparse: true},

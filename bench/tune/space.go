@@ -12,7 +12,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/guard"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
-	"github.com/sluice-autoscaler/sluice/bench/sim"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 )
 
 const (
@@ -34,7 +34,7 @@ type Space struct {
 // NewSpace reads ranges (ParseDimension) of a policy's parameters; none at all takes DefaultRanges. Ranges in percent are of how many
 // requests a pod of the scenario takes at a time, or of its target where that has no limit. Each parameter is tried at both ends, so that
 // a misspelt name or a bound that the policy refuses is found before anything runs.
-func NewSpace(base plan.Policy, sc *sim.Scenario, specs []string) (*Space, error) {
+func NewSpace(base plan.Policy, sc *scenario.Scenario, specs []string) (*Space, error) {
 	if base.Name == plan.PerRequest {
 		return nil, fmt.Errorf("%s is no policy that decides: want one of the catalog's", base.Name)
 	}

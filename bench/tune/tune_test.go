@@ -13,8 +13,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
-	"github.com/sluice-autoscaler/sluice/bench/sim"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 	"github.com/sluice-autoscaler/sluice/bench/tune"
 )
@@ -31,8 +31,8 @@ func policy(t testing.TB, spec string) plan.Policy {
 }
 
 // scenario has pods that take 10 requests at a time.
-func scenario() *sim.Scenario {
-	s := sim.DefaultScenario()
+func webScenario() *scenario.Scenario {
+	s := scenario.Default()
 	return &s
 }
 
@@ -47,7 +47,7 @@ func metric(t testing.TB, name string) tune.Metric {
 
 func space(t testing.TB, spec string, ranges ...string) *tune.Space {
 	t.Helper()
-	s, err := tune.NewSpace(policy(t, spec), scenario(), ranges)
+	s, err := tune.NewSpace(policy(t, spec), webScenario(), ranges)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +208,7 @@ func steps(t testing.TB, length string) trace.Source {
 
 func TestBenchSplitsTime(t *testing.T) {
 	t.Parallel()
-	sc := sim.DefaultScenario()
+	sc := scenario.Default()
 	b, err := tune.NewBench([]tune.Work{{Source: steps(t, "2h"), Scenario: sc}}, 0.5, 1, 2)
 	if err != nil {
 		t.Fatal(err)
@@ -252,8 +252,8 @@ func TestBenchSplitsTime(t *testing.T) {
 
 func TestTuningBeatsDefaults(t *testing.T) {
 	t.Parallel()
-	sc := sim.DefaultScenario()
-	sc.Startup = sim.Startup{}
+	sc := scenario.Default()
+	sc.Startup = scenario.Startup{}
 	b, err := tune.NewBench([]tune.Work{{Source: steps(t, "30m"), Scenario: sc}}, 1, 1, 1)
 	if err != nil {
 		t.Fatal(err)
@@ -317,7 +317,7 @@ func TestSpace(t *testing.T) {
 		if c.search != "" {
 			ranges = []string{c.search}
 		}
-		if _, err := tune.NewSpace(policy(t, c.policy), scenario(), ranges); err == nil || !contains(err, c.want) {
+		if _, err := tune.NewSpace(policy(t, c.policy), webScenario(), ranges); err == nil || !contains(err, c.want) {
 			t.Errorf("NewSpace(%s, %q) = %v, want it to name %s", c.policy, c.search, err, c.want)
 		}
 	}
@@ -392,7 +392,7 @@ func FuzzParseDimension(f *testing.F) {
 		if err != nil || !reflect.DeepEqual(d, again) {
 			t.Fatalf("%q reads as %q, which reads as %q, %v", spec, d.String(), again.String(), err)
 		}
-		s, err := tune.NewSpace(policy(t, "kpa"), scenario(), []string{spec})
+		s, err := tune.NewSpace(policy(t, "kpa"), webScenario(), []string{spec})
 		if err != nil || math.IsNaN(u) {
 			return
 		}

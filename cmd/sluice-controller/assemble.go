@@ -157,9 +157,11 @@ func (p *process) assembleScaler(cfg *rest.Config, kube kubernetes.Interface, re
 		Policies: catalog.Default(plugin.Entry()),
 	}
 	if p.history.prometheus != "" {
-		if so.History, err = p.history.open(p.log); err != nil {
+		past, err := p.history.reader(p.log)
+		if err != nil {
 			return err
 		}
+		so.History = targetHistory{past}
 	}
 	r := scaler.New(so)
 	err = ctrl.NewControllerManagedBy(m).Named("autoscaler").

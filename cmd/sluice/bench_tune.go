@@ -21,8 +21,8 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/report"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
-	"github.com/sluice-autoscaler/sluice/bench/sim"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 	"github.com/sluice-autoscaler/sluice/bench/tune"
 )
@@ -83,7 +83,7 @@ type tuning struct {
 	cfg    tune.Config
 	bench  *tune.Bench
 	policy plan.Policy
-	scenes []sim.Scenario
+	scenes []scenario.Scenario
 	train  float64
 	// notes are what the history says of itself.
 	notes []string
