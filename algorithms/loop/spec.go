@@ -169,10 +169,23 @@ func (s *Spec) Validate() error {
 	if s.Mode != "" && s.Mode != ModeApply && s.Mode != ModeDryRun {
 		errs = append(errs, fmt.Errorf("spec.mode = %q: want Apply or DryRun", s.Mode))
 	}
-	if err := s.guard().Validate(); err != nil {
-		errs = append(errs, err)
+	return errors.Join(append(errs, underSpec(s.guard().Validate())...)...)
+}
+
+// underSpec puts "spec." before each of the joined errors, whose fields are relative to it.
+func underSpec(err error) []error {
+	if err == nil {
+		return nil
 	}
-	return errors.Join(errs...)
+	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // Join's own type has no name
+	if !ok {
+		return []error{fmt.Errorf("spec.%w", err)}
+	}
+	var errs []error
+	for _, e := range joined.Unwrap() {
+		errs = append(errs, underSpec(e)...)
+	}
+	return errs
 }
 
 func (h *Hold) validate() error {
