@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -38,6 +39,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/sluice-autoscaler/sluice/adapter"
+	"github.com/sluice-autoscaler/sluice/adapter/server"
+	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
 	"github.com/sluice-autoscaler/sluice/internal/serve"
@@ -106,14 +109,21 @@ func assemble(ctx context.Context, o options, reg prometheus.Registerer, log *sl
 	if o.apiExternal {
 		p.cert.services = append(p.cert.services, "v1beta1.external.metrics.k8s.io")
 	}
+	if o.scaler {
+		p.cert.services = append(p.cert.services, server.JournalVersion+"."+server.JournalGroup)
+	}
 	if err := p.cert.ensure(ctx); err != nil {
 		return nil, err
 	}
-	p.adapter, err = adapter.New(adapter.Options{
+	ao := adapter.Options{
 		Config: cfg, Log: log, Registerer: reg, Listen: o.apiListen, Certificate: p.cert,
 		Interval: o.collectInterval, DefaultWindow: o.metricsWindow, Custom: o.apiCustom, External: o.apiExternal,
-		OnReport: p.onReport,
-	})
+		GatewayNamespace: o.namespace, GatewayServiceAccount: gatewayServiceAccount, OnImpostor: p.onImpostor, OnReport: p.onReport,
+	}
+	if o.scaler {
+		ao.Journal = p.journal
+	}
+	p.adapter, err = adapter.New(ao)
 	if err != nil {
 		return nil, fmt.Errorf("assemble the adapter: %w", err)
 	}
@@ -214,6 +224,20 @@ func (p *process) onReport(r adapter.GatewayReport) {
 	}
 }
 
+// gatewayServiceAccount is the ServiceAccount of the gateways' pods in the release's namespace.
+const gatewayServiceAccount = "sluice-gateway"
+
+// onImpostor makes an event of a pod that only looks like a gateway.
+func (p *process) onImpostor(pod *corev1.Pod) {
+	if p.manager != nil {
+		p.manager.GetEventRecorder("sluice").Eventf(pod, nil, corev1.EventTypeWarning, "GatewayImpostor", "Ignore",
+			"it has the label and port of a Sluice gateway and is none: gateways are pods of ServiceAccount %s in namespace %s; it gets no connection and no traffic", gatewayServiceAccount, p.namespace)
+	}
+}
+
+// journal answers the journal's API. No journal is kept yet.
+func (p *process) journal(_, _ string, _ io.Writer) error { return server.ErrNoJournal }
+
 // poke asks for a round of one Autoscaler; a full queue has a round of everything coming anyway, within a tick.
 func (p *process) poke(key types.NamespacedName) {
 	as := &v1alpha1.Autoscaler{}
@@ -289,16 +313,24 @@ func (p *process) run(ctx context.Context, metrics http.Handler) error {
 	return g.Wait()
 }
 
-// observer gives the scaler the adapter's eyes.
+// observer adapts the adapter to scaler.Observer.
 type observer struct{ *adapter.Adapter }
+
+// Signals answers for selected pods.
+func (o observer) Signals(now time.Time, namespace string, pods labels.Selector, services []string, needs []algorithms.Need, dst []algorithms.Signal) []algorithms.Signal {
+	return o.SelectedSignals(now, namespace, pods, services, needs, dst)
+}
 
 // Pods lists a workload's pods.
 func (o observer) Pods(namespace string, sel labels.Selector) []scaler.Pod {
 	list := o.Adapter.Pods(namespace, sel)
 	out := make([]scaler.Pod, 0, len(list))
+	states := map[algorithms.PodState]scaler.PodState{
+		algorithms.PodStarting: scaler.PodStarting, algorithms.PodReady: scaler.PodReady, algorithms.PodTerminating: scaler.PodTerminating,
+	}
 	for _, p := range list {
 		out = append(out, scaler.Pod{
-			Name: p.Name, IP: p.IP, State: scaler.PodState(p.State), Created: p.Created, Scheduled: p.Scheduled, Started: p.Started, Ready: p.Ready, Limit: p.Limit, Trouble: p.Trouble,
+			Name: p.Name, IP: p.IP, State: states[p.State], Created: p.Created, Scheduled: p.Scheduled, Started: p.Started, Ready: p.Ready, Limit: p.Limit, Trouble: p.Trouble,
 		})
 	}
 	return out

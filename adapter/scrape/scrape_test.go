@@ -1,14 +1,18 @@
-package collect_test
+package scrape_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,7 +31,8 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 
-	"github.com/sluice-autoscaler/sluice/adapter/collect"
+	"github.com/sluice-autoscaler/sluice/adapter/discover"
+	"github.com/sluice-autoscaler/sluice/adapter/scrape"
 	"github.com/sluice-autoscaler/sluice/adapter/store"
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/wire"
@@ -69,7 +74,7 @@ func exposition(start, mono, n float64) string {
 		wire.InFlight, wire.InFlight, n, wire.MonotonicSeconds, mono, wire.StartTime, start)
 }
 
-// cluster is a fake one with a collector at work.
+// cluster is a fake one with a discoverer and a scraper at work.
 type cluster struct {
 	*fake.Clientset
 	store *store.Store
@@ -78,26 +83,39 @@ type cluster struct {
 
 func newCluster(t *testing.T, onReport func(store.Gateway, []types.NamespacedName), pods ...*corev1.Pod) *cluster {
 	t.Helper()
+	return newClusterWith(t, scrape.Options{OnReport: onReport}, nil, pods...)
+}
+
+func newClusterWith(t *testing.T, o scrape.Options, onImpostor func(*corev1.Pod), pods ...*corev1.Pod) *cluster {
+	t.Helper()
 	c := &cluster{Clientset: fake.NewClientset(), store: store.New(store.Options{Interval: time.Second}), reg: prometheus.NewRegistry()}
 	for _, p := range pods {
 		c.put(t, p)
 	}
-	factory := informers.NewSharedInformerFactoryWithOptions(c, 0, informers.WithTransform(collect.Strip))
-	col, err := collect.New(collect.Options{
-		Pods: factory.Core().V1().Pods().Informer(), Store: c.store, Log: slog.New(slog.DiscardHandler), Registerer: c.reg,
-		Interval: time.Second, OnReport: onReport,
+	factory := informers.NewSharedInformerFactoryWithOptions(c, 0, informers.WithTransform(discover.Strip))
+	o.Store, o.Log, o.Registerer, o.Interval = c.store, slog.New(slog.DiscardHandler), c.reg, time.Second
+	s, err := scrape.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := discover.New(discover.Options{
+		Pods: factory.Core().V1().Pods().Informer(), Sink: s, Log: o.Log, GatewayNamespace: "ns", GatewayServiceAccount: "sluice-gateway",
+		OnImpostor: onImpostor,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	factory.StartWithContext(ctx)
-	done := make(chan error, 1)
-	go func() { done <- col.Run(ctx) }()
+	done := make(chan error, 2)
+	go func() { done <- s.Run(ctx) }()
+	go func() { done <- d.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
+		for range 2 {
+			if err := <-done; err != nil {
+				t.Errorf("Run: %v", err)
+			}
 		}
 		factory.Shutdown()
 	})
@@ -248,7 +266,7 @@ func TestLastReadWhenAPodBeginsToTerminate(t *testing.T) {
 	eventually(t, "read again", func() bool { return s.reads.Load() > n })
 	eventually(t, "terminating", func() bool {
 		l := c.store.List("ns", labels.Everything())
-		return len(l) == 1 && l[0].State == store.Terminating
+		return len(l) == 1 && l[0].State == algorithms.PodTerminating
 	})
 	if err := c.CoreV1().Pods("ns").Delete(t.Context(), "a", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
@@ -256,38 +274,23 @@ func TestLastReadWhenAPodBeginsToTerminate(t *testing.T) {
 	eventually(t, "gone", func() bool { return len(c.store.List("ns", labels.Everything())) == 0 })
 }
 
-func TestPodStates(t *testing.T) {
-	t.Parallel()
-	starting := newPod(t, "starting", "http://198.18.0.1:1", "other")
-	starting.Status.Conditions = starting.Status.Conditions[1:]
-	starting.Status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: "no such image"}}
-	starting.Status.InitContainerStatuses = nil
-	finished := newPod(t, "finished", "http://198.18.0.1:1", "other")
-	finished.Status.Phase = corev1.PodSucceeded
-	c := newCluster(t, nil, newPod(t, "ready", "http://198.18.0.1:1", "other"), starting, finished)
-	eventually(t, "listed", func() bool { return c.store.Ready() == nil })
-	var got []string
-	for _, p := range c.store.List("ns", labels.Everything()) {
-		got = append(got, fmt.Sprintf("%s %s running=%v port=%d ready=%v scheduled=%v %s", p.Name, p.State, p.Running, p.MetricsPort, !p.Ready.IsZero(), !p.Scheduled.IsZero(), p.Trouble))
-	}
-	want := []string{
-		"ready Ready running=true port=0 ready=true scheduled=true ",
-		"starting Starting running=false port=0 ready=false scheduled=true ErrImagePull: container app: no such image",
-	}
-	if d := cmp.Diff(want, got); d != "" {
-		t.Errorf("pods (-want +got):\n%s", d)
-	}
-}
-
 // gateway streams whatever is put into its channel, to one client at a time.
 func newGateway(t *testing.T) (url string, reports chan wire.Report, cut chan struct{}) {
 	t.Helper()
 	reports, cut = make(chan wire.Report), make(chan struct{})
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	srv := httptest.NewServer(stream(reports, cut))
+	t.Cleanup(srv.Close)
+	return srv.URL, reports, cut
+}
+
+// stream answers with the reports that come.
+func stream(reports <-chan wire.Report, cut <-chan struct{}) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != wire.ReportsPath {
 			http.NotFound(w, r)
 			return
 		}
+		_ = http.NewResponseController(w).Flush()
 		enc := json.NewEncoder(w)
 		for {
 			select {
@@ -300,16 +303,19 @@ func newGateway(t *testing.T) (url string, reports chan wire.Report, cut chan st
 				return
 			}
 		}
-	}))
-	t.Cleanup(srv.Close)
-	return srv.URL, reports, cut
+	})
+}
+
+// asGateway makes a pod one of the release's gateways.
+func asGateway(p *corev1.Pod) {
+	p.Labels[wire.GatewayLabel], p.Spec.ServiceAccountName = wire.GatewayValue, "sluice-gateway"
 }
 
 func TestGatewayStream(t *testing.T) {
 	t.Parallel()
 	url, reports, cut := newGateway(t)
 	p := newPod(t, "gw", url, wire.ControlPortName)
-	p.Labels[wire.GatewayLabel] = wire.GatewayValue
+	asGateway(p)
 	type news struct {
 		Connected bool
 		Urgent    string
@@ -373,9 +379,214 @@ func TestGatewayStream(t *testing.T) {
 
 func TestNewReportsEveryFault(t *testing.T) {
 	t.Parallel()
-	_, err := collect.New(collect.Options{Interval: time.Hour})
+	_, err := scrape.New(scrape.Options{Interval: time.Hour})
 	if err == nil || !strings.Contains(err.Error(), "1s–1m") || !strings.Contains(err.Error(), "needed") {
 		t.Errorf("New = %v: want both faults", err)
+	}
+}
+
+// newTLS returns what a gateway shows and what a client takes for one: a certificate of its own.
+func newTLS(t *testing.T) (server, client *tls.Config) {
+	t.Helper()
+	srv := httptest.NewTLSServer(http.NotFoundHandler())
+	defer srv.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(srv.Certificate())
+	return &tls.Config{Certificates: srv.TLS.Certificates, MinVersion: tls.VersionTLS13}, &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}
+}
+
+// A gateway's stream is TLS, by what the client's configuration is when it connects.
+func TestGatewayStreamByTLS(t *testing.T) {
+	t.Parallel()
+	reports := make(chan wire.Report)
+	srv := httptest.NewUnstartedServer(stream(reports, nil))
+	var client *tls.Config
+	srv.TLS, client = newTLS(t)
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	p := newPod(t, "gw", strings.Replace(srv.URL, "https", "http", 1), wire.ControlPortName)
+	asGateway(p)
+	var current atomic.Pointer[tls.Config]
+	asked := make(chan struct{}, 1)
+	c := newClusterWith(t, scrape.Options{TLS: func() *tls.Config {
+		select {
+		case asked <- struct{}{}:
+		default:
+		}
+		return current.Load()
+	}}, nil, p)
+	<-asked // there is no certificate yet, and no connection
+	if gs := c.store.Gateways(); len(gs) != 1 || gs[0].Connected {
+		t.Errorf("Gateways = %+v, want one that is not connected", gs)
+	}
+	current.Store(client)
+	select {
+	case reports <- wire.Report{Gateway: "gw", StartTime: 1000, Monotonic: 1}:
+	case <-time.After(patience):
+		t.Fatal("no stream with the certificate")
+	}
+	eventually(t, "connected", func() bool { return c.store.Gateways()[0].Connected })
+}
+
+// A pod that looks like a gateway in another namespace, or of another ServiceAccount, gets no
+// connection, and nothing that it would report counts.
+func TestImpostorIsNeverConnectedTo(t *testing.T) {
+	t.Parallel()
+	var connections atomic.Int64
+	attack := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		connections.Add(1)
+		_ = json.NewEncoder(w).Encode(wire.Report{Gateway: "gw", StartTime: 1, Monotonic: 1, Ports: []wire.PortReport{{
+			Namespace: "ns", Service: "web", PortName: "http", Listening: true, Waiting: 1000,
+		}}})
+	}))
+	t.Cleanup(attack.Close)
+	far := newPod(t, "far", attack.URL, wire.ControlPortName)
+	asGateway(far)
+	far.Namespace = "attacker"
+	near := newPod(t, "near", attack.URL, wire.ControlPortName)
+	asGateway(near)
+	near.Spec.ServiceAccountName = "default"
+	url, reports, _ := newGateway(t)
+	real := newPod(t, "real", url, wire.ControlPortName)
+	asGateway(real)
+	told := make(chan string, 10)
+	c := newClusterWith(t, scrape.Options{}, func(p *corev1.Pod) { told <- p.Namespace + "/" + p.Name }, far, near, real)
+	eventually(t, "listed", func() bool { return c.store.Ready() == nil })
+	for i := range 3 { // events about them change nothing
+		for _, p := range []*corev1.Pod{far, near} {
+			p = p.DeepCopy()
+			p.Labels["turn"] = fmt.Sprint(i)
+			c.put(t, p)
+		}
+	}
+	eventually(t, "all events seen", func() bool { // by the pods' labels
+		sel := labels.SelectorFromSet(labels.Set{"turn": "2"})
+		return len(c.store.List("attacker", sel)) == 1 && len(c.store.List("ns", sel)) == 1
+	})
+	for i := range 3 { // the real one is followed meanwhile
+		select {
+		case reports <- wire.Report{Gateway: "real", StartTime: 1000, Monotonic: float64(i + 1)}:
+		case <-time.After(patience):
+			t.Fatal("the real gateway is not connected")
+		}
+	}
+	if gs := c.store.Gateways(); len(gs) != 1 || gs[0].Name != "real" {
+		t.Errorf("Gateways = %+v, want the real one alone", gs)
+	}
+	if n := connections.Load(); n != 0 {
+		t.Errorf("%d connections to pods that only look like gateways", n)
+	}
+	if v := c.store.Workload(time.Now(), "ns", labels.Nothing(), []string{"web"}, algorithms.Waiting, algorithms.Instant); v.Value != 0 || v.Sources != 0 {
+		t.Errorf("waiting = %+v, want nothing from impostors", v)
+	}
+	got := []string{<-told, <-told}
+	slices.Sort(got)
+	if d := cmp.Diff([]string{"attacker/far", "ns/near"}, got); d != "" || len(told) != 0 {
+		t.Errorf("told of (-want +got), and %d more:\n%s", len(told), d)
+	}
+}
+
+// Reports whose numbers cannot be true end the stream, count as such, and change nothing.
+func TestHostileReports(t *testing.T) {
+	t.Parallel()
+	port := func(change func(*wire.PortReport)) wire.Report {
+		p := wire.PortReport{Namespace: "ns", Service: "web", PortName: "http", Listening: true}
+		change(&p)
+		return wire.Report{StartTime: 1000, Monotonic: 3, Ports: []wire.PortReport{p}}
+	}
+	for name, hostile := range map[string]wire.Report{
+		"negative waiting":   port(func(p *wire.PortReport) { p.Waiting = -1 }),
+		"absurd waiting":     port(func(p *wire.PortReport) { p.Waiting = math.MaxInt64 }),
+		"negative integral":  port(func(p *wire.PortReport) { p.WaitingSeconds = -0.5 }),
+		"absurd integral":    port(func(p *wire.PortReport) { p.WaitingSeconds = 1e300 }),
+		"impossible in life": port(func(p *wire.PortReport) { p.WaitingSeconds = 1e8 }),
+		"negative pods":      port(func(p *wire.PortReport) { p.ReadyPods = -1 }),
+		"no name":            port(func(p *wire.PortReport) { p.Service = "" }),
+		"long name":          port(func(p *wire.PortReport) { p.PortName = strings.Repeat("x", 300) }),
+		"cold start":         port(func(p *wire.PortReport) { p.ColdStart = &wire.ColdStart{Detected: -1} }),
+		"negative clock":     {StartTime: 1000, Monotonic: -1},
+		"absurd start":       {StartTime: 1e200, Monotonic: 3},
+		"too many ports":     {StartTime: 1000, Monotonic: 3, Ports: make([]wire.PortReport, 32_769)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url, reports, _ := newGateway(t)
+			p := newPod(t, "gw", url, wire.ControlPortName)
+			asGateway(p)
+			c := newCluster(t, nil, p)
+			good := port(func(p *wire.PortReport) { p.Waiting = 2 })
+			good.Monotonic = 2
+			for _, r := range []wire.Report{good, hostile} {
+				select {
+				case reports <- r:
+				case <-time.After(patience):
+					t.Fatal("the gateway is not connected")
+				}
+			}
+			eventually(t, "told as invalid", func() bool { return c.reports("invalid") > 0 })
+			if n := c.reports("ok"); n != 1 {
+				t.Errorf("%v good reports, want 1", n)
+			}
+			if got := c.store.Gateways()[0].Report; got.Monotonic != 2 {
+				t.Errorf("the last report is %+v, want the good one", got)
+			}
+			v := c.store.Workload(time.Now(), "ns", labels.Nothing(), []string{"web"}, algorithms.Waiting, algorithms.Instant)
+			if v.Value != 2 {
+				t.Errorf("waiting = %+v, want that of the good report", v)
+			}
+		})
+	}
+}
+
+// reports counts the reports of one result.
+func (c *cluster) reports(result string) float64 {
+	families, err := c.reg.Gather()
+	if err != nil {
+		return -1
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == "sluice_adapter_gateway_reports_total" && m.GetLabel()[0].GetValue() == result {
+				return m.GetCounter().GetValue()
+			}
+		}
+	}
+	return 0
+}
+
+// What a gateway says of ports that nobody gave it is left out, of what is kept and of what is told.
+func TestUnassignedPortsAreLeftOut(t *testing.T) {
+	t.Parallel()
+	url, reports, _ := newGateway(t)
+	p := newPod(t, "gw", url, wire.ControlPortName)
+	asGateway(p)
+	urgent := make(chan string, 1)
+	c := newClusterWith(t, scrape.Options{
+		Assigned: func(gateway, namespace, service, port string) bool {
+			return gateway == "gw" && namespace == "ns" && service == "web" && port == "http"
+		},
+		OnReport: func(_ store.Gateway, of []types.NamespacedName) { urgent <- fmt.Sprint(of) },
+	}, nil, p)
+	select {
+	case reports <- wire.Report{StartTime: 1000, Monotonic: 1, Ports: []wire.PortReport{
+		{Namespace: "ns", Service: "web", PortName: "http", Waiting: 1},
+		{Namespace: "ns", Service: "web", PortName: "other", Waiting: 4},
+		{Namespace: "victim", Service: "web", PortName: "http", Waiting: 8},
+	}}:
+	case <-time.After(patience):
+		t.Fatal("the gateway is not connected")
+	}
+	if got := <-urgent; got != "[ns/web]" {
+		t.Errorf("urgent = %s, want the assigned one alone", got)
+	}
+	if n := len(c.store.Gateways()[0].Report.Ports); n != 1 {
+		t.Errorf("%d ports are kept, want 1", n)
+	}
+	for namespace, want := range map[string]float64{"ns": 1, "victim": 0} {
+		v := c.store.Workload(time.Now(), namespace, labels.Nothing(), []string{"web"}, algorithms.Waiting, algorithms.Instant)
+		if v.Value != want {
+			t.Errorf("waiting in %s = %v, want %v", namespace, v.Value, want)
+		}
 	}
 }
 
@@ -388,7 +599,7 @@ func FuzzParse(f *testing.F) {
 		if text {
 			h.Set("Content-Type", "text/plain; version=0.0.4")
 		}
-		s, err := collect.Parse(h, strings.NewReader(body), time.Unix(1e9, 0))
+		s, err := scrape.Parse(h, strings.NewReader(body), time.Unix(1e9, 0))
 		if err == nil && !(s.Reading.Mono >= 0 && s.Reading.Life >= 0 && s.Reading.Sums[0] >= 0 && s.Reading.Sums[1] >= 0) {
 			t.Errorf("Parse(%q) = %+v without an error: want finite numbers ≥ 0", body, s)
 		}

@@ -1,4 +1,4 @@
-package collect
+package scrape
 
 import (
 	"bytes"
@@ -30,8 +30,8 @@ var (
 	errFrames   = errors.New("parse the exposition: a message is longer than all of it")
 )
 
-// framed tells whether raw is messages, each after its length. The decoder makes room for whatever length it is told, so that a few
-// bytes from one pod could take the process down.
+// framed tells whether raw is messages, each after its length. The decoder makes room for whatever
+// length it is told, so that a few bytes from one pod could take the process down.
 func framed(raw []byte) bool {
 	for len(raw) > 0 {
 		size, n := binary.Uvarint(raw)

@@ -1,4 +1,4 @@
-package collect
+package scrape
 
 // Parse is parse, for its tests.
 var Parse = parse

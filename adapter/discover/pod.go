@@ -1,9 +1,7 @@
-package collect
+package discover
 
 import (
 	"fmt"
-	"net"
-	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -11,11 +9,12 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/sluice-autoscaler/sluice/adapter/store"
+	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
-// Strip is a transform for informers that keeps of a pod what collecting needs, so that a cluster's pods fit in little memory.
-// Objects of other types lose their managed fields only.
+// Strip is a transform for informers that keeps of a pod what is looked at, so that a cluster's pods
+// fit in little memory. Objects of other types lose their managed fields only.
 func Strip(obj any) (any, error) {
 	pod, ok := obj.(*corev1.Pod)
 	if !ok {
@@ -35,6 +34,7 @@ func Strip(obj any) (any, error) {
 			ContainerStatuses: statuses(pod.Status.ContainerStatuses), InitContainerStatuses: statuses(pod.Status.InitContainerStatuses),
 		},
 	}
+	lean.Spec.ServiceAccountName = pod.Spec.ServiceAccountName // it tells gateways from impostors
 	lean.Spec.Containers = containers(pod.Spec.Containers)
 	lean.Spec.InitContainers = containers(pod.Spec.InitContainers)
 	return lean, nil
@@ -61,7 +61,8 @@ func statuses(all []corev1.ContainerStatus) []corev1.ContainerStatus {
 	return kept
 }
 
-// pod of an informer's object, nil for anything else. An object whose deletion was missed comes wrapped.
+// podOf returns the pod of an informer's object, nil for anything else. An object whose deletion was
+// missed comes wrapped.
 func podOf(obj any) *corev1.Pod {
 	if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 		obj = gone.Obj
@@ -100,8 +101,8 @@ func running(pod *corev1.Pod, container string) bool {
 	return false
 }
 
-// describe turns a pod as seen at now into what the store keeps. When old, the pod was there before this process looked, and its
-// instants are what the API says rather than when they were seen.
+// describe turns a pod as seen at now into what the store keeps. When old, the pod was there before
+// this process looked, and its instants are what the API says rather than when they were seen.
 func describe(pod *corev1.Pod, now time.Time, old bool) store.Pod {
 	seen := func(told time.Time) time.Time {
 		if old && !told.IsZero() {
@@ -110,7 +111,7 @@ func describe(pod *corev1.Pod, now time.Time, old bool) store.Pod {
 		return now
 	}
 	p := store.Pod{
-		Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, Labels: pod.Labels, IP: pod.Status.PodIP, State: store.Starting,
+		Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, Labels: pod.Labels, IP: pod.Status.PodIP, State: algorithms.PodStarting,
 		Created: seen(pod.CreationTimestamp.Time),
 	}
 	var container string
@@ -125,7 +126,7 @@ func describe(pod *corev1.Pod, now time.Time, old bool) store.Pod {
 		case corev1.PodScheduled:
 			p.Scheduled = seen(c.LastTransitionTime.Time)
 		case corev1.PodReady:
-			p.State, p.Ready = store.Ready, seen(c.LastTransitionTime.Time)
+			p.State, p.Ready = algorithms.PodReady, seen(c.LastTransitionTime.Time)
 		default:
 		}
 	}
@@ -137,7 +138,7 @@ func describe(pod *corev1.Pod, now time.Time, old bool) store.Pod {
 		}
 	}
 	if pod.DeletionTimestamp != nil {
-		p.State = store.Terminating
+		p.State = algorithms.PodTerminating
 	}
 	p.Trouble = trouble(pod)
 	return p
@@ -163,5 +164,3 @@ func trouble(pod *corev1.Pod) string {
 	}
 	return ""
 }
-
-func address(ip string, port int) string { return net.JoinHostPort(ip, strconv.Itoa(port)) }
