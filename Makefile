@@ -77,7 +77,7 @@ node-sample:
 
 .PHONY: race
 race: node-sample ## the same under the race detector; of the bench what has goroutines, since its pure packages take minutes there
-	CGO_ENABLED=1 go test -race ./algorithms/... ./adapter/... ./scaler/... ./gateway/... ./sidecar/... ./prom/... ./internal/serve/... ./bench/history ./bench/live ./bench/load ./bench/plan ./cmd/sluice-sidecar ./cmd/sluice-controller
+	CGO_ENABLED=1 go test -race ./algorithms/... ./adapter/... ./scaler/... ./gateway/... ./sidecar/... ./prom/... ./internal/serve/... ./bench/history ./bench/live ./bench/load ./bench/plan ./bench/replay ./bench/runner ./cmd/sluice-sidecar ./cmd/sluice-controller
 	CGO_ENABLED=1 go test -race -skip 'TestScripts/bench(_help|_backtest|_tune)?$$' ./cmd/sluice
 	CGO_ENABLED=1 go test -race -run 'SearchFinds|SearchIsDeterministic|SearchInterrupted|RoundTrip|CreateKeeps|Render' ./bench/tune ./bench/report
 	cd testbed && CGO_ENABLED=1 go test -race ./...

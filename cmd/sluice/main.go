@@ -20,6 +20,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
+	"github.com/sluice-autoscaler/sluice/bench/flags"
 	"github.com/sluice-autoscaler/sluice/scaler/explain"
 	"github.com/sluice-autoscaler/sluice/scaler/plugin"
 )
@@ -27,7 +28,7 @@ import (
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
 // errUsage marks faults of the command line.
-var errUsage = errors.New("see --help")
+var errUsage = flags.ErrUsage
 
 // run is main without the process: 0, 1 for a failure, 2 for wrong use.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
