@@ -126,7 +126,8 @@ fmt: $(LINT) ## format
 	cd testbed && $(CURDIR)/$(LINT) fmt -c ../.golangci.yml ./...
 
 .PHONY: generate
-generate: ## deep copies and the CRD, from api/
+generate: ## deep copies and the CRD, from api/; the reference of policies, from the catalog
+	go run ./internal/reference
 	$(GOTOOL) controller-gen object paths=./api/...
 	$(GOTOOL) controller-gen crd paths=./api/... output:crd:dir=deploy/chart/crds
 

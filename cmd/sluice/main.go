@@ -86,7 +86,7 @@ func policies() *cobra.Command {
 			}
 			fmt.Fprintln(w, "\nPARAMETER\tRANGE\tDEFAULT\tMEANING")
 			for _, p := range e.Parameters {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Name, p.Range, p.Default, p.Doc)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Name, p.Allowed(), p.Default, p.Meaning)
 			}
 			return w.Flush()
 		},

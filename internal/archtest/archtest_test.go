@@ -35,7 +35,9 @@ var layers = map[string]struct {
 	"scaler":            {allow: []string{"wire/...", "algorithms/...", "api/...", "scaler/...", "internal/serve"}, kube: true, third: true},
 	"bench":             {allow: []string{"wire/...", "algorithms/...", "bench/..."}, third: true},
 	"internal":          {allow: []string{"internal/..."}, third: true},
-	"cmd":               {allow: []string{"..."}, kube: true, third: true},
+	// The generator of the reference reads the catalog with the plug-ins in it.
+	"internal/reference": {allow: []string{"algorithms/...", "scaler/plugin"}},
+	"cmd":                {allow: []string{"..."}, kube: true, third: true},
 }
 
 type pkg struct {
