@@ -1,4 +1,10 @@
-package conformal
+// Package residual keeps the distribution of a forecast's residuals, for those who weigh how often
+// and how far a forecast is exceeded. A residual is what was observed minus what was forecast, in
+// units of a spread; only too low a forecast hurts, so its upper tail is what is asked for.
+//
+// Source: Lei et al., "Distribution-free predictive inference for regression", 2018 (residuals in
+// units of a local spread). Nothing here is safe for concurrent use.
+package residual
 
 import (
 	"fmt"
