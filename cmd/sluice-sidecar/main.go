@@ -35,6 +35,9 @@ Usage:
 On SIGTERM, and on a GET of the drain path, readiness fails at once, requests are served on for --lame-duck, and running
 ones get up to --drain. Give the pod a terminationGracePeriodSeconds above the sum of both.
 
+A drain takes the pod out of service for good, so the drain path is answered to the pod itself (loopback addresses), and
+to others with the token of --drain-token-file only; without it they get 403. A kubelet's preStop hook is such an other.
+
 Flags:
 `
 

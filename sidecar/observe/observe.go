@@ -18,8 +18,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/sluice-autoscaler/sluice/internal/serve"
+	"github.com/sluice-autoscaler/sluice/proxy/inflight"
 	"github.com/sluice-autoscaler/sluice/sidecar/exposition"
-	"github.com/sluice-autoscaler/sluice/sidecar/inflight"
 	"github.com/sluice-autoscaler/sluice/sidecar/observe/sockdiag"
 )
 
