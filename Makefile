@@ -77,7 +77,7 @@ node-sample:
 
 .PHONY: race
 race: node-sample ## the same under the race detector; of the bench what has goroutines, since its pure packages take minutes there
-	CGO_ENABLED=1 go test -race ./algorithms/... ./adapter/... ./scaler/... ./gateway/... ./proxy/... ./sidecar/... ./internal/serve/... ./bench/history ./bench/live ./bench/load ./bench/plan ./cmd/sluice-sidecar ./cmd/sluice-controller
+	CGO_ENABLED=1 go test -race ./algorithms/... ./adapter/... ./scaler/... ./gateway/... ./proxy/... ./sidecar/... ./prom/... ./internal/serve/... ./bench/history ./bench/live ./bench/load ./bench/plan ./cmd/sluice-sidecar ./cmd/sluice-controller
 	CGO_ENABLED=1 go test -race -skip 'TestScripts/bench(_help|_backtest|_tune)?$$' ./cmd/sluice
 	CGO_ENABLED=1 go test -race -run 'SearchFinds|SearchIsDeterministic|SearchInterrupted|RoundTrip|CreateKeeps|Render' ./bench/tune ./bench/report
 	cd testbed && CGO_ENABLED=1 go test -race ./...
@@ -136,7 +136,7 @@ golden: ## rewrite golden files; explain the diff in the commit
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME each
-	@for f in $$(grep -rl --include='*_test.go' '^func Fuzz' algorithms wire adapter gateway proxy sidecar scaler bench cmd); do \
+	@for f in $$(grep -rl --include='*_test.go' '^func Fuzz' algorithms wire prom adapter gateway proxy sidecar scaler bench cmd); do \
 	  for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$f); do echo "$$t in $$(dirname $$f)"; go test -run='^$$' -fuzz="^$$t\$$" -fuzztime=$(FUZZTIME) ./$$(dirname $$f); done; done
 
 .PHONY: bench
@@ -169,7 +169,7 @@ bench-generated: ## lookahead and kpa on generated loads, those on which the con
 
 .PHONY: bench-check
 bench-check: ## the simulator against closed forms of queueing theory, to 1 % (minutes; make test does it shorter)
-	SLUICE_LONG=1 go test -count=1 -timeout 60m -v -run 'ErlangC|ConstantService|Loss|SimFaaS' ./bench/sim
+	SLUICE_LONG=1 go test -count=1 -timeout 60m -v -run 'ErlangC|ConstantService|Loss|SimFaaS' ./bench/sim ./bench/perrequest
 
 .PHONY: bench-speed
 bench-speed: ## requests simulated per second on one core, kpa from 1 pod to 100

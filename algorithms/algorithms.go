@@ -193,8 +193,21 @@ type Decision struct {
 	Message string `json:"message"`
 	// Terms are the numbers that lead to Replicas, in the order in which they were computed; none when Observation.Quiet.
 	Terms []Term `json:"terms,omitempty"`
+	// Clamps are the rules around the policy that changed the count, in their order; none when
+	// Observation.Quiet.
+	Clamps []Clamp `json:"clamps,omitempty"`
 	// Next is when to ask again, after Observation.Now; 0 leaves it to the caller.
 	Next time.Duration `json:"next,omitempty"`
+}
+
+// Clamp is one rule that changed a count.
+type Clamp struct {
+	// Rule is its name, a CamelCase word, such as MaxReplicas.
+	Rule string `json:"rule"`
+	// From is the count before the rule, To the one after it. From is -1 where the policy had no
+	// answer.
+	From int `json:"from"`
+	To   int `json:"to"`
 }
 
 // Need is a signal that a policy reads.

@@ -39,3 +39,12 @@ func (s *StartTimes) StartUp() StartUp {
 	s.cache, s.fresh = StartUp{P50: at(0.5), P90: at(0.9), P99: at(0.99), Samples: n}, true
 	return s.cache
 }
+
+// List returns the remembered times, oldest first.
+func (s *StartTimes) List() []time.Duration {
+	if s.n <= rememberedStarts {
+		return slices.Clone(s.took[:s.n])
+	}
+	at := s.n % rememberedStarts
+	return append(slices.Clone(s.took[at:]), s.took[:at]...)
+}

@@ -248,7 +248,7 @@ func (rd *round) teach(ctx context.Context, until time.Time) {
 
 // learn makes a fresh policy of the spec and teaches it; the memory of what guards it is kept.
 func (rd *round) learn(samples []algorithms.Sample) error {
-	p, closer, err := rd.as.Spec.NewPolicy(rd.Policies...)
+	p, closer, err := rd.as.Spec.NewPolicy(rd.Policies)
 	if err != nil {
 		return err
 	}

@@ -151,7 +151,7 @@ func newPast(t *testing.T, policy, params string, more ...client.Object) *past {
 	p.demand = 10
 	p.ready(2)
 	p.replicas = 2
-	p.r.Clock, p.r.History, p.r.Policies = time.Now, &p.library, []catalog.Entry{p.entry()}
+	p.r.Clock, p.r.History, p.r.Policies = time.Now, &p.library, catalog.Default(p.entry())
 	p.r.Log = slog.New(slog.NewTextHandler(&p.logged, nil))
 	ctx, cancel := context.WithCancel(t.Context())
 	p.stop = cancel

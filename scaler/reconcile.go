@@ -2,6 +2,7 @@ package scaler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -21,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
 	"github.com/sluice-autoscaler/sluice/scaler/activation"
 	"github.com/sluice-autoscaler/sluice/scaler/actuate"
@@ -87,9 +89,13 @@ func (rd *round) target() actuate.Target {
 
 func (rd *round) run(ctx context.Context) (time.Duration, error) {
 	if err := rd.prepare(); err != nil {
-		rd.condition(v1alpha1.ConditionScalingActive, false, "InvalidSpec", err.Error())
+		reason, next := "InvalidSpec", time.Minute
+		if errors.Is(err, catalog.ErrTemporary) {
+			reason, next = "PolicyUnavailable", retryAfter
+		}
+		rd.condition(v1alpha1.ConditionScalingActive, false, reason, err.Error())
 		rd.Assigner.Set(rd.key.String(), rd.w.ports)
-		return time.Minute, nil
+		return next, nil
 	}
 	if rival, err := rd.rival(ctx); err != nil {
 		return 0, err
@@ -159,9 +165,12 @@ func (rd *round) prepare() error {
 	if rd.w.invalid = rd.as.Spec.Validate(); rd.w.invalid != nil {
 		return rd.w.invalid
 	}
-	p, closer, err := rd.as.Spec.NewPolicy(rd.Policies...)
+	p, closer, err := rd.as.Spec.NewPolicy(rd.Policies)
 	if err != nil {
 		rd.w.invalid = err
+		if errors.Is(err, catalog.ErrTemporary) {
+			rd.w.generation = 0 // the next round tries again
+		}
 		return err
 	}
 	afresh := rd.w.policy == nil

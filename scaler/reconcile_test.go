@@ -2,6 +2,7 @@ package scaler_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,6 +28,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
 	"github.com/sluice-autoscaler/sluice/scaler"
 	"github.com/sluice-autoscaler/sluice/scaler/activation"
@@ -167,7 +169,8 @@ func newWorld(t *testing.T, change func(*v1alpha1.Autoscaler), more ...client.Ob
 	w.client = fake.NewClientBuilder().WithScheme(s).WithStatusSubresource(&v1alpha1.Autoscaler{}).WithObjects(objects...).Build()
 	log := slog.New(slog.DiscardHandler)
 	w.r = scaler.New(scaler.Options{
-		Client: w.client, Observer: w, Actuator: w, Assigner: activation.NewAssigner(http.DefaultClient, 1, nil, log),
+		Policies: catalog.Default(),
+		Client:   w.client, Observer: w, Actuator: w, Assigner: activation.NewAssigner(http.DefaultClient, 1, nil, log),
 		Recorder: events.NewFakeRecorder(1000), Log: log, Metrics: prometheus.NewRegistry(),
 		Clock: func() time.Time { return w.now }, Tick: 2 * time.Second, Timing: activation.DefaultTiming(), Ports: activation.DefaultPorts(),
 	})
@@ -364,6 +367,36 @@ func TestInvalidSpecIsNamed(t *testing.T) {
 	c := meta.FindStatusCondition(w.autoscaler().Status.Conditions, v1alpha1.ConditionScalingActive)
 	if c == nil || c.Reason != "InvalidSpec" || !strings.Contains(c.Message, "stableWindo") || !strings.Contains(c.Message, "stableWindow") {
 		t.Errorf("ScalingActive = %+v, want InvalidSpec naming the field and the known ones", c)
+	}
+}
+
+// A policy that cannot be made yet is tried again every round, though the spec stays as it is.
+func TestPolicyThatIsNotThereYet(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(as *v1alpha1.Autoscaler) { as.Spec.Policy = v1alpha1.PolicySpec{Name: "late"} })
+	fault := catalog.Temporary(errors.New("ca.pem is not there"))
+	w.r.Policies = catalog.Default(catalog.Entry{Name: "late", New: func(target float64, _ json.RawMessage) (algorithms.Policy, error) {
+		if fault != nil {
+			return nil, fault
+		}
+		return catalog.Default().New("target", target, nil)
+	}})
+	reason := func() string {
+		c := meta.FindStatusCondition(w.autoscaler().Status.Conditions, v1alpha1.ConditionScalingActive)
+		if c == nil {
+			return "none"
+		}
+		return c.Reason
+	}
+	for range 2 {
+		if res := w.step(2 * time.Second); reason() != "PolicyUnavailable" || res.RequeueAfter != 2*time.Second {
+			t.Errorf("while the file is not there: ScalingActive's reason is %s and the next round in %v, want PolicyUnavailable and 2s", reason(), res.RequeueAfter)
+		}
+	}
+	fault = nil
+	w.step(2 * time.Second)
+	if c := meta.FindStatusCondition(w.autoscaler().Status.Conditions, v1alpha1.ConditionScalingActive); c == nil || c.Status != metav1.ConditionTrue {
+		t.Errorf("once the file is there: ScalingActive = %+v, want true", c)
 	}
 }
 

@@ -78,8 +78,8 @@ type Options struct {
 	Timing activation.Timing
 	// Ports is the range of gateway ports to assign.
 	Ports activation.PortRange
-	// Policies are those beyond the catalog's own; may be empty.
-	Policies []catalog.Entry
+	// Policies are the policies that specs may name.
+	Policies catalog.Catalog
 	// History is where policies that learn from a past get it, by way of Run; nil means that they begin without one.
 	History History
 }

@@ -15,7 +15,7 @@ import (
 )
 
 func named(name string, target float64, params json.RawMessage) (algorithms.Policy, error) {
-	return catalog.New(name, target, params)
+	return catalog.Default().New(name, target, params)
 }
 
 func policy(t *testing.T, change func(*portfolio.Config)) *portfolio.Policy {

@@ -51,9 +51,9 @@ func (s *AutoscalerSpec) TargetPerPod() float64 {
 	return DefaultTarget
 }
 
-// NewPolicy makes the guarded policy that the spec describes, of the catalog and the extra entries. Close lets go what the
-// policy holds and is to be called once it is not used any more.
-func (s *AutoscalerSpec) NewPolicy(extra ...catalog.Entry) (p *guard.Policy, closer func(), err error) {
+// NewPolicy makes the guarded policy that the spec describes. Closer releases what the policy
+// holds and must be called after its last use. An error that is catalog.ErrTemporary may pass.
+func (s *AutoscalerSpec) NewPolicy(policies catalog.Catalog) (p *guard.Policy, closer func(), err error) {
 	name := s.Policy.Name
 	if name == "" {
 		name = DefaultPolicy
@@ -62,7 +62,7 @@ func (s *AutoscalerSpec) NewPolicy(extra ...catalog.Entry) (p *guard.Policy, clo
 	if s.Policy.Parameters != nil {
 		params = s.Policy.Parameters.Raw
 	}
-	inner, err := catalog.New(name, s.TargetPerPod(), params, extra...)
+	inner, err := policies.New(name, s.TargetPerPod(), params)
 	if err != nil {
 		return nil, nil, fmt.Errorf("spec.policy: %w", err)
 	}

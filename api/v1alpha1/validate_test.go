@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
 )
 
@@ -56,7 +57,7 @@ func TestFaultsAreNamed(t *testing.T) {
 			s := spec(tt.change)
 			err := s.Validate()
 			if err == nil {
-				_, closer, policyErr := s.NewPolicy()
+				_, closer, policyErr := s.NewPolicy(catalog.Default())
 				if err = policyErr; err == nil {
 					closer()
 				}
@@ -81,7 +82,7 @@ func TestBehaviorIsHeeded(t *testing.T) {
 		s.Policy = v1alpha1.PolicySpec{Name: "target", Parameters: &runtime.RawExtension{Raw: []byte(`{"stabilizationWindow":"0s"}`)}}
 		s.Behavior = &autoscalingv2.HorizontalPodAutoscalerBehavior{ScaleDown: &autoscalingv2.HPAScalingRules{SelectPolicy: new(autoscalingv2.DisabledPolicySelect)}}
 	})
-	p, closer, err := s.NewPolicy()
+	p, closer, err := s.NewPolicy(catalog.Default())
 	if err != nil {
 		t.Fatal(err)
 	}

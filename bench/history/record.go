@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/record"
+	"github.com/sluice-autoscaler/sluice/prom"
 )
 
 // longestSilence is how long an observation may speak for at most, unless its window or the step is longer.
@@ -66,8 +67,8 @@ func (b *binner) add(from, to time.Time, v float64) error {
 	}
 	for from.Before(to) {
 		i := int(from.Sub(b.start) / b.step)
-		if i >= MaxPoints {
-			return fmt.Errorf("t is %v after the first line: want at most %d steps of %v", to.Sub(b.start), MaxPoints, b.step)
+		if i >= prom.MaxPoints {
+			return fmt.Errorf("t is %v after the first line: want at most %d steps of %v", to.Sub(b.start), prom.MaxPoints, b.step)
 		}
 		for len(b.sums) <= i {
 			b.sums, b.covers = append(b.sums, 0), append(b.covers, 0)

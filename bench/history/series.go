@@ -1,5 +1,5 @@
-// Package history reads what a workload went through: from a Prometheus, or from recorded observations. What is unknown stays unknown
-// until a declared rule fills it.
+// Package history is what a workload went through, read from a Prometheus or from recorded observations. What is unknown stays
+// unknown until a declared rule fills it.
 package history
 
 import (
@@ -11,21 +11,11 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
+	"github.com/sluice-autoscaler/sluice/prom"
 )
 
-// MaxPoints bounds a series, in steps: a year of steps of 30 s is about a million.
-const MaxPoints = 5_000_000
-
-// Series is a value over time in steps of equal length. It is not changed after it was made.
-type Series struct {
-	// Start is where the first step begins; Step is > 0.
-	Start time.Time
-	Step  time.Duration
-	// Values are means over their steps, finite and ≥ 0, or NaN where nothing is known.
-	Values []float64
-	// Odd counts values that were negative or infinite, which are unknown too.
-	Odd int
-}
+// Series is a value over time in steps of equal length, as prom.Series, with rules that fill its gaps.
+type Series prom.Series
 
 // End is where the last step ends.
 func (s Series) End() time.Time { return s.Start.Add(time.Duration(len(s.Values)) * s.Step) }
@@ -42,32 +32,6 @@ func (s Series) Trim() (trimmed Series, ok bool) {
 	t := s
 	t.Start, t.Values = s.Start.Add(time.Duration(first)*s.Step), s.Values[first:end]
 	return t, end > first
-}
-
-// Widen makes gaps longer by a margin on each side: next to a gap a rate is of a window that is only partly covered, and too low.
-func (s Series) Widen(margin time.Duration) Series {
-	by := int((margin + s.Step - 1) / s.Step)
-	if by <= 0 {
-		return s
-	}
-	out := s
-	out.Values = slices.Clone(s.Values)
-	for i, v := range s.Values {
-		if !math.IsNaN(v) {
-			continue
-		}
-		if i > 0 && !math.IsNaN(s.Values[i-1]) {
-			for k := max(0, i-by); k < i; k++ {
-				out.Values[k] = math.NaN()
-			}
-		}
-		if i+1 < len(s.Values) && !math.IsNaN(s.Values[i+1]) {
-			for k := i + 1; k <= min(i+by, len(s.Values)-1); k++ {
-				out.Values[k] = math.NaN()
-			}
-		}
-	}
-	return out
 }
 
 // Gaps are the stretches of a series that are unknown.
@@ -209,10 +173,8 @@ func (s Series) Times(factor float64) Series {
 // Samples are the known values as what a policy learns from: each at the end of its step.
 func (s Series) Samples(signal string) []algorithms.Sample {
 	out := make([]algorithms.Sample, 0, len(s.Values))
-	for i, v := range s.Values {
-		if !math.IsNaN(v) {
-			out = append(out, algorithms.Sample{At: s.Start.Add(time.Duration(i+1) * s.Step), Signal: signal, Value: v})
-		}
+	for at, v := range prom.Series(s).Known() {
+		out = append(out, algorithms.Sample{At: at, Signal: signal, Value: v})
 	}
 	return out
 }

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/bench/load"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
-	"github.com/sluice-autoscaler/sluice/bench/sim"
 )
 
 // State is what a pod is seen to be.
@@ -69,7 +69,7 @@ type Seen struct {
 type Config struct {
 	Policy, Trace string
 	// Scenario gives the concurrency of a pod, the promise, the prices and the elasticity step.
-	Scenario *sim.Scenario
+	Scenario *scenario.Scenario
 	Seed     uint64
 	// Length is the trace's. Pods count within it only.
 	Length time.Duration

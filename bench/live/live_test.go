@@ -12,8 +12,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/bench/live"
 	"github.com/sluice-autoscaler/sluice/bench/load"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
-	"github.com/sluice-autoscaler/sluice/bench/sim"
 )
 
 const second = time.Second
@@ -49,15 +49,15 @@ func seen() live.Seen {
 	}
 }
 
-func scenario() *sim.Scenario {
-	s := sim.DefaultScenario()
+func webScenario() *scenario.Scenario {
+	s := scenario.Default()
 	s.Name, s.PodConcurrency, s.ElasticityStep = "test", 2, algorithms.Duration(5*second)
 	return &s
 }
 
 func TestRun(t *testing.T) {
 	t.Parallel()
-	got := live.Run(live.Config{Policy: "kpa live", Trace: "x", Scenario: scenario(), Seed: 3, Length: 60 * second, Points: 6}, seen())
+	got := live.Run(live.Config{Policy: "kpa live", Trace: "x", Scenario: webScenario(), Seed: 3, Length: 60 * second, Points: 6}, seen())
 	want := score.Result{
 		Policy: "kpa live", Trace: "x", Scenario: "test", Seed: 3, Length: 60, Requests: 4, Lost: 1,
 		WaitMean: 2, WaitP50: 2, WaitP90: 4, WaitP99: 4, WaitP999: 4, WaitMax: 4, SlowdownP50: 3, SlowdownP99: 3,
@@ -97,7 +97,7 @@ func TestRunUnwatched(t *testing.T) {
 	t.Parallel()
 	s := seen()
 	s.Cluster = nil
-	r := live.Run(live.Config{Scenario: scenario(), Length: 60 * second}, s).Result
+	r := live.Run(live.Config{Scenario: webScenario(), Length: 60 * second}, s).Result
 	if r.PodSeconds != 0 || r.ColdStarts != 0 || r.Requests != 4 || r.WaitMax != 4 {
 		t.Errorf("Run = %+v, want four requests and no pods", r)
 	}
@@ -144,7 +144,7 @@ func TestMeasure(t *testing.T) {
 	if diff := cmp.Diff(want, p); diff != "" {
 		t.Errorf("Measure (-want +got):\n%s", diff)
 	}
-	s := sim.DefaultScenario()
+	s := scenario.Default()
 	if err := p.Apply(&s, 3*second); err != nil {
 		t.Fatal(err)
 	}

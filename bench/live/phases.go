@@ -8,7 +8,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/bench/load"
-	"github.com/sluice-autoscaler/sluice/bench/sim"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 )
 
 // Phases are a cluster's own times, as a replay has shown them, each in ascending order. They are what a scenario has to say of a
@@ -142,7 +142,7 @@ const kept = 50
 //	startup.announce     Answered
 //	termination          Ended less lameDuck
 //	overhead             the median of Overhead
-func (p Phases) Apply(s *sim.Scenario, lameDuck time.Duration) error {
+func (p Phases) Apply(s *scenario.Scenario, lameDuck time.Duration) error {
 	s.LameDuck = algorithms.Duration(lameDuck)
 	if len(p.Woken) > 0 {
 		s.WakeDelay = algorithms.Duration(load.Quantile(p.Woken, 0.5).Round(time.Millisecond))
@@ -152,7 +152,7 @@ func (p Phases) Apply(s *sim.Scenario, lameDuck time.Duration) error {
 	}
 	early := mean(p.Answered)
 	for _, d := range []struct {
-		to     *sim.Dist
+		to     *scenario.Dist
 		values []time.Duration
 		less   time.Duration
 	}{
@@ -174,14 +174,14 @@ func (p Phases) Apply(s *sim.Scenario, lameDuck time.Duration) error {
 }
 
 // empirical is the distribution of values, each less a bit; of many, evenly spread quantiles.
-func empirical(values []time.Duration, less time.Duration) (sim.Dist, error) {
+func empirical(values []time.Duration, less time.Duration) (scenario.Dist, error) {
 	n := min(len(values), kept)
 	words := make([]string, n)
 	for i := range n {
 		v := load.Quantile(values, (float64(i)+0.5)/float64(n))
 		words[i] = max(0, v-less).Round(time.Millisecond).String()
 	}
-	d, err := sim.ParseDist("empirical:" + strings.Join(words, ","))
+	d, err := scenario.ParseDist("empirical:" + strings.Join(words, ","))
 	if err != nil {
 		return d, fmt.Errorf("measured times: %w", err)
 	}

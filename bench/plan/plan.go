@@ -2,6 +2,7 @@ package plan
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -9,13 +10,15 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/bench/perrequest"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
 	"github.com/sluice-autoscaler/sluice/bench/sim"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
 // Load makes the arrivals of a scenario: a trace may be scaled to its peak replicas.
-type Load func(s *sim.Scenario) (trace.Source, error)
+type Load func(s *scenario.Scenario) (trace.Source, error)
 
 // Generated is the load of a generator (trace.Generate).
 func Generated(spec string) (Load, error) {
@@ -23,13 +26,13 @@ func Generated(spec string) (Load, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func(*sim.Scenario) (trace.Source, error) { return src, nil }, nil
+	return func(*scenario.Scenario) (trace.Source, error) { return src, nil }, nil
 }
 
 // Recorded is the load of a trace, with arrivals within its bins after a model. read makes the trace, given the mean work, which a
 // trace of concurrency needs. A scenario's PeakReplicas scale it.
 func Recorded(read func(service time.Duration) (*trace.Trace, error), model trace.Model) Load {
-	return func(s *sim.Scenario) (trace.Source, error) {
+	return func(s *scenario.Scenario) (trace.Source, error) {
 		t, err := read(s.Service.Mean())
 		if err != nil {
 			return nil, err
@@ -47,7 +50,7 @@ func Recorded(read func(service time.Duration) (*trace.Trace, error), model trac
 // Job is one run.
 type Job struct {
 	Source   trace.Source
-	Scenario sim.Scenario
+	Scenario scenario.Scenario
 	Policy   Policy
 	Seed     uint64
 	// Warmup is simulated and not scored; Start is the instant at which it begins, and History what was before (sim.Config).
@@ -67,12 +70,12 @@ type toldPolicy interface {
 func (p *Policy) CanBeTold() bool {
 	made, err := p.New(1)
 	_, ok := made.(toldPolicy)
-	return err == nil && ok
+	return err == nil && closePolicy(made) == nil && ok
 }
 
 // Matrix is every policy on every load in every scenario with every seed from 1 on, in that order from the outside: scenario, load, policy,
 // seed.
-func Matrix(scenarios []sim.Scenario, loads []Load, policies []Policy, firstSeed uint64, seeds int) ([]Job, error) {
+func Matrix(scenarios []scenario.Scenario, loads []Load, policies []Policy, firstSeed uint64, seeds int) ([]Job, error) {
 	var jobs []Job
 	for _, s := range scenarios {
 		for _, l := range loads {
@@ -131,30 +134,36 @@ func Run(ctx context.Context, jobs []Job, o Options, done func(i int, run score.
 }
 
 // Run does one; progress is told the share of it that is done, and may be nil.
-func (j *Job) Run(ctx context.Context, o Options, progress func(float64)) (score.Run, error) {
+func (j *Job) Run(ctx context.Context, o Options, progress func(float64)) (run score.Run, err error) {
 	s := j.Scenario
 	if j.Policy.Tick > 0 {
 		s.Tick = algorithms.Duration(j.Policy.Tick)
 	}
-	c := sim.Config{
-		Source: j.Source, Scenario: s, Name: j.Policy.Label, Seed: j.Seed, Guard: j.Policy.Guard, Warmup: j.Warmup, Start: j.Start, History: j.History,
-		Points: o.Points, Explain: o.Explain, Progress: progress,
-	}
-	var err error
 	if j.Policy.Name == PerRequest {
-		var p sim.PerRequest
-		if p, err = sim.ParsePerRequest(j.Policy.Params); err == nil {
-			return sim.RunPerRequest(ctx, c, p)
+		params, err := perrequest.ParseParams(j.Policy.Params)
+		if err != nil {
+			return score.Run{}, j.fault(err)
 		}
-	} else if c.Policy, err = j.Policy.New(s.PerPod()); err == nil {
-		if told, ok := c.Policy.(toldPolicy); ok && j.Rate != nil {
-			start, service := j.Start, s.Service.Mean().Seconds()
-			if start.IsZero() {
-				start = sim.Epoch()
-			}
-			told.Tell(func(at time.Time) float64 { return j.Rate(at.Sub(start)) * service })
-		}
-		return sim.Run(ctx, c)
+		return perrequest.Run(ctx, perrequest.Config{
+			Source: j.Source, Scenario: s, Name: j.Policy.Label, Seed: j.Seed, Progress: progress,
+		}, params)
 	}
-	return score.Run{}, fmt.Errorf("policy %q: %w", j.Policy.Label, err)
+	policy, err := j.Policy.New(s.PerPod())
+	if err != nil {
+		return score.Run{}, j.fault(err)
+	}
+	defer func() { err = errors.Join(err, closePolicy(policy)) }()
+	if told, ok := policy.(toldPolicy); ok && j.Rate != nil {
+		start, service := j.Start, s.Service.Mean().Seconds()
+		if start.IsZero() {
+			start = sim.Epoch()
+		}
+		told.Tell(func(at time.Time) float64 { return j.Rate(at.Sub(start)) * service })
+	}
+	return sim.Run(ctx, sim.Config{
+		Source: j.Source, Scenario: s, Policy: policy, Name: j.Policy.Label, Seed: j.Seed, Guard: j.Policy.Guard,
+		Warmup: j.Warmup, Start: j.Start, History: j.History, Points: o.Points, Explain: o.Explain, Progress: progress,
+	})
 }
+
+func (j *Job) fault(err error) error { return fmt.Errorf("policy %q: %w", j.Policy.Label, err) }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/bench/event"
 	"github.com/sluice-autoscaler/sluice/bench/score"
 )
 
@@ -28,7 +29,7 @@ type account struct {
 	peak                                                   int
 	log                                                    []score.Change
 
-	wanted, ready, starting, ending gauge
+	wanted, ready, starting, ending event.Gauge
 
 	// steps of the record
 	step, frameEnd int64
@@ -116,7 +117,7 @@ func (a *account) lose(n int64) {
 
 // changed notes a change of the wanted count.
 func (a *account) changed(e *engine, from, to int, d algorithms.Decision) {
-	a.wanted.set(e.clock(), to)
+	a.wanted.Set(e.clock(), to)
 	a.changes++
 	direction := 1
 	if to < from {
@@ -157,7 +158,7 @@ func (a *account) frame(e *engine) {
 		perPod = e.sc.PerPod()
 	}
 	demand := mean / perPod
-	a.elasticity.Add(math.Ceil(demand-1e-9), float64(a.ready.v), seconds)
+	a.elasticity.Add(math.Ceil(demand-1e-9), float64(a.ready.Value), seconds)
 	pods := a.podSeconds(now)
 	if busy == 0 {
 		a.zeroDemand += pods - a.lastPods
@@ -186,13 +187,12 @@ func (a *account) restart(e *engine) {
 	fresh := account{
 		slo: a.slo, step: a.step, frameEnd: a.frameEnd, warm: a.warm, busy: a.busy, first: a.first, each: a.each, series: a.series,
 		wanted: a.wanted, ready: a.ready, starting: a.starting, ending: a.ending,
-		requests: int64(e.hold.n + e.meter.queued.v), direction: a.direction, peak: e.wanted,
+		requests: int64(e.hold.Len() + e.meter.queued.Value), direction: a.direction, peak: e.wanted,
 	}
-	for _, g := range []*gauge{&fresh.wanted, &fresh.ready, &fresh.starting, &fresh.ending} {
-		g.set(e.now, g.v)
-		g.sum = 0
+	for _, g := range []*event.Gauge{&fresh.wanted, &fresh.ready, &fresh.starting, &fresh.ending} {
+		g.Restart(e.now)
 	}
-	fresh.sum.waiting = e.meter.held.until(e.now) + e.meter.queued.until(e.now)
+	fresh.sum.waiting = e.meter.held.Until(e.now) + e.meter.queued.Until(e.now)
 	*a = fresh
 }
 
@@ -200,8 +200,8 @@ func (a *account) restart(e *engine) {
 func (a *account) flush(e *engine, now int64) {
 	s, t := &a.sum, a.sum.seconds
 	put := func(dst *[]float32, v float64) { *dst = append(*dst, float32(v)) }
-	waiting := e.meter.held.until(e.now) + e.meter.queued.until(e.now)
-	wanted, ready, starting := a.wanted.until(now), a.ready.until(now), a.starting.until(now)
+	waiting := e.meter.held.Until(e.now) + e.meter.queued.Until(e.now)
+	wanted, ready, starting := a.wanted.Until(now), a.ready.Until(now), a.starting.Until(now)
 	put(&a.series.Arrivals, s.arrivals/t)
 	put(&a.series.Demand, s.demand/t)
 	put(&a.series.Waiting, max(0, waiting-s.waiting)/t)
@@ -217,7 +217,7 @@ func (a *account) flush(e *engine, now int64) {
 
 // podSeconds is what was paid for until now.
 func (a *account) podSeconds(now int64) float64 {
-	return a.ready.until(now) + a.starting.until(now) + a.ending.until(now)
+	return a.ready.Until(now) + a.starting.Until(now) + a.ending.Until(now)
 }
 
 // result is the run in numbers.
@@ -239,7 +239,7 @@ func (e *engine) result() score.Run {
 		WaitP99: seconds(a.waits.Quantile(0.99)), WaitP999: seconds(a.waits.Quantile(0.999)), WaitMax: seconds(a.waits.Max()),
 		SlowdownP50: slow(0.5), SlowdownP99: slow(0.99),
 		ColdStarts: a.cold, WakeUps: a.wakeUps, Starts: a.starts, FailedStarts: a.failed,
-		ReadySeconds: a.ready.until(end), StartingSeconds: a.starting.until(end), TerminatingSeconds: a.ending.until(end),
+		ReadySeconds: a.ready.Until(end), StartingSeconds: a.starting.Until(end), TerminatingSeconds: a.ending.Until(end),
 		ZeroDemandSeconds: a.zeroDemand,
 		Changes:           a.changes, Reversals: a.reversals, PeakReplicas: a.peak, Decisions: a.decisions,
 	}

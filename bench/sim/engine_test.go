@@ -12,6 +12,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
 	"github.com/sluice-autoscaler/sluice/bench/sim"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
@@ -20,21 +21,21 @@ import (
 const bursts = "onoff:rate=60,on=40s,off=90s,duration=1h"
 
 // everything turns on what a scenario can have at once.
-func everything(t testing.TB) func(*sim.Scenario) {
-	return func(s *sim.Scenario) {
+func everything(t testing.TB) func(*scenario.Scenario) {
+	return func(s *scenario.Scenario) {
 		s.Service = dist(t, "lognormal:200ms,cv=1.5")
 		s.PodConcurrency, s.Knee, s.KneeSlope = 5, 3, 0.5
-		s.Startup = sim.Startup{Schedule: dist(t, "50ms"), Pull: dist(t, "exp:1s"), Start: dist(t, "lognormal:2s,cv=0.5"), Ready: dist(t, "uniform:100ms,400ms")}
+		s.Startup = scenario.Startup{Schedule: dist(t, "50ms"), Pull: dist(t, "exp:1s"), Start: dist(t, "lognormal:2s,cv=0.5"), Ready: dist(t, "uniform:100ms,400ms")}
 		s.StartFailure, s.Termination = 0.1, dist(t, "uniform:1s,3s")
-		s.Nodes = &sim.Nodes{PodsPerNode: 3, Initial: 2, Max: 5, Provision: dist(t, "30s")}
+		s.Nodes = &scenario.Nodes{PodsPerNode: 3, Initial: 2, Max: 5, Provision: dist(t, "30s")}
 		s.Scrape.Loss = 0.1
 		s.HoldRequests, s.PodQueue = 200, 20
 		s.HoldTimeout, s.Drain = algorithms.Duration(5*time.Second), algorithms.Duration(500*time.Millisecond)
 	}
 }
 
-func routed(routing string, edit func(*sim.Scenario)) func(*sim.Scenario) {
-	return func(s *sim.Scenario) {
+func routed(routing string, edit func(*scenario.Scenario)) func(*scenario.Scenario) {
+	return func(s *scenario.Scenario) {
 		if edit != nil {
 			edit(s)
 		}
@@ -42,7 +43,9 @@ func routed(routing string, edit func(*sim.Scenario)) func(*sim.Scenario) {
 	}
 }
 
-func routings() []string { return []string{sim.RoutingShared, sim.RoutingRandom, sim.RoutingTwo} }
+func routings() []string {
+	return []string{scenario.RoutingShared, scenario.RoutingRandom, scenario.RoutingTwo}
+}
 
 // The same seed gives the same run to the last bit; another seed another one.
 func TestDeterministic(t *testing.T) {
@@ -119,7 +122,7 @@ func TestOwnSeries(t *testing.T) {
 	t.Parallel()
 	for _, routing := range routings() {
 		all := run(t, 3, bursts, "kpa", "", routed(routing, nil)).Result
-		own := run(t, 3, bursts, "kpa", "", routed(routing, func(s *sim.Scenario) { s.Scrape.Sample = 1000 })).Result
+		own := run(t, 3, bursts, "kpa", "", routed(routing, func(s *scenario.Scenario) { s.Scrape.Sample = 1000 })).Result
 		if math.Abs(own.PodSeconds/all.PodSeconds-1) > 0.02 || math.Abs(own.WaitMean-all.WaitMean) > 0.1*all.WaitMean+0.001 {
 			t.Errorf("%s: pods read one by one: %v pod-seconds and a mean wait of %v; all at once: %v and %v", routing, own.PodSeconds, own.WaitMean, all.PodSeconds, all.WaitMean)
 		}
@@ -129,7 +132,7 @@ func TestOwnSeries(t *testing.T) {
 // A single request at zero waits for the wake-up and the start, no longer.
 func TestColdStart(t *testing.T) {
 	t.Parallel()
-	r := run(t, 1, "ramp:from=0.001,to=0.0010001,duration=20000s", "kpa", "", func(s *sim.Scenario) {
+	r := run(t, 1, "ramp:from=0.001,to=0.0010001,duration=20000s", "kpa", "", func(s *scenario.Scenario) {
 		s.InitialReplicas, s.Service = 0, dist(t, "const:100ms")
 	}).Result
 	want := (2*time.Second + 10*time.Millisecond).Seconds()
@@ -146,25 +149,25 @@ func TestRouting(t *testing.T) {
 	t.Parallel()
 	wait := map[string]float64{}
 	for _, r := range routings() {
-		wait[r] = run(t, 1, "poisson:rate=80,duration=20000s", "fixed", `{"replicas":10}`, func(s *sim.Scenario) {
+		wait[r] = run(t, 1, "poisson:rate=80,duration=20000s", "fixed", `{"replicas":10}`, func(s *scenario.Scenario) {
 			s.PodConcurrency, s.Routing, s.InitialReplicas = 1, r, 10
 		}).Result.WaitMean
 	}
-	if !(wait[sim.RoutingShared] < wait[sim.RoutingTwo] && wait[sim.RoutingTwo] < wait[sim.RoutingRandom]) {
+	if !(wait[scenario.RoutingShared] < wait[scenario.RoutingTwo] && wait[scenario.RoutingTwo] < wait[scenario.RoutingRandom]) {
 		t.Errorf("mean waits %v: want shared < leastOfTwo < random", wait)
 	}
 	// Random routing to ten servers is ten queues M/M/1 at 0.8: a mean wait of ρ/(1−ρ) × 0.1 s.
-	if want := 0.4; math.Abs(wait[sim.RoutingRandom]/want-1) > 0.03 {
-		t.Errorf("random routing: a mean wait of %v, want %v within 3 %%", wait[sim.RoutingRandom], want)
+	if want := 0.4; math.Abs(wait[scenario.RoutingRandom]/want-1) > 0.03 {
+		t.Errorf("random routing: a mean wait of %v, want %v within 3 %%", wait[scenario.RoutingRandom], want)
 	}
 }
 
 // Where all pods are busy and the nodes are full, new nodes are waited for.
 func TestNodes(t *testing.T) {
 	t.Parallel()
-	r := run(t, 1, "poisson:rate=100,duration=600s", "fixed", `{"replicas":10}`, func(s *sim.Scenario) {
-		s.InitialReplicas, s.Startup = 1, sim.Startup{Start: dist(t, "1s")}
-		s.Nodes = &sim.Nodes{PodsPerNode: 4, Initial: 1, Max: 2, Provision: dist(t, "60s")}
+	r := run(t, 1, "poisson:rate=100,duration=600s", "fixed", `{"replicas":10}`, func(s *scenario.Scenario) {
+		s.InitialReplicas, s.Startup = 1, scenario.Startup{Start: dist(t, "1s")}
+		s.Nodes = &scenario.Nodes{PodsPerNode: 4, Initial: 1, Max: 2, Provision: dist(t, "60s")}
 	})
 	last := float64(r.Series.Ready[len(r.Series.Ready)-1])
 	if r.Result.PeakReplicas != 10 || last != 8 {
@@ -179,8 +182,8 @@ func TestNodes(t *testing.T) {
 // A pod that is to go works off what it has, for as long as it may.
 func TestDrain(t *testing.T) {
 	t.Parallel()
-	edit := func(drain time.Duration) func(*sim.Scenario) {
-		return func(s *sim.Scenario) {
+	edit := func(drain time.Duration) func(*scenario.Scenario) {
+		return func(s *scenario.Scenario) {
 			s.Service, s.PodConcurrency, s.InitialReplicas, s.MinReplicas = dist(t, "const:20s"), 100, 4, 1
 			s.Drain = algorithms.Duration(drain)
 		}
@@ -207,12 +210,12 @@ func TestCancelled(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	reason := errors.New("enough")
-	p, err := catalog.New("kpa", 7, nil)
+	p, err := catalog.Default().New("kpa", 7, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	calls := 0
-	_, err = sim.Run(ctx, sim.Config{Source: src, Scenario: sim.DefaultScenario(), Policy: p, Name: "kpa", Progress: func(float64) {
+	_, err = sim.Run(ctx, sim.Config{Source: src, Scenario: scenario.Default(), Policy: p, Name: "kpa", Progress: func(float64) {
 		if calls++; calls == 3 {
 			cancel(reason)
 		}

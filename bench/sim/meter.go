@@ -7,22 +7,8 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/window"
+	"github.com/sluice-autoscaler/sluice/bench/event"
 )
-
-// gauge is a count over time and its integral, in count × seconds.
-type gauge struct {
-	v    int
-	last int64
-	sum  float64
-}
-
-func (g *gauge) set(now int64, v int) {
-	g.sum += float64(g.v) * float64(now-g.last) * 1e-9
-	g.v, g.last = v, now
-}
-
-// until is the integral up to an instant.
-func (g *gauge) until(now int64) float64 { return g.sum + float64(g.v)*float64(now-g.last)*1e-9 }
 
 const (
 	// staleAfter is the adapter's rule: a pod that was not read for three intervals, or five seconds, makes the value unknown.
@@ -40,7 +26,7 @@ const (
 type meter struct {
 	epoch time.Time
 	// atPods counts the requests at pods, queued those of them that wait there, held those at the gateway.
-	atPods, queued, held gauge
+	atPods, queued, held event.Gauge
 	served               int64
 
 	all, gateway               window.Series
@@ -87,7 +73,7 @@ func (m *meter) came(e *engine, p *pod) {
 	if m.own {
 		m.touch(e.now, p)
 	}
-	m.atPods.set(e.now, m.atPods.v+1)
+	m.atPods.Set(e.now, m.atPods.Value+1)
 }
 
 func (m *meter) left(e *engine, p *pod) {
@@ -96,7 +82,7 @@ func (m *meter) left(e *engine, p *pod) {
 		p.served++
 	}
 	m.served++
-	m.atPods.set(e.now, m.atPods.v-1)
+	m.atPods.Set(e.now, m.atPods.Value-1)
 }
 
 // leave takes n requests that were lost with their pod.
@@ -104,7 +90,7 @@ func (m *meter) leave(e *engine, p *pod, n int) {
 	if m.own {
 		m.touch(e.now, p)
 	}
-	m.atPods.set(e.now, m.atPods.v-n)
+	m.atPods.Set(e.now, m.atPods.Value-n)
 }
 
 func (m *meter) touch(now int64, p *pod) {
@@ -116,7 +102,7 @@ func (m *meter) appear(e *engine, p *pod) {
 	if !m.own && len(e.ready) == 0 && e.now > 0 { // the first one is read at once
 		m.allPending.Mono = 0
 		r := window.Reading{Life: 1, Mono: float64(e.now) * 1e-9, At: m.epoch.Add(time.Duration(e.now))}
-		r.Sums[concurrencySum], r.Sums[servedSum] = m.atPods.until(e.now), float64(m.served)
+		r.Sums[concurrencySum], r.Sums[servedSum] = m.atPods.Until(e.now), float64(m.served)
 		m.all.Add(r)
 	}
 	if m.own {
@@ -141,10 +127,10 @@ func (m *meter) scrape(e *engine) {
 	at := m.epoch.Add(time.Duration(e.now) + time.Duration(e.sc.Scrape.Lag))
 	mono := float64(e.now) * 1e-9
 	m.gatewayPending = window.Reading{Life: 1, Mono: mono, At: at}
-	m.gatewayPending.Sums[waitingSum] = m.held.until(e.now)
+	m.gatewayPending.Sums[waitingSum] = m.held.Until(e.now)
 	if !m.own {
 		m.allPending = window.Reading{Life: 1, Mono: mono, At: at}
-		m.allPending.Sums[concurrencySum], m.allPending.Sums[servedSum] = m.atPods.until(e.now), float64(m.served)
+		m.allPending.Sums[concurrencySum], m.allPending.Sums[servedSum] = m.atPods.Until(e.now), float64(m.served)
 		return
 	}
 	m.order = append(m.order[:0], e.ready...)
@@ -203,7 +189,7 @@ func (m *meter) readPod(e *engine, i int32, at time.Time) {
 func (m *meter) hear(now int64) {
 	m.gatewayPending.Mono = 0
 	r := window.Reading{Life: 1, Mono: float64(now) * 1e-9, At: m.epoch.Add(time.Duration(now))}
-	r.Sums[waitingSum] = m.held.until(now)
+	r.Sums[waitingSum] = m.held.Until(now)
 	m.gateway.Add(r)
 }
 
@@ -224,7 +210,7 @@ func (m *meter) deliver(now int64) {
 func (m *meter) total(e *engine, n algorithms.Need, now time.Time) (window.Total, float64) {
 	t := window.Total{Now: now, Width: n.Window}
 	if n.Name == algorithms.Waiting {
-		t.Add(&m.gateway, waitingSum, true, float64(e.hold.n))
+		t.Add(&m.gateway, waitingSum, true, float64(e.hold.Len()))
 		return t, 0
 	}
 	k := concurrencySum
@@ -242,12 +228,12 @@ func (m *meter) total(e *engine, n algorithms.Need, now time.Time) (window.Total
 		}
 	} else {
 		// Without a pod there is no source whose readings could be old.
-		t.Add(&m.all, k, len(e.ready) > 0 || e.levels.pick() != none, float64(m.atPods.v))
+		t.Add(&m.all, k, len(e.ready) > 0 || e.levels.pick() != none, float64(m.atPods.Value))
 	}
 	factor := m.sampled
 	if n.Name == algorithms.Concurrency {
 		before := t.Value()
-		t.Add(&m.gateway, waitingSum, true, float64(e.hold.n))
+		t.Add(&m.gateway, waitingSum, true, float64(e.hold.Len()))
 		return t, before * (factor - 1)
 	}
 	return t, t.Value() * (factor - 1)
@@ -303,7 +289,7 @@ func (e *engine) observe() algorithms.Observation {
 	}
 	o := algorithms.Observation{
 		Now: e.dataTime, Signals: m.signals, ActiveSince: e.activeSince, Scratch: m.terms[:0], Quiet: !e.cfg.Explain,
-		Replicas: algorithms.Replicas{Current: e.wanted, Ready: len(e.ready), Starting: len(e.live) - len(e.ready), Terminating: e.account.ending.v},
+		Replicas: algorithms.Replicas{Current: e.wanted, Ready: len(e.ready), Starting: len(e.live) - len(e.ready), Terminating: e.account.ending.Value},
 		Limits:   algorithms.Limits{Min: e.sc.MinReplicas, Max: e.sc.MaxReplicas, PodConcurrency: float64(e.sc.PodConcurrency)},
 		StartUp:  m.starts.StartUp(), Cost: e.sc.Cost,
 	}
@@ -376,7 +362,7 @@ func (e *engine) activate(n int) (soon bool) {
 		e.waking, e.inPath = false, true
 	case len(e.ready) == 0:
 		e.waking, e.inPath = true, true
-	case e.waking && (len(e.ready) < e.wanted || e.hold.n > 0) && e.now-e.readySince < int64(e.sc.Linger):
+	case e.waking && (len(e.ready) < e.wanted || e.hold.Len() > 0) && e.now-e.readySince < int64(e.sc.Linger):
 		e.inPath = true
 	default:
 		e.waking, e.inPath = false, false

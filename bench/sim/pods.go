@@ -1,6 +1,9 @@
 package sim
 
-import "github.com/sluice-autoscaler/sluice/algorithms/window"
+import (
+	"github.com/sluice-autoscaler/sluice/algorithms/window"
+	"github.com/sluice-autoscaler/sluice/bench/event"
+)
 
 // state is where a pod is in its life.
 type state uint8
@@ -30,7 +33,7 @@ type pod struct {
 	created           int64
 	serveUntil        int64 // a pod that is to go serves on until then in any case
 	attempts          int
-	queue             fifo
+	queue             event.FIFO
 
 	// own readings, where pods are read one by one
 	integral float64 // request-seconds at the pod
@@ -46,7 +49,7 @@ type pod struct {
 func (p *pod) usable() bool { return p.state == ready || p.state == answering }
 
 // held is how many requests the pod has, worked on or queued.
-func (p *pod) held() int { return int(p.load) + p.queue.n }
+func (p *pod) held() int { return int(p.load) + p.queue.Len() }
 
 // levels lists the usable pods by load, so that the least loaded one is found at once.
 type levels struct {

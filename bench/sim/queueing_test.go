@@ -6,8 +6,8 @@ import (
 	"os"
 	"testing"
 
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
-	"github.com/sluice-autoscaler/sluice/bench/sim"
 )
 
 // erlangC is the probability of waiting in M/M/c with offered load a, by the recursion of the Erlang B formula.
@@ -22,7 +22,7 @@ func erlangC(c int, a float64) float64 {
 
 // waits runs the same queue under several seeds and returns the mean of the waits and the half width of its 95 % interval
 // (Student's t with 7 degrees of freedom).
-func waits(t *testing.T, generator string, edit func(*sim.Scenario), servers int, pick func(score.Result) float64) (mean, half float64) {
+func waits(t *testing.T, generator string, edit func(*scenario.Scenario), servers int, pick func(score.Result) float64) (mean, half float64) {
 	t.Helper()
 	const seeds = 8
 	var v [seeds]float64
@@ -42,7 +42,7 @@ func waits(t *testing.T, generator string, edit func(*sim.Scenario), servers int
 func long() bool { return os.Getenv("SLUICE_LONG") != "" }
 
 // near checks a mean wait against theory.
-func near(t *testing.T, seconds float64, arrivals string, edit func(*sim.Scenario), servers int, want float64, pick func(score.Result) float64) {
+func near(t *testing.T, seconds float64, arrivals string, edit func(*scenario.Scenario), servers int, want float64, pick func(score.Result) float64) {
 	t.Helper()
 	tolerance, student := 0.01, 1.0
 	if !long() {
@@ -87,7 +87,7 @@ func TestLoss(t *testing.T) {
 		sum, last = sum+weight, weight
 	}
 	edit := queue(t, "exp:1s", c)
-	near(t, 400_000, fmt.Sprintf("poisson:rate=%g", a), func(s *sim.Scenario) {
+	near(t, 400_000, fmt.Sprintf("poisson:rate=%g", a), func(s *scenario.Scenario) {
 		edit(s)
 		s.HoldRequests = k - c
 	}, c, last/sum, func(r score.Result) float64 { return float64(r.Lost) / float64(r.Requests) })

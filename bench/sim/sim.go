@@ -15,6 +15,8 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/guard"
+	"github.com/sluice-autoscaler/sluice/bench/event"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
@@ -23,7 +25,7 @@ import (
 type Config struct {
 	// Source gives the arrivals; Scenario everything else.
 	Source   trace.Source
-	Scenario Scenario
+	Scenario scenario.Scenario
 	// Policy decides, fresh for this run; Name is what results call it. Guard wraps it as the scaler does.
 	Policy algorithms.Policy
 	Name   string
@@ -50,44 +52,6 @@ type Config struct {
 
 // Epoch is the instant at which runs begin unless they say otherwise, a Monday.
 func Epoch() time.Time { return time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC) }
-
-// The streams of randomness.
-const (
-	streamArrivals = iota + 1
-	streamWork
-	streamStart
-	streamRoute
-	streamRead
-	streamPhase
-)
-
-func stream(seed, which uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, which)) }
-
-// Requests opens a source as a run with that seed sees it: each with its work filled in.
-func Requests(src trace.Source, s *Scenario, seed uint64) trace.Arrivals {
-	return &worked{Arrivals: src.Open(stream(seed, streamArrivals)), work: s.Service, r: stream(seed, streamWork)}
-}
-
-// worked fills in the work of requests that have none of their own.
-type worked struct {
-	trace.Arrivals
-	work Dist
-	r    *rand.Rand
-}
-
-// Read fills dst.
-func (w *worked) Read(dst []trace.Request) int {
-	n := w.Arrivals.Read(dst)
-	for i := range dst[:n] {
-		if dst[i].Service == 0 {
-			dst[i].Service = w.work.Draw(w.r)
-		}
-	}
-	return n
-}
-
-// Err returns what ended the arrivals early.
-func (w *worked) Err() error { return trace.Err(w.Arrivals) }
 
 // guarded wraps the policy in the guard that the scenario describes, as the scaler does.
 func (c *Config) guarded() (*guard.Policy, error) {
@@ -143,7 +107,7 @@ func Run(ctx context.Context, c Config) (score.Run, error) {
 // engine is one run's state. Instants are nanoseconds since its beginning.
 type engine struct {
 	cfg    *Config
-	sc     *Scenario
+	sc     *scenario.Scenario
 	policy *guard.Policy
 	needs  []algorithms.Need
 
@@ -153,14 +117,14 @@ type engine struct {
 	at, have int // the position in buf, and how many are in it
 	dry      bool
 
-	deps   departures
-	ctl    events
+	deps   event.Departures
+	ctl    event.Schedule
 	pods   []pod
 	unused []int32
 	live   []int32 // starting and ready pods by creation
 	ready  []int32
 	levels levels
-	hold   fifo
+	hold   event.FIFO
 	limit  int32 // podConcurrency; as good as endless when there is none
 	shared bool
 
@@ -188,6 +152,22 @@ type engine struct {
 	account account
 }
 
+// what is a kind of planned event.
+type what = uint8
+
+const (
+	evRound  what = iota // ask the policy
+	evScrape             // read the pods
+	evPod                // a pod answers, or fails to
+	evReady              // the cluster says that a pod is ready
+	evFrame              // a step of the record ends
+	evDrain              // a pod's time to drain is over
+	evDuck               // a pod that is to go has served on for long enough
+	evPoke               // a round besides the planned one
+	evGone               // a pod has ended
+	evNode               // a node takes pods
+)
+
 const (
 	chunk    = 512
 	longAgo  = int64(-1 << 62)
@@ -195,15 +175,13 @@ const (
 	checkCtx = 1 << 16
 )
 
-func newBuffer() []trace.Request { return make([]trace.Request, chunk) }
-
 func newEngine(c *Config, policy *guard.Policy) *engine {
 	s := &c.Scenario
 	e := &engine{
 		cfg: c, sc: s, policy: policy, needs: policy.Needs(), end: int64(c.Source.Length()),
-		arrivals: Requests(c.Source, s, c.Seed), buf: newBuffer(),
-		limit: int32(s.PodConcurrency), shared: s.Routing == RoutingShared,
-		starts: stream(c.Seed, streamStart), route: stream(c.Seed, streamRoute), read: stream(c.Seed, streamRead),
+		arrivals: scenario.Requests(c.Source, s, c.Seed), buf: make([]trace.Request, chunk),
+		limit: int32(s.PodConcurrency), shared: s.Routing == scenario.RoutingShared,
+		starts: scenario.Stream(c.Seed, scenario.Starts), route: scenario.Stream(c.Seed, scenario.Routes), read: scenario.Stream(c.Seed, scenario.Readings),
 		capacity: -1, changedAt: longAgo, wokenAt: longAgo, zeroSince: longAgo, readySince: longAgo, pathUntil: longAgo,
 	}
 	if s.PodConcurrency == 0 {
@@ -229,7 +207,7 @@ func (e *engine) run(ctx context.Context) error {
 	e.account.starts, e.account.wakeUps, e.account.changes = 0, 0, 0
 	e.meter.starts = algorithms.StartTimes{}
 	// Rounds and readings go on at instants of their own, which know nothing of the load's beginning or of one another.
-	phase := stream(e.cfg.Seed, streamPhase)
+	phase := scenario.Stream(e.cfg.Seed, scenario.Phases)
 	e.plan(phase.Int64N(int64(e.sc.Tick)), evRound, none)
 	e.plan(1+phase.Int64N(int64(e.sc.Scrape.Interval)), evScrape, none)
 	e.plan(int64(e.sc.ElasticityStep), evFrame, none)
@@ -243,17 +221,17 @@ func (e *engine) run(ctx context.Context) error {
 				e.cfg.Progress(min(1, float64(e.now)/float64(e.end)))
 			}
 		}
-		depart, control := e.deps.next(), e.ctl.next()
+		depart, control := e.deps.Next(), e.ctl.Next()
 		switch {
 		case control <= depart && control <= arrive:
-			if arrive == never && control > e.end && e.outstanding() == 0 {
+			if arrive == event.Never && control > e.end && e.outstanding() == 0 {
 				return e.finish()
 			}
 			e.now = control
-			e.control(e.ctl.pop())
+			e.control(e.ctl.Pop())
 		case depart <= arrive:
 			e.now = depart
-			e.depart(e.deps[0].pod)
+			e.depart(e.deps[0].Pod)
 		default:
 			e.now = arrive
 			e.arrive(int64(e.buf[e.at].Service))
@@ -271,43 +249,43 @@ func (e *engine) finish() error {
 	return nil
 }
 
-func (e *engine) outstanding() int { return len(e.deps) + e.hold.n + e.meter.queued.v }
+func (e *engine) outstanding() int { return len(e.deps) + e.hold.Len() + e.meter.queued.Value }
 
-// nextArrival is the instant of the next request, never when there is none.
+// nextArrival is the instant of the next request, never (event.Never) when there is none.
 func (e *engine) nextArrival() int64 {
 	if e.at == e.have {
 		if e.dry {
-			return never
+			return event.Never
 		}
 		e.at, e.have = 0, e.arrivals.Read(e.buf)
 		if e.have == 0 {
 			e.dry = true
-			return never
+			return event.Never
 		}
 	}
 	return max(int64(e.buf[e.at].At), e.now)
 }
 
 func (e *engine) plan(at int64, kind what, pod int32) {
-	ev := event{at: at, kind: kind, pod: pod}
+	ev := event.Planned{At: at, Kind: kind, Pod: pod}
 	switch {
 	case pod != none:
-		ev.gen = e.pods[pod].gen
+		ev.Gen = e.pods[pod].gen
 	case kind == evRound:
 		e.round++
-		ev.gen, e.nextRound = e.round, at
+		ev.Gen, e.nextRound = e.round, at
 	}
-	e.ctl.push(ev)
+	e.ctl.Push(ev)
 }
 
-func (e *engine) control(ev event) {
-	if ev.pod != none && e.pods[ev.pod].gen != ev.gen {
+func (e *engine) control(ev event.Planned) {
+	if ev.Pod != none && e.pods[ev.Pod].gen != ev.Gen {
 		return // of a pod that is no more
 	}
-	switch ev.kind {
+	switch ev.Kind {
 	case evRound:
-		if ev.gen == e.round { // else one was planned for another instant since
-			e.nextRound = never
+		if ev.Gen == e.round { // else one was planned for another instant since
+			e.nextRound = event.Never
 			e.decide()
 		}
 	case evPoke:
@@ -321,18 +299,18 @@ func (e *engine) control(ev event) {
 		e.account.frame(e)
 		e.plan(e.now+int64(e.sc.ElasticityStep), evFrame, none)
 	case evPod:
-		e.started(ev.pod)
+		e.started(ev.Pod)
 	case evReady:
-		e.becomeReady(ev.pod)
+		e.becomeReady(ev.Pod)
 		e.spread()
 	case evDuck:
-		if p := &e.pods[ev.pod]; p.state == draining && p.held() == 0 {
-			e.terminate(ev.pod)
+		if p := &e.pods[ev.Pod]; p.state == draining && p.held() == 0 {
+			e.terminate(ev.Pod)
 		}
 	case evDrain:
-		e.kill(ev.pod)
+		e.kill(ev.Pod)
 	case evGone:
-		e.remove(ev.pod)
+		e.remove(ev.Pod)
 	case evNode:
 		e.coming--
 		e.nodes++
@@ -346,17 +324,17 @@ func (e *engine) arrive(work int64) {
 	cold := len(e.ready) == 0
 	e.account.arrive(e, work, cold)
 	if e.shared || cold || e.viaGateway() {
-		if e.hold.n == 0 {
+		if e.hold.Len() == 0 {
 			if i := e.levels.pick(); i != none && e.pods[i].load < e.limit {
 				e.serve(i, work, 0)
 				return
 			}
 		}
-		e.holdIt(request{e.now, work}, cold)
+		e.holdIt(event.Waiting{At: e.now, Work: work}, cold)
 		return
 	}
 	i := e.ready[e.route.IntN(len(e.ready))]
-	if e.sc.Routing == RoutingTwo {
+	if e.sc.Routing == scenario.RoutingTwo {
 		if j := e.ready[e.route.IntN(len(e.ready))]; e.pods[j].held() < e.pods[i].held() {
 			i = j
 		}
@@ -365,10 +343,10 @@ func (e *engine) arrive(work int64) {
 	switch {
 	case p.load < e.limit:
 		e.serve(i, work, 0)
-	case p.queue.n < e.sc.PodQueue:
+	case p.queue.Len() < e.sc.PodQueue:
 		e.meter.came(e, p)
-		p.queue.push(request{e.now, work})
-		e.meter.queued.set(e.now, e.meter.queued.v+1)
+		p.queue.Push(event.Waiting{At: e.now, Work: work})
+		e.meter.queued.Set(e.now, e.meter.queued.Value+1)
 	default:
 		e.account.lose(1)
 	}
@@ -384,16 +362,16 @@ func (e *engine) viaGateway() bool {
 }
 
 // holdIt keeps a request at the gateway, and wakes the scaler when it is the first one of a workload without pods.
-func (e *engine) holdIt(h request, cold bool) {
-	if e.hold.n >= e.sc.HoldRequests {
+func (e *engine) holdIt(h event.Waiting, cold bool) {
+	if e.hold.Len() >= e.sc.HoldRequests {
 		e.account.lose(1)
 		return
 	}
-	if cold && e.hold.n == 0 && e.wanted == 0 {
+	if cold && e.hold.Len() == 0 && e.wanted == 0 {
 		e.plan(e.now+int64(e.sc.WakeDelay), evPoke, none)
 	}
-	e.meter.held.set(e.now, e.hold.n+1)
-	e.hold.push(h)
+	e.meter.held.Set(e.now, e.hold.Len()+1)
+	e.hold.Push(h)
 }
 
 // serve lets pod i begin to work on a request that comes to it now, after a wait.
@@ -414,13 +392,13 @@ func (e *engine) begin(i int32, work, wait int64, replace bool) {
 	overhead := int64(e.sc.Overhead)
 	e.account.begun(wait+overhead, work, takes)
 	takes += overhead
-	d := departure{e.now + takes, i}
+	d := event.Departure{At: e.now + takes, Pod: i}
 	if replace {
-		e.deps.replace(d)
+		e.deps.Replace(d)
 		p.load++
 		return
 	}
-	e.deps.push(d)
+	e.deps.Push(d)
 	if p.usable() {
 		e.levels.remove(e.pods, i)
 		p.load++
@@ -434,7 +412,7 @@ func (e *engine) begin(i int32, work, wait int64, replace bool) {
 func (e *engine) depart(i int32) {
 	p := &e.pods[i]
 	if p.killed {
-		e.deps.drop()
+		e.deps.Drop()
 		if p.load--; p.load == 0 && p.state == free {
 			p.killed = false
 			e.unused = append(e.unused, i)
@@ -443,19 +421,19 @@ func (e *engine) depart(i int32) {
 	}
 	e.meter.left(e, p)
 	switch {
-	case p.queue.n > 0:
-		h := p.queue.pop()
-		e.meter.queued.set(e.now, e.meter.queued.v-1)
+	case p.queue.Len() > 0:
+		h := p.queue.Pop()
+		e.meter.queued.Set(e.now, e.meter.queued.Value-1)
 		p.load--
-		e.begin(i, h.work, e.now-h.at, true)
-	case p.usable() && e.hold.n > 0 && e.release():
-		h := e.hold.pop()
-		e.meter.held.set(e.now, e.hold.n)
+		e.begin(i, h.Work, e.now-h.At, true)
+	case p.usable() && e.hold.Len() > 0 && e.release():
+		h := e.hold.Pop()
+		e.meter.held.Set(e.now, e.hold.Len())
 		e.meter.came(e, p)
 		p.load--
-		e.begin(i, h.work, e.now-h.at, true)
+		e.begin(i, h.Work, e.now-h.At, true)
 	default:
-		e.deps.drop()
+		e.deps.Drop()
 		if p.usable() {
 			e.levels.remove(e.pods, i)
 			p.load--
@@ -470,31 +448,31 @@ func (e *engine) depart(i int32) {
 
 // release drops what has waited too long, and tells whether something still waits.
 func (e *engine) release() bool {
-	if e.now-e.hold.front().at > int64(e.sc.HoldTimeout) {
+	if e.now-e.hold.Front().At > int64(e.sc.HoldTimeout) {
 		e.expire()
 	}
-	return e.hold.n > 0
+	return e.hold.Len() > 0
 }
 
 // expire loses what the gateway has held for too long.
 func (e *engine) expire() {
-	for e.hold.n > 0 && e.now-e.hold.front().at > int64(e.sc.HoldTimeout) {
-		e.hold.pop()
-		e.meter.held.set(e.now, e.hold.n)
+	for e.hold.Len() > 0 && e.now-e.hold.Front().At > int64(e.sc.HoldTimeout) {
+		e.hold.Pop()
+		e.meter.held.Set(e.now, e.hold.Len())
 		e.account.lose(1)
 	}
 }
 
 // spread gives the ready pods what the gateway holds, the least loaded first.
 func (e *engine) spread() {
-	for e.hold.n > 0 && e.release() {
+	for e.hold.Len() > 0 && e.release() {
 		i := e.levels.pick()
 		if i == none || e.pods[i].load >= e.limit {
 			return
 		}
-		h := e.hold.pop()
-		e.meter.held.set(e.now, e.hold.n)
-		e.serve(i, h.work, e.now-h.at)
+		h := e.hold.Pop()
+		e.meter.held.Set(e.now, e.hold.Len())
+		e.serve(i, h.Work, e.now-h.At)
 	}
 }
 
@@ -530,12 +508,13 @@ func (e *engine) create() {
 		e.pods = append(e.pods, pod{})
 	}
 	old := &e.pods[i]
-	e.pods[i] = pod{state: pending, gen: old.gen + 1, prev: none, next: none, place: none, created: e.now, queue: fifo{ring: old.queue.ring}}
+	old.queue.Clear()
+	e.pods[i] = pod{state: pending, gen: old.gen + 1, prev: none, next: none, place: none, created: e.now, queue: old.queue}
 	if e.sc.Scrape.Sample > 0 {
 		e.pods[i].rank = e.read.Uint64()
 	}
 	e.live = append(e.live, i)
-	e.account.starting.set(e.clock(), len(e.live)-len(e.ready))
+	e.account.starting.Set(e.clock(), len(e.live)-len(e.ready))
 	e.account.starts++
 	e.place()
 }
@@ -554,7 +533,7 @@ func (e *engine) place() {
 		e.placed++
 		e.pods[i].state = starting
 		s := &e.sc.Startup
-		took := s.draw(e.starts)
+		took := s.Draw(e.starts)
 		if took == 0 {
 			e.started(i)
 			continue
@@ -612,8 +591,8 @@ func (e *engine) becomeReady(i int32) {
 	e.ready = append(e.ready, i)
 	e.meter.starts.Add(time.Duration(e.now - p.created))
 	e.poke() // the scaler watches the Service's endpoints
-	e.account.ready.set(e.clock(), len(e.ready))
-	e.account.starting.set(e.clock(), len(e.live)-len(e.ready))
+	e.account.ready.Set(e.clock(), len(e.ready))
+	e.account.starting.Set(e.clock(), len(e.live)-len(e.ready))
 }
 
 // poke has the policy asked at once, besides the planned rounds.
@@ -648,16 +627,16 @@ func (e *engine) evict() {
 		e.pods[moved].place = p.place
 		e.ready = e.ready[:last]
 		e.levels.remove(e.pods, i)
-		e.account.ready.set(e.clock(), len(e.ready))
+		e.account.ready.Set(e.clock(), len(e.ready))
 	}
-	e.account.starting.set(e.clock(), len(e.live)-len(e.ready))
+	e.account.starting.Set(e.clock(), len(e.live)-len(e.ready))
 	if was == pending {
-		e.account.ending.set(e.clock(), e.account.ending.v+1)
+		e.account.ending.Set(e.clock(), e.account.ending.Value+1)
 		e.remove(i)
 		return
 	}
 	p.state, p.serveUntil = draining, e.now
-	e.account.ending.set(e.clock(), e.account.ending.v+1)
+	e.account.ending.Set(e.clock(), e.account.ending.Value+1)
 	p.serveUntil += int64(e.sc.LameDuck) // a sidecar runs before its app does, and knows of no other end
 	if p.held() == 0 {
 		e.worked(i)
@@ -684,8 +663,8 @@ func (e *engine) kill(i int32) {
 	lost := p.held()
 	e.meter.leave(e, p, lost)
 	e.account.lose(int64(lost))
-	e.meter.queued.set(e.now, e.meter.queued.v-p.queue.n)
-	p.queue.n = 0
+	e.meter.queued.Set(e.now, e.meter.queued.Value-p.queue.Len())
+	p.queue.Clear()
 	p.killed = p.load > 0
 	e.terminate(i)
 }
@@ -713,7 +692,7 @@ func (e *engine) remove(i int32) {
 	e.meter.vanish(e, p)
 	p.state = free
 	p.gen++
-	e.account.ending.set(e.clock(), e.account.ending.v-1)
+	e.account.ending.Set(e.clock(), e.account.ending.Value-1)
 	if p.load == 0 {
 		e.unused = append(e.unused, i)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
 	"github.com/sluice-autoscaler/sluice/bench/sim"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
@@ -21,8 +22,8 @@ func TestWarmup(t *testing.T) {
 		t.Fatal(err)
 	}
 	simulate := func(src trace.Source, warm time.Duration) (score.Run, error) {
-		sc := sim.DefaultScenario()
-		p, err := catalog.New("kpa", sc.PerPod(), nil)
+		sc := scenario.Default()
+		p, err := catalog.Default().New("kpa", sc.PerPod(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -99,14 +100,14 @@ func TestStartAndHistory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inner, err := catalog.New("fixed", 0, nil)
+	inner, err := catalog.Default().New("fixed", 0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	start := time.Date(2026, 3, 14, 15, 9, 26, 0, time.UTC)
 	history := []algorithms.Sample{{At: start.Add(-time.Hour), Signal: algorithms.Concurrency, Value: 2}}
 	p := &clock{Policy: inner}
-	c := sim.Config{Source: src, Scenario: sim.DefaultScenario(), Policy: p, Name: "clock", Start: start, History: history}
+	c := sim.Config{Source: src, Scenario: scenario.Default(), Policy: p, Name: "clock", Start: start, History: history}
 	if _, err := sim.Run(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}

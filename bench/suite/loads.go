@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/sim"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
@@ -96,7 +97,7 @@ func Sparse(dir fs.FS) ([]Load, error) {
 
 // open reads the load for a scenario: the part that is simulated, and the past as samples of concurrency and rate. The scenario gets the replicas that it
 // begins with.
-func (l *Load) open(dir fs.FS, s *sim.Scenario) (scored *trace.Trace, past []algorithms.Sample, err error) {
+func (l *Load) open(dir fs.FS, s *scenario.Scenario) (scored *trace.Trace, past []algorithms.Sample, err error) {
 	f, err := dir.Open(l.File)
 	if err != nil {
 		return nil, nil, err

@@ -12,9 +12,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
-	"github.com/sluice-autoscaler/sluice/bench/sim"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 	"github.com/sluice-autoscaler/sluice/bench/tune"
 )
@@ -39,7 +40,7 @@ type Config struct {
 	Traces fs.FS
 	// Loads and Scenarios span the cells.
 	Loads     []Load
-	Scenarios []sim.Scenario
+	Scenarios []scenario.Scenario
 	// Subjects are the policies that are judged, one configuration each; Classics are run as they come and, with a Budget above 0, tuned.
 	Subjects, Classics []plan.Policy
 	// Seeds is how many seeds score each policy; tuning has the first.
@@ -60,10 +61,10 @@ type Config struct {
 }
 
 // Classics are the policies to beat: Knative's, the HPA's and KEDA's. Their scale-down to zero is the scenario's.
-func Classics() ([]plan.Policy, error) {
+func Classics(policies catalog.Catalog) ([]plan.Policy, error) {
 	var out []plan.Policy
 	for _, spec := range []string{"kpa", "hpa", "keda"} {
-		p, err := plan.ParsePolicy(spec)
+		p, err := plan.ParsePolicy(policies, spec)
 		if err != nil {
 			return nil, err
 		}
@@ -87,7 +88,7 @@ func (c *Config) Rivals() []string {
 // cell is one load in one scenario.
 type cell struct {
 	load  *Load
-	scene *sim.Scenario
+	scene *scenario.Scenario
 	n     int
 }
 
@@ -231,7 +232,7 @@ func (c *Config) known(seeds int, trace, scenario string, policies ...string) []
 
 // tune searches a classic's parameters on the whole load under the first seed: fewest pod-seconds within the scenario's share of
 // violations, or else fewest violations.
-func (c *Config) tune(ctx context.Context, p plan.Policy, src trace.Source, s sim.Scenario) (plan.Policy, error) {
+func (c *Config) tune(ctx context.Context, p plan.Policy, src trace.Source, s scenario.Scenario) (plan.Policy, error) {
 	space, err := tune.NewSpace(p, &s, nil)
 	if err != nil {
 		return p, err
@@ -256,11 +257,11 @@ func (c *Config) tune(ctx context.Context, p plan.Policy, src trace.Source, s si
 }
 
 // bound adds what one who knows the future pays, under the first seed.
-func (c *Config) bound(ctx context.Context, n int, src trace.Source, s sim.Scenario, done func(n int, run score.Run) error) error {
+func (c *Config) bound(ctx context.Context, n int, src trace.Source, s scenario.Scenario, done func(n int, run score.Run) error) error {
 	b, err := score.Clairvoyant{
 		Concurrency: s.PodConcurrency, Startup: s.Startup.Mean(), Wait: time.Duration(s.SLO.Wait), Violations: s.SLO.Share,
 		MaxReplicas: s.MaxReplicas, Replays: 8,
-	}.Bound(ctx, src.Length(), func() trace.Arrivals { return sim.Requests(src, &s, 1) })
+	}.Bound(ctx, src.Length(), func() trace.Arrivals { return scenario.Requests(src, &s, 1) })
 	if err != nil {
 		return err
 	}
@@ -280,8 +281,8 @@ func (c *Config) bound(ctx context.Context, n int, src trace.Source, s sim.Scena
 func Scenarios() []string { return []string{"instant", "small", "service", "heavy"} }
 
 // Subject reads a policy that is judged; a label that a classic has as well would mix their results.
-func Subject(spec string, classics []plan.Policy) (plan.Policy, error) {
-	p, err := plan.ParsePolicy(spec)
+func Subject(policies catalog.Catalog, spec string, classics []plan.Policy) (plan.Policy, error) {
+	p, err := plan.ParsePolicy(policies, spec)
 	for _, c := range classics {
 		if strings.TrimSuffix(p.Label, Tuned) == c.Label && err == nil {
 			err = fmt.Errorf("policy %q is a classic already: judge another one, or give it a label", p.Label)

@@ -8,15 +8,15 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
-	"github.com/sluice-autoscaler/sluice/bench/sim"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
 // Work is one load in one scenario.
 type Work struct {
 	Source   trace.Source
-	Scenario sim.Scenario
+	Scenario scenario.Scenario
 	// Start is the instant at which it begins, and History what was before (sim.Config); both may be left out.
 	Start   time.Time
 	History []algorithms.Sample

@@ -10,10 +10,9 @@ import (
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
-	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/algorithms/guard"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
-	"github.com/sluice-autoscaler/sluice/bench/sim"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 )
 
 const (
@@ -35,7 +34,7 @@ type Space struct {
 // NewSpace reads ranges (ParseDimension) of a policy's parameters; none at all takes DefaultRanges. Ranges in percent are of how many
 // requests a pod of the scenario takes at a time, or of its target where that has no limit. Each parameter is tried at both ends, so that
 // a misspelt name or a bound that the policy refuses is found before anything runs.
-func NewSpace(base plan.Policy, sc *sim.Scenario, specs []string) (*Space, error) {
+func NewSpace(base plan.Policy, sc *scenario.Scenario, specs []string) (*Space, error) {
 	if base.Name == plan.PerRequest {
 		return nil, fmt.Errorf("%s is no policy that decides: want one of the catalog's", base.Name)
 	}
@@ -189,7 +188,7 @@ func (s *Space) Policy(at []float64) (plan.Policy, error) {
 		}
 		p.Label += separator + strings.Join(more, ",")
 	}
-	if _, err := p.New(s.target); err != nil {
+	if err := p.Check(s.target); err != nil {
 		return p, err
 	}
 	return p, nil
@@ -218,7 +217,7 @@ func (s *Space) Edges(at []float64) []string {
 // defaults is the place of the base's own values: those given, else the catalog's, else the middle.
 func (s *Space) defaults() []float64 {
 	at := make([]float64, len(s.dims))
-	entry, err := catalog.Find(s.base.Name)
+	entry, err := s.base.Entry()
 	for i := range s.dims {
 		d := &s.dims[i]
 		at[i] = 0.5

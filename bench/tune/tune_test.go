@@ -11,16 +11,19 @@ import (
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
-	"github.com/sluice-autoscaler/sluice/bench/sim"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 	"github.com/sluice-autoscaler/sluice/bench/tune"
 )
 
+var policies = catalog.Default()
+
 func policy(t testing.TB, spec string) plan.Policy {
 	t.Helper()
-	p, err := plan.ParsePolicy(spec)
+	p, err := plan.ParsePolicy(policies, spec)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,8 +31,8 @@ func policy(t testing.TB, spec string) plan.Policy {
 }
 
 // scenario has pods that take 10 requests at a time.
-func scenario() *sim.Scenario {
-	s := sim.DefaultScenario()
+func webScenario() *scenario.Scenario {
+	s := scenario.Default()
 	return &s
 }
 
@@ -44,7 +47,7 @@ func metric(t testing.TB, name string) tune.Metric {
 
 func space(t testing.TB, spec string, ranges ...string) *tune.Space {
 	t.Helper()
-	s, err := tune.NewSpace(policy(t, spec), scenario(), ranges)
+	s, err := tune.NewSpace(policy(t, spec), webScenario(), ranges)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +208,7 @@ func steps(t testing.TB, length string) trace.Source {
 
 func TestBenchSplitsTime(t *testing.T) {
 	t.Parallel()
-	sc := sim.DefaultScenario()
+	sc := scenario.Default()
 	b, err := tune.NewBench([]tune.Work{{Source: steps(t, "2h"), Scenario: sc}}, 0.5, 1, 2)
 	if err != nil {
 		t.Fatal(err)
@@ -249,8 +252,8 @@ func TestBenchSplitsTime(t *testing.T) {
 
 func TestTuningBeatsDefaults(t *testing.T) {
 	t.Parallel()
-	sc := sim.DefaultScenario()
-	sc.Startup = sim.Startup{}
+	sc := scenario.Default()
+	sc.Startup = scenario.Startup{}
 	b, err := tune.NewBench([]tune.Work{{Source: steps(t, "30m"), Scenario: sc}}, 1, 1, 1)
 	if err != nil {
 		t.Fatal(err)
@@ -284,7 +287,7 @@ func TestSpace(t *testing.T) {
 	if string(p.Params) != params || string(p.Guard) != `{"scaleToZero":{"after":"5m30s"}}` || p.Tick != 5*time.Second {
 		t.Errorf("Policy = %s, guard %s, tick %v", p.Params, p.Guard, p.Tick)
 	}
-	again, err := plan.ParsePolicy(p.Label)
+	again, err := plan.ParsePolicy(policies, p.Label)
 	if err != nil || string(again.Params) != string(p.Params) || string(again.Guard) != string(p.Guard) || again.Tick != p.Tick {
 		t.Errorf("ParsePolicy(%q) = %+v, %v: want the same policy", p.Label, again, err)
 	}
@@ -297,7 +300,7 @@ func TestSpace(t *testing.T) {
 			}
 			if p, err := s.Policy(at); err != nil {
 				t.Errorf("%s: default ranges at %v: %v", name, at, err)
-			} else if _, err := plan.ParsePolicy(p.Label); err != nil {
+			} else if _, err := plan.ParsePolicy(policies, p.Label); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
@@ -314,7 +317,7 @@ func TestSpace(t *testing.T) {
 		if c.search != "" {
 			ranges = []string{c.search}
 		}
-		if _, err := tune.NewSpace(policy(t, c.policy), scenario(), ranges); err == nil || !contains(err, c.want) {
+		if _, err := tune.NewSpace(policy(t, c.policy), webScenario(), ranges); err == nil || !contains(err, c.want) {
 			t.Errorf("NewSpace(%s, %q) = %v, want it to name %s", c.policy, c.search, err, c.want)
 		}
 	}
@@ -389,7 +392,7 @@ func FuzzParseDimension(f *testing.F) {
 		if err != nil || !reflect.DeepEqual(d, again) {
 			t.Fatalf("%q reads as %q, which reads as %q, %v", spec, d.String(), again.String(), err)
 		}
-		s, err := tune.NewSpace(policy(t, "kpa"), scenario(), []string{spec})
+		s, err := tune.NewSpace(policy(t, "kpa"), webScenario(), []string{spec})
 		if err != nil || math.IsNaN(u) {
 			return
 		}

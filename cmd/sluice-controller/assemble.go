@@ -154,12 +154,14 @@ func (p *process) assembleScaler(cfg *rest.Config, kube kubernetes.Interface, re
 		Client: m.GetClient(), Observer: observer{p.adapter}, Actuator: actuate.New(scales, m.GetRESTMapper()), Assigner: p.assigner,
 		Recorder: m.GetEventRecorder("sluice"), Log: p.log, Metrics: reg, Clock: time.Now,
 		Tick: p.tick, Timing: timing, Ports: activation.DefaultPorts(),
-		Policies: []catalog.Entry{plugin.Entry()},
+		Policies: catalog.Default(plugin.Entry()),
 	}
 	if p.history.prometheus != "" {
-		if so.History, err = p.history.open(p.log); err != nil {
+		past, err := p.history.reader(p.log)
+		if err != nil {
 			return err
 		}
+		so.History = targetHistory{past}
 	}
 	r := scaler.New(so)
 	err = ctrl.NewControllerManagedBy(m).Named("autoscaler").

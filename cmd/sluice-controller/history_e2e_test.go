@@ -94,7 +94,7 @@ func target(kind, name string) actuate.Target {
 func TestPrometheus(t *testing.T) {
 	url := startPrometheus(t)
 	end := begin.Add(4 * day)
-	open := func(args ...string) *prometheusHistory {
+	open := func(args ...string) targetHistory {
 		t.Helper()
 		var f historyFlags
 		fs := pflag.NewFlagSet("", pflag.ContinueOnError)
@@ -105,13 +105,13 @@ func TestPrometheus(t *testing.T) {
 		if err := f.validate(); err != nil {
 			t.Fatal(err)
 		}
-		h, err := f.open(slog.New(slog.NewTextHandler(t.Output(), nil)))
+		r, err := f.reader(slog.New(slog.NewTextHandler(t.Output(), nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return h
+		return targetHistory{r}
 	}
-	fetch := func(h *prometheusHistory, target actuate.Target, signals ...string) []algorithms.Sample {
+	fetch := func(h targetHistory, target actuate.Target, signals ...string) []algorithms.Sample {
 		t.Helper()
 		got, err := h.Fetch(t.Context(), target, signals, end.Add(10*time.Second))
 		if err != nil {
@@ -198,7 +198,7 @@ sum(rate(sluice_request_concurrency_seconds_total{namespace="{namespace}",pod=~"
 
 	// What was read can be learnt.
 	for _, name := range []string{"seasonal", "histogram", "lookahead", "portfolio"} {
-		p, err := catalog.New(name, 5, nil)
+		p, err := catalog.Default().New(name, 5, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,9 +19,8 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/report"
-	"github.com/sluice-autoscaler/sluice/bench/scenarios"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
-	"github.com/sluice-autoscaler/sluice/bench/sim"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
@@ -110,7 +108,7 @@ func (f *benchFlags) addRuns(c *cobra.Command, seeds int) {
 func (f *benchFlags) addScenario(c *cobra.Command, again string) {
 	fl := c.Flags()
 	fl.StringVar(&f.model, "arrivals", "poisson", "how requests fall within a trace's bins: poisson, even, exact, gamma:cv=N or weibull:cv=N")
-	fl.StringArrayVar(&f.scenarios, "scenario", []string{"web"}, "a scenario: "+strings.Join(scenarioNames(), ", ")+", or a YAML `FILE`"+again)
+	fl.StringArrayVar(&f.scenarios, "scenario", []string{"web"}, "a scenario: "+strings.Join(scenario.Names(), ", ")+", or a YAML `FILE`"+again)
 	fl.StringArrayVar(&f.sets, "set", nil, "another field of the scenario, `NAME=JSON`; repeatable")
 	f.over = map[string]*string{}
 	for _, o := range overrides() {
@@ -137,20 +135,8 @@ func generatorNames() []string {
 	return names
 }
 
-func scenarioNames() []string {
-	entries, err := scenarios.Files.ReadDir(".")
-	if err != nil {
-		return nil
-	}
-	var names []string
-	for _, e := range entries {
-		names = append(names, strings.TrimSuffix(e.Name(), ".yaml"))
-	}
-	return names
-}
-
 // jobs turns the flags into runs.
-func (f *benchFlags) jobs(c *cobra.Command) ([]plan.Job, []sim.Scenario, error) {
+func (f *benchFlags) jobs(c *cobra.Command) ([]plan.Job, []scenario.Scenario, error) {
 	var errs []error
 	if len(f.policies) == 0 {
 		errs = append(errs, errors.New("--policy is missing: want at least one"))
@@ -164,7 +150,7 @@ func (f *benchFlags) jobs(c *cobra.Command) ([]plan.Job, []sim.Scenario, error) 
 	errs = append(errs, err)
 	var policies []plan.Policy
 	for _, spec := range f.policies {
-		p, err := plan.ParsePolicy(spec)
+		p, err := plan.ParsePolicy(known(), spec)
 		errs = append(errs, err)
 		policies = append(policies, p)
 	}
@@ -176,7 +162,7 @@ func (f *benchFlags) jobs(c *cobra.Command) ([]plan.Job, []sim.Scenario, error) 
 }
 
 // scenes reads the scenarios and lays the flags over them.
-func (f *benchFlags) scenes(c *cobra.Command) ([]sim.Scenario, error) {
+func (f *benchFlags) scenes(c *cobra.Command) ([]scenario.Scenario, error) {
 	over := map[string]json.RawMessage{}
 	for _, set := range f.sets {
 		k, v, ok := strings.Cut(set, "=")
@@ -207,7 +193,7 @@ func (f *benchFlags) scenes(c *cobra.Command) ([]sim.Scenario, error) {
 		}
 		over["slo"] = raw
 	}
-	var out []sim.Scenario
+	var out []scenario.Scenario
 	var errs []error
 	for _, name := range f.scenarios {
 		s, err := readScenario(name, over)
@@ -220,27 +206,25 @@ func (f *benchFlags) scenes(c *cobra.Command) ([]sim.Scenario, error) {
 }
 
 // readScenario reads a scenario that comes with the bench, or a file, and lays over's fields over it.
-func readScenario(name string, over map[string]json.RawMessage) (sim.Scenario, error) {
-	var raw []byte
+func readScenario(name string, over map[string]json.RawMessage) (scenario.Scenario, error) {
 	var err error
-	if slices.Contains(scenarioNames(), name) {
-		raw, err = scenarios.Files.ReadFile(name + ".yaml")
-	} else {
+	raw, ok := scenario.Standard(name)
+	if !ok {
 		raw, err = os.ReadFile(name)
 		if errors.Is(err, os.ErrNotExist) {
-			err = fmt.Errorf("neither a file nor one of %s", strings.Join(scenarioNames(), ", "))
+			err = fmt.Errorf("neither a file nor one of %s", strings.Join(scenario.Names(), ", "))
 		}
 	}
 	if err != nil {
-		return sim.Scenario{}, err
+		return scenario.Scenario{}, err
 	}
 	if raw, err = yaml.YAMLToJSONStrict(raw); err != nil {
-		return sim.Scenario{}, err
+		return scenario.Scenario{}, err
 	}
 	if raw, err = measured(raw); err != nil {
-		return sim.Scenario{}, err
+		return scenario.Scenario{}, err
 	}
-	s, err := sim.Parse(sim.DefaultScenario(), raw)
+	s, err := scenario.Parse(scenario.Default(), raw)
 	if err != nil || len(over) == 0 {
 		return s, err
 	}
@@ -251,7 +235,7 @@ func readScenario(name string, over map[string]json.RawMessage) (sim.Scenario, e
 	if err != nil {
 		return s, fmt.Errorf("flags: %w", err)
 	}
-	return sim.Parse(s, patch)
+	return scenario.Parse(s, patch)
 }
 
 // mostMeasured bounds the times of one file.
@@ -318,7 +302,7 @@ func (f *benchFlags) loads() ([]plan.Load, error) {
 		if err != nil {
 			errs = append(errs, fmt.Errorf("--log %s: %w", name, err))
 		}
-		loads = append(loads, func(*sim.Scenario) (trace.Source, error) { return src, nil })
+		loads = append(loads, func(*scenario.Scenario) (trace.Source, error) { return src, nil })
 	}
 	return loads, errors.Join(errs...)
 }
@@ -348,7 +332,7 @@ func (f *benchFlags) traceLoads(spec string, model trace.Model) ([]plan.Load, er
 		opts := opts
 		opts.Column = col
 		l := plan.Recorded(cached(func(service time.Duration) (*trace.Trace, error) { return f.readTrace(file, opts, service) }), model)
-		if _, err := l(&sim.Scenario{Service: someWork()}); err != nil {
+		if _, err := l(&scenario.Scenario{Service: someWork()}); err != nil {
 			return nil, err
 		}
 		loads = append(loads, l)
@@ -357,10 +341,10 @@ func (f *benchFlags) traceLoads(spec string, model trace.Model) ([]plan.Load, er
 }
 
 // someWork is a mean work for reading a trace only to see whether it can be read.
-func someWork() sim.Dist {
-	d, err := sim.ParseDist("1s")
+func someWork() scenario.Dist {
+	d, err := scenario.ParseDist("1s")
 	if err != nil {
-		return sim.Dist{}
+		return scenario.Dist{}
 	}
 	return d
 }
@@ -473,7 +457,7 @@ func (f *benchFlags) simulate(cmd *cobra.Command) error {
 }
 
 // head is what a summary says before anything has run.
-func (f *benchFlags) head(scenes []sim.Scenario) (report.Summary, error) {
+func (f *benchFlags) head(scenes []scenario.Scenario) (report.Summary, error) {
 	number, commit := buildInfo()
 	head := report.Summary{Sluice: number, Commit: commit, Command: append([]string{"sluice"}, os.Args[1:]...), Baseline: f.baseline}
 	for i := range scenes {

@@ -18,8 +18,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/history"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/report"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
-	"github.com/sluice-autoscaler/sluice/bench/sim"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
@@ -115,7 +115,7 @@ func (f *backtestFlags) run(cmd *cobra.Command) error {
 }
 
 // check reads the flags that need no history.
-func (f *backtestFlags) check(cmd *cobra.Command) ([]sim.Scenario, []plan.Policy, error) {
+func (f *backtestFlags) check(cmd *cobra.Command) ([]scenario.Scenario, []plan.Policy, error) {
 	var errs []error
 	bad := func(ok bool, format string, args ...any) {
 		if !ok {
@@ -131,7 +131,7 @@ func (f *backtestFlags) check(cmd *cobra.Command) ([]sim.Scenario, []plan.Policy
 	}
 	var policies []plan.Policy
 	for _, spec := range f.policies {
-		p, err := plan.ParsePolicy(spec)
+		p, err := plan.ParsePolicy(known(), spec)
 		errs = append(errs, err)
 		policies = append(policies, p)
 	}
@@ -141,7 +141,7 @@ func (f *backtestFlags) check(cmd *cobra.Command) ([]sim.Scenario, []plan.Policy
 }
 
 // backtestJobs lays out the runs.
-func (f *backtestFlags) backtestJobs(cmd *cobra.Command, b *past, scenes []sim.Scenario, policies []plan.Policy) ([]plan.Job, error) {
+func (f *backtestFlags) backtestJobs(cmd *cobra.Command, b *past, scenes []scenario.Scenario, policies []plan.Policy) ([]plan.Job, error) {
 	model, err := trace.ParseModel(f.model)
 	if err != nil {
 		return nil, fmt.Errorf("--arrivals: %w", err)

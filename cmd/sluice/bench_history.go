@@ -14,8 +14,9 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/bench/history"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
-	"github.com/sluice-autoscaler/sluice/bench/sim"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
+	"github.com/sluice-autoscaler/sluice/prom"
 )
 
 // historyFlags say which history of a workload is read.
@@ -158,30 +159,32 @@ func (f *historyFlags) fromPrometheus(cmd *cobra.Command, b *past, replicas stri
 	if err = errors.Join(err, errHeaders); err != nil {
 		return fmt.Errorf("%w: %w", err, errUsage)
 	}
-	p, err := history.NewPrometheus(f.url, history.Auth{BearerTokenFile: f.token, Headers: headers})
+	p, err := prom.NewClient(f.url, prom.Auth{BearerTokenFile: f.token, Headers: headers})
 	if err != nil {
 		return fmt.Errorf("--prometheus: %w: %w", err, errUsage)
 	}
 	begin := end.Add(-span).Truncate(f.step)
-	all, warnings, err := p.Query(cmd.Context(), history.Range{PromQL: f.query, From: begin.Add(-before), To: end, Step: f.step})
+	series, warnings, err := p.Query(cmd.Context(), prom.Range{PromQL: f.query, From: begin.Add(-before), To: end, Step: f.step})
 	if err != nil {
 		return err
 	}
 	b.warnings = warnings
-	all = all.Widen(f.margin)
+	all := history.Series(series.Widen(f.margin))
 	b.demand, b.before, b.odd = all.Cut(begin, end), all.Cut(begin.Add(-before), begin), all.Odd
 	b.asked = b.demand.End().Sub(b.demand.Start)
 	if replicas != "" {
-		var more []string
-		b.ran, more, err = p.Query(cmd.Context(), history.Range{PromQL: replicas, From: begin, To: end, Step: f.step})
-		b.warnings = append(b.warnings, more...)
+		ran, more, err := p.Query(cmd.Context(), prom.Range{PromQL: replicas, From: begin, To: end, Step: f.step})
+		if err != nil {
+			return err
+		}
+		b.ran, b.warnings = history.Series(ran), append(b.warnings, more...)
 	}
-	return err
+	return nil
 }
 
 // load is the demand in a scenario: the arrivals, when they begin, what was before, and the scenario with what follows from them: the load
 // is what it was, so a peak scales nothing unless asked for, and a run begins with as many pods as the first bin needs.
-func (b *past) load(cmd *cobra.Command, s sim.Scenario, model trace.Model) (trace.Source, sim.Scenario, []algorithms.Sample, error) {
+func (b *past) load(cmd *cobra.Command, s scenario.Scenario, model trace.Model) (trace.Source, scenario.Scenario, []algorithms.Sample, error) {
 	work := s.Service.Mean().Seconds()
 	rate, concurrency, before := b.demand, b.demand, b.before
 	if b.kind == "concurrency" {

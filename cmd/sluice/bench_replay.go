@@ -23,8 +23,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/load"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/report"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
-	"github.com/sluice-autoscaler/sluice/bench/sim"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
@@ -93,7 +93,7 @@ func benchReplay() *cobra.Command {
 // replayPlan is what the flags ask for.
 type replayPlan struct {
 	source   trace.Source
-	scenario sim.Scenario
+	scenario scenario.Scenario
 	policy   *plan.Policy
 }
 
@@ -131,7 +131,7 @@ func (f *replayFlags) plan(cmd *cobra.Command) (replayPlan, error) {
 	errs = append(errs, err)
 	bad(err != nil || len(loads) == 1, "%d loads are given: want one --trace, --generate or --log", len(loads))
 	if f.policy != "" {
-		got, err := plan.ParsePolicy(f.policy)
+		got, err := plan.ParsePolicy(known(), f.policy)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("--policy: %w", err))
 		}
@@ -183,7 +183,7 @@ func (f *replayFlags) replay(cmd *cobra.Command) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", err, errUsage)
 	}
-	head, err := f.head([]sim.Scenario{p.scenario})
+	head, err := f.head([]scenario.Scenario{p.scenario})
 	if err != nil {
 		return err
 	}
@@ -253,7 +253,7 @@ func (f *replayFlags) send(cmd *cobra.Command, p replayPlan) (seen live.Seen, la
 	if !f.template.TellsWork() {
 		notes = append(notes, "The URL does not say how long to work, so work counts as 0 and waits are whole latencies.")
 	}
-	calls := f.template.Calls(sim.Requests(p.source, &p.scenario, f.firstSeed), f.maxRequests, func() {
+	calls := f.template.Calls(scenario.Requests(p.source, &p.scenario, f.firstSeed), f.maxRequests, func() {
 		notes = append(notes, fmt.Sprintf("There were more than --max-requests = %d requests; the rest was not sent.", f.maxRequests))
 	})
 	var telling sync.WaitGroup

@@ -98,11 +98,11 @@ func suiteConfig(dir, kind string, subjects, only, scenes []string) (suite.Confi
 		}
 		cfg.Scenarios = append(cfg.Scenarios, s)
 	}
-	if cfg.Classics, err = suite.Classics(); err != nil {
+	if cfg.Classics, err = suite.Classics(known()); err != nil {
 		errs = append(errs, err)
 	}
 	for _, spec := range subjects {
-		p, err := suite.Subject(spec, cfg.Classics)
+		p, err := suite.Subject(known(), spec, cfg.Classics)
 		errs = append(errs, err)
 		cfg.Subjects = append(cfg.Subjects, p)
 	}

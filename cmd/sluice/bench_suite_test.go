@@ -5,18 +5,18 @@ import (
 	"testing"
 
 	"github.com/sluice-autoscaler/sluice/bench/report"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
-	"github.com/sluice-autoscaler/sluice/bench/sim"
 	"github.com/sluice-autoscaler/sluice/bench/suite"
 )
 
 func TestReuse(t *testing.T) {
 	t.Parallel()
-	scene := sim.DefaultScenario()
+	scene := scenario.Default()
 	scene.Name = "mine"
 	dir := t.TempDir() + "/earlier"
 	f := benchFlags{out: t.TempDir() + "/new", baseline: "kpa"}
-	head, err := f.head([]sim.Scenario{scene})
+	head, err := f.head([]scenario.Scenario{scene})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +31,7 @@ func TestReuse(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	cfg := suite.Config{Scenarios: []sim.Scenario{scene}}
+	cfg := suite.Config{Scenarios: []scenario.Scenario{scene}}
 	notes, err := reuse(&f, &cfg, []string{dir})
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +50,7 @@ func TestReuse(t *testing.T) {
 	}
 
 	scene.MaxReplicas++
-	if _, err := reuse(&f, &suite.Config{Scenarios: []sim.Scenario{scene}}, []string{dir}); err == nil || !strings.Contains(err.Error(), "none of the scenarios") {
+	if _, err := reuse(&f, &suite.Config{Scenarios: []scenario.Scenario{scene}}, []string{dir}); err == nil || !strings.Contains(err.Error(), "none of the scenarios") {
 		t.Errorf("another scenario of the same name: %v", err)
 	}
 	if _, err := reuse(&f, &cfg, []string{f.out}); err == nil {

@@ -21,8 +21,8 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/report"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
-	"github.com/sluice-autoscaler/sluice/bench/sim"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 	"github.com/sluice-autoscaler/sluice/bench/tune"
 )
@@ -83,7 +83,7 @@ type tuning struct {
 	cfg    tune.Config
 	bench  *tune.Bench
 	policy plan.Policy
-	scenes []sim.Scenario
+	scenes []scenario.Scenario
 	train  float64
 	// notes are what the history says of itself.
 	notes []string
@@ -151,7 +151,7 @@ func (f *tuneFlags) prepare(cmd *cobra.Command) (*tuning, []plan.Load, error) {
 		errs = append(errs, fmt.Errorf("--policy is given %d times: want the one policy to tune", len(f.policies)))
 	} else {
 		var err error
-		t.policy, err = plan.ParsePolicy(f.policies[0])
+		t.policy, err = plan.ParsePolicy(known(), f.policies[0])
 		errs = append(errs, err)
 	}
 	var err error

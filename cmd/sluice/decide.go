@@ -19,7 +19,6 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/algorithms/guard"
 	"github.com/sluice-autoscaler/sluice/algorithms/record"
-	"github.com/sluice-autoscaler/sluice/scaler/plugin"
 )
 
 const decideLong = `Ask a policy about observations: JSON Lines from standard input, one decision per line to standard output.
@@ -109,7 +108,7 @@ func build(name, file string, params, guards []string, guarded bool) (asked, err
 	maps.Copy(values, given)
 	own, around := values, map[string]json.RawMessage{}
 	if guarded {
-		entry, err := catalog.Find(name, plugin.Entry())
+		entry, err := known().Find(name)
 		if err != nil {
 			return asked{}, err
 		}
@@ -119,7 +118,7 @@ func build(name, file string, params, guards []string, guarded bool) (asked, err
 	if err != nil {
 		return asked{}, fmt.Errorf("--param: %w", err)
 	}
-	inner, err := catalog.New(name, 0, raw, plugin.Entry())
+	inner, err := known().New(name, 0, raw)
 	if err != nil {
 		return asked{}, err
 	}

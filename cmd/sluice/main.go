@@ -21,7 +21,6 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
 	"github.com/sluice-autoscaler/sluice/scaler/explain"
-	"github.com/sluice-autoscaler/sluice/scaler/plugin"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
@@ -69,7 +68,7 @@ func policies() *cobra.Command {
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
 			if len(args) == 0 {
 				fmt.Fprintln(w, "NAME\tSUMMARY\tSOURCE")
-				for _, e := range append(catalog.All(plugin.Entry()), catalog.Guard()) {
+				for _, e := range append(known().All(), catalog.Guard()) {
 					fmt.Fprintf(w, "%s\t%s\t%s\n", e.Name, e.Summary, e.Source)
 				}
 				return w.Flush()
@@ -77,7 +76,7 @@ func policies() *cobra.Command {
 			e := catalog.Guard()
 			if args[0] != e.Name {
 				var err error
-				if e, err = catalog.Find(args[0], plugin.Entry()); err != nil {
+				if e, err = known().Find(args[0]); err != nil {
 					return fmt.Errorf("%w: %w", err, errUsage)
 				}
 			}

@@ -32,9 +32,10 @@ var layers = map[string]struct {
 	"sidecar":           {allow: []string{"wire/...", "proxy/...", "sidecar/...", "internal/serve"}, third: true},
 	"gateway":           {allow: []string{"wire/...", "algorithms/...", "proxy/...", "gateway/...", "internal/serve"}, third: true},
 	"gateway/endpoints": {allow: []string{"wire/...", "gateway/..."}, kube: true, third: true},
-	"adapter":           {allow: []string{"wire/...", "algorithms/...", "api/...", "adapter/...", "internal/serve"}, kube: true, third: true},
-	"scaler":            {allow: []string{"wire/...", "algorithms/...", "api/...", "scaler/...", "internal/serve"}, kube: true, third: true},
-	"bench":             {allow: []string{"wire/...", "algorithms/...", "bench/..."}, third: true},
+	"adapter":           {allow: []string{"wire/...", "algorithms/...", "api/...", "prom", "adapter/...", "internal/serve"}, kube: true, third: true},
+	"scaler":            {allow: []string{"wire/...", "algorithms/...", "api/...", "prom", "scaler/...", "internal/serve"}, kube: true, third: true},
+	"prom":              {third: true},
+	"bench":             {allow: []string{"wire/...", "algorithms/...", "prom", "bench/..."}, third: true},
 	"internal":          {allow: []string{"internal/..."}, third: true},
 	"cmd":               {allow: []string{"..."}, kube: true, third: true},
 }
@@ -141,6 +142,18 @@ func TestSidecarLinksNoKubernetes(t *testing.T) {
 		for _, d := range p.Deps {
 			if kube(d) {
 				t.Errorf("sluice-sidecar links %s: it must link no Kubernetes package", d)
+			}
+		}
+	}
+}
+
+// TestControllerLinksNoBench: what the controller shares with the bench stands in algorithms, wire and prom.
+func TestControllerLinksNoBench(t *testing.T) {
+	t.Parallel()
+	for _, p := range list(t, "./cmd/sluice-controller") {
+		for _, d := range p.Deps {
+			if strings.HasPrefix(d, module+"bench/") {
+				t.Errorf("sluice-controller links %s: it must link nothing of the bench", strings.TrimPrefix(d, module))
 			}
 		}
 	}

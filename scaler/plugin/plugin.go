@@ -155,7 +155,8 @@ type state struct {
 }
 
 // New returns a policy with a validated Config. It opens no connection yet: the first decision does. A fallback's target is
-// targetPerPod unless its parameters say otherwise.
+// targetPerPod unless its parameters say otherwise. What is wrong with the files of TLS is a
+// catalog.ErrTemporary: a Secret may be mounted or renewed later. All other errors are final.
 func New(c Config, targetPerPod float64) (*Policy, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -163,13 +164,13 @@ func New(c Config, targetPerPod float64) (*Policy, error) {
 	p := &Policy{cfg: c}
 	if c.Fallback != nil {
 		var err error
-		if p.fallback, err = catalog.New(c.Fallback.Name, targetPerPod, c.Fallback.Parameters); err != nil {
+		if p.fallback, err = catalog.Default().New(c.Fallback.Name, targetPerPod, c.Fallback.Parameters); err != nil {
 			return nil, fmt.Errorf("fallback: %w", err)
 		}
 	}
 	secure, err := c.TLS.credentials()
 	if err != nil {
-		return nil, err
+		return nil, catalog.Temporary(err)
 	}
 	p.conn, err = grpc.NewClient(c.Address, grpc.WithTransportCredentials(secure),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
@@ -185,6 +186,7 @@ func New(c Config, targetPerPod float64) (*Policy, error) {
 	return p, nil
 }
 
+// credentials reads the files. All of its errors are faults of the files.
 func (t *TLS) credentials() (credentials.TransportCredentials, error) {
 	if t == nil {
 		return insecure.NewCredentials(), nil
@@ -409,8 +411,8 @@ func (p *Policy) Restore(raw json.RawMessage) error {
 	return nil
 }
 
-// Entry is the policy's entry for catalogs: catalog.New(name, target, parameters, plugin.Entry()). The policies that it makes hold a
-// connection; whoever lets one go should call its Close.
+// Entry is the policy's entry for a catalog: catalog.Default(plugin.Entry()). A policy that it makes
+// holds a connection; call its Close after use.
 func Entry() catalog.Entry {
 	return catalog.Entry{
 		Name: Name, Summary: "asks a policy server of yours, in any language", Source: "wire/policy/policy.proto",

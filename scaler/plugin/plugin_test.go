@@ -339,7 +339,7 @@ func TestSampleServersKilledMidRun(t *testing.T) {
 
 func TestCatalogEntry(t *testing.T) {
 	t.Parallel()
-	p, err := catalog.New("grpc", 10, json.RawMessage(`{"address":"127.0.0.1:1","fallback":{"name":"target"}}`), plugin.Entry())
+	p, err := catalog.Default(plugin.Entry()).New("grpc", 10, json.RawMessage(`{"address":"127.0.0.1:1","fallback":{"name":"target"}}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -351,7 +351,7 @@ func TestCatalogEntry(t *testing.T) {
 		`{"address":"a:1","fallback":{"name":"no"}}`: "fallback: policy \"no\"", `{"address":"a:1","parameters":[1]}`: "JSON object",
 		`{"address":"a:1","tls":{"caFile":"nowhere.pem"}}`: "nowhere.pem", `{"addr":"a:1"}`: "addr",
 	} {
-		if _, err := catalog.New("grpc", 10, json.RawMessage(params), plugin.Entry()); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := catalog.Default(plugin.Entry()).New("grpc", 10, json.RawMessage(params)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("New(%s) = %v, want an error with %q", params, err, want)
 		}
 	}

@@ -17,14 +17,15 @@ import (
 	"strings"
 	"time"
 
+	"sigs.k8s.io/yaml"
+
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/bench/live"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/report"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
-	"github.com/sluice-autoscaler/sluice/bench/sim"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
-	"sigs.k8s.io/yaml"
-
 	"github.com/sluice-autoscaler/sluice/testbed"
 	"github.com/sluice-autoscaler/sluice/testbed/kit"
 )
@@ -51,7 +52,7 @@ type Options struct {
 type outcome struct {
 	trial    trial
 	runs     report.Runs // simulated, live
-	scenario sim.Scenario
+	scenario scenario.Scenario
 	load     string
 	overhead time.Duration
 	// others are simulations of the same requests with other draws of everything else.
@@ -64,12 +65,14 @@ const draws = 40
 // fixed are a source's requests under one seed, whatever seed the simulation has.
 type fixed struct {
 	trace.Source
-	scenario *sim.Scenario
+	scenario *scenario.Scenario
 	seed     uint64
 }
 
 // Open implements trace.Source.
-func (f fixed) Open(*rand.Rand) trace.Arrivals { return sim.Requests(f.Source, f.scenario, f.seed) }
+func (f fixed) Open(*rand.Rand) trace.Arrivals {
+	return scenario.Requests(f.Source, f.scenario, f.seed)
+}
 
 // Run does it all.
 func Run(ctx context.Context, o Options) error {
@@ -222,7 +225,7 @@ func (o Options) deploy(ctx context.Context, c *kit.Cluster, namespace string, t
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.Place.Example("web.yaml"), err)
 	}
-	p, err := plan.ParsePolicy(t.policy)
+	p, err := plan.ParsePolicy(catalog.Default(), t.policy)
 	if err != nil {
 		return err
 	}
@@ -300,9 +303,9 @@ func (o Options) loadFlags(t trial) ([]string, error) {
 }
 
 // scenario is the trial's, with what the calibration measured, if it has run.
-func (o Options) scenario(t trial) (sim.Scenario, error) {
+func (o Options) scenario(t trial) (scenario.Scenario, error) {
 	fields := map[string]any{
-		"name": t.name, "service": service, "podConcurrency": podConcurrency, "routing": sim.RoutingRandom, "podQueue": 1000, "target": target,
+		"name": t.name, "service": service, "podConcurrency": podConcurrency, "routing": scenario.RoutingRandom, "podQueue": 1000, "target": target,
 		"minReplicas": t.least, "maxReplicas": maxReplicas, "initialReplicas": t.least, "scaleToZeroAfter": t.idle().String(),
 		"holdTimeout": "60s", "elasticityStep": "5s", "gateways": 2,
 	}
@@ -315,9 +318,9 @@ func (o Options) scenario(t trial) (sim.Scenario, error) {
 	}
 	raw, err := json.Marshal(fields)
 	if err != nil {
-		return sim.Scenario{}, fmt.Errorf("scenario: %w", err)
+		return scenario.Scenario{}, fmt.Errorf("scenario: %w", err)
 	}
-	s, err := sim.Parse(sim.DefaultScenario(), raw)
+	s, err := scenario.Parse(scenario.Default(), raw)
 	if err != nil {
 		return s, err
 	}
@@ -333,7 +336,7 @@ func (o Options) scenario(t trial) (sim.Scenario, error) {
 	if err != nil {
 		return s, err
 	}
-	s.Startup.Pull, err = sim.ParseDist("const:" + t.delay.String())
+	s.Startup.Pull, err = scenario.ParseDist("const:" + t.delay.String())
 	return s, err
 }
 
@@ -379,7 +382,7 @@ func (o Options) lay(ctx context.Context, t trial) (outcome, error) {
 	if x.load == "" {
 		x.load = source.Name()
 	}
-	p, err := plan.ParsePolicy(t.policy)
+	p, err := plan.ParsePolicy(catalog.Default(), t.policy)
 	if err != nil {
 		return x, err
 	}
@@ -409,7 +412,7 @@ func (o Options) lay(ctx context.Context, t trial) (outcome, error) {
 }
 
 // source makes the trial's arrivals, as the command does from the same flags.
-func (t trial) source(s *sim.Scenario) (trace.Source, error) {
+func (t trial) source(s *scenario.Scenario) (trace.Source, error) {
 	if t.generate != "" {
 		l, err := plan.Generated(t.generate)
 		if err != nil {

@@ -10,10 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/bench/live"
 	"github.com/sluice-autoscaler/sluice/bench/load"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
-	"github.com/sluice-autoscaler/sluice/bench/sim"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
@@ -30,7 +31,7 @@ func TestTrials(t *testing.T) {
 		if err := s.Validate(); err != nil {
 			t.Errorf("%s: %v", x.name, err)
 		}
-		if _, err := plan.ParsePolicy(x.policy); err != nil {
+		if _, err := plan.ParsePolicy(catalog.Default(), x.policy); err != nil {
 			t.Errorf("%s: %v", x.name, err)
 		}
 		src, err := x.source(&s)
@@ -42,7 +43,7 @@ func TestTrials(t *testing.T) {
 			t.Errorf("%s lasts %v, want 3–5 minutes", x.name, d)
 		}
 		buf := make([]trace.Request, 100_000)
-		requests := sim.Requests(src, &s, x.seed)
+		requests := scenario.Requests(src, &s, x.seed)
 		n := 0
 		for got := requests.Read(buf); got > 0; got = requests.Read(buf[n:]) {
 			n += got

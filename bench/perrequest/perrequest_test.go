@@ -1,4 +1,4 @@
-package sim_test
+package perrequest_test
 
 import (
 	"math"
@@ -6,7 +6,8 @@ import (
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
-	"github.com/sluice-autoscaler/sluice/bench/sim"
+	"github.com/sluice-autoscaler/sluice/bench/perrequest"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
@@ -18,14 +19,14 @@ func TestSimFaaS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sc := sim.DefaultScenario()
+	sc := scenario.Default()
 	sc.Service = dist(t, "exp:1991ms")
 	cold := dist(t, "exp:2244ms")
 	const seeds = 10
 	var servers, running, share, life float64
 	for seed := range uint64(seeds) {
-		r, err := sim.RunPerRequest(t.Context(), sim.Config{Source: src, Scenario: sc, Seed: seed + 1},
-			sim.PerRequest{KeepAlive: algorithms.Duration(10 * time.Minute), ColdService: &cold})
+		r, err := perrequest.Run(t.Context(), perrequest.Config{Source: src, Scenario: sc, Seed: seed + 1},
+			perrequest.Params{KeepAlive: algorithms.Duration(10 * time.Minute), ColdService: &cold})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -46,4 +47,13 @@ func TestSimFaaS(t *testing.T) {
 	// One published run tells rare events to about 3 % (1213 cold requests), and the lifespan likewise.
 	near("cold share", share, 0.00135, 0.05)
 	near("lifespan", life, 6335.1, 0.05)
+}
+
+func dist(t testing.TB, spec string) scenario.Dist {
+	t.Helper()
+	d, err := scenario.ParseDist(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
 }

@@ -1,4 +1,6 @@
-package sim
+// Package perrequest simulates scaling per request, as function platforms do it: a request that finds no idle instance
+// starts one of its own, and an instance that was idle for long enough ends. There is no queue, and no policy is asked.
+package perrequest
 
 import (
 	"context"
@@ -8,23 +10,24 @@ import (
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/bench/event"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
-// PerRequest are the parameters of scaling per request, as function platforms do it: a request that finds no idle instance starts one
-// of its own, and an instance that has been idle for KeepAlive ends. There is no queue, and no policy is asked.
-type PerRequest struct {
+// Params are the parameters. Start from ParseParams.
+type Params struct {
 	// KeepAlive is how long an idle instance is kept, 0s–24h.
 	KeepAlive algorithms.Duration `json:"keepAlive"`
 	// ColdService is the time from the arrival of a request that starts an instance to its answer. Absent, it is a start-up of the
 	// scenario and then the request's own work.
-	ColdService *Dist `json:"coldService,omitempty"`
+	ColdService *scenario.Dist `json:"coldService,omitempty"`
 }
 
-// ParsePerRequest reads JSON parameters over the default, a keep-alive of ten minutes.
-func ParsePerRequest(raw json.RawMessage) (PerRequest, error) {
-	p := PerRequest{KeepAlive: algorithms.Duration(10 * time.Minute)}
+// ParseParams reads JSON parameters over the default, a keep-alive of ten minutes.
+func ParseParams(raw json.RawMessage) (Params, error) {
+	p := Params{KeepAlive: algorithms.Duration(10 * time.Minute)}
 	if err := algorithms.Strict(raw, &p); err != nil {
 		return p, fmt.Errorf("perrequest: %w (parameters: keepAlive, coldService)", err)
 	}
@@ -40,10 +43,28 @@ type instance struct {
 	busy               bool
 }
 
-// RunPerRequest simulates scaling per request on a run's source and scenario; of the Config's other fields only Name, Seed, Points
-// and Progress count. Among idle instances the newest is taken, as SimFaaS does (Mahmoudi and Khazaei, 2021), so that old ones can
-// end. The result's ColdStarts are requests that started an instance.
-func RunPerRequest(ctx context.Context, c Config, p PerRequest) (score.Run, error) {
+// Config is one run. Progress may be nil.
+type Config struct {
+	// Source gives the arrivals; Scenario the work, the start-up times and the promise.
+	Source   trace.Source
+	Scenario scenario.Scenario
+	// Name is what results call it.
+	Name string
+	// Seed of all randomness.
+	Seed uint64
+	// Progress is told the share of the trace that is done, now and then.
+	Progress func(share float64)
+}
+
+// none is no instance, chunk how many requests are read at once.
+const (
+	none  = int32(-1)
+	chunk = 512
+)
+
+// Run simulates. Among idle instances the newest is taken, as SimFaaS does (Mahmoudi and Khazaei, 2021), so that old ones
+// can end. The result's ColdStarts are requests that started an instance.
+func Run(ctx context.Context, c Config, p Params) (score.Run, error) {
 	if err := c.Scenario.Validate(); err != nil {
 		return score.Run{}, fmt.Errorf("scenario %s: %w", c.Scenario.Name, err)
 	}
@@ -51,44 +72,44 @@ func RunPerRequest(ctx context.Context, c Config, p PerRequest) (score.Run, erro
 	var (
 		all      []instance // by creation; ended ones are cut off at the front or skipped
 		idle     newest
-		ends     departures // of work
-		expiries departures // of idle times, in the order of their beginning since all are equally long
+		ends     event.Departures // of work
+		expiries event.Departures // of idle times, in the order of their beginning since all are equally long
 		waits    score.Histogram
-		servers  gauge
-		running  gauge
+		servers  event.Gauge
+		running  event.Gauge
 		r        = score.Result{Policy: c.Name, Trace: c.Source.Name(), Scenario: s.Name, Seed: c.Seed}
 		now      int64
 		end      = int64(c.Source.Length())
-		starts   = stream(c.Seed, streamStart)
-		requests = Requests(c.Source, s, c.Seed)
+		starts   = scenario.Stream(c.Seed, scenario.Starts)
+		requests = scenario.Requests(c.Source, s, c.Seed)
 		keep     = int64(p.KeepAlive)
 		work     float64
 		late     int64
 	)
 	settle := func(until int64) { // ends of work and of idle times up to an instant
 		for {
-			done, gone := ends.next(), expiries.next()
+			done, gone := ends.Next(), expiries.Next()
 			if min(done, gone) > until {
 				return
 			}
 			if done <= gone {
-				i := ends[0].pod
-				ends.drop()
+				i := ends[0].Pod
+				ends.Drop()
 				all[i].busy, all[i].idleSince = false, done
-				running.set(min(done, end), running.v-1)
+				running.Set(min(done, end), running.Value-1)
 				idle.push(i)
-				expiries.push(departure{done + keep, i})
+				expiries.Push(event.Departure{At: done + keep, Pod: i})
 				continue
 			}
-			i := expiries[0].pod
-			expiries.drop()
+			i := expiries[0].Pod
+			expiries.Drop()
 			if in := &all[i]; !in.busy && in.idleSince >= 0 && in.idleSince+keep == gone {
 				in.idleSince = -1
-				servers.set(min(gone, end), servers.v-1)
+				servers.Set(min(gone, end), servers.Value-1)
 			}
 		}
 	}
-	buf := newBuffer()
+	buf := make([]trace.Request, chunk)
 	for n := requests.Read(buf); n > 0; n = requests.Read(buf) {
 		if ctx.Err() != nil {
 			return score.Run{}, context.Cause(ctx)
@@ -109,12 +130,12 @@ func RunPerRequest(ctx context.Context, c Config, p PerRequest) (score.Run, erro
 				r.Starts++
 				i = int32(len(all))
 				all = append(all, instance{created: now})
-				servers.set(now, servers.v+1)
-				r.PeakReplicas = max(r.PeakReplicas, servers.v)
+				servers.Set(now, servers.Value+1)
+				r.PeakReplicas = max(r.PeakReplicas, servers.Value)
 				if p.ColdService != nil {
 					takes = int64(p.ColdService.Draw(starts))
 				} else {
-					wait = int64(s.Startup.draw(starts))
+					wait = int64(s.Startup.Draw(starts))
 				}
 			}
 			waits.Add(time.Duration(wait))
@@ -122,8 +143,8 @@ func RunPerRequest(ctx context.Context, c Config, p PerRequest) (score.Run, erro
 				late++
 			}
 			all[i].busy = true
-			running.set(now, running.v+1)
-			ends.push(departure{now + wait + takes, i})
+			running.Set(now, running.Value+1)
+			ends.Push(event.Departure{At: now + wait + takes, Pod: i})
 		}
 	}
 	if err := trace.Err(requests); err != nil {
@@ -134,8 +155,8 @@ func RunPerRequest(ctx context.Context, c Config, p PerRequest) (score.Run, erro
 	}
 	settle(end)
 	r.Length = float64(end) * 1e-9
-	r.PodSeconds, r.WorkSeconds = servers.until(end), work*1e-9
-	r.ReadySeconds, r.IdleSeconds = r.PodSeconds, max(0, r.PodSeconds-running.until(end))
+	r.PodSeconds, r.WorkSeconds = servers.Until(end), work*1e-9
+	r.ReadySeconds, r.IdleSeconds = r.PodSeconds, max(0, r.PodSeconds-running.Until(end))
 	r.WaitMean, r.WaitP50, r.WaitP90 = waits.MeanSeconds(), waits.Quantile(0.5).Seconds(), waits.Quantile(0.9).Seconds()
 	r.WaitP99, r.WaitP999, r.WaitMax = waits.Quantile(0.99).Seconds(), waits.Quantile(0.999).Seconds(), waits.Max().Seconds()
 	if r.Requests > 0 {

@@ -1,4 +1,6 @@
-package history
+// Package prom speaks with a Prometheus: a client of its HTTP API for ranges of one series, and templates of PromQL queries
+// whose placeholders are filled in safely. What Prometheus does not know stays unknown here.
+package prom
 
 import (
 	"context"
@@ -16,24 +18,26 @@ import (
 	"github.com/prometheus/client_golang/api"
 	v1 "github.com/prometheus/client_golang/api/prometheus/v1"
 	"github.com/prometheus/common/model"
-
-	"github.com/sluice-autoscaler/sluice/algorithms"
 )
 
 const (
-	// chunk is how many points are asked for at once; Prometheus refuses more than 11,000.
+	// MaxPoints bounds a series, in steps: a year of steps of 30 s is about a million.
+	MaxPoints = 5_000_000
+	// chunk is how many points one request asks for; Prometheus refuses more than 11,000.
 	chunk = 10_000
-	// tries bounds how often one request is made, pause is before the second one and doubles.
+	// tries bounds how often a request is made; pause comes before the second attempt, and doubles.
 	tries = 4
 	pause = 500 * time.Millisecond
 	// maxAnswer bounds one answer, in bytes: 10,000 points of one series are below 1 MB.
 	maxAnswer = 64 << 20
+	// maxWarnings bounds what is kept of the warnings of all requests.
+	maxWarnings = 10
 	// timeout bounds one request.
 	timeout = 2 * time.Minute
 )
 
-// Prometheus reads from the HTTP API of one. It is safe for concurrent use.
-type Prometheus struct {
+// Client reads from the HTTP API of one Prometheus, or of what speaks its API. It is safe for concurrent use.
+type Client struct {
 	api v1.API
 	url string
 }
@@ -46,8 +50,8 @@ type Auth struct {
 	Headers http.Header
 }
 
-// NewPrometheus makes a client of the Prometheus at a URL (http or https, with the path before /api/v1 if there is one).
-func NewPrometheus(address string, auth Auth) (*Prometheus, error) {
+// NewClient makes a client of the Prometheus at a URL (http or https, with the path before /api/v1 if there is one).
+func NewClient(address string, auth Auth) (*Client, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("%q: want the URL of a Prometheus, such as http://prometheus:9090", address)
@@ -59,11 +63,11 @@ func NewPrometheus(address string, auth Auth) (*Prometheus, error) {
 			return nil, fmt.Errorf("bearer token: %w", err)
 		}
 	}
-	c, err := api.NewClient(api.Config{Address: address, RoundTripper: &transport{auth: auth, next: api.DefaultRoundTripper}})
+	h, err := api.NewClient(api.Config{Address: address, RoundTripper: &transport{auth: auth, next: api.DefaultRoundTripper}})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", shown.Redacted(), err)
 	}
-	return &Prometheus{api: v1.NewAPI(c), url: shown.String()}, nil
+	return &Client{api: v1.NewAPI(h), url: shown.String()}, nil
 }
 
 // transport adds what authentication needs and bounds answers.
@@ -117,9 +121,10 @@ type Range struct {
 	Step     time.Duration
 }
 
-// Query reads a range, in as many requests as Prometheus's limit of points takes. The value at an instant stands for the step that ends
-// there. An empty answer, NaN, infinite and negative values are unknown, never zero. Warnings are Prometheus's own.
-func (p *Prometheus) Query(ctx context.Context, q Range) (s Series, warnings []string, err error) {
+// Query reads a range, in as many requests as Prometheus's limit of points takes. The value at an instant stands for the
+// step that ends there. An empty answer, NaN, infinite and negative values are unknown, never zero. Warnings are
+// Prometheus's own.
+func (c *Client) Query(ctx context.Context, q Range) (s Series, warnings []string, err error) {
 	if q.Step < time.Second || q.Step > 24*time.Hour {
 		return s, nil, fmt.Errorf("step = %v: want 1s–24h", q.Step)
 	}
@@ -135,38 +140,24 @@ func (p *Prometheus) Query(ctx context.Context, q Range) (s Series, warnings []s
 	for first := 0; first < points; first += chunk {
 		n := min(chunk, points-first)
 		r := v1.Range{Start: from.Add(time.Duration(first+1) * q.Step), End: from.Add(time.Duration(first+n) * q.Step), Step: q.Step}
-		matrix, warned, err := p.ask(ctx, q.PromQL, r)
+		matrix, warned, err := c.ask(ctx, q.PromQL, r)
 		if err != nil {
-			return s, warnings, fmt.Errorf("ask %s for %s from %s to %s: %w", p.url, q.PromQL, r.Start.UTC().Format(time.RFC3339), r.End.UTC().Format(time.RFC3339), err)
+			return s, warnings, fmt.Errorf("ask %s for %s from %s to %s: %w",
+				c.url, q.PromQL, r.Start.UTC().Format(time.RFC3339), r.End.UTC().Format(time.RFC3339), err)
 		}
-		for _, w := range warned {
-			if len(warnings) < 10 {
-				warnings = append(warnings, w)
-			}
-		}
-		if len(matrix) == 0 {
-			continue
-		}
-		for _, sample := range matrix[0].Values {
-			i := int(sample.Timestamp.Time().Sub(from)/q.Step) - 1
-			v := float64(sample.Value)
-			switch {
-			case i < 0 || i >= points || math.IsNaN(v):
-			case v < 0 || !algorithms.Finite(v):
-				s.Odd++
-			default:
-				s.Values[i] = v
-			}
+		warnings = append(warnings, warned[:min(len(warned), maxWarnings-len(warnings))]...)
+		if len(matrix) > 0 {
+			s.fill(matrix[0].Values)
 		}
 	}
 	return s, warnings, nil
 }
 
-// ask makes one request, again when it failed for a reason that may pass.
-func (p *Prometheus) ask(ctx context.Context, promQL string, r v1.Range) (model.Matrix, v1.Warnings, error) {
+// ask makes one request, and repeats it when it failed for a reason that may pass.
+func (c *Client) ask(ctx context.Context, promQL string, r v1.Range) (model.Matrix, v1.Warnings, error) {
 	wait := pause
 	for n := 1; ; n++ {
-		value, warnings, err := p.once(ctx, promQL, r)
+		value, warnings, err := c.once(ctx, promQL, r)
 		switch {
 		case ctx.Err() != nil:
 			return nil, nil, context.Cause(ctx)
@@ -195,14 +186,14 @@ func (p *Prometheus) ask(ctx context.Context, promQL string, r v1.Range) (model.
 	}
 }
 
-func (p *Prometheus) once(ctx context.Context, promQL string, r v1.Range) (model.Value, v1.Warnings, error) {
+func (c *Client) once(ctx context.Context, promQL string, r v1.Range) (model.Value, v1.Warnings, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	value, warnings, notes, err := p.api.QueryRange(ctx, promQL, r)
+	value, warnings, notes, err := c.api.QueryRange(ctx, promQL, r)
 	return value, append(warnings, notes...), err
 }
 
-// passing says that the same request may succeed later: the network, or the server's own trouble, and not the query.
+// passing tells whether the same request may succeed later: the network or the server failed, not the query.
 func passing(err error) bool {
 	if errors.Is(err, errTooLarge) {
 		return false

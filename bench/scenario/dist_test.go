@@ -1,4 +1,4 @@
-package sim_test
+package scenario_test
 
 import (
 	"encoding/json"
@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluice-autoscaler/sluice/bench/sim"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
 )
 
 // Every family has the mean and the variation that it promises.
@@ -45,7 +45,7 @@ func FuzzParseDist(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, spec string) {
-		d, err := sim.ParseDist(spec)
+		d, err := scenario.ParseDist(spec)
 		if err != nil {
 			return
 		}
@@ -59,7 +59,7 @@ func FuzzParseDist(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var again sim.Dist
+		var again scenario.Dist
 		if err := json.Unmarshal(b, &again); err != nil || again.Mean() != d.Mean() {
 			t.Fatalf("%q does not survive JSON: %s, %v", spec, b, err)
 		}
@@ -69,7 +69,7 @@ func FuzzParseDist(f *testing.F) {
 // Validate names every fault at once.
 func TestScenarioFaults(t *testing.T) {
 	t.Parallel()
-	_, err := sim.Parse(sim.DefaultScenario(), json.RawMessage(`{"podConcurrency": -1, "routing": "magic", "scrape": {"interval": "1s", "lag": "2s"}, "slo": {"wait": "-1s", "share": 2}, "startFailure": 1}`))
+	_, err := scenario.Parse(scenario.Default(), json.RawMessage(`{"podConcurrency": -1, "routing": "magic", "scrape": {"interval": "1s", "lag": "2s"}, "slo": {"wait": "-1s", "share": 2}, "startFailure": 1}`))
 	if err == nil {
 		t.Fatal("a scenario full of faults was taken")
 	}
@@ -78,7 +78,16 @@ func TestScenarioFaults(t *testing.T) {
 			t.Errorf("the error does not say %q:\n%v", want, err)
 		}
 	}
-	if _, err := sim.Parse(sim.DefaultScenario(), json.RawMessage(`{"nosuch": 1}`)); err == nil || !strings.Contains(err.Error(), "nosuch") {
+	if _, err := scenario.Parse(scenario.Default(), json.RawMessage(`{"nosuch": 1}`)); err == nil || !strings.Contains(err.Error(), "nosuch") {
 		t.Errorf("an unknown field: %v", err)
 	}
+}
+
+func dist(t testing.TB, spec string) scenario.Dist {
+	t.Helper()
+	d, err := scenario.ParseDist(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
 }

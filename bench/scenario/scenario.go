@@ -1,4 +1,4 @@
-package sim
+package scenario
 
 import (
 	"encoding/json"
@@ -22,7 +22,7 @@ const (
 	RoutingTwo = "leastOfTwo"
 )
 
-// Scenario is everything about a run but its arrivals and its policy. Start from DefaultScenario.
+// Scenario is everything about a run but its arrivals and its policy. Start from Default.
 type Scenario struct {
 	// Name is for tables and files.
 	Name string `json:"name"`
@@ -114,8 +114,8 @@ func (s *Startup) Mean() time.Duration {
 	return s.Schedule.Mean() + s.Pull.Mean() + s.Start.Mean() + s.Ready.Mean()
 }
 
-// draw takes a time from creation to answering.
-func (s *Startup) draw(r *rand.Rand) time.Duration {
+// Draw takes a time from creation to answering.
+func (s *Startup) Draw(r *rand.Rand) time.Duration {
 	return s.Schedule.Draw(r) + s.Pull.Draw(r) + s.Start.Draw(r) + s.Ready.Draw(r)
 }
 
@@ -157,8 +157,8 @@ type SLO struct {
 	Share float64             `json:"share"`
 }
 
-// DefaultScenario is a small web service: 100 ms of work, 10 at a time, pods that take 2 s to start.
-func DefaultScenario() Scenario {
+// Default is a small web service: 100 ms of work, 10 at a time, pods that take 2 s to start.
+func Default() Scenario {
 	must := func(spec string) Dist {
 		d, err := ParseDist(spec)
 		if err != nil {
