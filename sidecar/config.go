@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/sluice-autoscaler/sluice/internal/cli"
 	"github.com/sluice-autoscaler/sluice/sidecar/proxy"
 )
 
@@ -66,8 +67,8 @@ type Config struct {
 	// IgnorePaths and IgnoreAgents tell requests that are no demand: by URL path (all that begin so, if it ends in "*"), and by
 	// the beginning of the User-Agent.
 	IgnorePaths, IgnoreAgents []string
-	// LogLevel is debug, info, warn or error.
-	LogLevel string
+	// Logging says what is logged, and in which format; JSON unless told otherwise.
+	Logging cli.Logging
 }
 
 // Default returns the configuration without any flag.
@@ -88,7 +89,7 @@ func Default() Config {
 		Threads:        1,
 		MaxHeaderBytes: 128 << 10,
 		IgnoreAgents:   []string{"kube-probe/", "Prometheus/", "GoogleHC", "ELB-HealthChecker"},
-		LogLevel:       "info",
+		Logging:        cli.Logging{Level: "info", Format: "json"},
 	}
 }
 
@@ -118,7 +119,7 @@ func (c *Config) Bind(f *pflag.FlagSet) {
 	f.IntVar(&c.MaxHeaderBytes, "max-header-bytes", c.MaxHeaderBytes, "answer 431 to requests with larger headers")
 	f.StringArrayVar(&c.IgnorePaths, "ignore-path", c.IgnorePaths, "`path` whose requests are not demand; one that ends in * stands for all that begin so (repeatable)")
 	f.Var(&more{&c.IgnoreAgents}, "ignore-agent", "`beginning` of User-Agent values whose requests are not demand, in addition to known health checkers and scrapers (repeatable)")
-	f.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
+	c.Logging.Bind(f)
 }
 
 // more is a flag that adds to a list.
@@ -225,8 +226,6 @@ func (c *Config) Validate() error {
 			bad("ignore-agent = %q: want a beginning of a User-Agent; this would be every one", a)
 		}
 	}
-	if _, ok := logLevel(c.LogLevel); !ok {
-		bad("log-level = %q: want debug, info, warn or error", c.LogLevel)
-	}
+	errs = append(errs, c.Logging.Validate())
 	return errors.Join(errs...)
 }

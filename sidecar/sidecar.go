@@ -31,26 +31,6 @@ type Sidecar struct {
 	up      chan struct{}
 }
 
-// NewLogger returns the logger that c asks for, writing JSON to w.
-func (c *Config) NewLogger(w io.Writer) *slog.Logger {
-	level, _ := logLevel(c.LogLevel)
-	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
-}
-
-func logLevel(name string) (slog.Level, bool) {
-	switch name {
-	case "debug":
-		return slog.LevelDebug, true
-	case "info":
-		return slog.LevelInfo, true
-	case "warn":
-		return slog.LevelWarn, true
-	case "error":
-		return slog.LevelError, true
-	}
-	return slog.LevelInfo, false
-}
-
 // New assembles a sidecar of a valid configuration; version is shown in its metrics. Its life, by which its counters and
 // its monotonic time are told from another's, begins here.
 func New(cfg Config, version string, log *slog.Logger) (*Sidecar, error) {

@@ -28,7 +28,7 @@ var layers = map[string]struct {
 	"docs":              {allow: []string{"wire/..."}, third: true},
 	"wire":              {forbidStd: []string{"net", "os", "net/http"}},
 	"api":               {allow: []string{"algorithms/...", "api/..."}, kube: true},
-	"sidecar":           {allow: []string{"wire/...", "sidecar/...", "internal/serve"}, third: true},
+	"sidecar":           {allow: []string{"wire/...", "sidecar/...", "internal/serve", "internal/cli"}, third: true},
 	"gateway":           {allow: []string{"wire/...", "algorithms/...", "gateway/...", "internal/serve"}, third: true},
 	"gateway/endpoints": {allow: []string{"wire/...", "gateway/..."}, kube: true, third: true},
 	"adapter":           {allow: []string{"wire/...", "algorithms/...", "api/...", "adapter/...", "internal/serve"}, kube: true, third: true},
