@@ -10,7 +10,7 @@ TOOLS := .cache/tools
 LINT := $(TOOLS)/golangci-lint-$(LINT_VERSION)
 HELM := $(TOOLS)/helm
 CMDS := sluice sluice-controller sluice-gateway sluice-sidecar sluice-sample
-LDFLAGS := -s -w -X main.version=$(VERSION)
+LDFLAGS := -s -w -X github.com/sluice-autoscaler/sluice/internal/cli.linked=$(VERSION)
 GOTOOL := go tool -modfile=tools.mod
 FUZZTIME ?= 20s
 export CGO_ENABLED ?= 0

@@ -24,6 +24,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/adapter/server"
 	"github.com/sluice-autoscaler/sluice/adapter/store"
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/internal/serve"
 )
 
 // Options configure an Adapter. Config, Log, Registerer and, where an API is served, Listen and Certificate are needed.
@@ -91,6 +92,7 @@ type Adapter struct {
 	opts      Options
 	store     *store.Store
 	collector *collect.Collector
+	heartbeat *serve.Heartbeat
 	factory   informers.SharedInformerFactory
 	// objects, provider and server are nil when no API is served.
 	objects  *provider.Informers
@@ -108,13 +110,14 @@ func New(o Options) (*Adapter, error) {
 		return nil, fmt.Errorf("reach the cluster: %w", err)
 	}
 	a := &Adapter{
-		opts:    o,
-		store:   store.New(store.Options{Interval: o.Interval}),
-		factory: informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(collect.Strip)),
+		opts:      o,
+		store:     store.New(store.Options{Interval: o.Interval}),
+		heartbeat: serve.NewHeartbeat("adapter", collect.HeartbeatPeriod, time.Now()),
+		factory:   informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(collect.Strip)),
 	}
 	a.collector, err = collect.New(collect.Options{
 		Pods: a.factory.Core().V1().Pods().Informer(), Store: a.store, Log: o.Log, Registerer: o.Registerer, Interval: o.Interval,
-		TokenFile: o.TokenFile, OnReport: a.onReport,
+		TokenFile: o.TokenFile, Heartbeat: a.heartbeat, OnReport: a.onReport,
 	})
 	if err != nil {
 		return nil, err
@@ -168,6 +171,9 @@ func (a *Adapter) Run(ctx context.Context) error {
 	}
 	return g.Wait()
 }
+
+// Alive says why the adapter is hung; nil while its loop turns. It asks nobody else.
+func (a *Adapter) Alive() error { return a.heartbeat.Alive(time.Now()) }
 
 // Ready says why nothing can be answered yet; nil once everything has been listed and every pod has been read, or has failed to be,
 // and from then on.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/sluice-autoscaler/sluice/internal/cli"
 	"github.com/sluice-autoscaler/sluice/proxy/socket"
 )
 
@@ -69,8 +70,8 @@ type Config struct {
 	// IgnorePaths and IgnoreAgents tell requests that are no demand: by URL path (all that begin so, if it ends in "*"), and by
 	// the beginning of the User-Agent.
 	IgnorePaths, IgnoreAgents []string
-	// LogLevel is debug, info, warn or error.
-	LogLevel string
+	// Logging says what is logged, and in which format; JSON unless told otherwise.
+	Logging cli.Logging
 }
 
 // Default returns the configuration without any flag.
@@ -91,7 +92,7 @@ func Default() Config {
 		Threads:        1,
 		MaxHeaderBytes: 128 << 10,
 		IgnoreAgents:   []string{"kube-probe/", "Prometheus/", "GoogleHC", "ELB-HealthChecker"},
-		LogLevel:       "info",
+		Logging:        cli.Logging{Level: "info", Format: "json"},
 	}
 }
 
@@ -122,7 +123,7 @@ func (c *Config) Bind(f *pflag.FlagSet) {
 	f.IntVar(&c.MaxHeaderBytes, "max-header-bytes", c.MaxHeaderBytes, "answer 431 to requests with larger headers")
 	f.StringArrayVar(&c.IgnorePaths, "ignore-path", c.IgnorePaths, "`path` whose requests are not demand; one that ends in * stands for all that begin so (repeatable)")
 	f.Var(&more{&c.IgnoreAgents}, "ignore-agent", "`beginning` of User-Agent values whose requests are not demand, in addition to known health checkers and scrapers (repeatable)")
-	f.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
+	c.Logging.Bind(f)
 }
 
 // more is a flag that adds to a list.
@@ -140,10 +141,7 @@ func (m *more) Type() string { return "string" }
 // Validate returns every fault, joined, or nil.
 func (c *Config) Validate() error {
 	errs := slices.Concat(c.addressFaults(), c.durationFaults(), c.boundFaults(), c.appReadyFaults(), c.drainFaults(), c.ignoreFaults())
-	if _, ok := logLevel(c.LogLevel); !ok {
-		errs = append(errs, fmt.Errorf("log-level = %q: want debug, info, warn or error", c.LogLevel))
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.Logging.Validate())...)
 }
 
 func (c *Config) boundFaults() (errs []error) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -31,26 +30,6 @@ type Sidecar struct {
 	metrics *serve.HTTP
 	drain   *drain.Drain
 	up      chan struct{}
-}
-
-// NewLogger returns the logger that c asks for, writing JSON to w.
-func (c *Config) NewLogger(w io.Writer) *slog.Logger {
-	level, _ := logLevel(c.LogLevel)
-	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
-}
-
-func logLevel(name string) (slog.Level, bool) {
-	switch name {
-	case "debug":
-		return slog.LevelDebug, true
-	case "info":
-		return slog.LevelInfo, true
-	case "warn":
-		return slog.LevelWarn, true
-	case "error":
-		return slog.LevelError, true
-	}
-	return slog.LevelInfo, false
 }
 
 // New assembles a sidecar of a valid configuration; version is shown in its metrics. Its life, by

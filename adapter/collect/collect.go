@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/sluice-autoscaler/sluice/adapter/store"
+	"github.com/sluice-autoscaler/sluice/internal/serve"
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
@@ -37,6 +38,8 @@ type Options struct {
 	Interval time.Duration
 	// TokenFile, when not empty, holds the bearer token for gateways. It is read at each connection.
 	TokenFile string
+	// Heartbeat, when given, takes a beat each HeartbeatPeriod, from the loop that sweeps the store.
+	Heartbeat *serve.Heartbeat
 	// OnReport is told of each report of a gateway, at once, and of a stream that ended (not Connected then). It must return within
 	// milliseconds, and is called by one goroutine per gateway. Urgent names the Services of which the report says something new.
 	OnReport func(g store.Gateway, urgent []types.NamespacedName)
@@ -49,9 +52,11 @@ const (
 	maxReads = 128
 	// maxTimeout bounds a read's duration where the interval is long.
 	maxTimeout = 5 * time.Second
-	// sweepEvery is how often the store drops what no window reaches.
-	sweepEvery = time.Minute
 )
+
+// HeartbeatPeriod is how often the store drops what no window reaches. A sweep takes the store's lock, so whoever holds that
+// for good stops the heartbeat as well.
+const HeartbeatPeriod = 10 * time.Second
 
 // Collector reads everything. It runs once.
 type Collector struct {
@@ -161,16 +166,22 @@ func (c *Collector) Run(ctx context.Context) error {
 		return fmt.Errorf("watch pods: %w", err)
 	}
 	defer c.Pods.RemoveEventHandler(reg) //nolint:errcheck // a handler that is not there any more is what is wanted
-	if cache.WaitForCacheSync(ctx.Done(), reg.HasSynced) {
-		c.Store.Synced()
-	}
-	sweep := time.NewTicker(sweepEvery)
-	defer sweep.Stop()
+	// The loop below turns while the first list is awaited: an API server that is away is no fault of this process.
+	c.tasks.Go(func() {
+		if cache.WaitForCacheSync(ctx.Done(), reg.HasSynced) {
+			c.Store.Synced()
+		}
+	})
+	step := time.NewTicker(HeartbeatPeriod)
+	defer step.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case now := <-sweep.C:
+		case now := <-step.C:
+			if c.Heartbeat != nil {
+				c.Heartbeat.Beat(now)
+			}
 			c.Store.Sweep(now)
 		}
 	}

@@ -40,6 +40,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/adapter"
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
+	"github.com/sluice-autoscaler/sluice/internal/cli"
 	"github.com/sluice-autoscaler/sluice/internal/serve"
 	"github.com/sluice-autoscaler/sluice/scaler"
 	"github.com/sluice-autoscaler/sluice/scaler/activation"
@@ -54,9 +55,10 @@ type process struct {
 	cert    *certificate
 	adapter *adapter.Adapter
 	manager manager.Manager
-	// assigner and pokes belong to the scaler and are nil without it.
+	// assigner, pokes and rounds belong to the scaler and are nil without it.
 	assigner *activation.Assigner
 	pokes    chan event.GenericEvent
+	rounds   *rounds
 }
 
 // config loads the cluster's address and the controller's own namespace.
@@ -73,7 +75,7 @@ func config(o *options) (*rest.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load the cluster's address: %w (give --kubeconfig outside a cluster)", err)
 	}
-	c.QPS, c.Burst, c.UserAgent = o.qps, o.burst, "sluice-controller/"+version
+	c.QPS, c.Burst, c.UserAgent = o.qps, o.burst, name+"/"+cli.Version()
 	if o.namespace == "" {
 		raw, err := os.ReadFile("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 		if err != nil {
@@ -164,6 +166,7 @@ func (p *process) assembleScaler(cfg *rest.Config, kube kubernetes.Interface, re
 		so.History = targetHistory{past}
 	}
 	r := scaler.New(so)
+	p.rounds = newRounds(r, time.Now)
 	err = ctrl.NewControllerManagedBy(m).Named("autoscaler").
 		For(&v1alpha1.Autoscaler{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(p.ofService)).
@@ -173,7 +176,7 @@ func (p *process) assembleScaler(cfg *rest.Config, kube kubernetes.Interface, re
 			MaxConcurrentReconciles: 16,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](10*time.Millisecond, 5*time.Second),
 		}).
-		Complete(r)
+		Complete(p.rounds)
 	if err != nil {
 		return err
 	}
@@ -260,7 +263,11 @@ func requests(keys []types.NamespacedName) []reconcile.Request {
 func (p *process) run(ctx context.Context, metrics http.Handler) error {
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", metrics)
-	mux.Handle("/healthz", serve.Health())
+	alive := []serve.Check{{Name: "adapter", Probe: func(context.Context) error { return p.adapter.Alive() }}}
+	if p.rounds != nil {
+		alive = append(alive, p.rounds.beat.Check(time.Now))
+	}
+	mux.Handle("/healthz", serve.Health(alive...))
 	mux.Handle("/readyz", serve.Health(serve.Check{Name: "adapter", Probe: func(context.Context) error { return p.adapter.Ready() }}))
 	web := &http.Server{Addr: p.metricsListen, Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	g, ctx := errgroup.WithContext(ctx)
@@ -279,6 +286,7 @@ func (p *process) run(ctx context.Context, metrics http.Handler) error {
 	g.Go(func() error { return p.cert.run(ctx) })
 	g.Go(func() error { return p.adapter.Run(ctx) })
 	if p.manager != nil {
+		g.Go(func() error { return p.rounds.watch(ctx, p.manager.Elected(), p.poke) })
 		g.Go(func() error {
 			if err := p.manager.Start(ctx); err != nil {
 				return fmt.Errorf("run the scaler: %w", err)

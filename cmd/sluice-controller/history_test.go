@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/internal/cli"
 	"github.com/sluice-autoscaler/sluice/scaler/actuate"
 )
 
@@ -50,7 +51,7 @@ func TestHistoryFlags(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var o options
+			o := options{logging: cli.DefaultLogging()}
 			if err := flags(&o).Parse(c.args); err != nil {
 				t.Fatal(err)
 			}

@@ -22,6 +22,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
+	"github.com/sluice-autoscaler/sluice/internal/cli"
 )
 
 const benchLong = `Simulate policies on recorded or generated load, before they touch production.
@@ -552,11 +553,8 @@ func present(cmd *cobra.Command, s report.Summary, src report.Source, o report.R
 // buildInfo is the program's version and the commit it was built from.
 func buildInfo() (number, commit string) {
 	commit = "unknown"
-	number = "unknown"
+	number = cli.Version()
 	if info, ok := debug.ReadBuildInfo(); ok {
-		if info.Main.Version != "" {
-			number = info.Main.Version
-		}
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" {
 				commit = s.Value

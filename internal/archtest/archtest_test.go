@@ -29,7 +29,7 @@ var layers = map[string]struct {
 	"wire":              {forbidStd: []string{"net", "os", "net/http"}},
 	"api":               {allow: []string{"algorithms/...", "api/..."}, kube: true},
 	"proxy":             {allow: []string{"wire/...", "proxy/...", "internal/serve"}, third: true},
-	"sidecar":           {allow: []string{"wire/...", "proxy/...", "sidecar/...", "internal/serve"}, third: true},
+	"sidecar":           {allow: []string{"wire/...", "proxy/...", "sidecar/...", "internal/serve", "internal/cli"}, third: true},
 	"gateway":           {allow: []string{"wire/...", "algorithms/...", "proxy/...", "gateway/...", "internal/serve"}, third: true},
 	"gateway/endpoints": {allow: []string{"wire/...", "gateway/..."}, kube: true, third: true},
 	"adapter":           {allow: []string{"wire/...", "algorithms/...", "api/...", "prom", "adapter/...", "internal/serve"}, kube: true, third: true},
