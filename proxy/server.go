@@ -59,6 +59,9 @@ type Server struct {
 	// LateDrain bounds the wait for requests that run when the service is stopped although the drain
 	// was over.
 	LateDrain time.Duration
+	// Heartbeat beats each time that the connections are looked after, which takes every lock that a
+	// request takes; nil for none.
+	Heartbeat *serve.Heartbeat
 	Log       *slog.Logger
 
 	listener net.Listener
@@ -108,7 +111,7 @@ func (s *Server) newEngines(ctx context.Context) engines {
 }
 
 // look looks after the connections until done is closed.
-func (e engines) look(done <-chan struct{}, now func() time.Duration) {
+func (e engines) look(done <-chan struct{}, now func() time.Duration, heartbeat *serve.Heartbeat) {
 	t := time.NewTicker(h1.Tick)
 	defer t.Stop()
 	for {
@@ -116,6 +119,9 @@ func (e engines) look(done <-chan struct{}, now func() time.Duration) {
 		case <-done:
 			return
 		case <-t.C:
+		}
+		if heartbeat != nil {
+			heartbeat.Beat(time.Now())
 		}
 		e.h1.Look(now())
 		e.h2.Look(now())
@@ -138,7 +144,7 @@ func (s *Server) run(ctx context.Context) error {
 	e := s.newEngines(base)
 	var own sync.WaitGroup
 	stopped := make(chan struct{})
-	own.Go(func() { e.look(stopped, s.Rules.Now) })
+	own.Go(func() { e.look(stopped, s.Rules.Now, s.Heartbeat) })
 	broken := make(chan error, 1)
 	own.Go(func() {
 		if err := s.accept(e.h1); err != nil {

@@ -23,6 +23,10 @@ import (
 // metricsDrain bounds how long a scrape under way may hold up the end of the process.
 const metricsDrain = time.Second
 
+// livenessPeriod is the heartbeat's: /healthz fails when the loop that looks after connections, twenty
+// times a second, has not turned for two of them.
+const livenessPeriod = 10 * time.Second
+
 // Sidecar is the proxy mode. New makes it, Run runs it once.
 type Sidecar struct {
 	log     *slog.Logger
@@ -52,6 +56,7 @@ func New(cfg Config, version string, log *slog.Logger) (*Sidecar, error) {
 		d       = drain.New(cfg.LameDuck, cfg.Drain)
 		check   = cfg.appCheck()
 		up      = make(chan struct{})
+		alive   = serve.NewHeartbeat("connections", livenessPeriod, start)
 	)
 	metrics := exposition.New(exposition.Options{
 		Start: start, Now: now, InFlight: &counter, Queued: limiter.Queued, Limit: limiter.Limit, Draining: d.Draining, Version: version,
@@ -74,12 +79,12 @@ func New(cfg Config, version string, log *slog.Logger) (*Sidecar, error) {
 			App: cfg.App, DialTimeout: cfg.AppDialTimeout, AppIdleTimeout: cfg.AppIdleTimeout,
 			TLS:           secure,
 			HeaderTimeout: cfg.HeaderTimeout, IdleTimeout: cfg.IdleTimeout, MaxHeaderBytes: cfg.MaxHeaderBytes,
-			LateDrain: cfg.Drain, Log: log,
+			LateDrain: cfg.Drain, Heartbeat: alive, Log: log,
 		},
 		metrics: &serve.HTTP{
 			Name: "metrics", Address: cfg.MetricsListen, Drain: metricsDrain,
 			Server: &http.Server{
-				Handler: cfg.metricsHandler(scrape, check, d, up), ReadHeaderTimeout: cfg.HeaderTimeout, IdleTimeout: cfg.IdleTimeout,
+				Handler: cfg.metricsHandler(scrape, alive, check, d, up), ReadHeaderTimeout: cfg.HeaderTimeout, IdleTimeout: cfg.IdleTimeout,
 				ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 			},
 		},
@@ -99,10 +104,10 @@ func (c *Config) appCheck() *appcheck.Checker {
 }
 
 // metricsHandler serves the metrics port; up is closed when the proxied port is open.
-func (c *Config) metricsHandler(scrape http.Handler, check *appcheck.Checker, d *drain.Drain, up <-chan struct{}) http.Handler {
+func (c *Config) metricsHandler(scrape http.Handler, alive *serve.Heartbeat, check *appcheck.Checker, d *drain.Drain, up <-chan struct{}) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", scrape)
-	mux.Handle("GET /healthz", serve.Health())
+	mux.Handle("GET /healthz", serve.Health(alive.Check(time.Now)))
 	mux.Handle("GET /readyz", serve.Health(
 		serve.Check{Name: "listening", Probe: func(context.Context) error {
 			select {
