@@ -3,6 +3,7 @@ package sidecar
 import (
 	"crypto/tls"
 	"log/slog"
+	"net"
 	"net/http"
 )
 
@@ -11,3 +12,12 @@ func (s *Sidecar) MetricsHandler() http.Handler { return s.metrics.Server.Handle
 
 // Secured lets a test wait for a certificate's reload on a clock of its own.
 func Secured(cert, key string, log *slog.Logger) (*tls.Config, error) { return secured(cert, key, log) }
+
+// Up is closed when both ports accept connections.
+func (s *Sidecar) Up() <-chan struct{} { return s.up }
+
+// Addr is the address of the proxied port, MetricsAddr that of the metrics port, once Up.
+func (s *Sidecar) Addr() net.Addr { return s.server.Addr() }
+
+// MetricsAddr is the address of the metrics port, once Up.
+func (s *Sidecar) MetricsAddr() net.Addr { return s.metrics.Addr() }

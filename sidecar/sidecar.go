@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"time"
 
@@ -154,12 +153,3 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	})
 	return g.Run(ctx)
 }
-
-// Up is closed when both ports accept connections.
-func (s *Sidecar) Up() <-chan struct{} { return s.up }
-
-// Addr is the address of the proxied port, MetricsAddr that of the metrics port, once Up.
-func (s *Sidecar) Addr() net.Addr { return s.server.Addr() }
-
-// MetricsAddr is the address of the metrics port, once Up.
-func (s *Sidecar) MetricsAddr() net.Addr { return s.metrics.Addr() }

@@ -20,23 +20,22 @@ func (c *conn) appendRequest() {
 		out = append(out, h.Authority...)
 	}
 	out = append(out, "\r\n"...)
-	host, proto := false, false
-	var chain, forwarded int
+	var has forwarding
 	for i := range h.Fields {
 		f := &h.Fields[i]
 		switch f.Kind {
 		case message.Host, message.ContentLength, message.TransferEncoding, message.Connection, message.HopByHop, message.TE, message.Upgrade:
 			continue
 		case message.XForwardedFor:
-			chain++
+			has.chain = true
 			continue
 		case message.Forwarded:
-			forwarded++
+			has.forwarded = true
 			continue
 		case message.XForwardedHost:
-			host = true
+			has.host = true
 		case message.XForwardedProto:
-			proto = true
+			has.proto = true
 		default:
 			if h.Named(f) {
 				continue
@@ -44,34 +43,7 @@ func (c *conn) appendRequest() {
 		}
 		out = appendField(out, f)
 	}
-	if chain > 0 || c.Peer != "" {
-		out = append(out, "X-Forwarded-For: "...)
-		if chain > 0 {
-			out = appendJoined(out, h, message.XForwardedFor)
-			if c.Peer != "" {
-				out = append(out, ", "...)
-			}
-		}
-		out = append(append(out, c.Peer...), "\r\n"...)
-	}
-	if forwarded > 0 {
-		out = append(out, "Forwarded: "...)
-		out = appendJoined(out, h, message.Forwarded)
-		if c.Peer != "" {
-			out = request.AppendForwarded(append(out, ", "...), c.Peer)
-		}
-		out = append(out, "\r\n"...)
-	}
-	if !host && h.Authority != nil {
-		out = append(append(append(out, "X-Forwarded-Host: "...), h.Authority...), "\r\n"...)
-	}
-	if !proto {
-		if c.Secure {
-			out = append(out, "X-Forwarded-Proto: https\r\n"...)
-		} else {
-			out = append(out, "X-Forwarded-Proto: http\r\n"...)
-		}
-	}
+	out = c.appendForwarding(out, has)
 	if h.Trailers {
 		out = append(out, "TE: trailers\r\n"...)
 	}
@@ -90,6 +62,43 @@ func (c *conn) appendRequest() {
 		out = append(out, "Connection: TE\r\n"...)
 	}
 	c.out = append(out, "\r\n"...)
+}
+
+// forwarding says which fields proxies before this one have added.
+type forwarding struct{ chain, forwarded, host, proto bool }
+
+// appendForwarding writes what is known of the client, and what the proxies before have said of it.
+func (c *conn) appendForwarding(out []byte, has forwarding) []byte {
+	h := &c.req
+	if has.chain || c.Peer != "" {
+		out = append(out, "X-Forwarded-For: "...)
+		if has.chain {
+			out = appendJoined(out, h, message.XForwardedFor)
+			if c.Peer != "" {
+				out = append(out, ", "...)
+			}
+		}
+		out = append(append(out, c.Peer...), "\r\n"...)
+	}
+	if has.forwarded {
+		out = append(out, "Forwarded: "...)
+		out = appendJoined(out, h, message.Forwarded)
+		if c.Peer != "" {
+			out = request.AppendForwarded(append(out, ", "...), c.Peer)
+		}
+		out = append(out, "\r\n"...)
+	}
+	if !has.host && h.Authority != nil {
+		out = append(append(append(out, "X-Forwarded-Host: "...), h.Authority...), "\r\n"...)
+	}
+	if !has.proto {
+		if c.Secure {
+			out = append(out, "X-Forwarded-Proto: https\r\n"...)
+		} else {
+			out = append(out, "X-Forwarded-Proto: http\r\n"...)
+		}
+	}
+	return out
 }
 
 // appendResponse writes the head of the client's answer to out.

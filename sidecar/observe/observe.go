@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -158,12 +157,6 @@ func (o *Observer) Run(ctx context.Context) error {
 	})
 	return g.Run(ctx)
 }
-
-// Up is closed when the first sample was taken and the metrics port accepts connections.
-func (o *Observer) Up() <-chan struct{} { return o.up }
-
-// MetricsAddr is the address of the metrics port, once Up.
-func (o *Observer) MetricsAddr() net.Addr { return o.server.Addr() }
 
 func (o *Observer) read() state {
 	o.mu.Lock()
