@@ -29,7 +29,7 @@ func (t Target) String() string {
 
 // Source tells which endpoints the cluster knows. It is safe for concurrent use.
 type Source interface {
-	// Subscribe calls update with all of a target's endpoints, soon and after each change, one call at a time, until
+	// Subscribe calls update with all of a target's endpoints, soon and whenever they differ, one call at a time, until
 	// cancel has returned. update must not block.
 	Subscribe(t Target, update func([]hold.Endpoint)) (cancel func())
 	// Synced reports whether the first view of the cluster is complete.
