@@ -132,7 +132,7 @@ generate: ## deep copies and the CRD, from api/
 
 .PHONY: golden
 golden: ## rewrite golden files; explain the diff in the commit
-	UPDATE_GOLDEN=1 go test ./cmd/... ./sidecar/... ./gateway/... ./adapter/...
+	UPDATE_GOLDEN=1 go test ./cmd/... ./sidecar/... ./gateway/... ./adapter/... ./internal/archtest
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME each
