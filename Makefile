@@ -10,7 +10,7 @@ TOOLS := .cache/tools
 LINT := $(TOOLS)/golangci-lint-$(LINT_VERSION)
 HELM := $(TOOLS)/helm
 CMDS := sluice sluice-controller sluice-gateway sluice-sidecar sluice-sample
-LDFLAGS := -s -w -X main.version=$(VERSION)
+LDFLAGS := -s -w -X github.com/sluice-autoscaler/sluice/internal/cli.linked=$(VERSION)
 GOTOOL := go tool -modfile=tools.mod
 FUZZTIME ?= 20s
 export CGO_ENABLED ?= 0
@@ -77,7 +77,7 @@ node-sample:
 
 .PHONY: race
 race: node-sample ## the same under the race detector; of the bench what has goroutines, since its pure packages take minutes there
-	CGO_ENABLED=1 go test -race ./algorithms/... ./adapter/... ./scaler/... ./gateway/... ./sidecar/... ./prom/... ./internal/serve/... ./bench/history ./bench/live ./bench/load ./bench/plan ./cmd/sluice-sidecar ./cmd/sluice-controller
+	CGO_ENABLED=1 go test -race ./algorithms/... ./adapter/... ./scaler/... ./gateway/... ./proxy/... ./sidecar/... ./prom/... ./internal/serve/... ./bench/history ./bench/live ./bench/load ./bench/plan ./bench/replay ./bench/runner ./cmd/sluice-sidecar ./cmd/sluice-controller
 	CGO_ENABLED=1 go test -race -skip 'TestScripts/bench(_help|_backtest|_tune)?$$' ./cmd/sluice
 	CGO_ENABLED=1 go test -race -run 'SearchFinds|SearchIsDeterministic|SearchInterrupted|RoundTrip|CreateKeeps|Render' ./bench/tune ./bench/report
 	cd testbed && CGO_ENABLED=1 go test -race ./...
@@ -126,22 +126,23 @@ fmt: $(LINT) ## format
 	cd testbed && $(CURDIR)/$(LINT) fmt -c ../.golangci.yml ./...
 
 .PHONY: generate
-generate: ## deep copies and the CRD, from api/
+generate: ## deep copies and the CRD, from api/; the reference of policies, from the catalog
+	go run ./internal/reference
 	$(GOTOOL) controller-gen object paths=./api/...
 	$(GOTOOL) controller-gen crd paths=./api/... output:crd:dir=deploy/chart/crds
 
 .PHONY: golden
 golden: ## rewrite golden files; explain the diff in the commit
-	UPDATE_GOLDEN=1 go test ./cmd/... ./sidecar/... ./gateway/... ./adapter/...
+	UPDATE_GOLDEN=1 go test ./cmd/... ./sidecar/... ./gateway/... ./adapter/... ./internal/archtest
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME each
-	@for f in $$(grep -rl --include='*_test.go' '^func Fuzz' algorithms wire prom adapter gateway sidecar scaler bench cmd); do \
+	@for f in $$(grep -rl --include='*_test.go' '^func Fuzz' algorithms wire prom adapter gateway proxy sidecar scaler bench cmd); do \
 	  for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$f); do echo "$$t in $$(dirname $$f)"; go test -run='^$$' -fuzz="^$$t\$$" -fuzztime=$(FUZZTIME) ./$$(dirname $$f); done; done
 
 .PHONY: bench
 bench: ## Go benchmarks, ten runs
-	go test -run='^$$' -bench=. -count=10 ./algorithms/... ./sidecar/... ./gateway/... ./adapter/...
+	go test -run='^$$' -bench=. -count=10 ./algorithms/... ./proxy/... ./sidecar/... ./gateway/... ./adapter/...
 
 .PHONY: bench-policies-cpu
 bench-policies-cpu: ## decisions/s and allocations of every policy

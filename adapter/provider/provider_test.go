@@ -13,10 +13,10 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	metrics "sigs.k8s.io/custom-metrics-apiserver/pkg/provider"
+	metricsapi "sigs.k8s.io/custom-metrics-apiserver/pkg/provider"
 
 	"github.com/sluice-autoscaler/sluice/adapter/provider"
-	"github.com/sluice-autoscaler/sluice/adapter/reading"
+	"github.com/sluice-autoscaler/sluice/adapter/store"
 )
 
 var (
@@ -29,21 +29,21 @@ var (
 
 // memory is a Reader that answers from maps and notes what it was asked for.
 type memory struct {
-	workloads map[string]reading.Value // by pod selector
-	pods      []reading.PodValue
+	workloads map[string]store.Value // by pod selector
+	pods      []store.PodValue
 	unready   error
 	asked     []string
 }
 
-func (m *memory) Workload(_ time.Time, namespace string, pods labels.Selector, services []string, signal string, window time.Duration) reading.Value {
+func (m *memory) Workload(_ time.Time, namespace string, pods labels.Selector, services []string, signal string, window time.Duration) store.Value {
 	m.asked = append(m.asked, strings.Join([]string{namespace, pods.String(), strings.Join(services, "+"), signal, window.String()}, " "))
 	v := m.workloads[pods.String()]
 	v.Window = window
 	return v
 }
 
-func (m *memory) Pods(_ time.Time, _ string, pods labels.Selector, _ string, window time.Duration) []reading.PodValue {
-	var out []reading.PodValue
+func (m *memory) Pods(_ time.Time, _ string, pods labels.Selector, _ string, window time.Duration) []store.PodValue {
+	var out []store.PodValue
 	for _, p := range m.pods {
 		if pods.Matches(p.Labels) {
 			p.Window = window
@@ -51,6 +51,15 @@ func (m *memory) Pods(_ time.Time, _ string, pods labels.Selector, _ string, win
 		}
 	}
 	return out
+}
+
+func (m *memory) Pod(now time.Time, namespace, name, signal string, window time.Duration) (store.PodValue, bool) {
+	for _, v := range m.Pods(now, namespace, labels.Everything(), signal, window) {
+		if v.Name == name {
+			return v, true
+		}
+	}
+	return store.PodValue{}, false
 }
 
 func (m *memory) Ready() error { return m.unready }
@@ -84,7 +93,7 @@ func (s *shelf) Ready() error { return s.unready }
 func app(name string) labels.Selector { return labels.SelectorFromSet(labels.Set{"app": name}) }
 
 func fixture() (*memory, *shelf) {
-	m := &memory{workloads: map[string]reading.Value{
+	m := &memory{workloads: map[string]store.Value{
 		"app=web":     {Value: 7.2345, Known: true, At: read},
 		"app=idle":    {Value: 0, Known: true}, // no pods: nothing had to be read
 		"app=lost":    {Value: 3, Missing: "pod lost-1 has not been read for 9s"},
@@ -95,10 +104,10 @@ func fixture() (*memory, *shelf) {
 		"app=big":     {Value: 9.3e15, Known: true, At: read},
 		"app=half":    {Value: 0.0005, Known: true, At: read},
 		"app=untyped": {Value: 0, Known: true},
-	}, pods: []reading.PodValue{
-		{Name: "web-1", Labels: labels.Set{"app": "web"}, Value: reading.Value{Value: 1.5, Known: true, At: read}},
-		{Name: "web-2", Labels: labels.Set{"app": "web"}, Value: reading.Value{Missing: "refused"}},
-		{Name: "lost-1", Labels: labels.Set{"app": "lost"}, Value: reading.Value{Missing: "not read for 9s"}},
+	}, pods: []store.PodValue{
+		{Name: "web-1", Labels: labels.Set{"app": "web"}, Value: store.Value{Value: 1.5, Known: true, At: read}},
+		{Name: "web-2", Labels: labels.Set{"app": "web"}, Value: store.Value{Missing: "refused"}},
+		{Name: "lost-1", Labels: labels.Set{"app": "lost"}, Value: store.Value{Missing: "not read for 9s"}},
 	}}
 	var ds []provider.Target
 	for _, n := range []string{"big", "below", "dust", "half", "idle", "inf", "lost", "nan", "web"} {
@@ -113,7 +122,7 @@ func fixture() (*memory, *shelf) {
 
 func newProvider(t *testing.T, m *memory, s *shelf) *provider.Provider {
 	t.Helper()
-	p, err := provider.New(provider.Options{Reader: m, Objects: s, DefaultWindow: 15 * time.Second, Clock: func() time.Time { return now }})
+	p, err := provider.New(provider.Options{Metrics: provider.RequestMetrics(m, s), DefaultWindow: 15 * time.Second, Clock: func() time.Time { return now }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +199,7 @@ func TestOneObject(t *testing.T) {
 				metric = provider.Concurrency
 			}
 			got, err := newProvider(t, m, s).GetMetricByName(t.Context(), types.NamespacedName{Namespace: "shop", Name: c.object},
-				metrics.CustomMetricInfo{GroupResource: c.resource, Namespaced: true, Metric: metric}, parse(t, c.selector))
+				metricsapi.CustomMetricInfo{GroupResource: c.resource, Namespaced: true, Metric: metric}, parse(t, c.selector))
 			if c.code != 0 {
 				status(t, c.name, err, c.code, c.words...)
 				return
@@ -231,7 +240,7 @@ func TestWindow(t *testing.T) {
 			m, s := fixture()
 			p := newProvider(t, m, s)
 			got, err := p.GetMetricByName(t.Context(), types.NamespacedName{Namespace: "shop", Name: "web"},
-				metrics.CustomMetricInfo{GroupResource: deployments, Namespaced: true, Metric: provider.Rate}, parse(t, c.selector))
+				metricsapi.CustomMetricInfo{GroupResource: deployments, Namespaced: true, Metric: provider.Rate}, parse(t, c.selector))
 			if c.want == 0 {
 				status(t, c.selector, err, 400, "window", "30s")
 				if m.asked != nil {
@@ -259,7 +268,7 @@ func TestSelected(t *testing.T) {
 	m, s := fixture()
 	p := newProvider(t, m, s)
 	get := func(r schema.GroupResource, selector string) ([]string, error) {
-		list, err := p.GetMetricBySelector(t.Context(), "shop", parse(t, selector), metrics.CustomMetricInfo{GroupResource: r, Namespaced: true, Metric: provider.Concurrency}, labels.Everything())
+		list, err := p.GetMetricBySelector(t.Context(), "shop", parse(t, selector), metricsapi.CustomMetricInfo{GroupResource: r, Namespaced: true, Metric: provider.Concurrency}, labels.Everything())
 		if err != nil {
 			return nil, err
 		}
@@ -309,7 +318,7 @@ func TestExternal(t *testing.T) {
 	} {
 		t.Run(c.selector+" "+c.metric, func(t *testing.T) {
 			m, s := fixture()
-			got, err := newProvider(t, m, s).GetExternalMetric(t.Context(), "shop", parse(t, c.selector), metrics.ExternalMetricInfo{Metric: c.metric})
+			got, err := newProvider(t, m, s).GetExternalMetric(t.Context(), "shop", parse(t, c.selector), metricsapi.ExternalMetricInfo{Metric: c.metric})
 			if c.code != 0 {
 				status(t, c.selector, err, c.code, c.words...)
 				return
@@ -341,12 +350,12 @@ func TestNotReady(t *testing.T) {
 			if p.Ready() == nil {
 				t.Error("ready")
 			}
-			info := metrics.CustomMetricInfo{GroupResource: deployments, Namespaced: true, Metric: provider.Rate}
+			info := metricsapi.CustomMetricInfo{GroupResource: deployments, Namespaced: true, Metric: provider.Rate}
 			_, err := p.GetMetricByName(t.Context(), types.NamespacedName{Namespace: "shop", Name: "ghost"}, info, labels.Everything())
 			status(t, "by name", err, http.StatusServiceUnavailable, "not")
 			_, err = p.GetMetricBySelector(t.Context(), "shop", labels.Everything(), info, labels.Everything())
 			status(t, "by selector", err, http.StatusServiceUnavailable, "not")
-			_, err = p.GetExternalMetric(t.Context(), "shop", parse(t, "deployment=ghost"), metrics.ExternalMetricInfo{Metric: provider.Rate})
+			_, err = p.GetExternalMetric(t.Context(), "shop", parse(t, "deployment=ghost"), metricsapi.ExternalMetricInfo{Metric: provider.Rate})
 			status(t, "external", err, http.StatusServiceUnavailable, "not")
 		})
 	}
@@ -371,7 +380,7 @@ func TestListed(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	_, err := provider.New(provider.Options{DefaultWindow: time.Millisecond})
-	for _, w := range []string{"reader", "objects", "default window = 1ms"} {
+	for _, w := range []string{"metrics are missing", "default window = 1ms"} {
 		if err == nil || !strings.Contains(err.Error(), w) {
 			t.Errorf("error %v does not name %q", err, w)
 		}

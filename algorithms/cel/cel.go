@@ -38,21 +38,37 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+	"github.com/sluice-autoscaler/sluice/algorithms/params"
 )
 
 // Config holds the parameters.
 type Config struct {
-	// Expression is the policy, up to 8192 characters.
+	// Expression is the policy.
 	Expression string `json:"expression"`
-	// Target is the expression's variable target, what a pod should carry; a finite number.
+	// Target is the expression's variable target, what a pod should carry.
 	Target float64 `json:"target"`
-	// CostLimit bounds one evaluation, 1–1,000,000 units: about one for each operation, more for work on long lists and strings.
+	// CostLimit bounds one evaluation, in units: about one for each operation, more for work on long
+	// lists and strings.
 	CostLimit uint64 `json:"costLimit"`
 }
 
 // Default returns the mean concurrency of a minute over the target; Target is the caller's.
 func Default() Config {
 	return Config{Expression: `math.ceil(signal("concurrency", "60s") / target)`, Target: 70, CostLimit: 10_000}
+}
+
+// longest bounds the expression, in bytes.
+const longest = 8192
+
+// Params describes the parameters.
+func Params() params.List[Config] {
+	return params.List[Config]{
+		params.Other[Config]("expression", fmt.Sprintf("up to %d bytes", longest), Default().Expression, "the policy"),
+		params.Of("target", params.Finite(), "requests per pod", "what one pod should carry",
+			func(c *Config) *float64 { return &c.Target }).After(params.SignalTarget),
+		params.Of("costLimit", params.Between(1, 1_000_000), "units", "bound of one evaluation",
+			func(c *Config) *uint64 { return &c.CostLimit }),
+	}
 }
 
 // Validate reports every fault, those of the expression with line and column.
@@ -81,19 +97,13 @@ const version = 1
 
 // New compiles the expression.
 func New(c Config) (*Policy, error) {
-	var errs []error
-	if !algorithms.Finite(c.Target) {
-		errs = append(errs, fmt.Errorf("target = %v: want a finite number", c.Target))
-	}
-	if c.CostLimit < 1 || c.CostLimit > 1_000_000 {
-		errs = append(errs, fmt.Errorf("costLimit = %d: want 1–1000000 (units)", c.CostLimit))
-	}
+	errs := []error{Params().Check(&c)}
 	p := &Policy{cfg: c, state: state{Previous: -1}}
 	switch {
 	case strings.TrimSpace(c.Expression) == "":
 		errs = append(errs, errors.New("expression is empty: want one that gives a pod count"))
-	case len(c.Expression) > 8192:
-		errs = append(errs, fmt.Errorf("expression has %d bytes: want at most 8192", len(c.Expression)))
+	case len(c.Expression) > longest:
+		errs = append(errs, fmt.Errorf("expression has %d bytes: want at most %d", len(c.Expression), longest))
 	default:
 		if err := p.compile(); err != nil {
 			errs = append(errs, err)

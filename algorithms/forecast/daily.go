@@ -2,11 +2,11 @@ package forecast
 
 import (
 	"errors"
-	"fmt"
 	"math"
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/params"
 )
 
 // day is the season of a Daily.
@@ -14,38 +14,62 @@ const day = 24 * time.Hour
 
 // DailyConfig holds the parameters of a Daily.
 type DailyConfig struct {
-	// Bin is the length of a bin, a whole part of a day, 1m–1h. Shorter sees sharper edges and costs memory and noise.
-	Bin time.Duration
-	// Alpha, Beta, Gamma and Phi are Holt-Winters'.
-	Alpha, Beta, Gamma, Phi float64
-	// Harmonics of the day, and WeekHarmonics of the week, 1–16, enter the regression. HalfLife is after how many days a value counts half.
-	Harmonics, WeekHarmonics int
-	HalfLife                 float64
+	// Bin is the length of a bin, a whole part of a day. Shorter sees sharper edges and costs memory
+	// and noise.
+	Bin algorithms.Duration `json:"bin"`
+	// Alpha, Beta, Gamma and Phi are Holt-Winters': the shares of an error in level, trend and season,
+	// and the damping of the trend.
+	Alpha float64 `json:"alpha"`
+	Beta  float64 `json:"beta"`
+	Gamma float64 `json:"gamma"`
+	Phi   float64 `json:"phi"`
+	// Harmonics of the day and WeekHarmonics of the week enter the regression. HalfLife is after how
+	// many days a value counts half in it.
+	Harmonics     int     `json:"harmonics"`
+	WeekHarmonics int     `json:"weekHarmonics"`
+	HalfLife      float64 `json:"halfLife"`
 }
 
 // DefaultDaily has bins of 10 minutes; six waves a day and three a week, as is usual for load with a working day; a level that follows
 // within some bins and a season that follows within days; weeks count half after two.
 func DefaultDaily() DailyConfig {
-	return DailyConfig{Bin: 10 * time.Minute, Alpha: 0.3, Beta: 0.02, Gamma: 0.3, Phi: 0.9, Harmonics: 6, WeekHarmonics: 3, HalfLife: 14}
+	return DailyConfig{Bin: algorithms.Duration(10 * time.Minute), Alpha: 0.3, Beta: 0.02, Gamma: 0.3, Phi: 0.9, Harmonics: 6, WeekHarmonics: 3, HalfLife: 14}
+}
+
+// DailyParams describes the parameters.
+func DailyParams() params.List[DailyConfig] {
+	share := params.Between(0, 1)
+	waves := params.Between(1, 16)
+	return params.List[DailyConfig]{
+		params.Of("bin", params.Spans(time.Minute, time.Hour), "", "bin of the forecast",
+			func(c *DailyConfig) *algorithms.Duration { return &c.Bin }).Also("a whole part of a day",
+			func(c *DailyConfig) bool { return day%time.Duration(c.Bin) == 0 }),
+		params.Of("alpha", share, "", "Holt-Winters: share of an error in the level",
+			func(c *DailyConfig) *float64 { return &c.Alpha }).Search("0.05..0.8"),
+		params.Of("beta", share, "", "of that in the trend",
+			func(c *DailyConfig) *float64 { return &c.Beta }),
+		params.Of("gamma", share, "", "share of an error in the season",
+			func(c *DailyConfig) *float64 { return &c.Gamma }).Search("0.05..0.8"),
+		params.Of("phi", share, "", "damping of the trend",
+			func(c *DailyConfig) *float64 { return &c.Phi }),
+		params.Of("harmonics", waves, "", "waves of a day in the regression",
+			func(c *DailyConfig) *int { return &c.Harmonics }).Search("2..12:whole"),
+		params.Of("weekHarmonics", waves, "", "waves of a week",
+			func(c *DailyConfig) *int { return &c.WeekHarmonics }),
+		params.Of("halfLife", params.Above(0), "days", "after how long a value counts half in the regression",
+			func(c *DailyConfig) *float64 { return &c.HalfLife }),
+	}
 }
 
 // Validate reports every fault.
-func (c DailyConfig) Validate() error {
-	var errs []error
-	if c.Bin < time.Minute || c.Bin > time.Hour || day%c.Bin != 0 {
-		errs = append(errs, fmt.Errorf("bin = %v: want 1m–1h, a whole part of a day", c.Bin))
-		return errors.Join(errs...)
-	}
-	errs = append(errs, c.holtWinters().Validate(), c.fourier().Validate())
-	return errors.Join(errs...)
-}
+func (c DailyConfig) Validate() error { return DailyParams().Check(&c) }
 
 func (c DailyConfig) holtWinters() HoltWintersConfig {
-	return HoltWintersConfig{Alpha: c.Alpha, Beta: c.Beta, Gamma: c.Gamma, Phi: c.Phi, Period: int(day / c.Bin)}
+	return HoltWintersConfig{Alpha: c.Alpha, Beta: c.Beta, Gamma: c.Gamma, Phi: c.Phi, Period: int(day / time.Duration(c.Bin))}
 }
 
 func (c DailyConfig) fourier() FourierConfig {
-	n := float64(day / c.Bin)
+	n := float64(day / time.Duration(c.Bin))
 	return FourierConfig{Cycles: []Cycle{{Period: n, Harmonics: c.Harmonics}, {Period: 7 * n, Harmonics: c.WeekHarmonics}}, HalfLife: c.HalfLife * n}
 }
 
@@ -84,6 +108,9 @@ type Daily struct {
 	next  [ahead + 1][3]float64
 }
 
+// binWidth is the length of a bin.
+func (d *Daily) binWidth() time.Duration { return time.Duration(d.cfg.Bin) }
+
 // ahead is how many bins ahead a Daily answers.
 const ahead = 8
 
@@ -116,14 +143,14 @@ func NewDaily(c DailyConfig) (*Daily, error) {
 	return &Daily{cfg: c, hw: hw, four: four}, nil
 }
 
-func (d *Daily) bin(t time.Time) int64 { return t.Unix() / int64(d.cfg.Bin.Seconds()) }
+func (d *Daily) bin(t time.Time) int64 { return t.Unix() / int64(d.binWidth().Seconds()) }
 
 // Observe takes in that the mean over the dt before at was v, finite and ≥ 0; at never goes backwards. What reaches into the bin before
 // counts there as well if it has not been finished.
 func (d *Daily) Observe(at time.Time, v float64, dt time.Duration) {
 	i := d.bin(at)
-	begun := time.Unix(i*int64(d.cfg.Bin.Seconds()), 0)
-	dt = min(dt, d.cfg.Bin)
+	begun := time.Unix(i*int64(d.binWidth().Seconds()), 0)
+	dt = min(dt, d.binWidth())
 	inside := min(dt, at.Sub(begun))
 	if i > d.s.Bin {
 		if d.s.Bin > 0 {
@@ -156,10 +183,10 @@ func (d *Daily) Learn(history []algorithms.Sample, signal string) {
 		}
 		if v := min(s.Value, Most); !last.IsZero() && s.At.After(last) {
 			if s.At.Sub(last) > longestSample {
-				last = s.At.Add(-d.cfg.Bin)
+				last = s.At.Add(-d.binWidth())
 			}
 			for at := last; at.Before(s.At); { // bin by bin
-				next := at.Truncate(d.cfg.Bin).Add(d.cfg.Bin)
+				next := at.Truncate(d.binWidth()).Add(d.binWidth())
 				if next.After(s.At) {
 					next = s.At
 				}
@@ -181,7 +208,7 @@ func (d *Daily) add(v float64, dt time.Duration) {
 // finish ends the current bin and those that were missed before bin i.
 func (d *Daily) finish(i int64) {
 	s := &d.s
-	if gap := i - s.Bin; gap > 14*int64(day/d.cfg.Bin) {
+	if gap := i - s.Bin; gap > 14*int64(day/d.binWidth()) {
 		fresh, err := NewDaily(d.cfg)
 		if err == nil { // it was valid before
 			*d = *fresh
@@ -193,13 +220,13 @@ func (d *Daily) finish(i int64) {
 		}
 		return
 	}
-	if s.Covered >= d.cfg.Bin.Seconds()/2 {
+	if s.Covered >= d.binWidth().Seconds()/2 {
 		y := s.Sum / s.Covered
 		a, okA := d.hw.Forecast(1)
 		b, okB := d.four.Forecast(1)
 		if okA && okB {
 			s.Compared++
-			keep := math.Exp2(-d.cfg.Bin.Hours() / 24)
+			keep := math.Exp2(-d.binWidth().Hours() / 24)
 			if s.Compared == 1 {
 				keep = 0
 			}
@@ -253,7 +280,7 @@ func (d *Daily) At(t time.Time) (y float64, ok bool) {
 
 // Max is the largest forecast of the bins that [from, to] touches.
 func (d *Daily) Max(from, to time.Time) (y float64, ok bool) {
-	for t := from; ; t = t.Add(d.cfg.Bin) {
+	for t := from; ; t = t.Add(d.binWidth()) {
 		if t.After(to) {
 			t = to
 		}

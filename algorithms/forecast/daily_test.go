@@ -110,7 +110,7 @@ func same(x float64, d *forecast.Daily, at time.Time) bool {
 func TestDailyValidate(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*forecast.DailyConfig){
-		"bin":       func(c *forecast.DailyConfig) { c.Bin = 7 * time.Minute },
+		"bin":       func(c *forecast.DailyConfig) { c.Bin = algorithms.Duration(7 * time.Minute) },
 		"alpha":     func(c *forecast.DailyConfig) { c.Alpha = 2 },
 		"harmonics": func(c *forecast.DailyConfig) { c.Harmonics = 0 },
 		"half life": func(c *forecast.DailyConfig) { c.HalfLife = 0 },

@@ -16,40 +16,43 @@ package histogram
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/keepalive"
 	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+	"github.com/sluice-autoscaler/sluice/algorithms/params"
 	"github.com/sluice-autoscaler/sluice/algorithms/target"
 )
 
 // Config holds the parameters.
 type Config struct {
-	// Target is the concurrency that one pod should carry, in requests, > 0, above zero pods; Window the averaging time there, 1s–1h.
+	// Target is the concurrency that one pod should carry above zero pods, in requests; Window the
+	// averaging time there.
 	Target float64             `json:"target"`
 	Window algorithms.Duration `json:"window"`
-	// Activity is the window over which concurrency above 0 is demand, 1s–1m.
+	// Activity is the window over which concurrency above 0 is demand.
 	Activity algorithms.Duration `json:"activity"`
-	// Bin is the length of a bin, 1s–1h; Range the longest idle time that is told apart, of 2–1440 whole bins.
+	// Bin is the length of a bin; Range the longest idle time that is told apart, in whole bins.
 	Bin   algorithms.Duration `json:"bin"`
 	Range algorithms.Duration `json:"range"`
-	// Head and Tail are the percentiles, as shares in [0, 1], Head < Tail; a lower head and a higher tail keep the pod longer.
+	// Head and Tail are percentiles as shares; a lower head and a higher tail keep the pod longer.
 	Head float64 `json:"head"`
 	Tail float64 `json:"tail"`
-	// Margin widens both, 0–1.
+	// Margin is the share by which both are widened.
 	Margin float64 `json:"margin"`
-	// MinCV is the coefficient of variation of the counts from which they represent something, 0–100.
+	// MinCV is the coefficient of variation of the counts from which they represent something.
 	MinCV float64 `json:"minCV"`
-	// MinCount is how many idle times must be known, 1–1000. The CV alone passes a single one.
+	// MinCount is how many idle times must be known. The CV alone passes a single one.
 	MinCount int `json:"minCount"`
-	// OutOfBounds is the share of idle times beyond the range from which on their mean is the forecast, 0–1.
+	// OutOfBounds is the share of idle times beyond the range from which on their mean is the
+	// forecast.
 	OutOfBounds float64 `json:"outOfBounds"`
-	// ColdStartCost is what a cold start costs, in pod-seconds, 0–864000; observed costs override it. It is the longest keep-alive time.
+	// ColdStartCost is what a cold start costs, in pod-seconds; observed costs override it. It is the
+	// longest keep-alive time.
 	ColdStartCost float64 `json:"coldStartCost"`
-	// StartUp is how long a pod takes to be ready while no start was measured, 0s–1h.
+	// StartUp is how long a pod takes to be ready while no start was measured.
 	StartUp algorithms.Duration `json:"startUp"`
 }
 
@@ -63,34 +66,50 @@ func Default() Config {
 	}
 }
 
-// Validate reports every fault.
-func (c Config) Validate() error {
-	var errs []error
-	bad := func(ok bool, name string, value any, want string) {
-		if !ok {
-			errs = append(errs, fmt.Errorf("%s = %v: want %s", name, value, want))
-		}
+// Params describes the parameters.
+func Params() params.List[Config] {
+	share := params.Between(0, 1)
+	return params.List[Config]{
+		params.Of("target", params.Above(0), "requests per pod", "what one pod should carry",
+			func(c *Config) *float64 { return &c.Target }).After(params.SignalTarget).Search("20%..110%"),
+		params.Of("window", params.Spans(time.Second, time.Hour), "", "averaging time above zero pods",
+			func(c *Config) *algorithms.Duration { return &c.Window }).Search("5s..10m:log"),
+		params.Of("activity", params.Spans(time.Second, time.Minute), "", "window over which any concurrency is demand",
+			func(c *Config) *algorithms.Duration { return &c.Activity }),
+		params.Of("coldStartCost", params.Between(0, 864_000), "pod-seconds", "ends keeping when it has cost as much; observed costs override it",
+			func(c *Config) *float64 { return &c.ColdStartCost }).Search("10..10000:log"),
+		params.Of("bin", params.Spans(time.Second, time.Hour), "", "bin of idle times",
+			func(c *Config) *algorithms.Duration { return &c.Bin }),
+		params.Of("range", params.Spans(2*time.Second, 1440*time.Hour), "", "longest idle time told apart",
+			func(c *Config) *algorithms.Duration { return &c.Range }).Also("2–1440 whole bins", wholeBins),
+		params.Of("margin", share, "", "widens head and tail",
+			func(c *Config) *float64 { return &c.Margin }).Search("0.0..0.5"),
+		params.Of("head", params.AtLeast(0).Below(1), "", "percentile of idle times before which there is no pod",
+			func(c *Config) *float64 { return &c.Head }).Also("below tail", func(c *Config) bool { return c.Head < c.Tail }),
+		params.Of("tail", params.Above(0).UpTo(1), "", "percentile until which there is one",
+			func(c *Config) *float64 { return &c.Tail }).Search("0.9..0.999"),
+		params.Of("minCV", params.Between(0, 100), "", "variation of counts from which the histogram represents something",
+			func(c *Config) *float64 { return &c.MinCV }),
+		params.Of("minCount", params.Between(1, 1000), "idle times", "idle times that must be known",
+			func(c *Config) *int { return &c.MinCount }),
+		params.Of("outOfBounds", share, "", "share beyond the range from which on their mean is the forecast",
+			func(c *Config) *float64 { return &c.OutOfBounds }),
+		params.Of("startUp", params.Spans(0, time.Hour), "", "how long a pod takes to be ready, while no start was measured",
+			func(c *Config) *algorithms.Duration { return &c.StartUp }),
 	}
-	share := func(v float64) bool { return v >= 0 && v <= 1 }
-	within := func(d algorithms.Duration, lo, hi time.Duration) bool {
-		return time.Duration(d) >= lo && time.Duration(d) <= hi
-	}
-	bad(algorithms.Finite(c.Target) && c.Target > 0, "target", c.Target, "a finite number > 0 (requests per pod)")
-	bad(within(c.Window, time.Second, time.Hour), "window", time.Duration(c.Window), "1s–1h")
-	bad(within(c.Activity, time.Second, time.Minute), "activity", time.Duration(c.Activity), "1s–1m")
-	ok := within(c.Bin, time.Second, time.Hour)
-	bad(ok, "bin", time.Duration(c.Bin), "1s–1h")
-	bad(!ok || c.Range%c.Bin == 0 && c.Range/c.Bin >= 2 && c.Range/c.Bin <= 1440, "range", time.Duration(c.Range), "2–1440 whole bins")
-	bad(share(c.Head) && c.Head < c.Tail, "head", c.Head, "a share in [0, 1] below tail")
-	bad(share(c.Tail), "tail", c.Tail, "a share in [0, 1]")
-	bad(share(c.Margin), "margin", c.Margin, "0–1")
-	bad(c.MinCV >= 0 && c.MinCV <= 100, "minCV", c.MinCV, "0–100")
-	bad(c.MinCount >= 1 && c.MinCount <= 1000, "minCount", c.MinCount, "1–1000")
-	bad(share(c.OutOfBounds), "outOfBounds", c.OutOfBounds, "0–1")
-	bad(c.ColdStartCost >= 0 && c.ColdStartCost <= 864000, "coldStartCost", c.ColdStartCost, "0–864000 (pod-seconds)")
-	bad(within(c.StartUp, 0, time.Hour), "startUp", time.Duration(c.StartUp), "0s–1h")
-	return errors.Join(errs...)
 }
+
+// wholeBins tells whether the range has 2–1440 whole bins; a bin out of its own range is no fault here.
+func wholeBins(c *Config) bool {
+	if c.Bin <= 0 {
+		return true
+	}
+	n := c.Range / c.Bin
+	return c.Range%c.Bin == 0 && n >= 2 && n <= 1440
+}
+
+// Validate reports every fault.
+func (c Config) Validate() error { return Params().Check(&c) }
 
 // Policy decides as the package says. It is not safe for concurrent use.
 type Policy struct {

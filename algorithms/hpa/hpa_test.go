@@ -201,7 +201,7 @@ func TestBadParameters(t *testing.T) {
 		"tolerance":                   {`{"tolerance":-1}`, "tolerance = -1"},
 		"period":                      {`{"behavior":{"scaleUp":{"policies":[{"type":"Pods","value":1,"periodSeconds":3600}]}}}`, "behavior.scaleUp.policies[0].periodSeconds = 3600"},
 		"select policy":               {`{"behavior":{"scaleDown":{"selectPolicy":"max"}}}`, `selectPolicy = "max"`},
-		"bounds":                      {`{"minReplicas":3,"maxReplicas":2}`, "minReplicas = 3, maxReplicas = 2"},
+		"bounds":                      {`{"minReplicas":3,"maxReplicas":2}`, "maxReplicas = 2: want ≥ 1 (pods), at least minReplicas"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

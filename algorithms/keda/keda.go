@@ -30,6 +30,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/behavior"
 	"github.com/sluice-autoscaler/sluice/algorithms/hpa"
 	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+	"github.com/sluice-autoscaler/sluice/algorithms/params"
 )
 
 // Trigger is a signal that is compared.
@@ -92,11 +93,11 @@ type Advanced struct {
 type Config struct {
 	// Triggers are what is compared; none means the mean concurrency of a minute with a threshold of Target.
 	Triggers []Trigger `json:"triggers,omitempty"`
-	// Target is what a pod should carry, > 0; used only without Triggers.
+	// Target is what a pod should carry, in requests; used only without Triggers.
 	Target float64 `json:"target"`
-	// PollingInterval is the time between two looks at activation, 1–86400 s. Longer wakes later.
+	// PollingInterval is the time between two looks at activation, in seconds. Longer wakes later.
 	PollingInterval int `json:"pollingInterval"`
-	// CooldownPeriod and InitialCooldownPeriod are 0–86400 s. Longer keeps pods, shorter makes cold starts.
+	// CooldownPeriod and InitialCooldownPeriod are in seconds. Longer keeps pods, shorter makes cold starts.
 	CooldownPeriod        int `json:"cooldownPeriod"`
 	InitialCooldownPeriod int `json:"initialCooldownPeriod"`
 	// MinReplicaCount and MaxReplicaCount are the bounds, in pods.
@@ -123,21 +124,46 @@ type Compile func(expression string, names []string) (Formula, error)
 const (
 	day  = 86400
 	most = 1_000_000
+	// maxThreshold bounds targets and thresholds.
+	maxThreshold = 1e12
 	// composite is the name of the formula's metric, as KEDA calls it.
 	composite = "composite-metric"
 )
 
+// Params describes the parameters.
+func Params() params.List[Config] {
+	seconds := params.Between(0, day)
+	return params.List[Config]{
+		params.Other[Config]("triggers", "1–50 of {name, signal, window, threshold, activationThreshold, metricType}", "concurrency at target", "what is compared; the largest proposal wins"),
+		params.Of("target", params.Above(0).UpTo(maxThreshold), "requests per pod", "what one pod should carry",
+			func(c *Config) *float64 { return &c.Target }).After(params.SignalTarget).Search("20%..110%"),
+		params.Of("pollingInterval", params.Between(1, day), "seconds", "time between looks at activation",
+			func(c *Config) *int { return &c.PollingInterval }).Search("1..60:log"),
+		params.Of("cooldownPeriod", seconds, "seconds", "time without activity before zero",
+			func(c *Config) *int { return &c.CooldownPeriod }).Search("0|15|30|60|120|300|600|1200"),
+		params.Of("initialCooldownPeriod", seconds, "seconds", "the same before the first activity",
+			func(c *Config) *int { return &c.InitialCooldownPeriod }),
+		params.Of("minReplicaCount", params.Between(0, most), "pods", "lower bound",
+			func(c *Config) *int { return &c.MinReplicaCount }).Also("at most maxReplicaCount", func(c *Config) bool { return c.MinReplicaCount <= c.MaxReplicaCount }),
+		params.Of("maxReplicaCount", params.Between(1, most), "pods", "upper bound",
+			func(c *Config) *int { return &c.MaxReplicaCount }),
+		params.Optional("idleReplicaCount", params.Between(0, 0), "the only count that works", "pods while nothing is active, though minReplicaCount is more",
+			func(c *Config) *int { return c.IdleReplicaCount }),
+		params.Other[Config]("fallback", "{failureThreshold, replicas, behavior}", "none", "what to do on unknown triggers"),
+		params.Other[Config]("advanced", "{horizontalPodAutoscalerConfig: {behavior}, scalingModifiers: {formula, target, activationTarget, metricType}}", "the HPA's", "behavior and formula"),
+	}
+}
+
 // Validate reports every fault but those of the formula, which New finds.
 func (c Config) Validate() error {
-	var errs []error
+	errs := []error{Params().Check(&c)}
 	bad := func(ok bool, name string, value any, want string) {
 		if !ok {
 			errs = append(errs, fmt.Errorf("%s = %v: want %s", name, value, want))
 		}
 	}
-	goal := func(v float64) bool { return v > 0 && v <= 1e12 }
+	goal := func(v float64) bool { return v > 0 && v <= maxThreshold }
 	metricType := func(s string) bool { return s == "" || s == hpa.AverageValue || s == hpa.Value }
-	bad(goal(c.Target), "target", c.Target, "a number > 0 and ≤ 1e12 (requests per pod)")
 	bad(len(c.Triggers) <= 50, "triggers", len(c.Triggers), "at most 50")
 	seen := map[string]bool{}
 	for i, t := range c.Triggers {
@@ -150,13 +176,7 @@ func (c Config) Validate() error {
 		bad(!seen[t.name()], at+"name", t.name(), "a name of its own")
 		seen[t.name()] = true
 	}
-	bad(c.PollingInterval >= 1 && c.PollingInterval <= day, "pollingInterval", c.PollingInterval, "1–86400 (seconds)")
-	bad(c.CooldownPeriod >= 0 && c.CooldownPeriod <= day, "cooldownPeriod", c.CooldownPeriod, "0–86400 (seconds)")
-	bad(c.InitialCooldownPeriod >= 0 && c.InitialCooldownPeriod <= day, "initialCooldownPeriod", c.InitialCooldownPeriod, "0–86400 (seconds)")
-	bad(c.MinReplicaCount >= 0 && c.MinReplicaCount <= c.MaxReplicaCount, "minReplicaCount", c.MinReplicaCount, "0 to maxReplicaCount (pods)")
-	bad(c.MaxReplicaCount >= 1 && c.MaxReplicaCount <= most, "maxReplicaCount", c.MaxReplicaCount, "1–1000000 (pods)")
 	if c.IdleReplicaCount != nil {
-		bad(*c.IdleReplicaCount == 0, "idleReplicaCount", *c.IdleReplicaCount, "0, the only count that works")
 		bad(c.MinReplicaCount > 0, "idleReplicaCount", 0, "minReplicaCount ≥ 1 beside it")
 	}
 	if f := c.Fallback; f != nil {
@@ -265,7 +285,8 @@ func New(c Config, compile Compile) (*Policy, error) {
 }
 
 func external(name string, window algorithms.Duration, goal float64, metricType string) (hpa.Metric, error) {
-	q, err := algorithms.ParseQuantity(strconv.FormatFloat(goal, 'f', -1, 64))
+	// Quantities count in thousandths, rounded up: a smaller goal is the same and has too many digits.
+	q, err := algorithms.ParseQuantity(strconv.FormatFloat(max(goal, 1e-3), 'f', -1, 64))
 	if err != nil {
 		return hpa.Metric{}, fmt.Errorf("threshold: %w", err)
 	}

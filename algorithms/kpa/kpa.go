@@ -20,47 +20,50 @@ package kpa
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/params"
 )
 
 // Config holds the parameters, named as Knative names them.
 type Config struct {
 	// Metric is what is scaled on: concurrency, rps (Knative's word for the signal rate) or any other signal's name.
 	Metric string `json:"metric"`
-	// Target is the concurrency that one pod should carry, in requests, > 0. Knative multiplies its container concurrency by a target
-	// utilization of 0.7 first; here the value is used as given. Lower costs pods, higher costs waiting.
+	// Target is the concurrency that one pod should carry, in requests. Knative multiplies its
+	// container concurrency by a target utilization of 0.7 first; here the value is used as given.
+	// Lower costs pods, higher costs waiting.
 	Target float64 `json:"target"`
-	// TotalValue is the concurrency that one pod can carry at most, in requests, ≥ 0; 0 means Target. It enters excess burst
-	// capacity only.
+	// TotalValue is the concurrency that one pod can carry at most, in requests; 0 means Target. It
+	// enters excess burst capacity only.
 	TotalValue float64 `json:"totalValue"`
-	// TargetBurstCapacity is the burst, in requests, to be taken without queueing, ≥ 0, or −1 for without bound. It enters excess
-	// burst capacity only, which is reported as a term.
+	// TargetBurstCapacity is the burst, in requests, to be taken without queueing; −1 is without
+	// bound. It enters excess burst capacity only, which is reported as a term.
 	TargetBurstCapacity float64 `json:"targetBurstCapacity"`
-	// StableWindow is the averaging time of the normal course, 6s–1h. Longer is calmer and slower.
+	// StableWindow is the averaging time outside of panic. Longer is calmer and slower.
 	StableWindow algorithms.Duration `json:"stableWindow"`
-	// PanicWindowPercentage is the panic window as a percentage of StableWindow, 1–100.
+	// PanicWindowPercentage is the panic window as a percentage of StableWindow. Less reacts faster
+	// and to less.
 	PanicWindowPercentage float64 `json:"panicWindowPercentage"`
-	// PanicThresholdPercentage is the load, as a percentage of what the ready pods should carry, at which panic begins, 110–1000.
+	// PanicThresholdPercentage is the load, as a percentage of what the ready pods should carry, at
+	// which panic begins. Less panics more often.
 	PanicThresholdPercentage float64 `json:"panicThresholdPercentage"`
-	// MaxScaleUpRate is the largest factor by which one decision may grow the ready pods, > 1.
+	// MaxScaleUpRate is the largest factor by which one decision may grow the ready pods.
 	MaxScaleUpRate float64 `json:"maxScaleUpRate"`
-	// MaxScaleDownRate is the largest factor by which one decision may shrink the ready pods, > 1.
+	// MaxScaleDownRate is the largest factor by which one decision may shrink the ready pods.
 	MaxScaleDownRate float64 `json:"maxScaleDownRate"`
-	// ScaleDownDelay keeps the largest answer of this long a time, 0–1h.
+	// ScaleDownDelay keeps the largest answer of this long. Longer costs pods and flaps less.
 	ScaleDownDelay algorithms.Duration `json:"scaleDownDelay"`
-	// ActivationScale is the least count while there is any demand, ≥ 1.
+	// ActivationScale is the least count while there is any demand.
 	ActivationScale int `json:"activationScale"`
-	// Reachable says that requests can reach the workload. If not, it may shrink at once: neither maxScaleDownRate nor
-	// scaleDownDelay nor initialScale hold it.
+	// Reachable says that requests can reach the workload. If not, it may shrink at once: neither
+	// maxScaleDownRate nor scaleDownDelay nor initialScale hold it.
 	Reachable bool `json:"reachable"`
-	// InitialScale is the least count until as many pods have been ready once, ≥ 0; up to 1 it says nothing. A policy that
-	// starts over ready pods takes them as initialized, one that starts over none does not, so keep its snapshot. Higher
-	// costs pods at the beginning only.
+	// InitialScale is the least count until as many pods have been ready once; up to 1 it says
+	// nothing. A policy that starts over ready pods takes them as initialized, one that starts over
+	// none does not, so keep its snapshot. Higher costs pods at the beginning only.
 	InitialScale int `json:"initialScale"`
 }
 
@@ -79,29 +82,38 @@ func (c Config) PanicWindow() time.Duration {
 	return max(w, time.Second)
 }
 
-// Validate reports every fault.
-func (c Config) Validate() error {
-	var errs []error
-	bad := func(ok bool, name string, value any, want string) {
-		if !ok {
-			errs = append(errs, fmt.Errorf("%s = %v: want %s", name, value, want))
-		}
+// Params describes the parameters.
+func Params() params.List[Config] {
+	return params.List[Config]{
+		params.Text("metric", "concurrency, rps or a signal's name", "what is scaled on", func(c *Config) *string { return &c.Metric }),
+		params.Of("target", params.Above(0), "requests per pod", "concurrency one pod should carry",
+			func(c *Config) *float64 { return &c.Target }).After(params.SignalTarget).Search("20%..110%"),
+		params.Of("totalValue", params.AtLeast(0), "requests per pod", "concurrency one pod can carry; enters excess burst capacity only",
+			func(c *Config) *float64 { return &c.TotalValue }).Zero("target"),
+		params.Of("targetBurstCapacity", params.AtLeast(0).Or(-1), "requests", "burst to take without queueing; reported as excessBurstCapacity",
+			func(c *Config) *float64 { return &c.TargetBurstCapacity }),
+		params.Of("stableWindow", params.Spans(6*time.Second, time.Hour), "", "averaging time outside of panic",
+			func(c *Config) *algorithms.Duration { return &c.StableWindow }).Search("6s..10m:log"),
+		params.Of("panicWindowPercentage", params.Between(1, 100), "percent of stableWindow", "averaging time of panic",
+			func(c *Config) *float64 { return &c.PanicWindowPercentage }).Search("5..50"),
+		params.Of("panicThresholdPercentage", params.Between(110, 1000), "percent", "load over what ready pods should carry at which panic begins",
+			func(c *Config) *float64 { return &c.PanicThresholdPercentage }).Search("110..1000:log"),
+		params.Of("scaleDownDelay", params.Spans(0, time.Hour), "", "keep the largest answer of this long",
+			func(c *Config) *algorithms.Duration { return &c.ScaleDownDelay }).Search("0s|15s|30s|1m|2m|5m|10m|20m"),
+		params.Of("maxScaleDownRate", params.Above(1), "", "largest factor down in one decision",
+			func(c *Config) *float64 { return &c.MaxScaleDownRate }).Search("1.1..10:log"),
+		params.Of("maxScaleUpRate", params.Above(1), "", "largest factor up in one decision",
+			func(c *Config) *float64 { return &c.MaxScaleUpRate }),
+		params.Of("activationScale", params.Between(1, most), "pods", "least count while there is demand",
+			func(c *Config) *int { return &c.ActivationScale }),
+		params.Bool("reachable", "false lets the count fall to 0 at once", func(c *Config) *bool { return &c.Reachable }),
+		params.Of("initialScale", params.Between(0, most), "pods", "least count until it was once reached",
+			func(c *Config) *int { return &c.InitialScale }),
 	}
-	within := func(v, lo, hi float64) bool { return algorithms.Finite(v) && v >= lo && v <= hi }
-	bad(algorithms.Finite(c.Target) && c.Target > 0, "target", c.Target, "a finite number > 0 (requests per pod)")
-	bad(within(c.TotalValue, 0, math.MaxFloat64), "totalValue", c.TotalValue, "a finite number ≥ 0 (requests per pod)")
-	bad(c.TargetBurstCapacity == -1 || within(c.TargetBurstCapacity, 0, math.MaxFloat64), "targetBurstCapacity", c.TargetBurstCapacity, "−1 or a finite number ≥ 0 (requests)")
-	bad(time.Duration(c.StableWindow) >= 6*time.Second && time.Duration(c.StableWindow) <= time.Hour, "stableWindow", time.Duration(c.StableWindow), "6s–1h")
-	bad(within(c.PanicWindowPercentage, 1, 100), "panicWindowPercentage", c.PanicWindowPercentage, "1–100 (percent of stableWindow)")
-	bad(within(c.PanicThresholdPercentage, 110, 1000), "panicThresholdPercentage", c.PanicThresholdPercentage, "110–1000 (percent)")
-	bad(algorithms.Finite(c.MaxScaleUpRate) && c.MaxScaleUpRate > 1, "maxScaleUpRate", c.MaxScaleUpRate, "a finite number > 1")
-	bad(algorithms.Finite(c.MaxScaleDownRate) && c.MaxScaleDownRate > 1, "maxScaleDownRate", c.MaxScaleDownRate, "a finite number > 1")
-	bad(c.ScaleDownDelay >= 0 && time.Duration(c.ScaleDownDelay) <= time.Hour, "scaleDownDelay", time.Duration(c.ScaleDownDelay), "0s–1h")
-	bad(c.Metric != "", "metric", `""`, "concurrency, rps or a signal's name")
-	bad(c.ActivationScale >= 1 && c.ActivationScale <= most, "activationScale", c.ActivationScale, "1–1000000 (pods)")
-	bad(c.InitialScale >= 0 && c.InitialScale <= most, "initialScale", c.InitialScale, "0–1000000 (pods)")
-	return errors.Join(errs...)
 }
+
+// Validate reports every fault.
+func (c Config) Validate() error { return Params().Check(&c) }
 
 // most bounds pod counts.
 const most = 1_000_000

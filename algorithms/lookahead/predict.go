@@ -4,8 +4,8 @@ import (
 	"math"
 	"time"
 
-	"github.com/sluice-autoscaler/sluice/algorithms/conformal"
 	"github.com/sluice-autoscaler/sluice/algorithms/forecast"
+	"github.com/sluice-autoscaler/sluice/algorithms/residual"
 )
 
 // Candidates of the forecast, by how long they remember: the faster follow jumps, the slower see through noise.
@@ -199,7 +199,7 @@ func level(y float64) (int, float64) {
 
 // book is a distribution of errors: tail of errors in spreads, which knows calm times from wild ones; plain of the errors themselves, which
 // knows how large they get.
-type book struct{ tail, plain conformal.Tail }
+type book struct{ tail, plain residual.Tail }
 
 // bin is a mean load of the past, over the time since the bin before.
 type bin struct {
@@ -209,7 +209,7 @@ type bin struct {
 
 // excess is, by a book, the load that comes in seconds in which it is above something.
 type excess struct {
-	tail, plain conformal.Excess
+	tail, plain residual.Excess
 	// size is how many seconds of errors there are; lead how many of them one jump makes.
 	size, lead float64
 }
@@ -267,8 +267,8 @@ type horizonState struct {
 }
 
 type bookState struct {
-	Tail  conformal.TailState `json:"tail"`
-	Plain conformal.TailState `json:"plain"`
+	Tail  residual.TailState `json:"tail"`
+	Plain residual.TailState `json:"plain"`
 }
 
 const (

@@ -25,6 +25,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/demand"
 	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+	"github.com/sluice-autoscaler/sluice/algorithms/params"
 	"github.com/sluice-autoscaler/sluice/algorithms/staffing"
 )
 
@@ -36,24 +37,29 @@ type Expert struct {
 
 // Config holds the parameters.
 type Config struct {
-	// Experts are 2–16 policies, the first of them the safe floor.
+	// Experts are the policies, the first of them the safe floor.
 	Experts []Expert `json:"experts"`
-	// Target is what a pod should carry, in requests, > 0: handed to experts that have a target, and the slots of a pod where nothing limits it.
+	// Target is what a pod should carry, in requests: passed to experts that have a target, and the
+	// slots of a pod where nothing limits it.
 	Target float64 `json:"target"`
-	// PodConcurrency is how many requests a pod works on at a time, > 0. 0 takes the observed limit, and Target where there is none.
+	// PodConcurrency is how many requests a pod works on at a time. 0 takes the observed limit, and
+	// Target where there is none.
 	PodConcurrency float64 `json:"podConcurrency"`
-	// WaitGoal is how long a request may wait, 1ms–1h, and ViolationBudget the share that may wait longer, in (0, 1).
+	// WaitGoal is how long a request may wait, and ViolationBudget the share that may wait longer.
+	// Less of either costs pods.
 	WaitGoal        algorithms.Duration `json:"waitGoal"`
 	ViolationBudget float64             `json:"violationBudget"`
-	// ColdStartCost is what leaving zero costs besides, in pod-seconds, 0–86400; observed costs override it.
+	// ColdStartCost is what leaving zero costs besides, in pod-seconds; observed costs override it.
 	ColdStartCost float64 `json:"coldStartCost"`
-	// Block is the least length of a block, 10s–24h; it is at least ten start-ups long. Shorter changes its mind faster and more in vain.
+	// Block is the least length of a block; it is at least ten start-ups long. Shorter changes the
+	// weights sooner and more often in vain.
 	Block algorithms.Duration `json:"block"`
-	// Memory is the time for which the weights are made, Block–720h: over it the best expert is found, and about one change of it is followed.
+	// Memory is the time for which the weights are made: over it the best expert is found, and about
+	// one change of it is followed.
 	Memory algorithms.Duration `json:"memory"`
-	// StartUp is how long a pod takes to be ready while none was measured, 0s–1h.
+	// StartUp is how long a pod takes to be ready while none was measured.
 	StartUp algorithms.Duration `json:"startUp"`
-	// Window is the time over which the freshest means are taken, 1s–1m.
+	// Window is the time over which the freshest means are taken. Longer is calmer and slower.
 	Window algorithms.Duration `json:"window"`
 }
 
@@ -67,30 +73,42 @@ func Default() Config {
 	}
 }
 
+// Params describes the parameters.
+func Params() params.List[Config] {
+	return params.List[Config]{
+		params.Other[Config]("experts", "2–16 of {name, parameters}", "kpa, target, histogram, seasonal, lookahead", "policies in shadow; the first is the floor"),
+		params.Of("target", params.Above(0).UpTo(1e6), "requests per pod", "what one pod should carry",
+			func(c *Config) *float64 { return &c.Target }).After(params.SignalTarget).Search("20%..110%"),
+		params.Of("podConcurrency", params.Between(0, 1e6), "requests", "requests that a pod works on at a time",
+			func(c *Config) *float64 { return &c.PodConcurrency }).Zero("the observed limit, else target"),
+		params.Of("waitGoal", params.Spans(time.Millisecond, time.Hour), "", "how long a request may wait",
+			func(c *Config) *algorithms.Duration { return &c.WaitGoal }),
+		params.Of("violationBudget", params.Above(0).Below(1), "", "share of requests that may wait longer; sets what one costs",
+			func(c *Config) *float64 { return &c.ViolationBudget }).Search("0.0005..0.05:log"),
+		params.Of("coldStartCost", params.Between(0, 86400), "pod-seconds", "what leaving zero costs besides; observed costs override it",
+			func(c *Config) *float64 { return &c.ColdStartCost }).Search("1..3600:log"),
+		params.Of("block", params.Spans(10*time.Second, 24*time.Hour), "", "time between changes of weights; at least ten start-ups",
+			func(c *Config) *algorithms.Duration { return &c.Block }),
+		params.Of("memory", params.Spans(10*time.Second, 720*time.Hour), "", "time over which the best expert is looked for",
+			func(c *Config) *algorithms.Duration { return &c.Memory }).Also("at least block", func(c *Config) bool { return c.Memory >= c.Block }).Search("1h..7d:log"),
+		params.Of("startUp", params.Spans(0, time.Hour), "", "how long a pod takes to be ready, while no start was measured",
+			func(c *Config) *algorithms.Duration { return &c.StartUp }),
+		params.Of("window", params.Spans(time.Second, time.Minute), "", "averaging time of the freshest means",
+			func(c *Config) *algorithms.Duration { return &c.Window }),
+	}
+}
+
 // Validate reports every fault but those of the experts' parameters, which New finds.
 func (c Config) Validate() error {
-	var errs []error
-	bad := func(ok bool, name string, value any, want string) {
-		if !ok {
-			errs = append(errs, fmt.Errorf("%s = %v: want %s", name, value, want))
+	errs := []error{Params().Check(&c)}
+	if n := len(c.Experts); n < 2 || n > 16 {
+		errs = append(errs, fmt.Errorf("experts = %d: want 2–16", n))
+	}
+	for i, e := range c.Experts {
+		if e.Name == "" || e.Name == "portfolio" {
+			errs = append(errs, fmt.Errorf("experts[%d].name = %q: want a policy, and no portfolio", i, e.Name))
 		}
 	}
-	within := func(d algorithms.Duration, lo, hi time.Duration) bool {
-		return time.Duration(d) >= lo && time.Duration(d) <= hi
-	}
-	bad(len(c.Experts) >= 2 && len(c.Experts) <= 16, "experts", len(c.Experts), "2–16")
-	for i, e := range c.Experts {
-		bad(e.Name != "" && e.Name != "portfolio", fmt.Sprintf("experts[%d].name", i), fmt.Sprintf("%q", e.Name), "a policy, and no portfolio")
-	}
-	bad(c.Target > 0 && c.Target <= 1e6, "target", c.Target, "a number > 0 and ≤ 1000000 (requests per pod)")
-	bad(c.PodConcurrency >= 0 && c.PodConcurrency <= 1e6, "podConcurrency", c.PodConcurrency, "0–1000000 (requests)")
-	bad(within(c.WaitGoal, time.Millisecond, time.Hour), "waitGoal", time.Duration(c.WaitGoal), "1ms–1h")
-	bad(c.ViolationBudget > 0 && c.ViolationBudget < 1, "violationBudget", c.ViolationBudget, "a share in (0, 1)")
-	bad(c.ColdStartCost >= 0 && c.ColdStartCost <= 86400, "coldStartCost", c.ColdStartCost, "0–86400 (pod-seconds)")
-	bad(within(c.Block, 10*time.Second, 24*time.Hour), "block", time.Duration(c.Block), "10s–24h")
-	bad(c.Memory >= c.Block && time.Duration(c.Memory) <= 720*time.Hour, "memory", time.Duration(c.Memory), "block–720h")
-	bad(within(c.StartUp, 0, time.Hour), "startUp", time.Duration(c.StartUp), "0s–1h")
-	bad(within(c.Window, time.Second, time.Minute), "window", time.Duration(c.Window), "1s–1m")
 	return errors.Join(errs...)
 }
 

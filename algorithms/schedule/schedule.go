@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+	"github.com/sluice-autoscaler/sluice/algorithms/params"
 	"github.com/sluice-autoscaler/sluice/algorithms/schedule/cron"
 )
 
@@ -38,14 +39,30 @@ type Config struct {
 	TimeZone string `json:"timeZone"`
 	// Rules are the stretches of time, at most 100.
 	Rules []Rule `json:"rules"`
-	// DefaultReplicas is the count while no rule holds, 0–1,000,000 pods.
+	// DefaultReplicas is the count while no rule holds, in pods.
 	DefaultReplicas int `json:"defaultReplicas"`
-	// LeadTime is by how much rules start early, so that pods are ready in time, 0s–1h.
+	// LeadTime is by how much rules start early, so that pods are ready in time. More
+	// costs pods.
 	LeadTime algorithms.Duration `json:"leadTime"`
 }
 
 // Default returns no rules and one pod, in UTC.
 func Default() Config { return Config{TimeZone: "UTC", DefaultReplicas: 1} }
+
+// Params describes the parameters.
+func Params() params.List[Config] {
+	return params.List[Config]{
+		params.Other[Config]("timeZone", "an IANA name", "UTC", "whose wall clock"),
+		params.Other[Config]("rules", "up to 100 of {name, start, end or duration, replicas}", "none", "cron start and end; the largest that holds wins"),
+		params.Of("defaultReplicas", counts(), "pods", "the count while no rule holds",
+			func(c *Config) *int { return &c.DefaultReplicas }),
+		params.Of("leadTime", params.Spans(0, time.Hour), "", "how much earlier rules start",
+			func(c *Config) *algorithms.Duration { return &c.LeadTime }),
+	}
+}
+
+// counts is the range of pod counts.
+func counts() params.Range { return params.Between(0, 1_000_000) }
 
 // Validate reports every fault.
 func (c Config) Validate() error {
@@ -64,28 +81,21 @@ type compiled struct {
 }
 
 func (c Config) compile() (compiled, error) {
-	var errs []error
+	errs := []error{Params().Check(&c)}
 	var out compiled
 	loc, err := time.LoadLocation(c.TimeZone)
 	if err != nil || c.TimeZone == "" || c.TimeZone == "Local" { // "" would be UTC and Local the machine's: neither is what a reader sees
 		errs = append(errs, fmt.Errorf("timeZone = %q: want an IANA name, such as UTC or Europe/Berlin", c.TimeZone))
 	}
 	out.loc = loc
-	count := func(name string, n int) {
-		if n < 0 || n > 1_000_000 {
-			errs = append(errs, fmt.Errorf("%s = %d: want 0–1000000 (pods)", name, n))
-		}
-	}
-	count("defaultReplicas", c.DefaultReplicas)
-	if d := time.Duration(c.LeadTime); d < 0 || d > time.Hour {
-		errs = append(errs, fmt.Errorf("leadTime = %v: want 0s–1h", d))
-	}
 	if len(c.Rules) > 100 {
 		errs = append(errs, fmt.Errorf("rules: %d of them: want at most 100", len(c.Rules)))
 	}
 	for i, r := range c.Rules {
 		at := fmt.Sprintf("rules[%d]", i)
-		count(at+".replicas", r.Replicas)
+		if !counts().Holds(float64(r.Replicas)) {
+			errs = append(errs, fmt.Errorf("%s.replicas = %d: want 0–1000000 (pods)", at, r.Replicas))
+		}
 		cr := rule{Rule: r}
 		if cr.start, err = cron.Parse(r.Start); err != nil {
 			errs = append(errs, fmt.Errorf("%s.start: %w", at, err))

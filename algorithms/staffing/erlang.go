@@ -31,14 +31,6 @@ func waits(c int, a, b float64) float64 {
 	return b / (1 - rho*(1-b))
 }
 
-// MeanWait is the mean wait Wq in units of the mean service time, +Inf when c servers cannot carry the load.
-func MeanWait(c int, a float64) float64 {
-	if float64(c) <= a {
-		return math.Inf(1)
-	}
-	return ErlangC(c, a) / (float64(c) - a)
-}
-
 // WaitTail is P(W > t), t in units of the mean service time; 1 when c servers cannot carry the load.
 func WaitTail(c int, a, t float64) float64 {
 	if float64(c) <= a {
@@ -113,15 +105,6 @@ func reflected(b, drift, variance, t float64) float64 {
 
 // normal is the standard normal distribution function.
 func normal(x float64) float64 { return 0.5 * math.Erfc(-x/math.Sqrt2) }
-
-// QueueLength is the mean count Lq = Cρ/(1 − ρ) of those that wait, +Inf when c servers cannot carry the load.
-func QueueLength(c int, a float64) float64 {
-	if float64(c) <= a {
-		return math.Inf(1)
-	}
-	rho := a / float64(c)
-	return ErlangC(c, a) * rho / (1 - rho)
-}
 
 // HalfinWhitt is the limit α(β) = 1/(1 + βΦ(β)/φ(β)) of the probability to wait with a + β√a servers, for many servers.
 // Source: Halfin and Whitt, "Heavy-traffic limits for queues with many exponential servers", 1981.

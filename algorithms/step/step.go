@@ -24,6 +24,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+	"github.com/sluice-autoscaler/sluice/algorithms/params"
 )
 
 // How the metric is made of the signal.
@@ -61,18 +62,19 @@ type Alarm struct {
 
 // Config holds the parameters, in AWS's words where it has them.
 type Config struct {
-	// Signal and Window name what is measured; Window is 0s (a reading) to 1h.
+	// Signal and Window name what is measured; a Window of 0s is a reading.
 	Signal string              `json:"signal"`
 	Window algorithms.Duration `json:"window"`
 	// Metric is PerPod or Total.
 	Metric string `json:"metric"`
 	// AdjustmentType is ChangeInCapacity, PercentChangeInCapacity or ExactCapacity.
 	AdjustmentType string `json:"adjustmentType"`
-	// MinAdjustmentMagnitude is the least change in pods of PercentChangeInCapacity, ≥ 0.
+	// MinAdjustmentMagnitude is the least change in pods of PercentChangeInCapacity.
 	MinAdjustmentMagnitude int `json:"minAdjustmentMagnitude"`
-	// EstimatedInstanceWarmup is how long new pods count as coming, 0s–1h.
+	// EstimatedInstanceWarmup is how long new pods count as coming.
 	EstimatedInstanceWarmup algorithms.Duration `json:"estimatedInstanceWarmup"`
-	// ScaleOutCooldown and ScaleInCooldown are how long after a change of that direction another one waits, 0s–1h.
+	// ScaleOutCooldown and ScaleInCooldown are how long after a change of that direction another one
+	// waits. Longer is calmer and slower.
 	ScaleOutCooldown algorithms.Duration `json:"scaleOutCooldown"`
 	ScaleInCooldown  algorithms.Duration `json:"scaleInCooldown"`
 	ScaleOut         Alarm               `json:"scaleOut"`
@@ -90,25 +92,35 @@ func Default() Config {
 	}
 }
 
+// Params describes the parameters.
+func Params() params.List[Config] {
+	hour := params.Spans(0, time.Hour)
+	return params.List[Config]{
+		params.Text("signal", "a signal's name", "what is measured, a total over the workload", func(c *Config) *string { return &c.Signal }),
+		params.Of("window", hour, "", "averaging time; 0s is a reading",
+			func(c *Config) *algorithms.Duration { return &c.Window }).Search("10s..5m:log"),
+		params.OneOf("metric", "mean per ready pod, or as it is", func(c *Config) *string { return &c.Metric }, PerPod, Total),
+		params.OneOf("adjustmentType", "what scalingAdjustment means", func(c *Config) *string { return &c.AdjustmentType }, ChangeInCapacity, PercentChangeInCapacity, ExactCapacity),
+		params.Of("minAdjustmentMagnitude", params.Between(0, 1_000_000), "pods", "least change in percent",
+			func(c *Config) *int { return &c.MinAdjustmentMagnitude }),
+		params.Of("scaleInCooldown", hour, "", "wait after a change before going in",
+			func(c *Config) *algorithms.Duration { return &c.ScaleInCooldown }).Search("15s..20m:log"),
+		params.Of("scaleOutCooldown", hour, "", "wait after going out before going out again",
+			func(c *Config) *algorithms.Duration { return &c.ScaleOutCooldown }).Search("0s|15s|30s|1m|5m"),
+		params.Of("estimatedInstanceWarmup", hour, "", "how long new pods count as coming",
+			func(c *Config) *algorithms.Duration { return &c.EstimatedInstanceWarmup }).Search("5s..5m:log"),
+		params.Other[Config]("scaleOut", "{threshold, evaluationPeriods, stepAdjustments}", "70: +1, 140: +2", "alarm and steps out"),
+		params.Other[Config]("scaleIn", "{threshold, evaluationPeriods, stepAdjustments}", "35: −1", "alarm and steps in"),
+	}
+}
+
 // Validate reports every fault.
 func (c Config) Validate() error {
-	var errs []error
-	bad := func(ok bool, name string, value any, want string) {
-		if !ok {
-			errs = append(errs, fmt.Errorf("%s = %v: want %s", name, value, want))
-		}
-	}
-	upToHour := func(d algorithms.Duration) bool { return d >= 0 && time.Duration(d) <= time.Hour }
-	bad(c.Signal != "", "signal", `""`, "the name of a signal")
-	bad(upToHour(c.Window), "window", time.Duration(c.Window), "0s–1h")
-	bad(c.Metric == PerPod || c.Metric == Total, "metric", c.Metric, "PerPod or Total")
-	bad(c.AdjustmentType == ChangeInCapacity || c.AdjustmentType == PercentChangeInCapacity || c.AdjustmentType == ExactCapacity, "adjustmentType", c.AdjustmentType, "ChangeInCapacity, PercentChangeInCapacity or ExactCapacity")
-	bad(c.MinAdjustmentMagnitude >= 0 && c.MinAdjustmentMagnitude <= 1_000_000, "minAdjustmentMagnitude", c.MinAdjustmentMagnitude, "0–1000000 (pods)")
-	bad(upToHour(c.EstimatedInstanceWarmup), "estimatedInstanceWarmup", time.Duration(c.EstimatedInstanceWarmup), "0s–1h")
-	bad(upToHour(c.ScaleOutCooldown), "scaleOutCooldown", time.Duration(c.ScaleOutCooldown), "0s–1h")
-	bad(upToHour(c.ScaleInCooldown), "scaleInCooldown", time.Duration(c.ScaleInCooldown), "0s–1h")
+	errs := []error{Params().Check(&c)}
 	both := len(c.ScaleOut.StepAdjustments) > 0 && len(c.ScaleIn.StepAdjustments) > 0
-	bad(!both || c.ScaleOut.Threshold > c.ScaleIn.Threshold, "scaleIn.threshold", c.ScaleIn.Threshold, "less than scaleOut.threshold")
+	if both && c.ScaleOut.Threshold <= c.ScaleIn.Threshold {
+		errs = append(errs, fmt.Errorf("scaleIn.threshold = %v: want less than scaleOut.threshold", c.ScaleIn.Threshold))
+	}
 	errs = append(errs, c.alarm("scaleOut", c.ScaleOut, 1)...)
 	errs = append(errs, c.alarm("scaleIn", c.ScaleIn, -1)...)
 	return errors.Join(errs...)

@@ -19,38 +19,42 @@ package target
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+	"github.com/sluice-autoscaler/sluice/algorithms/params"
 )
 
 // Config holds the parameters.
 type Config struct {
 	// Signal is what is measured, a total over the workload.
 	Signal string `json:"signal"`
-	// Target is what one pod should carry, in the signal's unit, > 0.
+	// Target is what one pod should carry, in the signal's unit. Lower costs pods, higher waiting.
 	Target float64 `json:"target"`
-	// Window is the averaging time, 1s–1h. Longer is calmer and slower.
+	// Window is the averaging time. Longer is calmer and slower.
 	Window algorithms.Duration `json:"window"`
-	// Tolerance is the share by which load may exceed what the current pods should carry before anything changes, 0–1.
+	// Tolerance is the share by which load may exceed what the current pods should carry before
+	// anything changes. More changes less often and lets pods carry more.
 	Tolerance float64 `json:"tolerance"`
-	// ScaleInMargin is the share by which load may fall below it, 0–1; null takes Tolerance.
+	// ScaleInMargin is the share by which load may fall below it; null takes Tolerance.
 	ScaleInMargin *float64 `json:"scaleInMargin,omitempty"`
-	// StabilizationWindow keeps the largest answer of this long a time, 0–1h: the HPA's scale-down stabilization.
+	// StabilizationWindow keeps the largest answer of this long: the HPA's scale-down
+	// stabilization. Longer costs pods and flaps less.
 	StabilizationWindow algorithms.Duration `json:"stabilizationWindow"`
-	// EvaluationPeriod is the least time between two data points, 0s–10m; 0s takes every decision.
+	// EvaluationPeriod is the least time between two data points; 0s takes every decision.
 	EvaluationPeriod algorithms.Duration `json:"evaluationPeriod"`
-	// ScaleOutPoints and ScaleInPoints are how many data points in a row must breach, 1–100.
+	// ScaleOutPoints and ScaleInPoints are how many data points in a row must breach. More is
+	// calmer and slower.
 	ScaleOutPoints int `json:"scaleOutPoints"`
 	ScaleInPoints  int `json:"scaleInPoints"`
-	// ScaleOutCooldown and ScaleInCooldown are how long after a change in a direction the next one in it waits, 0s–1h.
+	// ScaleOutCooldown and ScaleInCooldown are how long after a change in a direction the next one
+	// in it waits.
 	ScaleOutCooldown algorithms.Duration `json:"scaleOutCooldown"`
 	ScaleInCooldown  algorithms.Duration `json:"scaleInCooldown"`
-	// EstimatedInstanceWarmup is how long after a scale-out nothing goes in, 0s–1h.
+	// EstimatedInstanceWarmup is how long after a scale-out nothing goes in.
 	EstimatedInstanceWarmup algorithms.Duration `json:"estimatedInstanceWarmup"`
 	// DisableScaleIn lets the policy only go out.
 	DisableScaleIn bool `json:"disableScaleIn"`
@@ -65,44 +69,40 @@ func Default() Config {
 	}
 }
 
-// AWS returns AWS's own waits over Default.
-func AWS() Config {
-	c, margin := Default(), 0.1
-	c.Tolerance, c.ScaleInMargin, c.StabilizationWindow = 0, &margin, 0
-	c.Window, c.EvaluationPeriod = algorithms.Duration(time.Minute), algorithms.Duration(time.Minute)
-	c.ScaleOutPoints, c.ScaleInPoints = 3, 15
-	c.ScaleOutCooldown, c.ScaleInCooldown = algorithms.Duration(5*time.Minute), algorithms.Duration(5*time.Minute)
-	return c
+// Params describes the parameters.
+func Params() params.List[Config] {
+	hour := params.Spans(0, time.Hour)
+	points := params.Between(1, 100)
+	return params.List[Config]{
+		params.Text("signal", "a signal's name", "what is measured, a total over the workload", func(c *Config) *string { return &c.Signal }),
+		params.Of("target", params.Above(0), "requests per pod", "what one pod should carry",
+			func(c *Config) *float64 { return &c.Target }).After(params.SignalTarget).Search("20%..110%"),
+		params.Of("window", params.Spans(time.Second, time.Hour), "", "averaging time",
+			func(c *Config) *algorithms.Duration { return &c.Window }).Search("2s..10m:log"),
+		params.Of("tolerance", params.Between(0, 1), "", "share of deviation that changes nothing",
+			func(c *Config) *float64 { return &c.Tolerance }).Search("0.0..0.3"),
+		params.Optional("scaleInMargin", params.Between(0, 1), "", "the same, below the target",
+			func(c *Config) *float64 { return c.ScaleInMargin }).After("tolerance"),
+		params.Of("stabilizationWindow", hour, "", "keep the largest answer of this long before going down",
+			func(c *Config) *algorithms.Duration { return &c.StabilizationWindow }).Search("0s|15s|30s|1m|2m|5m|10m|20m"),
+		params.Of("evaluationPeriod", params.Spans(0, 10*time.Minute), "", "least time between two data points",
+			func(c *Config) *algorithms.Duration { return &c.EvaluationPeriod }),
+		params.Of("scaleOutPoints", points, "data points", "data points in a row before going out",
+			func(c *Config) *int { return &c.ScaleOutPoints }).Search("1..5:whole"),
+		params.Of("scaleInPoints", points, "data points", "data points in a row before going in",
+			func(c *Config) *int { return &c.ScaleInPoints }),
+		params.Of("scaleOutCooldown", hour, "", "wait after going out before going out again",
+			func(c *Config) *algorithms.Duration { return &c.ScaleOutCooldown }),
+		params.Of("scaleInCooldown", hour, "", "wait after a change before going in",
+			func(c *Config) *algorithms.Duration { return &c.ScaleInCooldown }),
+		params.Of("estimatedInstanceWarmup", hour, "", "how long after going out nothing goes in",
+			func(c *Config) *algorithms.Duration { return &c.EstimatedInstanceWarmup }),
+		params.Bool("disableScaleIn", "only ever go out", func(c *Config) *bool { return &c.DisableScaleIn }),
+	}
 }
 
 // Validate reports every fault.
-func (c Config) Validate() error {
-	var errs []error
-	bad := func(ok bool, name string, value any, want string) {
-		if !ok {
-			errs = append(errs, fmt.Errorf("%s = %v: want %s", name, value, want))
-		}
-	}
-	within := func(d algorithms.Duration, lo, hi time.Duration) bool {
-		return time.Duration(d) >= lo && time.Duration(d) <= hi
-	}
-	share := func(v float64) bool { return v >= 0 && v <= 1 }
-	bad(c.Signal != "", "signal", `""`, "the name of a signal")
-	bad(algorithms.Finite(c.Target) && c.Target > 0, "target", c.Target, "a finite number > 0 (requests per pod)")
-	bad(within(c.Window, time.Second, time.Hour), "window", time.Duration(c.Window), "1s–1h")
-	bad(share(c.Tolerance), "tolerance", c.Tolerance, "0–1")
-	if c.ScaleInMargin != nil {
-		bad(share(*c.ScaleInMargin), "scaleInMargin", *c.ScaleInMargin, "0–1")
-	}
-	bad(within(c.StabilizationWindow, 0, time.Hour), "stabilizationWindow", time.Duration(c.StabilizationWindow), "0s–1h")
-	bad(within(c.EvaluationPeriod, 0, 10*time.Minute), "evaluationPeriod", time.Duration(c.EvaluationPeriod), "0s–10m")
-	bad(c.ScaleOutPoints >= 1 && c.ScaleOutPoints <= 100, "scaleOutPoints", c.ScaleOutPoints, "1–100 (data points)")
-	bad(c.ScaleInPoints >= 1 && c.ScaleInPoints <= 100, "scaleInPoints", c.ScaleInPoints, "1–100 (data points)")
-	bad(within(c.ScaleOutCooldown, 0, time.Hour), "scaleOutCooldown", time.Duration(c.ScaleOutCooldown), "0s–1h")
-	bad(within(c.ScaleInCooldown, 0, time.Hour), "scaleInCooldown", time.Duration(c.ScaleInCooldown), "0s–1h")
-	bad(within(c.EstimatedInstanceWarmup, 0, time.Hour), "estimatedInstanceWarmup", time.Duration(c.EstimatedInstanceWarmup), "0s–1h")
-	return errors.Join(errs...)
-}
+func (c Config) Validate() error { return Params().Check(&c) }
 
 // Policy decides as the package says. It is not safe for concurrent use.
 type Policy struct {

@@ -13,7 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/bench/backtest"
 	"github.com/sluice-autoscaler/sluice/bench/report"
+	"github.com/sluice-autoscaler/sluice/bench/tune"
+	"github.com/sluice-autoscaler/sluice/internal/cli"
 	"github.com/sluice-autoscaler/sluice/internal/promtest"
 )
 
@@ -55,9 +58,10 @@ func (r recorded) start(t *testing.T) (url string) {
 func sluice(t *testing.T, args ...string) (stdout, stderr string, ok bool) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	code := run(args, strings.NewReader(""), &out, &errs)
+	err := execute(t.Context(), args, strings.NewReader(""), &out, &errs)
+	_ = cli.Status("sluice", err, &errs)
 	t.Logf("sluice %s\n%s%s", strings.Join(args, " "), &out, &errs)
-	return out.String(), errs.String(), code == 0
+	return out.String(), errs.String(), err == nil
 }
 
 func readJSON(t *testing.T, name string, into any) {
@@ -96,7 +100,7 @@ func TestPrometheus(t *testing.T) {
 	if !ok {
 		t.Fatal("backtest failed")
 	}
-	var b backtestRecord
+	var b backtest.Record
 	readJSON(t, filepath.Join(out, "backtest.json"), &b)
 	within(t, "mean demand", b.Mean, 12, 0.01)
 	within(t, "peak demand", b.Peak, 21, 0.01)
@@ -156,7 +160,7 @@ func TestPrometheus(t *testing.T) {
 	if !ok || !strings.Contains(stdout, "held back  tuned") || !strings.Contains(stdout, "policy:\n    name: kpa") {
 		t.Error("tune failed, or does not say what a user needs")
 	}
-	var tuned tuneRecord
+	var tuned tune.Record
 	readJSON(t, filepath.Join(out, "tune.json"), &tuned)
 	if tuned.Top[0].Objective >= tuned.Default.Objective || !tuned.Top[0].Feasible() {
 		t.Errorf("tuned %v, as given %v: want less, within the limits", tuned.Top[0].Objective, tuned.Default.Objective)

@@ -27,6 +27,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+	"github.com/sluice-autoscaler/sluice/algorithms/params"
 	"github.com/sluice-autoscaler/sluice/wire/policy"
 )
 
@@ -71,9 +72,9 @@ type Fallback struct {
 
 // Breaker says when to leave a failing server alone.
 type Breaker struct {
-	// Failures is how many failures in a row open it, 1–1000.
+	// Failures is how many failures in a row open it.
 	Failures int `json:"failures"`
-	// OpenFor is how long no request is sent then, 1s–1h.
+	// OpenFor is how long no request is sent then.
 	OpenFor algorithms.Duration `json:"openFor"`
 }
 
@@ -81,7 +82,7 @@ type Breaker struct {
 type Config struct {
 	// Address is host:port, or unix:///path.
 	Address string `json:"address"`
-	// Timeout bounds one request, 1ms–10s. It must leave the caller's round enough time.
+	// Timeout bounds one request. It must leave the caller's round enough time.
 	Timeout algorithms.Duration `json:"timeout"`
 	// Signals are sent with each request, 1–100 of them.
 	Signals []Signal `json:"signals"`
@@ -105,23 +106,37 @@ func Default() Config {
 	}
 }
 
+// Params describes the parameters.
+func Params() params.List[Config] {
+	return params.List[Config]{
+		params.Other[Config]("address", "host:port or unix:///path", "none: required", "where the server listens"),
+		params.Of("timeout", params.Spans(time.Millisecond, 10*time.Second), "", "bound of one request",
+			func(c *Config) *algorithms.Duration { return &c.Timeout }),
+		params.Other[Config]("signals", "1–100 of {name, window}", "concurrency over 1m0s and 6s", "what to send"),
+		params.Other[Config]("parameters", "a JSON object", "none", "passed on to the server as it is"),
+		params.Other[Config]("workload", "text", "none", "the name that the server is given"),
+		params.Other[Config]("tls", "{caFile, serverName, certFile, keyFile}", "none: in the clear", "how to secure the connection"),
+		params.Other[Config]("fallback", "{name, parameters} of another policy", "none: hold", "what to ask when the server fails"),
+		params.Of("circuitBreaker.failures", params.Between(1, 1000), "failures in a row", "when to leave a failing server alone",
+			func(c *Config) *int { return &c.Breaker.Failures }),
+		params.Of("circuitBreaker.openFor", params.Spans(time.Second, time.Hour), "", "how long to leave it alone",
+			func(c *Config) *algorithms.Duration { return &c.Breaker.OpenFor }),
+	}
+}
+
 // Validate reports every fault. It does no I/O.
 func (c Config) Validate() error {
-	var errs []error
+	errs := []error{Params().Check(&c)}
 	bad := func(ok bool, name string, value any, want string) {
 		if !ok {
 			errs = append(errs, fmt.Errorf("%s = %v: want %s", name, value, want))
 		}
 	}
-	within := func(d algorithms.Duration, lo, hi time.Duration) bool {
-		return time.Duration(d) >= lo && time.Duration(d) <= hi
-	}
 	bad(c.Address != "" && !strings.ContainsAny(c.Address, " \n"), "address", fmt.Sprintf("%q", c.Address), "host:port or unix:///path")
-	bad(within(c.Timeout, time.Millisecond, 10*time.Second), "timeout", time.Duration(c.Timeout), "1ms–10s")
 	bad(len(c.Signals) >= 1 && len(c.Signals) <= 100, "signals", len(c.Signals), "1–100 signals")
 	for i, s := range c.Signals {
 		bad(s.Name != "", fmt.Sprintf("signals[%d].name", i), `""`, "the name of a signal")
-		bad(within(s.Window, 0, time.Hour), fmt.Sprintf("signals[%d].window", i), time.Duration(s.Window), "0s–1h")
+		bad(s.Window >= 0 && time.Duration(s.Window) <= time.Hour, fmt.Sprintf("signals[%d].window", i), time.Duration(s.Window), "0s–1h")
 	}
 	if len(c.Parameters) > 0 {
 		var object map[string]any
@@ -130,8 +145,6 @@ func (c Config) Validate() error {
 	if c.TLS != nil {
 		bad((c.TLS.CertFile == "") == (c.TLS.KeyFile == ""), "tls.certFile, tls.keyFile", "one of them", "both or neither")
 	}
-	bad(c.Breaker.Failures >= 1 && c.Breaker.Failures <= 1000, "circuitBreaker.failures", c.Breaker.Failures, "1–1000 (failures in a row)")
-	bad(within(c.Breaker.OpenFor, time.Second, time.Hour), "circuitBreaker.openFor", time.Duration(c.Breaker.OpenFor), "1s–1h")
 	return errors.Join(errs...)
 }
 
@@ -416,16 +429,7 @@ func (p *Policy) Restore(raw json.RawMessage) error {
 func Entry() catalog.Entry {
 	return catalog.Entry{
 		Name: Name, Summary: "asks a policy server of yours, in any language", Source: "wire/policy/policy.proto",
-		Parameters: []catalog.Parameter{
-			{Name: "address", Range: "host:port or unix:///path", Default: "none: required", Doc: "where the server listens"},
-			{Name: "timeout", Range: "1ms–10s", Default: "500ms", Doc: "patience with one request"},
-			{Name: "signals", Range: "1–100 of {name, window}", Default: "concurrency over 1m0s and 6s", Doc: "what to send"},
-			{Name: "parameters", Range: "a JSON object", Default: "none", Doc: "passed on to the server as it is"},
-			{Name: "workload", Range: "text", Default: "\"\"", Doc: "the name that the server is given"},
-			{Name: "tls", Range: "{caFile, serverName, certFile, keyFile}", Default: "none: in the clear", Doc: "how to secure the connection"},
-			{Name: "fallback", Range: "{name, parameters} of another policy", Default: "none: hold", Doc: "what to ask when the server fails"},
-			{Name: "circuitBreaker", Range: "{failures: 1–1000, openFor: 1s–1h}", Default: "5, 30s", Doc: "when to leave a failing server alone, and how long"},
-		},
+		Parameters: Params().Describe(Default()),
 		New: func(target float64, params json.RawMessage) (algorithms.Policy, error) {
 			c := Default()
 			if err := catalog.Read(params, &c); err != nil {
