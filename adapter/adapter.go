@@ -35,8 +35,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
-// Options configure an Adapter. Config, Log, Registerer, GatewayNamespace, GatewayServiceAccount and,
-// where an API is served, Listen and Certificate are needed.
+// Options configure an Adapter. Config, Log, Registerer, GatewayNamespace, GatewayServiceAccount
+// and, where an API is served, Listen and Certificate are needed.
 type Options struct {
 	// Config is the cluster's address.
 	Config *rest.Config
@@ -60,8 +60,8 @@ type Options struct {
 	// GatewayNamespace and GatewayServiceAccount are those of the gateways' pods; see
 	// discover.Options.
 	GatewayNamespace, GatewayServiceAccount string
-	// OnImpostor, when given, is told once of each pod that only looks like a gateway. It must return
-	// within milliseconds.
+	// OnImpostor, when given, is told once of each pod that only looks like a gateway. It must
+	// return within milliseconds.
 	OnImpostor func(pod *corev1.Pod)
 	// TLS is how gateways are spoken to; see scrape.Options. Nil means plain HTTP.
 	TLS func() *tls.Config
@@ -79,7 +79,8 @@ type Binding = store.Binding
 // Pod is a pod as it was last seen.
 type Pod = store.Pod
 
-// GatewayReport is news of one gateway: a report, or (Gateway.Connected false) the end of its stream.
+// GatewayReport is news of one gateway: a report, or (Gateway.Connected false) the end of its
+// stream.
 type GatewayReport struct {
 	Gateway wire.Gateway
 	// Urgent names the Services of which it says something that somebody waits for: requests are

@@ -44,8 +44,8 @@ func services(r *wire.Report) []types.NamespacedName {
 }
 
 // urgent names the Services of which a report says something that somebody waits for: requests are
-// held, or a port opened, closed, changed or failed, or pods began to take requests, or a wake-up went
-// on. Both reports' ports are in order.
+// held, or a port opened, closed, changed or failed, or pods began to take requests, or a wake-up
+// went on. Both reports' ports are in order.
 func urgent(before, after wire.Gateway) []types.NamespacedName {
 	var list nameList
 	var was []wire.PortReport

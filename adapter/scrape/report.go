@@ -15,8 +15,8 @@ const (
 	maxPorts = 32_768
 	// maxOwners bounds the owners of a report; a gateway takes fewer.
 	maxOwners = 1000
-	// maxRequests bounds the requests that one port can hold or forward at a time, and the pods that
-	// it knows. It is far beyond what a gateway's memory holds.
+	// maxRequests bounds the requests that one port can hold or forward at a time, and the pods
+	// that it knows. It is far beyond what a gateway's memory holds.
 	maxRequests = 1_000_000
 	// maxSeconds bounds clocks and start times: no gateway lives that long.
 	maxSeconds = 1e11
@@ -80,7 +80,8 @@ func checkPort(p *wire.PortReport, lived float64) error {
 // within is false for NaN as well.
 func within(v, most float64) bool { return v >= 0 && v <= most && !math.IsInf(v, 0) }
 
-// cut shortens what a report says in words, and leaves out the ports that nobody gave to the gateway.
+// cut shortens what a report says in words, and leaves out the ports that nobody gave to the
+// gateway.
 func (s *Scraper) cut(gateway string, r *wire.Report) {
 	for i := range r.Ports {
 		if p := &r.Ports[i]; len(p.Error) > maxText {

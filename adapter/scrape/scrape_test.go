@@ -154,7 +154,8 @@ func eventually(t *testing.T, what string, cond func() bool) {
 	}
 }
 
-// newPod is ready and has a port on which the server listens; in a native sidecar, as our manifests have it.
+// newPod is ready and has a port on which the server listens; in a native sidecar, as our manifests
+// have it.
 func newPod(t *testing.T, name, server, portName string) *corev1.Pod {
 	t.Helper()
 	host, port, err := net.SplitHostPort(strings.TrimPrefix(server, "http://"))
@@ -559,7 +560,8 @@ func (c *cluster) reports(result string) float64 {
 	return 0
 }
 
-// What a gateway says of ports that nobody gave it is left out, of what is kept and of what is told.
+// What a gateway says of ports that nobody gave it is left out, of what is kept and of what is
+// told.
 func TestUnassignedPortsAreLeftOut(t *testing.T) {
 	t.Parallel()
 	url, reports, _ := newGateway(t)

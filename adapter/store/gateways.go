@@ -185,8 +185,8 @@ func (s *Store) Gateways() []wire.Gateway {
 	return out
 }
 
-// AddReport takes a gateway's report received at now. It returns the gateway as it was before and as
-// it is; ok is false for a gateway that is not there. The report must not be changed any more.
+// AddReport takes a gateway's report received at now. It returns the gateway as it was before and
+// as it is; ok is false for a gateway that is not there. The report must not be changed any more.
 //
 // Readers of a Service see the report's part about it at once or not at all. They wait for that
 // part, not for the rest.
@@ -263,7 +263,8 @@ func (g *gatewaySource) addService(now time.Time, key types.NamespacedName, last
 		pr := &r.Ports[i]
 		p, fresh := svc.port(pr.PortName)
 		if fresh && last != nil && last.StartTime == r.StartTime && last.Monotonic < r.Monotonic {
-			// It was not assigned when the report before was made: nothing was held for it until then.
+			// It was not assigned when the report before was made: nothing was held for it until
+			// then.
 			for _, mono := range []float64{max(0, last.Monotonic-window.Longest.Seconds()), last.Monotonic} {
 				age := time.Duration((r.Monotonic - mono) * float64(time.Second))
 				p.series.Add(window.Reading{Life: r.StartTime, Mono: mono, At: now.Add(-age)})

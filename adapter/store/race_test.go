@@ -16,8 +16,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
-// Writers and readers of the same pods, gateways and workloads at once, for the race detector. What a
-// workload answers stays within what was ever written.
+// Writers and readers of the same pods, gateways and workloads at once, for the race detector. What
+// a workload answers stays within what was ever written.
 func TestConcurrentUse(t *testing.T) {
 	t.Parallel()
 	const rounds, pods = 300, 5

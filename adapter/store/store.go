@@ -22,8 +22,8 @@ type Options struct {
 	// Interval is how often pods are read.
 	Interval time.Duration
 	// Stale is the age beyond which a pod that is expected to report makes values unknown; 0 means
-	// max(3×Interval, 5 s). Lower reacts sooner to what cannot be read, higher bridges longer pauses
-	// with the last mean.
+	// max(3×Interval, 5 s). Lower reacts sooner to what cannot be read, higher bridges longer
+	// pauses with the last mean.
 	Stale time.Duration
 	// GatewayStale is the same for gateways, which report each second; 0 means 5 s.
 	GatewayStale time.Duration
@@ -173,8 +173,8 @@ func (s *Store) Synced() {
 	s.synced = true
 }
 
-// Ready says why nothing can be answered yet; nil once every pod that is expected to report has been
-// read or has failed to be, and from then on.
+// Ready says why nothing can be answered yet; nil once every pod that is expected to report has
+// been read or has failed to be, and from then on.
 func (s *Store) Ready() error {
 	s.readyMu.Lock()
 	defer s.readyMu.Unlock()
