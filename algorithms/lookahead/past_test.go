@@ -108,7 +108,7 @@ func TestTold(t *testing.T) {
 		}
 		return 90
 	}
-	p.Tell(load)
+	p.SetKnownLoad(load)
 	const start = time.Minute
 	for now, current := begin, 3; now.Before(end.Add(5 * time.Minute)); now = now.Add(time.Second) {
 		current = at(p, now, load(now), current, current, start).Replicas
