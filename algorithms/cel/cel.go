@@ -84,7 +84,7 @@ type Policy struct {
 	needs   []algorithms.Need
 	state   state
 	// seen is the observation that the functions read while the expression is evaluated.
-	seen *algorithms.Observation
+	observation *algorithms.Observation
 	// missing is the signal that was asked for in vain.
 	missing string
 }
@@ -204,32 +204,32 @@ func (p *Policy) collect(checked *cel.Ast) error {
 }
 
 // find returns the place of the signal in the observation, −1 when it is unknown.
-func (p *Policy) find(name, window ref.Val) int {
+func (p *Policy) index(name, window ref.Val) int {
 	n, ok1 := name.Value().(string)
 	w, ok2 := window.Value().(string)
 	d, err := time.ParseDuration(w)
-	if !ok1 || !ok2 || err != nil || p.seen == nil {
+	if !ok1 || !ok2 || err != nil || p.observation == nil {
 		return -1
 	}
-	return p.seen.Index(n, d)
+	return p.observation.Index(n, d)
 }
 
 func (p *Policy) signal(name, window ref.Val) ref.Val {
-	if i := p.find(name, window); i >= 0 {
-		return types.Double(p.seen.Signals[i].Value)
+	if i := p.index(name, window); i >= 0 {
+		return types.Double(p.observation.Signals[i].Value)
 	}
 	p.missing = fmt.Sprintf("%v over %v", name.Value(), window.Value())
 	return types.NewErr("%s is unknown", p.missing)
 }
 
-func (p *Policy) known(name, window ref.Val) ref.Val { return types.Bool(p.find(name, window) >= 0) }
+func (p *Policy) known(name, window ref.Val) ref.Val { return types.Bool(p.index(name, window) >= 0) }
 
 // scope gives variables their values. It is the policy under another type, so that ResolveName is no method of Policy.
 type scope Policy
 
 // ResolveName answers the value of a variable.
 func (s *scope) ResolveName(name string) (any, bool) {
-	o := s.seen
+	o := s.observation
 	switch name {
 	case "target":
 		return s.cfg.Target, true
@@ -272,8 +272,8 @@ func (p *Policy) Needs() []algorithms.Need { return p.needs }
 
 // Decide evaluates the expression on one observation.
 func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
-	p.seen, p.missing = &o, ""
-	defer func() { p.seen = nil }()
+	p.observation, p.missing = &o, ""
+	defer func() { p.observation = nil }()
 	out, details, err := p.program.Eval((*scope)(p))
 	cost := 0.0
 	if details != nil && details.ActualCost() != nil {

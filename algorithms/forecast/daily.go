@@ -99,13 +99,13 @@ func (m Method) String() string {
 // waves, whichever erred less lately (mean absolute error one bin ahead, half-life a day). A bin that was seen less than half is missed. After
 // a gap of over two weeks it begins anew.
 type Daily struct {
-	cfg  DailyConfig
-	hw   *HoltWinters
-	four *Fourier
-	s    DailyState
+	cfg     DailyConfig
+	hw      *HoltWinters
+	fourier *Fourier
+	s       DailyState
 	// next[h] are the forecasts of the bins after the last finished one, by method, while asked holds them.
-	asked [ahead + 1]bool
-	next  [ahead + 1][3]float64
+	cached [ahead + 1]bool
+	next   [ahead + 1][3]float64
 }
 
 // binWidth is the length of a bin.
@@ -121,7 +121,7 @@ type DailyState struct {
 	Sum     float64 `json:"sum"`
 	Covered float64 `json:"covered"`
 	// Erred are discounted mean absolute errors by method, Compared how many bins they rest on.
-	Erred       [3]float64       `json:"erred"`
+	Errors      [3]float64       `json:"erred"`
 	Compared    int              `json:"compared"`
 	HoltWinters HoltWintersState `json:"holtWinters"`
 	Fourier     FourierState     `json:"fourier"`
@@ -136,11 +136,11 @@ func NewDaily(c DailyConfig) (*Daily, error) {
 	if err != nil {
 		return nil, err
 	}
-	four, err := NewFourier(c.fourier())
+	fourier, err := NewFourier(c.fourier())
 	if err != nil {
 		return nil, err
 	}
-	return &Daily{cfg: c, hw: hw, four: four}, nil
+	return &Daily{cfg: c, hw: hw, fourier: fourier}, nil
 }
 
 func (d *Daily) bin(t time.Time) int64 { return t.Unix() / int64(d.binWidth().Seconds()) }
@@ -163,7 +163,7 @@ func (d *Daily) Observe(at time.Time, v float64, dt time.Duration) {
 			d.s.Bin = i
 			for range i % int64(d.cfg.holtWinters().Period) {
 				d.hw.Miss()
-				d.four.Miss()
+				d.fourier.Miss()
 			}
 		}
 	}
@@ -171,7 +171,7 @@ func (d *Daily) Observe(at time.Time, v float64, dt time.Duration) {
 }
 
 // longestSample is how long a time a sample of the past can stand for; more is a gap.
-const longestSample = 2 * time.Hour
+const maxSampleLength = 2 * time.Hour
 
 // Learn takes in the past of one signal: each sample is the mean over the time since the one before of it; after a gap of over two hours it stands
 // for a bin.
@@ -182,7 +182,7 @@ func (d *Daily) Learn(history []algorithms.Sample, signal string) {
 			continue
 		}
 		if v := min(s.Value, Most); !last.IsZero() && s.At.After(last) {
-			if s.At.Sub(last) > longestSample {
+			if s.At.Sub(last) > maxSampleLength {
 				last = s.At.Add(-d.binWidth())
 			}
 			for at := last; at.Before(s.At); { // bin by bin
@@ -216,42 +216,42 @@ func (d *Daily) finish(i int64) {
 		d.s.Bin = i
 		for range i % int64(d.cfg.holtWinters().Period) {
 			d.hw.Miss()
-			d.four.Miss()
+			d.fourier.Miss()
 		}
 		return
 	}
 	if s.Covered >= d.binWidth().Seconds()/2 {
 		y := s.Sum / s.Covered
 		a, okA := d.hw.Forecast(1)
-		b, okB := d.four.Forecast(1)
+		b, okB := d.fourier.Forecast(1)
 		if okA && okB {
 			s.Compared++
 			keep := math.Exp2(-d.binWidth().Hours() / 24)
 			if s.Compared == 1 {
 				keep = 0
 			}
-			s.Erred[ByHoltWinters] = keep*s.Erred[ByHoltWinters] + (1-keep)*math.Abs(y-a)
-			s.Erred[ByHarmonics] = keep*s.Erred[ByHarmonics] + (1-keep)*math.Abs(y-b)
+			s.Errors[ByHoltWinters] = keep*s.Errors[ByHoltWinters] + (1-keep)*math.Abs(y-a)
+			s.Errors[ByHarmonics] = keep*s.Errors[ByHarmonics] + (1-keep)*math.Abs(y-b)
 		}
 		d.hw.Update(y)
-		d.four.Update(y)
+		d.fourier.Update(y)
 	} else {
 		d.hw.Miss()
-		d.four.Miss()
+		d.fourier.Miss()
 	}
 	for s.Bin++; s.Bin < i; s.Bin++ {
 		d.hw.Miss()
-		d.four.Miss()
+		d.fourier.Miss()
 	}
 	s.Sum, s.Covered = 0, 0
-	d.asked = [ahead + 1]bool{}
+	d.cached = [ahead + 1]bool{}
 }
 
 // Best is the method that erred less lately, None while neither is ready.
 func (d *Daily) Best() Method {
-	a, b := d.hw.Ready(), d.four.Ready()
+	a, b := d.hw.Ready(), d.fourier.Ready()
 	switch {
-	case a && (!b || d.s.Erred[ByHoltWinters] <= d.s.Erred[ByHarmonics]):
+	case a && (!b || d.s.Errors[ByHoltWinters] <= d.s.Errors[ByHarmonics]):
 		return ByHoltWinters
 	case b:
 		return ByHarmonics
@@ -260,7 +260,7 @@ func (d *Daily) Best() Method {
 }
 
 // Erred is the mean absolute error of a method, one bin ahead, lately.
-func (d *Daily) Erred(m Method) float64 { return d.s.Erred[m] }
+func (d *Daily) MeanError(m Method) float64 { return d.s.Errors[m] }
 
 // At is the forecast by the best method for the bin in which t lies: the current one or up to seven later; ok is false while nothing is
 // ready and beyond that.
@@ -270,10 +270,10 @@ func (d *Daily) At(t time.Time) (y float64, ok bool) {
 	if m == None || h < 1 || h > ahead {
 		return 0, false
 	}
-	if !d.asked[h] {
+	if !d.cached[h] {
 		d.next[h][ByHoltWinters], _ = d.hw.Forecast(h)
-		d.next[h][ByHarmonics], _ = d.four.Forecast(h)
-		d.asked[h] = true
+		d.next[h][ByHarmonics], _ = d.fourier.Forecast(h)
+		d.cached[h] = true
 	}
 	return d.next[h][m], true
 }
@@ -296,7 +296,7 @@ func (d *Daily) Max(from, to time.Time) (y float64, ok bool) {
 // State returns the memory; it shares nothing that changes later.
 func (d *Daily) State() DailyState {
 	s := d.s
-	s.HoltWinters, s.Fourier = d.hw.State(), d.four.State()
+	s.HoltWinters, s.Fourier = d.hw.State(), d.fourier.State()
 	return s
 }
 
@@ -306,7 +306,7 @@ func (d *Daily) Load(s DailyState) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(fresh.hw.Load(s.HoltWinters), fresh.four.Load(s.Fourier)); err != nil {
+	if err := errors.Join(fresh.hw.Load(s.HoltWinters), fresh.fourier.Load(s.Fourier)); err != nil {
 		return err
 	}
 	s.HoltWinters, s.Fourier = HoltWintersState{}, FourierState{}

@@ -18,7 +18,7 @@ import (
 const Most = 1e15
 
 // clean makes a forecast of v: finite, 0–Most.
-func clean(v float64) float64 {
+func clamp(v float64) float64 {
 	if !(v > 0) { // NaN too
 		return 0
 	}
@@ -101,7 +101,7 @@ func (f *HoltWinters) Update(y float64) {
 	}
 	s, m := &f.state, int64(f.cfg.Period)
 	if len(s.Season) == 0 {
-		f.gather(y)
+		f.addFirst(y)
 		return
 	}
 	i := s.Bins % m
@@ -116,7 +116,7 @@ func (f *HoltWinters) Update(y float64) {
 func (f *HoltWinters) Miss() {
 	s := &f.state
 	if len(s.Season) == 0 {
-		f.gather(-1)
+		f.addFirst(-1)
 		return
 	}
 	s.Level = bound(s.Level + f.cfg.Phi*s.Trend)
@@ -124,7 +124,7 @@ func (f *HoltWinters) Miss() {
 	s.Bins++
 }
 
-func (f *HoltWinters) gather(y float64) {
+func (f *HoltWinters) addFirst(y float64) {
 	s, m := &f.state, f.cfg.Period
 	s.First = append(s.First, y)
 	s.Bins++
@@ -179,7 +179,7 @@ func (f *HoltWinters) Forecast(h int) (y float64, ok bool) {
 		damped = phi * (1 - math.Pow(phi, float64(h))) / (1 - phi)
 	}
 	i := (s.Bins + int64(h) - 1) % int64(f.cfg.Period)
-	return clean(s.Level + damped*s.Trend + s.Season[i]), true
+	return clamp(s.Level + damped*s.Trend + s.Season[i]), true
 }
 
 // State returns the memory; it shares nothing that changes later.

@@ -48,7 +48,7 @@ func (c FourierConfig) Validate() error {
 // steps and one fit d³/6, d = 1 + 2·Σ harmonics.
 type Fourier struct {
 	cfg    FourierConfig
-	forget float64
+	decay  float64
 	state  FourierState
 	theta  []float64
 	fitted bool
@@ -75,7 +75,7 @@ func NewFourier(c FourierConfig) (*Fourier, error) {
 		d += 2 * y.Harmonics
 	}
 	return &Fourier{
-		cfg: c, forget: math.Exp2(-1 / c.HalfLife), theta: make([]float64, d), x: make([]float64, d), chol: make([]float64, d*(d+1)/2),
+		cfg: c, decay: math.Exp2(-1 / c.HalfLife), theta: make([]float64, d), x: make([]float64, d), chol: make([]float64, d*(d+1)/2),
 		state: FourierState{Products: make([]float64, d*(d+1)/2), With: make([]float64, d)},
 	}, nil
 }
@@ -105,10 +105,10 @@ func (f *Fourier) Update(y float64) {
 	k := 0
 	for i, xi := range f.x {
 		for _, xj := range f.x[:i+1] {
-			f.state.Products[k] = f.forget*f.state.Products[k] + xi*xj
+			f.state.Products[k] = f.decay*f.state.Products[k] + xi*xj
 			k++
 		}
-		f.state.With[i] = f.forget*f.state.With[i] + xi*y
+		f.state.With[i] = f.decay*f.state.With[i] + xi*y
 	}
 	f.state.Bins++
 	f.state.Seen++
@@ -136,7 +136,7 @@ func (f *Fourier) Forecast(h int) (y float64, ok bool) {
 	for i, c := range f.theta {
 		y += c * f.x[i]
 	}
-	return clean(y), true
+	return clamp(y), true
 }
 
 // fit solves the normal equations by Cholesky's decomposition, for the cycles that take part.

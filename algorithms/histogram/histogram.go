@@ -164,14 +164,14 @@ func (p *Policy) Learn(history []algorithms.Sample) error {
 	}
 	for _, s := range history {
 		if s.Signal == algorithms.Concurrency {
-			p.see(s.At, s.Value > 0, 0)
+			p.observe(s.At, s.Value > 0, 0)
 		}
 	}
 	return nil
 }
 
 // see keeps the book of idle times. What is no longer than least is no idle time.
-func (p *Policy) see(now time.Time, active bool, least time.Duration) {
+func (p *Policy) observe(now time.Time, active bool, least time.Duration) {
 	s := &p.state
 	if s.Seen.IsZero() && !active {
 		s.LastDemand = now // since when it was idle is unknown: from now on, then
@@ -198,7 +198,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 		return d
 	}
 	active := o.Signals[i].Value > 0
-	p.see(o.Now, active, 2*time.Duration(c.Activity))
+	p.observe(o.Now, active, 2*time.Duration(c.Activity))
 	start := time.Duration(c.StartUp)
 	if o.StartUp.Samples > 0 {
 		start = min(o.StartUp.P90, time.Hour)
@@ -209,15 +209,15 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	}
 	r := p.idle.Rule(keepalive.BreakEven(1, cold))
 	idle := o.Now.Sub(s.LastDemand)
-	back, gone := max(r.PreWarm-start, 0), r.PreWarm+r.KeepAlive
+	warmAt, endAt := max(r.PreWarm-start, 0), r.PreWarm+r.KeepAlive
 	switch {
 	case active:
 		d.Replicas = max(d.Replicas, 1)
 	case d.Replicas > 1:
-	case idle < back:
-		d.Replicas, d.Reason, d.Next = 0, "Unloaded", back-idle
-	case idle < gone:
-		d.Replicas, d.Reason, d.Next = 1, "KeptAlive", gone-idle
+	case idle < warmAt:
+		d.Replicas, d.Reason, d.Next = 0, "Unloaded", warmAt-idle
+	case idle < endAt:
+		d.Replicas, d.Reason, d.Next = 1, "KeptAlive", endAt-idle
 		if r.PreWarm > 0 {
 			d.Reason = "PreWarmed"
 		}
@@ -230,7 +230,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	if !o.Quiet {
 		if !active {
 			d.Message = fmt.Sprintf("idle for %s; by %d idle times (%s) a pod is there from %s to %s; %s gives %d",
-				idle.Round(time.Second), p.idle.total(), r.Kind, back.Round(time.Second), gone.Round(time.Second), d.Reason, d.Replicas)
+				idle.Round(time.Second), p.idle.total(), r.Kind, warmAt.Round(time.Second), endAt.Round(time.Second), d.Reason, d.Replicas)
 		}
 		d.Terms = append(d.Terms,
 			algorithms.Term{Name: "idleSeconds", Value: idle.Seconds()},

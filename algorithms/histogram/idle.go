@@ -40,13 +40,13 @@ type Idle struct {
 type IdleState struct {
 	// Counts are the bins, up to the last that holds anything; Out counts what is beyond the range and Long is its mean, in seconds, by an
 	// exponential average of a third.
-	Counts []int   `json:"counts,omitempty"`
-	Out    int     `json:"out,omitempty"`
-	Long   float64 `json:"long,omitempty"`
+	Counts  []int   `json:"counts,omitempty"`
+	Out     int     `json:"out,omitempty"`
+	MeanOut float64 `json:"long,omitempty"`
 }
 
 // halve is the count at which all counts are halved, so that new ways are learnt.
-const halve = 4096
+const maxTotal = 4096
 
 // NewIdle returns an empty histogram; the config is validated.
 func NewIdle(c Config) (*Idle, error) {
@@ -58,18 +58,18 @@ func NewIdle(c Config) (*Idle, error) {
 
 // Add takes in an idle time ≥ 0.
 func (h *Idle) Add(it time.Duration) {
-	if h.total() >= halve {
+	if h.total() >= maxTotal {
 		for i := range h.s.Counts {
 			h.s.Counts[i] /= 2
 		}
 		h.s.Out /= 2
 	}
 	if it >= time.Duration(h.cfg.Range) {
-		if h.s.Out == 0 || h.s.Long == 0 {
-			h.s.Long = it.Seconds()
+		if h.s.Out == 0 || h.s.MeanOut == 0 {
+			h.s.MeanOut = it.Seconds()
 		}
 		h.s.Out++
-		h.s.Long += (it.Seconds() - h.s.Long) / 3
+		h.s.MeanOut += (it.Seconds() - h.s.MeanOut) / 3
 		return
 	}
 	i := int(max(it, 0) / time.Duration(h.cfg.Bin))
@@ -105,7 +105,7 @@ func (h *Idle) CV() float64 {
 }
 
 // represents tells whether CV ≥ the least one, in whole numbers so that no rounding decides: N·Σc² − (Σc)² ≥ cv²·(Σc)².
-func (h *Idle) represents() bool {
+func (h *Idle) representative() bool {
 	n, sq := 0.0, 0.0
 	for _, c := range h.s.Counts {
 		n += float64(c)
@@ -142,8 +142,8 @@ func (h *Idle) Rule(most time.Duration) Rule {
 	case total < c.MinCount:
 		r.Kind = Few
 	case float64(h.s.Out) > c.OutOfBounds*float64(total):
-		r = Rule{PreWarm: seconds(0.85 * h.s.Long), KeepAlive: seconds(0.30 * h.s.Long), Kind: OutOfBounds}
-	case h.represents():
+		r = Rule{PreWarm: seconds(0.85 * h.s.MeanOut), KeepAlive: seconds(0.30 * h.s.MeanOut), Kind: OutOfBounds}
+	case h.representative():
 		r.Kind = Distribution
 		head := time.Duration(h.percentile(c.Head)) * time.Duration(c.Bin)
 		tail := time.Duration(h.percentile(c.Tail)+1) * time.Duration(c.Bin)
@@ -165,12 +165,12 @@ func (h *Idle) State() IdleState {
 
 // Load puts back a State; an error leaves the histogram as it was.
 func (h *Idle) Load(s IdleState) error {
-	if len(s.Counts) > h.bins() || s.Out < 0 || s.Out > 2*halve || !(s.Long >= 0 && s.Long <= 1e10) {
+	if len(s.Counts) > h.bins() || s.Out < 0 || s.Out > 2*maxTotal || !(s.MeanOut >= 0 && s.MeanOut <= 1e10) {
 		return fmt.Errorf("histogram of %d bins, %d beyond: want at most %d bins", len(s.Counts), s.Out, h.bins())
 	}
 	for i, c := range s.Counts {
-		if c < 0 || c > 2*halve {
-			return fmt.Errorf("histogram: count %d = %d: want 0–%d", i, c, 2*halve)
+		if c < 0 || c > 2*maxTotal {
+			return fmt.Errorf("histogram: count %d = %d: want 0–%d", i, c, 2*maxTotal)
 		}
 	}
 	h.s = s

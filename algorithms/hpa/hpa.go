@@ -150,13 +150,13 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 const most = 1_000_000
 
 // within tells whether a ratio is in the tolerance band.
-func (p *Policy) within(ratio float64) bool { return 1-p.down <= ratio && ratio <= 1+p.up }
+func (p *Policy) inTolerance(ratio float64) bool { return 1-p.down <= ratio && ratio <= 1+p.up }
 
 // compute is one metric's proposal.
 func (p *Policy) compute(m *metric, o *algorithms.Observation) result {
 	if m.kind == Pods || m.kind == Resource {
 		if o.Pods == nil && m.aim == AverageValue && !m.cpu {
-			return p.spread(m, o)
+			return p.fromTotal(m, o)
 		}
 		return p.perPod(m, o)
 	}
@@ -169,7 +169,7 @@ func (p *Policy) compute(m *metric, o *algorithms.Observation) result {
 	if m.aim == AverageValue {
 		existing := o.Replicas.Existing()
 		r.ratio = float64(total) / (float64(m.goal) * float64(existing))
-		if r.proposal = existing; !p.within(r.ratio) {
+		if r.proposal = existing; !p.inTolerance(r.ratio) {
 			r.proposal = ceil(float64(total) / float64(m.goal))
 		}
 		return r
@@ -178,7 +178,7 @@ func (p *Policy) compute(m *metric, o *algorithms.Observation) result {
 	switch {
 	case cur == 0:
 		r.proposal = ceil(r.ratio)
-	case p.within(r.ratio):
+	case p.inTolerance(r.ratio):
 		r.proposal = cur
 	default:
 		ready, all := readyPods(o)
@@ -209,7 +209,7 @@ func (m *metric) read(o *algorithms.Observation) (int64, bool) {
 }
 
 // spread is a Pods metric when only the total is known.
-func (p *Policy) spread(m *metric, o *algorithms.Observation) result {
+func (p *Policy) fromTotal(m *metric, o *algorithms.Observation) result {
 	total, ok := m.read(o)
 	switch ready := int64(o.Replicas.Ready); {
 	case !ok:
@@ -219,7 +219,7 @@ func (p *Policy) spread(m *metric, o *algorithms.Observation) result {
 	default:
 		r := result{usage: total / ready}
 		r.ratio = float64(r.usage) / float64(m.goal)
-		if r.proposal = o.Replicas.Current; !p.within(r.ratio) {
+		if r.proposal = o.Replicas.Current; !p.inTolerance(r.ratio) {
 			r.proposal = ceil(r.ratio * float64(ready))
 		}
 		return r
@@ -229,11 +229,11 @@ func (p *Policy) spread(m *metric, o *algorithms.Observation) result {
 // sums is what the pods that count come to.
 type sums struct {
 	// used and asked are readings and requests in thousandths, n how many pods they are of.
-	used, asked, n int64
+	used, requested, n int64
 }
 
-func (s *sums) add(used, asked int64) {
-	s.used, s.asked, s.n = plus(s.used, used), plus(s.asked, asked), s.n+1
+func (s *sums) add(used, requested int64) {
+	s.used, s.requested, s.n = addSaturating(s.used, used), addSaturating(s.requested, requested), s.n+1
 }
 
 // perPod is the proposal of a metric that is read from single pods.
@@ -246,30 +246,30 @@ func (p *Policy) perPod(m *metric, o *algorithms.Observation) result {
 	percent := max(100, m.goal)
 	for i := range o.Pods {
 		pod := &o.Pods[i]
-		var asked int64
+		var requested int64
 		if m.aim == Utilization {
 			v, ok := pod.Requests[m.name]
 			if !ok || !algorithms.Finite(v) {
 				return result{fault: "a pod requests none of the resource"}
 			}
-			asked = milli(v)
+			requested = milli(v)
 		}
 		if pod.State == algorithms.PodTerminating || pod.State == algorithms.PodFailed {
 			continue
 		}
 		if pod.State == algorithms.PodPending {
-			unready.add(0, asked)
+			unready.add(0, requested)
 			continue
 		}
 		v, ok := pod.Values[m.name]
 		switch {
 		case !ok || !algorithms.Finite(v):
-			missing.add(0, asked)
-			missingUse = plus(missingUse, asked*percent/100)
-		case m.cpu && p.doubtful(pod, o.Now):
-			unready.add(0, asked)
+			missing.add(0, requested)
+			missingUse = addSaturating(missingUse, requested*percent/100)
+		case m.cpu && p.unreliable(pod, o.Now):
+			unready.add(0, requested)
 		default:
-			counted.add(milli(v), asked)
+			counted.add(milli(v), requested)
 		}
 	}
 	r := result{missing: int(missing.n), unready: int(unready.n)}
@@ -284,34 +284,34 @@ func (p *Policy) perPod(m *metric, o *algorithms.Observation) result {
 	}
 	withUnready := unready.n > 0 && r.ratio > 1
 	if !withUnready && missing.n == 0 {
-		if r.proposal = cur; !p.within(r.ratio) {
+		if r.proposal = cur; !p.inTolerance(r.ratio) {
 			r.proposal = ceil(r.ratio * float64(ready))
 		}
 		return r
 	}
 	if r.ratio != 1 {
-		counted.n, counted.asked = counted.n+missing.n, plus(counted.asked, missing.asked)
+		counted.n, counted.requested = counted.n+missing.n, addSaturating(counted.requested, missing.requested)
 		switch {
 		case r.ratio > 1:
 		case m.aim == Utilization:
-			counted.used = plus(counted.used, missingUse)
+			counted.used = addSaturating(counted.used, missingUse)
 		default:
-			counted.used = plus(counted.used, m.goal*missing.n)
+			counted.used = addSaturating(counted.used, m.goal*missing.n)
 		}
 	}
 	if withUnready {
-		counted.n, counted.asked = counted.n+unready.n, plus(counted.asked, unready.asked)
+		counted.n, counted.requested = counted.n+unready.n, addSaturating(counted.requested, unready.requested)
 	}
-	again, _, ok := m.ratio(counted)
+	second, _, ok := m.ratio(counted)
 	if !ok {
 		return result{fault: "the pods request none of the resource"}
 	}
 	first := r.ratio
-	r.proposal, r.ratio = cur, again
-	if p.within(again) || first < 1 && again > 1 || first > 1 && again < 1 {
+	r.proposal, r.ratio = cur, second
+	if p.inTolerance(second) || first < 1 && second > 1 || first > 1 && second < 1 {
 		return r
 	}
-	if n := ceil(again * float64(counted.n)); (again >= 1 || n <= cur) && (again <= 1 || n >= cur) {
+	if n := ceil(second * float64(counted.n)); (second >= 1 || n <= cur) && (second <= 1 || n >= cur) {
 		r.proposal = n
 	}
 	return r
@@ -323,16 +323,16 @@ func (m *metric) ratio(s sums) (ratio float64, usage int64, ok bool) {
 		usage = s.used / s.n
 		return float64(usage) / float64(m.goal), usage, true
 	}
-	if s.asked == 0 {
+	if s.requested == 0 {
 		return 0, 0, false
 	}
-	usage = s.used * 100 / s.asked
+	usage = s.used * 100 / s.requested
 	return float64(usage) / float64(m.goal), usage, true
 }
 
 // doubtful tells whether a pod's CPU reading is left out: it is unready early in its life or never was ready, or the reading
 // reaches back to before it became ready. A ready pod of which nothing more is known is not doubted.
-func (p *Policy) doubtful(pod *algorithms.Pod, now time.Time) bool {
+func (p *Policy) unreliable(pod *algorithms.Pod, now time.Time) bool {
 	if pod.Started.IsZero() || pod.Changed.IsZero() {
 		return pod.State != algorithms.PodReady
 	}
@@ -365,11 +365,11 @@ func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, raw 
 	terms := append(o.Scratch[:0],
 		algorithms.Term{Name: "currentReplicas", Value: float64(o.Replicas.Current)},
 		algorithms.Term{Name: "readyPods", Value: float64(o.Replicas.Ready)})
-	var says []string
+	var parts []string
 	for i, r := range p.results {
 		m := &p.metrics[i]
 		if r.fault != "" {
-			says = append(says, fmt.Sprintf("%s metric %s: %s", m.kind, m.name, r.fault))
+			parts = append(parts, fmt.Sprintf("%s metric %s: %s", m.kind, m.name, r.fault))
 			continue
 		}
 		unit, usage := "", float64(r.usage)/1000
@@ -381,7 +381,7 @@ func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, raw 
 		if r.missing > 0 || r.unready > 0 {
 			besides = fmt.Sprintf(" (%d missing and %d unready make the ratio %.4g)", r.missing, r.unready, r.ratio)
 		}
-		says = append(says, fmt.Sprintf("%s metric %s is %.6g%s where %s is %.6g%s%s: %d pods", m.kind, m.name, usage, unit, m.aim, goal, unit, besides, r.proposal))
+		parts = append(parts, fmt.Sprintf("%s metric %s is %.6g%s where %s is %.6g%s%s: %d pods", m.kind, m.name, usage, unit, m.aim, goal, unit, besides, r.proposal))
 		terms = append(terms,
 			algorithms.Term{Name: m.name + "Usage", Value: usage},
 			algorithms.Term{Name: m.name + "Target", Value: goal},
@@ -392,7 +392,7 @@ func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, raw 
 			terms = append(terms, algorithms.Term{Name: m.name + "Ratio", Value: r.ratio})
 		}
 	}
-	d.Message = strings.Join(says, "; ")
+	d.Message = strings.Join(parts, "; ")
 	if d.Valid {
 		d.Message += fmt.Sprintf("; %s gives %d", d.Reason, d.Replicas)
 		terms = append(terms, algorithms.Term{Name: "rawPods", Value: float64(raw)})
@@ -433,7 +433,7 @@ func milli(v float64) int64 {
 }
 
 // plus adds and saturates.
-func plus(a, b int64) int64 {
+func addSaturating(a, b int64) int64 {
 	const far = math.MaxInt64 / 200 // leaves room for a percentage
 	return min(max(min(max(a, -far), far)+min(max(b, -far), far), -far), far)
 }

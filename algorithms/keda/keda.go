@@ -317,7 +317,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	operator := false
 	if s.Polled.IsZero() || o.Now.Sub(s.Polled) >= time.Duration(p.cfg.PollingInterval)*time.Second {
 		s.Polled = o.Now
-		d.Replicas, d.Reason, operator = p.operate(o.Now, cur, active, failed)
+		d.Replicas, d.Reason, operator = p.poll(o.Now, cur, active, failed)
 		if !operator && cur == 0 && failed && !active {
 			d.Valid, d.Reason = false, "NoData"
 		}
@@ -343,7 +343,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	}
 	d.Message = fmt.Sprintf("active %t, in error %t; %s: %s gives %d pods", active, failed, who, d.Reason, d.Replicas)
 	d.Terms = o.Scratch[:0]
-	d.Terms = append(d.Terms, algorithms.Term{Name: "active", Value: truth(active)}, algorithms.Term{Name: "inError", Value: truth(failed)})
+	d.Terms = append(d.Terms, algorithms.Term{Name: "active", Value: boolToFloat(active)}, algorithms.Term{Name: "inError", Value: boolToFloat(failed)})
 	if !s.Active.IsZero() {
 		d.Terms = append(d.Terms, algorithms.Term{Name: "idleSeconds", Value: o.Now.Sub(s.Active).Seconds()})
 	}
@@ -351,7 +351,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	return d
 }
 
-func truth(b bool) float64 {
+func boolToFloat(b bool) float64 {
 	if b {
 		return 1
 	}
@@ -362,7 +362,7 @@ func truth(b bool) float64 {
 func (p *Policy) measure(o *algorithms.Observation) (active, failed bool) {
 	c, s := &p.cfg, &p.state
 	p.values, p.signals = p.values[:0], p.signals[:0]
-	whole := true // every trigger has a value, real or of the fallback
+	complete := true // every trigger has a value, real or of the fallback
 	var fellBack bool
 	for i := range c.Triggers {
 		t := &c.Triggers[i]
@@ -379,11 +379,11 @@ func (p *Policy) measure(o *algorithms.Observation) (active, failed bool) {
 				if p.formula != nil {
 					goal, kind = c.Advanced.ScalingModifiers.Target, c.Advanced.ScalingModifiers.MetricType
 				}
-				sig.Value, sig.Known = stand(f, goal, kind, o.Replicas)
+				sig.Value, sig.Known = fallbackValue(f, goal, kind, o.Replicas)
 				fellBack = fellBack || sig.Known
 			}
 		}
-		whole = whole && sig.Known
+		complete = complete && sig.Known
 		p.values = append(p.values, sig.Value)
 		p.signals = append(p.signals, sig)
 	}
@@ -398,7 +398,7 @@ func (p *Policy) measure(o *algorithms.Observation) (active, failed bool) {
 				sig.Value, sig.Known = p.signals[i].Value, true
 			}
 		}
-	case whole:
+	case complete:
 		if v, err := p.formula(p.values); err == nil {
 			sig.Value, sig.Known = v, v >= 0
 			active = v > c.Advanced.ScalingModifiers.ActivationTarget
@@ -410,7 +410,7 @@ func (p *Policy) measure(o *algorithms.Observation) (active, failed bool) {
 }
 
 // stand is the value that makes the HPA answer the fallback's count.
-func stand(f *Fallback, goal float64, kind string, r algorithms.Replicas) (float64, bool) {
+func fallbackValue(f *Fallback, goal float64, kind string, r algorithms.Replicas) (float64, bool) {
 	n := f.Replicas
 	switch f.Behavior {
 	case CurrentReplicas:
@@ -430,7 +430,7 @@ func stand(f *Fallback, goal float64, kind string, r algorithms.Replicas) (float
 }
 
 // operate is the operator's look; acts tells whether it sets the count itself rather than leave it to the HPA.
-func (p *Policy) operate(now time.Time, cur int, active, failed bool) (n int, reason string, acts bool) {
+func (p *Policy) poll(now time.Time, cur int, active, failed bool) (n int, reason string, acts bool) {
 	c, s := &p.cfg, &p.state
 	idle, lo := c.IdleReplicaCount != nil, c.MinReplicaCount
 	if active {

@@ -8,9 +8,9 @@ import (
 
 const (
 	// idleBins bins of an eighth of an octave each, from shortest on: up to 6 days.
-	idleBins = 144
-	perOct   = 8.0
-	shortest = 2.0 // seconds
+	idleBins      = 144
+	binsPerOctave = 8.0
+	shortest      = 2.0 // seconds
 	// prior is how many idle times, spread evenly over the bins, stand in for those not seen.
 	prior = 0.5
 )
@@ -32,7 +32,7 @@ func edge(i int) float64 {
 	if i <= 0 {
 		return 0
 	}
-	return shortest * math.Exp2(float64(i)/perOct)
+	return shortest * math.Exp2(float64(i)/binsPerOctave)
 }
 
 // Seen is how many idle times were taken in.
@@ -49,7 +49,7 @@ func (h *Idle) Add(it time.Duration, keep float64) {
 	}
 	i := 0
 	if x := it.Seconds(); x > shortest {
-		i = min(int(math.Log2(x/shortest)*perOct), idleBins-1)
+		i = min(int(math.Log2(x/shortest)*binsPerOctave), idleBins-1)
 	}
 	// an idle time stands for those around it
 	s.Weights[max(i-1, 0)] += 0.25
@@ -66,7 +66,7 @@ func (h *Idle) Add(it time.Duration, keep float64) {
 // which for a short horizon is the hazard rate against 1/cold. The horizon is what turning a pod off and on again costs: over a gap in the hazard
 // that is no longer it is kept on. Exponential idle times give Exponential's rule; a decreasing hazard ends keeping once; a period brings the
 // pod back before its end. It costs one pass over the bins.
-func (h *Idle) Worth(idle time.Duration, cold float64, horizon time.Duration) bool {
+func (h *Idle) WorthKeeping(idle time.Duration, cold float64, horizon time.Duration) bool {
 	t, end := max(idle.Seconds(), 0), max((idle+horizon).Seconds(), 0.1)
 	left := prior // weight of idle times that are longer than the edge looked at
 	for _, w := range h.state.Weights {

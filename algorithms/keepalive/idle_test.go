@@ -19,10 +19,10 @@ func TestWorthExponential(t *testing.T) {
 		h.Add(sec(r.ExpFloat64()*100), 1)
 	}
 	for _, idle := range []float64{0, 10, 50, 100, 200} {
-		if !h.Worth(sec(idle), 160, 10*time.Second) {
+		if !h.WorthKeeping(sec(idle), 160, 10*time.Second) {
 			t.Errorf("after %v s: a cold start of 160 s is not worth a mean of 100", idle)
 		}
-		if h.Worth(sec(idle), 60, 10*time.Second) {
+		if h.WorthKeeping(sec(idle), 60, 10*time.Second) {
 			t.Errorf("after %v s: a cold start of 60 s is worth a mean of 100", idle)
 		}
 	}
@@ -37,7 +37,7 @@ func TestWorthPeriod(t *testing.T) {
 	}
 	on := time.Duration(0)
 	for idle := time.Duration(0); idle < time.Hour; idle += 10 * time.Second {
-		worth := h.Worth(idle, 400, 10*time.Second)
+		worth := h.WorthKeeping(idle, 400, 10*time.Second)
 		if worth {
 			on += 10 * time.Second
 		}
@@ -64,7 +64,7 @@ func TestWorthMixture(t *testing.T) {
 	}
 	was, changes := true, 0
 	for idle := 0.0; idle < 4000; idle++ {
-		if now := h.Worth(sec(idle), 60, 10*time.Second); now != was {
+		if now := h.WorthKeeping(sec(idle), 60, 10*time.Second); now != was {
 			changes++
 			was = now
 		}

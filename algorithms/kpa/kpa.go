@@ -194,14 +194,14 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 		}
 		return d
 	}
-	stable := min(o.Signals[iS].Value*undiluted(&o, p.stable), math.MaxFloat64)
-	panicky := min(o.Signals[iP].Value*undiluted(&o, p.panicW), math.MaxFloat64)
+	stable := min(o.Signals[iS].Value*undilute(&o, p.stable), math.MaxFloat64)
+	panicLoad := min(o.Signals[iP].Value*undilute(&o, p.panicW), math.MaxFloat64)
 	ready := math.Max(1, float64(o.Replicas.Ready))
 	up, down := math.Ceil(c.MaxScaleUpRate*ready), 0.0
 	if c.Reachable {
 		down = math.Floor(ready / c.MaxScaleDownRate)
 	}
-	rawS, rawP := math.Ceil(stable/c.Target), math.Ceil(panicky/c.Target)
+	rawS, rawP := math.Ceil(stable/c.Target), math.Ceil(panicLoad/c.Target)
 	dS, dP := p.clamp(rawS, down, up), p.clamp(rawP, down, up)
 
 	over := rawP/ready >= p.threshold
@@ -218,7 +218,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 		n, reason = s.MaxPanicPods, "Panic"
 	}
 	if c.Reachable && p.delaySlots > 0 {
-		if d := s.delayed(o.Now.Unix()/tick, n, p.delaySlots); d > n {
+		if d := s.maxOfDelay(o.Now.Unix()/tick, n, p.delaySlots); d > n {
 			n, reason = d, "ScaleDownDelay"
 		}
 	}
@@ -228,7 +228,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	}
 	d := algorithms.Decision{Replicas: n, Valid: true, Reason: reason}
 	if !o.Quiet {
-		p.explain(&d, &o, stable, panicky, dS, dP)
+		p.explain(&d, &o, stable, panicLoad, dS, dP)
 	}
 	return d
 }
@@ -243,7 +243,7 @@ func (p *Policy) clamp(raw, down, up float64) int {
 }
 
 // delayed records n for the tick and returns the largest count of the last slots ticks.
-func (s *state) delayed(at int64, n int, slots int64) int {
+func (s *state) maxOfDelay(at int64, n int, slots int64) int {
 	kept := s.Delay
 	for len(kept) > 0 && kept[len(kept)-1].Pods <= n {
 		kept = kept[:len(kept)-1]
@@ -262,7 +262,7 @@ func (s *state) delayed(at int64, n int, slots int64) int {
 
 // excess is the excess burst capacity: what the ready pods can carry beyond the panic window's load and the burst; −1 when
 // bursts are without bound, 0 when none is asked for. It stays within what Knative's int32 holds.
-func (p *Policy) excess(ready int, panicky float64) float64 {
+func (p *Policy) excessBurstCapacity(ready int, panicLoad float64) float64 {
 	switch c := &p.cfg; {
 	case c.TargetBurstCapacity == 0:
 		return 0
@@ -271,34 +271,34 @@ func (p *Policy) excess(ready int, panicky float64) float64 {
 		if total == 0 {
 			total = c.Target
 		}
-		return min(max(math.Floor(float64(ready)*total-c.TargetBurstCapacity-panicky), math.MinInt32), math.MaxInt32)
+		return min(max(math.Floor(float64(ready)*total-c.TargetBurstCapacity-panicLoad), math.MinInt32), math.MaxInt32)
 	}
 	return -1
 }
 
 // explain adds the sentence and the terms.
-func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, stable, panicky float64, dS, dP int) {
+func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, stable, panicLoad float64, dS, dP int) {
 	d.Message = fmt.Sprintf("%.4g requests over %s and %.4g over %s at %.4g a pod ask for %d and %d pods; %s gives %d",
-		stable, p.stable, panicky, p.panicW, p.cfg.Target, dS, dP, d.Reason, d.Replicas)
+		stable, p.stable, panicLoad, p.panicW, p.cfg.Target, dS, dP, d.Reason, d.Replicas)
 	if p.signal != algorithms.Concurrency {
 		d.Message = p.signal + ": " + d.Message
 	}
 	d.Terms = append(o.Scratch[:0],
 		algorithms.Term{Name: "stableConcurrency", Value: stable},
-		algorithms.Term{Name: "panicConcurrency", Value: panicky},
+		algorithms.Term{Name: "panicConcurrency", Value: panicLoad},
 		algorithms.Term{Name: "target", Value: p.cfg.Target},
 		algorithms.Term{Name: "readyPods", Value: float64(o.Replicas.Ready)},
 		algorithms.Term{Name: "desiredStablePods", Value: float64(dS)},
 		algorithms.Term{Name: "desiredPanicPods", Value: float64(dP)},
-		algorithms.Term{Name: "panic", Value: b2f(!p.state.PanicTime.IsZero())},
+		algorithms.Term{Name: "panic", Value: boolToFloat(!p.state.PanicTime.IsZero())},
 		algorithms.Term{Name: "maxPanicPods", Value: float64(p.state.MaxPanicPods)},
-		algorithms.Term{Name: "excessBurstCapacity", Value: p.excess(o.Replicas.Ready, panicky)},
+		algorithms.Term{Name: "excessBurstCapacity", Value: p.excessBurstCapacity(o.Replicas.Ready, panicLoad)},
 	)
 }
 
 // undiluted is the factor from a mean over the window to the mean since the workload left zero, if that is shorter (but at
 // least Knative's bucket of one second): Knative likewise divides by the buckets since the first one written.
-func undiluted(o *algorithms.Observation, window time.Duration) float64 {
+func undilute(o *algorithms.Observation, window time.Duration) float64 {
 	if o.ActiveSince.IsZero() {
 		return 1
 	}
@@ -335,7 +335,7 @@ func (p *Policy) Restore(raw json.RawMessage) error {
 	return nil
 }
 
-func b2f(b bool) float64 {
+func boolToFloat(b bool) float64 {
 	if b {
 		return 1
 	}

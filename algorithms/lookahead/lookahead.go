@@ -538,7 +538,7 @@ func (p *Policy) keepsLastPod(o *algorithms.Observation, g *plan) bool {
 	if o.Replicas.Current == 0 { // it would be ready after its start only
 		rest += g.start
 	}
-	return p.idleTimes.Worth(rest, g.cold, g.lead+time.Duration(p.cfg.Tick))
+	return p.idleTimes.WorthKeeping(rest, g.cold, g.lead+time.Duration(p.cfg.Tick))
 }
 
 // costModel is the cost per second of n pods for a forecast y of a horizon: the pods, and the load

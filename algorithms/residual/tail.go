@@ -19,7 +19,7 @@ const (
 	tailLow  = -4.0
 	tailBins = 80
 	// tailMost is the sum of weights at which they are scaled down.
-	tailMost = 1e100
+	tailMaxWeight = 1e100
 )
 
 // Tail is a distribution of scores with slow forgetting, in 80 bins that are narrow around 0 (an eighth) and wide far out (an eighth of
@@ -39,14 +39,14 @@ type TailState struct {
 	Next    float64   `json:"next,omitempty"`
 }
 
-func (t *Tail) begin() {
+func (t *Tail) initialize() {
 	if t.state.Weights == nil {
 		t.state.Weights, t.state.Next = make([]float64, tailBins), 1
 	}
 }
 
 // place is the bin of a score and how far into it the score lies, 0–1.
-func place(z float64) (int, float64) {
+func locate(z float64) (int, float64) {
 	x := (math.Asinh(z) - tailLow) / tailStep
 	switch {
 	case x < 0:
@@ -63,9 +63,9 @@ func (t *Tail) Add(z, weight, keep float64) {
 	if !algorithms.Finite(z) || !(weight > 0 && weight <= 1e6) || !(keep > 0 && keep <= 1) {
 		return
 	}
-	t.begin()
+	t.initialize()
 	s := &t.state
-	if s.Next /= max(keep, 1e-50); s.Next > tailMost {
+	if s.Next /= max(keep, 1e-50); s.Next > tailMaxWeight {
 		for i := range s.Weights {
 			s.Weights[i] /= s.Next
 		}
@@ -74,7 +74,7 @@ func (t *Tail) Add(z, weight, keep float64) {
 		}
 		s.Next = 1
 	}
-	i, _ := place(z)
+	i, _ := locate(z)
 	w := weight * s.Next
 	s.Weights[i] += w
 	for j := range t.above[:i] {
@@ -95,7 +95,7 @@ func (t *Tail) Above(z float64) float64 {
 	if t.state.Weights == nil {
 		return 0
 	}
-	i, part := place(z)
+	i, part := locate(z)
 	all := t.above[0] + t.state.Weights[0]
 	return min((t.above[i]+(1-part)*t.state.Weights[i])/all, 1)
 }
@@ -149,7 +149,7 @@ func (t *Tail) Sum(e *Excess, value func(score float64) float64) {
 
 // Above is the part of the mean that scores above z make, and their share of the weight (0–1), as Tail.Above tells it.
 func (e *Excess) Above(z float64) (sum, share float64) {
-	i, part := place(z)
+	i, part := locate(z)
 	return e.above[i] + (1-part)*e.in[i], min(e.shares[i]+(1-part)*e.share[i], 1)
 }
 

@@ -139,7 +139,7 @@ func New(c Config) (*Policy, error) {
 func (p *Policy) Needs() []algorithms.Need { return nil }
 
 // at returns whether the rule holds at t and the next instant at which that may change.
-func (r *rule) at(t time.Time, lead time.Duration) (holds bool, next time.Time) {
+func (r *rule) holdsAt(t time.Time, lead time.Duration) (holds bool, next time.Time) {
 	ahead := t.Add(lead)
 	begin, begun := r.start.Prev(ahead)
 	if n, ok := r.start.Next(ahead); ok {
@@ -172,10 +172,10 @@ func earliest(a, b time.Time) time.Time {
 const none = -1
 
 // look finds the rule that decides at t and until when.
-func (p *Policy) look(t time.Time) {
+func (p *Policy) lookUp(t time.Time) {
 	p.from, p.until, p.holds = t, time.Time{}, none
 	for i := range p.rules {
-		holds, next := p.rules[i].at(t, time.Duration(p.cfg.LeadTime))
+		holds, next := p.rules[i].holdsAt(t, time.Duration(p.cfg.LeadTime))
 		if !next.IsZero() {
 			p.until = earliest(p.until, next)
 		}
@@ -189,7 +189,7 @@ func (p *Policy) look(t time.Time) {
 func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	t := o.Now.In(p.loc)
 	if p.from.IsZero() || t.Before(p.from) || !p.until.IsZero() && !t.Before(p.until) {
-		p.look(t)
+		p.lookUp(t)
 	}
 	d := algorithms.Decision{Replicas: p.cfg.DefaultReplicas, Valid: true, Reason: "Default"}
 	if !p.until.IsZero() {

@@ -164,8 +164,8 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 		algorithms.Term{Name: "forecast", Value: ahead},
 		algorithms.Term{Name: "leadSeconds", Value: lead.Seconds()},
 		algorithms.Term{Name: "target", Value: c.Target},
-		algorithms.Term{Name: "holtWintersError", Value: p.daily.Erred(forecast.ByHoltWinters)},
-		algorithms.Term{Name: "harmonicsError", Value: p.daily.Erred(forecast.ByHarmonics)},
+		algorithms.Term{Name: "holtWintersError", Value: p.daily.MeanError(forecast.ByHoltWinters)},
+		algorithms.Term{Name: "harmonicsError", Value: p.daily.MeanError(forecast.ByHarmonics)},
 		algorithms.Term{Name: "rawPods", Value: float64(raw)})
 	return d
 }

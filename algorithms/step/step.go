@@ -220,12 +220,12 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	if warming {
 		base = s.Base
 	}
-	s.High, s.Low = count(s.High, metric >= c.ScaleOut.Threshold), count(s.Low, metric <= c.ScaleIn.Threshold)
+	s.High, s.Low = streak(s.High, metric >= c.ScaleOut.Threshold), streak(s.Low, metric <= c.ScaleIn.Threshold)
 	n, breach, reason := cur, 0.0, "NoBreach"
 	switch {
 	case s.High >= c.ScaleOut.EvaluationPeriods && len(c.ScaleOut.StepAdjustments) > 0:
-		breach = bounded(metric - c.ScaleOut.Threshold)
-		st, ok := find(c.ScaleOut.StepAdjustments, func(lo, hi float64) bool { return lo <= breach && breach < hi })
+		breach = clamp(metric - c.ScaleOut.Threshold)
+		st, ok := findStep(c.ScaleOut.StepAdjustments, func(lo, hi float64) bool { return lo <= breach && breach < hi })
 		want := c.apply(base, st)
 		if o.Limits.Max > 0 {
 			want = min(want, o.Limits.Max)
@@ -242,8 +242,8 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 			s.Base, s.Out = base, o.Now
 		}
 	case s.Low >= c.ScaleIn.EvaluationPeriods && len(c.ScaleIn.StepAdjustments) > 0:
-		breach = bounded(metric - c.ScaleIn.Threshold)
-		st, ok := find(c.ScaleIn.StepAdjustments, func(lo, hi float64) bool { return lo < breach && breach <= hi })
+		breach = clamp(metric - c.ScaleIn.Threshold)
+		st, ok := findStep(c.ScaleIn.StepAdjustments, func(lo, hi float64) bool { return lo < breach && breach <= hi })
 		switch want := c.apply(cur, st); {
 		case !ok:
 			reason = "NoStep"
@@ -251,7 +251,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 			reason = "AlreadyIn"
 		case warming:
 			reason = "WarmingUp"
-		case cools(o.Now, s.In, c.ScaleInCooldown) || cools(o.Now, s.Out, c.ScaleInCooldown):
+		case coolingDown(o.Now, s.In, c.ScaleInCooldown) || coolingDown(o.Now, s.Out, c.ScaleInCooldown):
 			reason = "CoolingDown"
 		default:
 			n, reason = want, "ScaleIn"
@@ -272,21 +272,21 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	return d
 }
 
-func cools(now, since time.Time, d algorithms.Duration) bool {
+func coolingDown(now, since time.Time, d algorithms.Duration) bool {
 	return !since.IsZero() && now.Sub(since) < time.Duration(d)
 }
 
-func bounded(v float64) float64 { return min(max(v, -math.MaxFloat64), math.MaxFloat64) }
+func clamp(v float64) float64 { return min(max(v, -math.MaxFloat64), math.MaxFloat64) }
 
 // count bounds a streak so that it stays a number of sane size.
-func count(n int, breach bool) int {
+func streak(n int, breach bool) int {
 	if !breach {
 		return 0
 	}
 	return min(n+1, 1000)
 }
 
-func find(steps []Step, within func(lo, hi float64) bool) (Step, bool) {
+func findStep(steps []Step, within func(lo, hi float64) bool) (Step, bool) {
 	for _, s := range steps {
 		if within(s.bounds()) {
 			return s, true

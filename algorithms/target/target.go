@@ -153,7 +153,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	if o.Limits.Max > 0 {
 		raw = min(raw, o.Limits.Max)
 	}
-	n, reason, ratio := p.choose(o.Now, cur, raw, total)
+	n, reason, ratio := p.decide(o.Now, cur, raw, total)
 	if held := s.Recent.Add(o.Now, n, time.Duration(c.StabilizationWindow)); held > n && n < cur {
 		n, reason = min(held, cur), "Stabilized"
 	}
@@ -179,7 +179,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 }
 
 // choose answers before stabilization, with the ratio of load to what the current pods should carry (0 at zero pods).
-func (p *Policy) choose(now time.Time, cur, raw int, total float64) (n int, reason string, ratio float64) {
+func (p *Policy) decide(now time.Time, cur, raw int, total float64) (n int, reason string, ratio float64) {
 	c, s := &p.cfg, &p.state
 	if cur == 0 {
 		return raw, "Target", 0
@@ -192,7 +192,7 @@ func (p *Policy) choose(now time.Time, cur, raw int, total float64) (n int, reas
 	high, low := ratio > 1+c.Tolerance, ratio < 1-margin
 	if s.Point.IsZero() || now.Sub(s.Point) >= time.Duration(c.EvaluationPeriod) {
 		s.Point = now
-		s.High, s.Low = row(s.High, high), row(s.Low, low)
+		s.High, s.Low = streak(s.High, high), streak(s.Low, low)
 	}
 	recent := func(at time.Time, d algorithms.Duration) bool {
 		return !at.IsZero() && now.Sub(at) < time.Duration(d)
@@ -217,7 +217,7 @@ func (p *Policy) choose(now time.Time, cur, raw int, total float64) (n int, reas
 }
 
 // row counts breaches in a row, bounded so that it stays a number of sane size.
-func row(n int, breach bool) int {
+func streak(n int, breach bool) int {
 	if !breach {
 		return 0
 	}

@@ -18,13 +18,13 @@ import (
 
 const (
 	// fine is up to which count every one is a candidate; above, those a sixty-fourth apart.
-	fine = 64
+	everyCount = 64
 	// longest bounds the candidates; they reach beyond 10^6 pods.
-	longest = 1024
+	maxCandidates = 1024
 )
 
 // next is the candidate after n.
-func next(n int) int { return n + 1 + n/fine }
+func next(n int) int { return n + 1 + n/everyCount }
 
 // Function is the work function of one workload. Its zero value has seen nothing. It is not safe for concurrent use.
 type Function struct {
@@ -34,7 +34,7 @@ type Function struct {
 
 // extend makes the candidates reach count n, or 1,000,000.
 func (f *Function) extend(n, current int, move float64) {
-	for last := len(f.levels) - 1; last < longest-1 && (last < 0 || f.levels[last] < n); last++ {
+	for last := len(f.levels) - 1; last < maxCandidates-1 && (last < 0 || f.levels[last] < n); last++ {
 		level, work := 0, move*float64(current)
 		if last >= 0 {
 			level = next(f.levels[last])
@@ -98,8 +98,8 @@ func (f *Function) State() []float64 { return append([]float64(nil), f.work...) 
 
 // Load puts back a State; an error leaves the Function as it was.
 func (f *Function) Load(work []float64) error {
-	if len(work) > longest {
-		return fmt.Errorf("work function of %d counts: want at most %d", len(work), longest)
+	if len(work) > maxCandidates {
+		return fmt.Errorf("work function of %d counts: want at most %d", len(work), maxCandidates)
 	}
 	for i, w := range work {
 		if !algorithms.Finite(w) || w < 0 {

@@ -241,7 +241,7 @@ func (p *Policy) Needs() []algorithms.Need {
 }
 
 // errOpen says that the breaker spared the server.
-var errOpen = errors.New("the circuit breaker is open")
+var errBreakerOpen = errors.New("the circuit breaker is open")
 
 // Decide asks the server, for at most Config.Timeout.
 func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
@@ -261,15 +261,15 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	return p.failed(p.fallback.Decide(o), o, err, "falling back to "+p.cfg.Fallback.Name)
 }
 
-func (p *Policy) failed(d algorithms.Decision, o algorithms.Observation, err error, deed string) algorithms.Decision {
+func (p *Policy) failed(d algorithms.Decision, o algorithms.Observation, err error, action string) algorithms.Decision {
 	d.Reason = "PluginFailed"
-	if errors.Is(err, errOpen) {
+	if errors.Is(err, errBreakerOpen) {
 		d.Reason = "PluginOpen"
 	}
 	if o.Quiet {
 		return d
 	}
-	text := fmt.Sprintf("policy server %s: %v; %s", p.cfg.Address, err, deed)
+	text := fmt.Sprintf("policy server %s: %v; %s", p.cfg.Address, err, action)
 	if d.Message != "" {
 		text += ": " + d.Message
 	}
@@ -282,7 +282,7 @@ func (p *Policy) failed(d algorithms.Decision, o algorithms.Observation, err err
 func (p *Policy) ask(o algorithms.Observation) (algorithms.Decision, error) {
 	s := &p.state
 	if !s.Until.IsZero() && o.Now.Before(s.Until) {
-		return algorithms.Decision{}, fmt.Errorf("%w after %d failures, until %s", errOpen, s.Failures, s.Until.UTC().Format(time.RFC3339))
+		return algorithms.Decision{}, fmt.Errorf("%w after %d failures, until %s", errBreakerOpen, s.Failures, s.Until.UTC().Format(time.RFC3339))
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(p.cfg.Timeout))
 	defer cancel()
@@ -376,7 +376,7 @@ func decision(a *policy.DecideResponse, o algorithms.Observation) (algorithms.De
 	if d.Message == "" {
 		d.Message = fmt.Sprintf("the policy server wants %d pods", d.Replicas)
 	}
-	if w := word(a.GetReason()); w != "" {
+	if w := label(a.GetReason()); w != "" {
 		d.Message = w + ": " + d.Message
 	}
 	d.Terms = o.Scratch[:0]
@@ -387,7 +387,7 @@ func decision(a *policy.DecideResponse, o algorithms.Observation) (algorithms.De
 }
 
 // word makes a label of what a server says: letters and digits only, and short.
-func word(s string) string {
+func label(s string) string {
 	kept := strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
 			return r

@@ -21,7 +21,7 @@ import (
 type Schedule struct {
 	minute, hour, dom, month, dow uint64
 	// either says that both day fields are restricted.
-	either bool
+	anyDay bool
 	text   string
 }
 
@@ -44,7 +44,7 @@ func fields() [5]field {
 	}
 }
 
-func short(name string) (string, bool) {
+func alias(name string) (string, bool) {
 	switch name {
 	case "@yearly", "@annually":
 		return "0 0 1 1 *", true
@@ -64,7 +64,7 @@ func short(name string) (string, bool) {
 func Parse(expr string) (Schedule, error) {
 	text := expr
 	if strings.HasPrefix(expr, "@") {
-		full, ok := short(strings.ToLower(expr))
+		full, ok := alias(strings.ToLower(expr))
 		if !ok {
 			return Schedule{}, fmt.Errorf("cron %q: want @hourly, @daily, @midnight, @weekly, @monthly, @yearly or @annually", expr)
 		}
@@ -91,7 +91,7 @@ func Parse(expr string) (Schedule, error) {
 	}
 	s := Schedule{
 		minute: sets[0], hour: sets[1], dom: sets[2], month: sets[3], dow: sets[4], text: text,
-		either: !strings.HasPrefix(parts[2], "*") && !strings.HasPrefix(parts[4], "*"),
+		anyDay: !strings.HasPrefix(parts[2], "*") && !strings.HasPrefix(parts[4], "*"),
 	}
 	if _, ok := s.Next(time.Date(2023, 1, 1, 0, 0, 0, 0, time.UTC)); !ok {
 		return Schedule{}, fmt.Errorf("cron %q: never falls due", text)
@@ -150,14 +150,14 @@ func (f field) number(text string) (int, error) {
 }
 
 // reach is how many days Next and Prev look: 29 February may be 8 years away, and a weekday on it (both by *-steps) 40.
-const reach = 366 * 41
+const maxDays = 366 * 41
 
 func (s Schedule) day(d time.Time) bool {
 	if s.month&(1<<uint(d.Month())) == 0 {
 		return false
 	}
 	dom, dow := s.dom&(1<<uint(d.Day())) != 0, s.dow&(1<<uint(d.Weekday())) != 0
-	if s.either {
+	if s.anyDay {
 		return dom || dow
 	}
 	return dom && dow
@@ -165,7 +165,7 @@ func (s Schedule) day(d time.Time) bool {
 
 // Next returns the first instant after t at which the schedule falls due, in t's location; ok is false when there is none.
 func (s Schedule) Next(t time.Time) (at time.Time, ok bool) {
-	for k := range reach {
+	for k := range maxDays {
 		d := date(t, k)
 		if !s.day(d) {
 			continue
@@ -184,7 +184,7 @@ func (s Schedule) Next(t time.Time) (at time.Time, ok bool) {
 // Prev returns the last instant at or before t at which the schedule fell due, in t's location; ok is false when there is none.
 func (s Schedule) Prev(t time.Time) (at time.Time, ok bool) {
 	// Where clocks went back over midnight, a time of the next calendar day may have fallen due already.
-	for k := 1; k > -reach; k-- {
+	for k := 1; k > -maxDays; k-- {
 		d := date(t, k)
 		if !s.day(d) {
 			continue
