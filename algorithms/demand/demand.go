@@ -40,7 +40,8 @@ type Reading struct {
 	Known bool
 	// Load is the offered load in slots. InFlight is N as measured.
 	Load, InFlight float64
-	// Service is the mean service time in seconds, 0 while unknown; Rate is arrivals per second, 0 while that is.
+	// Service is the mean service time in seconds, 0 while unknown; Rate is arrivals per second, 0
+	// while that is.
 	Service, Rate float64
 	// Backlog is in slot-seconds; Wait, of a request that arrives now, in seconds, +Inf with work
 	// and no ready pod.
@@ -70,7 +71,8 @@ type Estimator struct {
 	State State
 }
 
-// Needs lists concurrency now, concurrency and rate over the short window, and concurrency over Long.
+// Needs lists concurrency now, concurrency and rate over the short window, and concurrency over
+// Long.
 func (e *Estimator) Needs() []algorithms.Need {
 	needs := []algorithms.Need{
 		{Name: algorithms.Concurrency, Window: algorithms.Instant}, {Name: algorithms.Concurrency, Window: e.Short}, {Name: algorithms.Rate, Window: e.Short},

@@ -1,23 +1,28 @@
-// Package hpa decides like the Kubernetes HorizontalPodAutoscaler, autoscaling/v2 (k8s.io/kubernetes, pkg/controller/podautoscaler):
-// its replica calculator to the digit, in whole thousandths, and, when its Config is a whole HPA's, stabilization and rates too. The test
-// module oracle/hpa runs both side by side and demands equality.
+// Package hpa decides like the Kubernetes HorizontalPodAutoscaler, autoscaling/v2
+// (k8s.io/kubernetes, pkg/controller/podautoscaler): its replica calculator to the digit, in whole
+// thousandths, and, with the Config of a whole HPA, stabilization and rates too. The test module
+// oracle/hpa runs both side by side and requires equality.
 //
 // For a target per pod (Pods, and Resource with AverageValue):
 //
-//	usage = Σ readings div n      U = usage / target       in band when 1 − tolerance down ≤ U ≤ 1 + tolerance up
-//	nothing missing, and not (some unready and U > 1): current when in band, else ceil(U × n)
-//	else missing pods count as target when U < 1 and as 0 when U > 1, unready ones as 0 when U > 1, and U' is computed anew:
-//	current when U' is in band, on the other side of 1, or would move the count against itself; else ceil(U' × pods counted)
+//	usage = Σ readings div n      U = usage / target
+//	in tolerance when 1 − tolerance down ≤ U ≤ 1 + tolerance up
+//	nothing missing, and not (some unready and U > 1): current when in tolerance, else ceil(U × n)
+//	else missing pods count as target when U < 1 and as 0 when U > 1, unready ones as 0 when U > 1, and
+//	U' is computed anew: current when U' is in tolerance, on the other side of 1, or would move the
+//	count against itself; else ceil(U' × pods counted)
 //
-// Utilization is the same with integer percents of the requests; missing pods then use max(100, target) % of theirs. An
-// External or Object AverageValue gives ceil(total / target) out of band; a Value gives ceil(total / target × ready pods),
-// and from 0 replicas ceil(total / target).
+// Utilization is the same with integer percents of the requests; missing pods then use max(100,
+// target) % of theirs. An External or Object AverageValue gives ceil(total / target) out of
+// tolerance; a Value gives ceil(total / target × ready pods), and from 0 replicas ceil(total /
+// target).
 //
-// Terminating and failed pods are ignored, pending ones unready, running ones without a reading missing; readiness is looked at
-// for the resource cpu only. Of several metrics the largest proposal wins; when some fail and the others would go down, nothing
-// changes.
+// Terminating and failed pods are ignored, pending ones are unready, running ones without a reading
+// are missing; readiness counts for the resource cpu only. Of several metrics the largest proposal
+// wins. When some fail and the others would scale down, nothing changes.
 //
-// Where single pods are not told (Observation.Pods is nil), a Pods metric takes the signal's total as spread over the ready pods.
+// Where single pods are unknown (Observation.Pods is nil), a Pods metric takes the signal's total
+// as spread over the ready pods.
 package hpa
 
 import (
@@ -40,11 +45,11 @@ type Policy struct {
 	results  []result
 }
 
-// result is what one metric came to.
+// result is the outcome of one metric.
 type result struct {
 	// fault is why there is no proposal, "" when there is one.
 	fault string
-	// usage is in thousandths per pod or in all, or in percent.
+	// usage is in thousandths per pod or in total, or in percent.
 	usage    int64
 	ratio    float64
 	proposal int
@@ -95,7 +100,8 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	}
 	if p.limiter != nil {
 		p.limiter.Observe(o.Now, cur)
-		// a count out of bounds is put right before any metric is looked at; 0 is asleep, and wakes by metrics
+		// A count out of bounds is corrected before any metric is read; 0 is asleep, and wakes by
+		// metrics.
 		if d := (algorithms.Decision{Valid: true}); cur > hi || cur > 0 && cur < lo {
 			if d.Replicas, d.Reason = hi, "TooManyReplicas"; cur < lo {
 				d.Replicas, d.Reason = lo, "TooFewReplicas"
@@ -208,7 +214,7 @@ func (m *metric) read(o *algorithms.Observation) (int64, bool) {
 	return milli(o.Signals[best].Value), true
 }
 
-// spread is a Pods metric when only the total is known.
+// fromTotal is the proposal of a Pods metric when only the total is known.
 func (p *Policy) fromTotal(m *metric, o *algorithms.Observation) result {
 	total, ok := m.read(o)
 	switch ready := int64(o.Replicas.Ready); {
@@ -226,9 +232,9 @@ func (p *Policy) fromTotal(m *metric, o *algorithms.Observation) result {
 	}
 }
 
-// sums is what the pods that count come to.
+// sums are totals over the pods that count.
 type sums struct {
-	// used and asked are readings and requests in thousandths, n how many pods they are of.
+	// used and requested are readings and requests in thousandths, n the number of pods.
 	used, requested, n int64
 }
 
@@ -330,8 +336,9 @@ func (m *metric) ratio(s sums) (ratio float64, usage int64, ok bool) {
 	return float64(usage) / float64(m.goal), usage, true
 }
 
-// doubtful tells whether a pod's CPU reading is left out: it is unready early in its life or never was ready, or the reading
-// reaches back to before it became ready. A ready pod of which nothing more is known is not doubted.
+// unreliable tells whether a pod's CPU reading is left out: the pod is unready early in its life or
+// never was ready, or the reading reaches back to before it became ready. A ready pod without known
+// times is reliable.
 func (p *Policy) unreliable(pod *algorithms.Pod, now time.Time) bool {
 	if pod.Started.IsZero() || pod.Changed.IsZero() {
 		return pod.State != algorithms.PodReady
@@ -360,7 +367,7 @@ func readyPods(o *algorithms.Observation) (ready, all int) {
 	return ready, len(o.Pods)
 }
 
-// explain adds the sentence and the terms.
+// explain adds the message and the terms.
 func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, raw int) {
 	terms := append(o.Scratch[:0],
 		algorithms.Term{Name: "currentReplicas", Value: float64(o.Replicas.Current)},
@@ -421,8 +428,8 @@ func (p *Policy) Restore(raw json.RawMessage) error {
 	return nil
 }
 
-// milli is v in whole thousandths: the nearest if v is one but for rounding, else the next above, as Kubernetes' quantities round.
-// It saturates far beyond what anything measures.
+// milli is v in whole thousandths: the nearest if v is one but for rounding, else the next above,
+// as Kubernetes' quantities round. It saturates far beyond any measurement.
 func milli(v float64) int64 {
 	const far = 1e17
 	x := min(max(v*1000, -far), far)
@@ -432,13 +439,13 @@ func milli(v float64) int64 {
 	return int64(math.Ceil(x))
 }
 
-// plus adds and saturates.
+// addSaturating adds and saturates.
 func addSaturating(a, b int64) int64 {
 	const far = math.MaxInt64 / 200 // leaves room for a percentage
 	return min(max(min(max(a, -far), far)+min(max(b, -far), far), -far), far)
 }
 
-// ceil rounds a count up; what is no number or too large is bounded.
+// ceil rounds a count up, within bounds; NaN is 0.
 func ceil(v float64) int {
 	const far = math.MaxInt32
 	if math.IsNaN(v) {

@@ -10,7 +10,8 @@ import (
 
 func sec(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-// Exponential idle times: keep for as long as it lasts when a cold start costs clearly more than the mean, never when clearly less.
+// Exponential idle times: keep for as long as it lasts when a cold start costs clearly more than
+// the mean, never when clearly less.
 func TestWorthExponential(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))
@@ -28,7 +29,8 @@ func TestWorthExponential(t *testing.T) {
 	}
 }
 
-// A period of half an hour: nothing at first, and a pod from some minutes before its end until some after.
+// A period of half an hour: nothing at first, and a pod from some minutes before its end until some
+// after.
 func TestWorthPeriod(t *testing.T) {
 	t.Parallel()
 	var h keepalive.Idle

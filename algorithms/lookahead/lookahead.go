@@ -640,7 +640,8 @@ func (p *Policy) drain(o *algorithms.Observation, g *plan) int {
 		left = min(left, max(g.lead-age, 0).Seconds())
 	}
 	cap := float64(o.Replicas.Ready) * g.slots
-	// The backlog left when pods are ready, at the expected load; most backlogs of a burst are gone by then.
+	// The backlog left when pods are ready, at the expected load; most backlogs of a burst are gone
+	// by then.
 	ahead := g.far[p.far.state.Best]
 	work := g.r.Backlog + (ahead-cap)*left
 	// The pods ordered anyway take a part of it at once.

@@ -8,7 +8,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/residual"
 )
 
-// Candidates of the forecast, by how long they remember: the faster follow jumps, the slower see through noise.
+// Candidates of the forecast, by how long they remember: the faster follow jumps, the slower see
+// through noise.
 const (
 	byLast = iota
 	by10s

@@ -21,7 +21,8 @@ func TestClock(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		fill func(c *jumpProfile, r *rand.Rand)
-		// habit says that the minutes 2 and 32 are the likely ones; otherwise all are alike, for all but one seed in a hundred.
+		// habit says that the minutes 2 and 32 are the likely ones; otherwise all are alike, for
+		// all but one seed in a hundred.
 		habit bool
 	}{
 		{name: "nothing", fill: func(*jumpProfile, *rand.Rand) {}},

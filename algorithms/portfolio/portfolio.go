@@ -1,16 +1,21 @@
-// Package portfolio runs several policies in shadow, on what is really asked for, and follows those that would have cost least.
+// Package portfolio runs several policies in shadow, on the measured load, and follows those that
+// would have cost least.
 //
-//	shadow   each expert has pods of its own: they start, take their start-up time, serve the load measured, and keep a backlog
-//	cost     pod-seconds, starting ones too + price per request that waits longer than the goal + cold starts, by block of time
-//	weights  Hedge with fixed share on log₄(cost / the cheapest expert's cost of the block), at most 1; they change at the ends of blocks only, so that
-//	         what a change of mind costs is small beside a block
-//	answer   the weighted median of the experts' answers: more than half of the weight wants no more, and any expert with more than half of the weight has it
-//	floor    the first expert is a classic; while requests wait longer than the goal no fewer pods are asked for than it wants
+//	shadow   each expert has simulated pods: they start, take their start-up time, serve the measured
+//	         load, and keep a backlog
+//	cost     pod-seconds, also of starting pods, + price per late request + cold starts, by block of time
+//	weights  Hedge with fixed share on log₄(cost / the cheapest expert's cost of the block), at most 1;
+//	         they change at the ends of blocks only, so that a change costs little beside a block
+//	answer   weighted median of the experts' answers
+//	floor    the first expert, a classic: while requests wait longer than the goal the answer is not
+//	         below its answer
 //
-// A request that waits too long costs S/(Kβ) pod-seconds, as in package lookahead. Experts see the signals as measured, so under a real overload
-// they learn of it in shadow too. What an expert cannot tell it does not vote on; its block counts as a loss of 1.
+// A late request costs S/(Kβ) pod-seconds, as in package lookahead. Experts see the measured
+// signals, so a real overload shows in the shadows too. An expert without a valid decision has no
+// vote, and its block counts as a loss of 1.
 //
-// Sources: Freund and Schapire 1997 (Hedge); Herbster and Warmuth 1998 (fixed share); blocks of about ten start-ups as in FeMux, EuroSys 2026.
+// Sources: Freund and Schapire 1997 (Hedge); Herbster and Warmuth 1998 (fixed share); blocks of
+// about ten start-ups as in FeMux, EuroSys 2026.
 package portfolio
 
 import (
@@ -54,8 +59,8 @@ type Config struct {
 	// Block is the least length of a block; it is at least ten start-ups long. Shorter changes the
 	// weights sooner and more often in vain.
 	Block algorithms.Duration `json:"block"`
-	// Memory is the time for which the weights are made: over it the best expert is found, and about
-	// one change of it is followed.
+	// Memory is the time for which the weights are made: over it the best expert is found, and
+	// about one change of it is followed.
 	Memory algorithms.Duration `json:"memory"`
 	// StartUp is how long a pod takes to be ready while none was measured.
 	StartUp algorithms.Duration `json:"startUp"`
@@ -63,7 +68,8 @@ type Config struct {
 	Window algorithms.Duration `json:"window"`
 }
 
-// Default has kpa as floor, and target, histogram, seasonal and lookahead; blocks of five minutes over four hours.
+// Default has kpa as floor, and target, histogram, seasonal and lookahead; blocks of five minutes
+// over four hours.
 func Default() Config {
 	return Config{
 		Experts: []Expert{{Name: "kpa"}, {Name: "target"}, {Name: "histogram"}, {Name: "seasonal"}, {Name: "lookahead"}},
@@ -115,13 +121,14 @@ func (c Config) Validate() error {
 // Make makes a policy by name, as the catalog does.
 type Make func(name string, targetPerPod float64, params json.RawMessage) (algorithms.Policy, error)
 
-// shadow is the world of one expert.
+// shadow is the simulated workload of one expert.
 type shadow struct {
 	Current int `json:"current"`
 	Ready   int `json:"ready"`
 	// Starts are pods that start, in the order of their readiness.
 	Starts []batch `json:"starts,omitempty"`
-	// Backlog is in slot-seconds; Cost in pod-seconds since the block began; Blind says that it could not tell at some time in it.
+	// Backlog is in slot-seconds; Cost in pod-seconds since the block began; NoAnswer says that a
+	// decision in it was not valid.
 	Backlog  float64 `json:"backlog"`
 	Cost     float64 `json:"cost"`
 	NoAnswer bool    `json:"blind,omitempty"`
@@ -133,7 +140,7 @@ type batch struct {
 	Pods  int       `json:"pods"`
 }
 
-// batches bounds how many starts are told apart; later ones join the last.
+// maxBatches bounds how many starts are kept apart; later ones join the last.
 const maxBatches = 64
 
 // Policy decides as the package says. It is not safe for concurrent use.
@@ -220,7 +227,7 @@ func (p *Policy) Learns() []string {
 	return names
 }
 
-// Learn hands the past to the experts that learn from one.
+// Learn passes the history to the experts that learn from one.
 func (p *Policy) Learn(history []algorithms.Sample) error {
 	if err := algorithms.CheckHistory(history, p.state.At); err != nil {
 		return err
@@ -251,7 +258,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	}
 	r := p.estimator.Read(&o, slots)
 	dt := o.Now.Sub(s.At)
-	if s.At.IsZero() || dt > 10*time.Minute { // begin, or begin anew: all in the real world
+	if s.At.IsZero() || dt > 10*time.Minute { // all shadows start from the real workload
 		for i := range s.Shadows {
 			s.Shadows[i] = shadow{Current: o.Replicas.Current, Ready: o.Replicas.Ready, Cost: s.Shadows[i].Cost, NoAnswer: s.Shadows[i].NoAnswer}
 			if n := o.Replicas.Current - o.Replicas.Ready; n > 0 {
@@ -316,10 +323,11 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	return d
 }
 
-// dear is by which factor an expert must cost more than the cheapest one for a loss of 1.
+// lossBase is the cost, relative to the cheapest expert's, that makes a loss of 1.
 const lossBase = 4
 
-// judge ends a block: a loss is the logarithm of the cost over the cheapest expert's, to the base dear, at most 1.
+// endBlock updates the weights: a loss is the logarithm of the cost over the cheapest expert's, to
+// the base lossBase, at most 1.
 func (p *Policy) endBlock() {
 	least := math.Inf(1)
 	for i := range p.state.Shadows {
@@ -330,7 +338,7 @@ func (p *Policy) endBlock() {
 	for i := range p.state.Shadows {
 		w := &p.state.Shadows[i]
 		p.losses[i] = 1
-		if !w.NoAnswer { // a pod-second more or less is no difference
+		if !w.NoAnswer { // differences of a pod-second do not count
 			p.losses[i] = min(math.Log((w.Cost+1)/(least+1))/math.Log(lossBase), 1)
 		}
 		w.Cost, w.NoAnswer = 0, false
@@ -339,7 +347,7 @@ func (p *Policy) endBlock() {
 	p.state.Blocks++
 }
 
-// live passes dt in the shadow's world, at the load measured.
+// advance simulates dt at the measured load.
 func (w *shadow) advance(now time.Time, dt time.Duration, r *demand.Reading, slots float64, start time.Duration, c *Config, o *algorithms.Observation) {
 	starting := 0
 	done := 0
@@ -382,7 +390,7 @@ func (w *shadow) advance(now time.Time, dt time.Duration, r *demand.Reading, slo
 	}
 }
 
-// scale asks for n pods.
+// scale sets the count to n pods.
 func (w *shadow) scale(now time.Time, n int, start time.Duration) {
 	existing := w.Ready
 	for _, b := range w.Starts {
@@ -410,7 +418,7 @@ func (w *shadow) scale(now time.Time, n int, start time.Duration) {
 	w.Current = n
 }
 
-// explain adds the sentence and the terms.
+// explain adds the message and the terms.
 func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation) {
 	var b strings.Builder
 	d.Terms = o.Scratch[:0]

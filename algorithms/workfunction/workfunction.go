@@ -1,11 +1,15 @@
-// Package workfunction decides when to change a pod count, where changing costs something: the work function algorithm for metrical
-// task systems (Borodin, Linial and Saks 1992), on a line of counts.
+// Package workfunction decides when to change a pod count, where changes have a cost: the work
+// function algorithm for metrical task systems on a line of counts.
 //
 //	w(n) ← min over m of (w(m) + move·|n − m|) + cost(n)
 //
-// is what the cheapest course of the past would have cost that ends at n. The count leaves n for m once w(n) exceeds w(m) + move·|n − m|: when
-// having stayed has cost as much as the way there and back. So a large regret is acted on at once and a small one when it has lasted, in both
-// directions, and a count between two others does not flutter. It costs at most a constant factor more than the best course in hindsight.
+// is the cost of the cheapest sequence of past counts that ends at n. The count moves from n to m
+// once w(n) exceeds w(m) + move·|n − m|: when staying has cost as much as moving there and back. A
+// large regret is acted on at once and a small one when it lasts, in both directions, and a count
+// between two others does not flap. The cost is within a constant factor of the optimum in
+// hindsight.
+//
+// Source: Borodin, Linial and Saks 1992.
 package workfunction
 
 import (
@@ -17,16 +21,18 @@ import (
 )
 
 const (
-	// fine is up to which count every one is a candidate; above, those a sixty-fourth apart.
+	// everyCount is up to which count every count is a candidate; above, candidates are a
+	// sixty-fourth apart.
 	everyCount = 64
-	// longest bounds the candidates; they reach beyond 10^6 pods.
+	// maxCandidates bounds the candidates; they reach beyond 10^6 pods.
 	maxCandidates = 1024
 )
 
 // next is the candidate after n.
 func next(n int) int { return n + 1 + n/everyCount }
 
-// Function is the work function of one workload. Its zero value has seen nothing. It is not safe for concurrent use.
+// Function is the work function of one workload. Its zero value has seen nothing. It is not safe
+// for concurrent use.
 type Function struct {
 	levels []int
 	work   []float64
@@ -44,9 +50,10 @@ func (f *Function) extend(n, current int, move float64) {
 	}
 }
 
-// Step takes in what each count up to most costs for the time since the step before, cost(n) ≥ 0, and what adding or removing a pod costs,
-// move ≥ 0 in the same unit; it returns the count to go to from current. Costs that are not finite count as very large. It calls cost a
-// few hundred times at most, once per candidate, with rising n.
+// Step adds the cost of each count up to most since the previous step, cost(n) ≥ 0, and returns the
+// count to move to from current. move ≥ 0, in the same unit, is the cost of adding or removing a
+// pod. A cost that is not finite counts as very large. Step calls cost once per candidate, a few
+// hundred times at most, with rising n.
 func (f *Function) Step(current, most int, move float64, cost func(n int) float64) int {
 	most, current = min(max(most, 0), 1_000_000), min(max(current, 0), 1_000_000)
 	f.extend(max(most, current), current, move)
@@ -67,7 +74,7 @@ func (f *Function) Step(current, most int, move float64, cost func(n int) float6
 	for i, n := range f.levels {
 		f.work[i] -= least
 		if n <= most {
-			// of courses that are as good, the one that has gone its way
+			// Of equal candidates, the one with the least work.
 			if v := f.work[i] + move*math.Abs(float64(n-f.levels[at])); v < end || v == end && f.work[i] < f.work[best] {
 				best, end = i, v
 			}
@@ -83,7 +90,7 @@ func (f *Function) Step(current, most int, move float64, cost func(n int) float6
 	return f.levels[best]
 }
 
-// relax lets every course move once more.
+// relax allows one more move: w(n) ← min over m of (w(m) + move·|n − m|).
 func (f *Function) relax(move float64) {
 	for i := 1; i < len(f.work); i++ {
 		f.work[i] = min(f.work[i], f.work[i-1]+move*float64(f.levels[i]-f.levels[i-1]))
