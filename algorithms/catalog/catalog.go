@@ -23,7 +23,8 @@ type Entry struct {
 	// Note is what a user must know besides, a sentence or two; it may be empty.
 	Note       string
 	Parameters []Parameter
-	// New makes the policy for a target per pod, 0 meaning the policy's own default; params override it and the defaults.
+	// New makes the policy for a target per pod, 0 meaning the policy's own default; params
+	// override it and the defaults.
 	New func(targetPerPod float64, params json.RawMessage) (algorithms.Policy, error)
 }
 
@@ -48,8 +49,8 @@ func entry[C any, P algorithms.Policy](e Entry, list params.List[C], defaults fu
 	return e
 }
 
-// Read reads JSON parameters into a Config that holds the defaults. Its errors name each parameter that is at fault, in the order
-// of their names; after one the Config is to be thrown away.
+// Read reads JSON parameters into a Config that holds the defaults. Its errors name each faulty
+// parameter, in the order of the names; after an error the Config is undefined.
 func Read[C any](raw json.RawMessage, c *C) error {
 	err := algorithms.Strict(raw, c)
 	if err == nil {
@@ -82,7 +83,7 @@ func Read[C any](raw json.RawMessage, c *C) error {
 // errUnknown is what New adds the list of parameters to.
 var errUnknown = errors.New("unknown parameter")
 
-// readable says what encoding/json means in the words of parameters.
+// readable says in the words of parameters what encoding/json means.
 func readable(err error) error {
 	if t, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		at := t.Field
@@ -164,7 +165,8 @@ func (c Catalog) Find(name string) (Entry, error) {
 
 // New makes the policy of that name. The target per pod, in the unit of the policy's signal, is a
 // default that the parameters override; 0 leaves the policy's own. Errors for unknown names and
-// parameters list the known ones. An error that is ErrTemporary may pass though the parameters stay.
+// parameters list the known ones. An error that is ErrTemporary may pass though the parameters
+// stay.
 //
 // A policy that is also an io.Closer holds a connection and must be closed after use.
 func (c Catalog) New(name string, targetPerPod float64, raw json.RawMessage) (algorithms.Policy, error) {

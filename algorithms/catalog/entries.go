@@ -17,7 +17,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/target"
 )
 
-// builtin lists the policies that need nothing but their parameters. Portfolio makes its experts by expert.
+// builtin lists the policies that need nothing but their parameters. Portfolio makes its experts by
+// expert.
 func builtin(expert portfolio.Make) []Entry {
 	return []Entry{
 		entry(Entry{
@@ -85,7 +86,8 @@ func formula(expression string, names []string) (keda.Formula, error) {
 	return f.Value, nil
 }
 
-// Guard documents the rules that wrap any policy (algorithms/guard); its New is nil, since it makes no policy of its own.
+// Guard documents the rules that wrap any policy (algorithms/guard); its New is nil, since it makes
+// no policy of its own.
 func Guard() Entry {
 	return Entry{
 		Name: "guard", Summary: "the rules around any policy: bounds, behavior, zero, missing data, containment", Source: "algorithms/guard; spec.behavior of autoscaling/v2",

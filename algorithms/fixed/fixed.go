@@ -1,5 +1,5 @@
-// Package fixed always answers the same count. It is the baseline to compare others with, and a way to pin a workload while
-// its signals are still recorded.
+// Package fixed always answers the same count. It is the baseline of comparisons, and a way to pin
+// a workload while its signals are still recorded.
 package fixed
 
 import (

@@ -19,7 +19,8 @@ func daily(t *testing.T) *forecast.Daily {
 	return d
 }
 
-// A smooth day is forecast within a few percent after three of them, over a gap of hours too; a gap of weeks begins anew.
+// A smooth day is forecast within a few percent after three of them, over a gap of hours too; a gap
+// of weeks begins anew.
 func TestDaily(t *testing.T) {
 	t.Parallel()
 	load := func(at time.Time) float64 {

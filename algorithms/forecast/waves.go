@@ -17,7 +17,8 @@ type Cycle struct {
 
 // FourierConfig holds the parameters of a Fourier regression.
 type FourierConfig struct {
-	// Cycles are the periods, shortest first, at most 4. One takes part once twice its length has passed.
+	// Cycles are the periods, shortest first, at most 4. One takes part once twice its length has
+	// passed.
 	Cycles []Cycle
 	// HalfLife is after how many bins a value counts half, > 0.
 	HalfLife float64
@@ -43,12 +44,13 @@ func (c FourierConfig) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Fourier is a regression on waves of known periods with forgetting: the coefficients θ of x_t = (1, cos 2πjt/P, sin 2πjt/P, …) that minimise
-// Σ 2^(−(T−t)/halfLife)·(y_t − θ·x_t)² + |θ_waves|². The last term keeps waves of which little was seen small. One update costs about d²
-// steps and one fit d³/6, d = 1 + 2·Σ harmonics.
+// Fourier is a regression on waves of known periods with forgetting: the coefficients θ of x_t =
+// (1, cos 2πjt/P, sin 2πjt/P, …) that minimise Σ 2^(−(T−t)/halfLife)·(y_t − θ·x_t)² + |θ_waves|².
+// The last term keeps waves with little data small. An update costs about d² steps and a fit d³/6,
+// d = 1 + 2·Σ harmonics.
 type Fourier struct {
 	cfg    FourierConfig
-	forget float64
+	decay  float64
 	state  FourierState
 	theta  []float64
 	fitted bool
@@ -75,7 +77,7 @@ func NewFourier(c FourierConfig) (*Fourier, error) {
 		d += 2 * y.Harmonics
 	}
 	return &Fourier{
-		cfg: c, forget: math.Exp2(-1 / c.HalfLife), theta: make([]float64, d), x: make([]float64, d), chol: make([]float64, d*(d+1)/2),
+		cfg: c, decay: math.Exp2(-1 / c.HalfLife), theta: make([]float64, d), x: make([]float64, d), chol: make([]float64, d*(d+1)/2),
 		state: FourierState{Products: make([]float64, d*(d+1)/2), With: make([]float64, d)},
 	}, nil
 }
@@ -95,7 +97,7 @@ func (f *Fourier) waves(t float64) {
 	}
 }
 
-// Update takes in the value of the next bin, finite and ≥ 0; anything else counts as a bin that was missed.
+// Update adds the value of the next bin, finite and ≥ 0; any other value is a missing bin.
 func (f *Fourier) Update(y float64) {
 	if !algorithms.Finite(y) || y < 0 || y > Most {
 		f.Miss()
@@ -105,20 +107,20 @@ func (f *Fourier) Update(y float64) {
 	k := 0
 	for i, xi := range f.x {
 		for _, xj := range f.x[:i+1] {
-			f.state.Products[k] = f.forget*f.state.Products[k] + xi*xj
+			f.state.Products[k] = f.decay*f.state.Products[k] + xi*xj
 			k++
 		}
-		f.state.With[i] = f.forget*f.state.With[i] + xi*y
+		f.state.With[i] = f.decay*f.state.With[i] + xi*y
 	}
 	f.state.Bins++
 	f.state.Seen++
 	f.fitted = false
 }
 
-// Miss lets a bin pass that was not seen.
+// Miss passes a missing bin.
 func (f *Fourier) Miss() { f.state.Bins++ }
 
-// Ready tells whether twice the shortest period has passed, half of it seen.
+// Ready tells whether twice the shortest period has passed, with values for half of it.
 func (f *Fourier) Ready() bool {
 	need := 2 * f.cfg.Cycles[0].Period
 	return float64(f.state.Bins) >= need && float64(f.state.Seen) >= need/2
@@ -136,7 +138,7 @@ func (f *Fourier) Forecast(h int) (y float64, ok bool) {
 	for i, c := range f.theta {
 		y += c * f.x[i]
 	}
-	return clean(y), true
+	return clamp(y), true
 }
 
 // fit solves the normal equations by Cholesky's decomposition, for the cycles that take part.

@@ -20,7 +20,8 @@ func day(t *testing.T) *forecast.Fourier {
 	return f
 }
 
-// A sum of waves of the periods is continued, over gaps too; a day alone is known before the week is.
+// A sum of waves of the periods is continued, over gaps too; a day alone is known before the week
+// is.
 func TestFourier(t *testing.T) {
 	t.Parallel()
 	f := day(t)

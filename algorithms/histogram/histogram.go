@@ -1,17 +1,22 @@
-// Package histogram decides when the last pod goes and when it comes back, by the idle times seen: the hybrid histogram of "Serverless in the Wild".
-// Above zero pods it leaves the count to a target rule.
+// Package histogram decides when the last pod stops and when it returns, by the distribution of
+// idle times: the hybrid histogram of "Serverless in the Wild". Above zero pods a target rule
+// decides.
 //
-//	idle time  from the end of demand to the next demand, in bins of a minute over four hours, and a count of longer ones
-//	head, tail the 5th percentile rounded down and the 99th rounded up to a bin, with a margin of a tenth
-//	demand     the target rule, at least one pod
-//	idle       no pod before 0.9·head less the start-up time, one pod until 1.1·tail, none after; head in the first bin: one pod until 1.1·tail
+//	idle time   from the end of demand to the next demand, in bins of a minute over four hours, and a
+//	            count of longer ones
+//	head, tail  the 5th percentile rounded down and the 99th rounded up to a bin, with a margin of a tenth
+//	demand      the target rule, at least one pod
+//	no demand   no pod before 0.9·head less the start-up time, one pod until 1.1·tail, none after;
+//	            head in the first bin: one pod until 1.1·tail
 //
-// The histogram counts once it holds minCount idle times and is not flat (CV of its counts ≥ 2); before, the pod stays for the whole range. Where most
-// idle times are longer than the range their mean stands for a forecast, and the pod is there from 0.85 to 1.15 of it (the paper's ARIMA is left out).
-// In all cases no idle time costs more than one cold start (ski rental), so that the cost is at most twice the least possible, plus what waiting
-// for a pre-warm that was in vain costs.
+// The histogram is used once it holds minCount idle times and is not flat (CV of its counts ≥ 2);
+// before that the pod stays for the whole range. Where most idle times are longer than the range
+// their mean is the forecast, and the pod is there from 0.85 to 1.15 of it (the paper's ARIMA is
+// left out). No idle time costs more than one cold start (ski rental), so that the cost is at most
+// twice the optimum, plus that of pre-warms in vain.
 //
-// Sources: Shahrad et al., "Serverless in the Wild", USENIX ATC'20, §4; Karlin et al. 1988 (package keepalive).
+// Sources: Shahrad et al., "Serverless in the Wild", USENIX ATC'20, §4; Karlin et al. 1988 (package
+// keepalive).
 package histogram
 
 import (
@@ -49,15 +54,15 @@ type Config struct {
 	// OutOfBounds is the share of idle times beyond the range from which on their mean is the
 	// forecast.
 	OutOfBounds float64 `json:"outOfBounds"`
-	// ColdStartCost is what a cold start costs, in pod-seconds; observed costs override it. It is the
-	// longest keep-alive time.
+	// ColdStartCost is what a cold start costs, in pod-seconds; observed costs override it. It is
+	// the longest keep-alive time.
 	ColdStartCost float64 `json:"coldStartCost"`
 	// StartUp is how long a pod takes to be ready while no start was measured.
 	StartUp algorithms.Duration `json:"startUp"`
 }
 
-// Default returns the paper's constants, at least ten idle times, and a cold start worth the ten minutes for which clouds keep idle
-// instances by default; Target is the caller's.
+// Default returns the paper's constants, at least ten idle times, and a cold start worth the ten
+// minutes for which clouds keep idle instances by default; Target is the caller's.
 func Default() Config {
 	return Config{
 		Target: 70, Window: algorithms.Duration(30 * time.Second), Activity: algorithms.Duration(2 * time.Second),
@@ -99,7 +104,8 @@ func Params() params.List[Config] {
 	}
 }
 
-// wholeBins tells whether the range has 2–1440 whole bins; a bin out of its own range is no fault here.
+// wholeBins tells whether the range has 2–1440 whole bins; a bin out of its own range is no fault
+// here.
 func wholeBins(c *Config) bool {
 	if c.Bin <= 0 {
 		return true
@@ -120,10 +126,10 @@ type Policy struct {
 }
 
 type state struct {
-	// LastDemand is when there was demand last; Seen the last observation.
+	// LastDemand is the last instant with demand; Seen that of the last observation.
 	LastDemand time.Time `json:"lastDemand,omitzero"`
 	Seen       time.Time `json:"seen,omitzero"`
-	// Idle and Target are for snapshots only.
+	// Idle and Target are set in snapshots only.
 	Idle   IdleState       `json:"idle"`
 	Target json.RawMessage `json:"target,omitempty"`
 }
@@ -157,24 +163,24 @@ func (p *Policy) Needs() []algorithms.Need {
 // Learns names concurrency.
 func (p *Policy) Learns() []string { return []string{algorithms.Concurrency} }
 
-// Learn takes in past concurrency: its stretches of zero are idle times.
+// Learn reads past concurrency: its stretches of zero are idle times.
 func (p *Policy) Learn(history []algorithms.Sample) error {
 	if err := algorithms.CheckHistory(history, p.state.Seen); err != nil {
 		return err
 	}
 	for _, s := range history {
 		if s.Signal == algorithms.Concurrency {
-			p.see(s.At, s.Value > 0, 0)
+			p.observe(s.At, s.Value > 0, 0)
 		}
 	}
 	return nil
 }
 
-// see keeps the book of idle times. What is no longer than least is no idle time.
-func (p *Policy) see(now time.Time, active bool, least time.Duration) {
+// observe records idle times longer than least.
+func (p *Policy) observe(now time.Time, active bool, least time.Duration) {
 	s := &p.state
 	if s.Seen.IsZero() && !active {
-		s.LastDemand = now // since when it was idle is unknown: from now on, then
+		s.LastDemand = now // the start of the idle time is unknown
 	}
 	if active {
 		if it := now.Sub(s.LastDemand); !s.LastDemand.IsZero() && now.Sub(s.Seen) < it && it > least {
@@ -198,7 +204,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 		return d
 	}
 	active := o.Signals[i].Value > 0
-	p.see(o.Now, active, 2*time.Duration(c.Activity))
+	p.observe(o.Now, active, 2*time.Duration(c.Activity))
 	start := time.Duration(c.StartUp)
 	if o.StartUp.Samples > 0 {
 		start = min(o.StartUp.P90, time.Hour)
@@ -209,15 +215,15 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	}
 	r := p.idle.Rule(keepalive.BreakEven(1, cold))
 	idle := o.Now.Sub(s.LastDemand)
-	back, gone := max(r.PreWarm-start, 0), r.PreWarm+r.KeepAlive
+	warmAt, endAt := max(r.PreWarm-start, 0), r.PreWarm+r.KeepAlive
 	switch {
 	case active:
 		d.Replicas = max(d.Replicas, 1)
 	case d.Replicas > 1:
-	case idle < back:
-		d.Replicas, d.Reason, d.Next = 0, "Unloaded", back-idle
-	case idle < gone:
-		d.Replicas, d.Reason, d.Next = 1, "KeptAlive", gone-idle
+	case idle < warmAt:
+		d.Replicas, d.Reason, d.Next = 0, "Unloaded", warmAt-idle
+	case idle < endAt:
+		d.Replicas, d.Reason, d.Next = 1, "KeptAlive", endAt-idle
 		if r.PreWarm > 0 {
 			d.Reason = "PreWarmed"
 		}
@@ -230,7 +236,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	if !o.Quiet {
 		if !active {
 			d.Message = fmt.Sprintf("idle for %s; by %d idle times (%s) a pod is there from %s to %s; %s gives %d",
-				idle.Round(time.Second), p.idle.total(), r.Kind, back.Round(time.Second), gone.Round(time.Second), d.Reason, d.Replicas)
+				idle.Round(time.Second), p.idle.total(), r.Kind, warmAt.Round(time.Second), endAt.Round(time.Second), d.Reason, d.Replicas)
 		}
 		d.Terms = append(d.Terms,
 			algorithms.Term{Name: "idleSeconds", Value: idle.Seconds()},

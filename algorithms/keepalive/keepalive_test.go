@@ -49,7 +49,8 @@ func optimum(idle time.Duration, idlePerSecond, coldStart float64) float64 {
 	return min(idlePerSecond*idle.Seconds(), coldStart)
 }
 
-// Idle times just over τ are the worst for the deterministic rule: twice the optimum, and never more.
+// Idle times just over τ are the worst for the deterministic rule: twice the optimum, and never
+// more.
 func TestDeterministicIsWithinTwo(t *testing.T) {
 	t.Parallel()
 	const r, cold = 1.0, 60.0

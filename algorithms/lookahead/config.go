@@ -15,8 +15,8 @@ type Config struct {
 	// Less of either costs pods.
 	WaitGoal        algorithms.Duration `json:"waitGoal"`
 	ViolationBudget float64             `json:"violationBudget"`
-	// BudgetWindow is the time over which the budget is kept: overspending all of it makes a violation
-	// e times as dear. Shorter reacts faster and swings more.
+	// BudgetWindow is the time over which the budget is kept: overspending all of it makes a
+	// violation e times as dear. Shorter reacts faster and swings more.
 	BudgetWindow algorithms.Duration `json:"budgetWindow"`
 	// PodConcurrency is how many requests a pod works on at a time. 0 takes the observed limit, and
 	// Target where there is none.
@@ -28,8 +28,8 @@ type Config struct {
 	// Tick is the time between decisions that the policy asks for (Decision.Next). Longer answers
 	// later.
 	Tick algorithms.Duration `json:"tick"`
-	// HalfLife is after how long a forecast error counts half. Longer remembers rarer jumps, shorter
-	// adapts sooner.
+	// HalfLife is after how long a forecast error counts half. Longer remembers rarer jumps,
+	// shorter adapts sooner.
 	HalfLife algorithms.Duration `json:"halfLife"`
 	// IdleReference is the keep-alive time that idleness may cost as much as, where costs are not
 	// observed. More spares cold starts and costs pods.
@@ -38,8 +38,9 @@ type Config struct {
 	Seasonal bool `json:"seasonal"`
 }
 
-// Default promises that at most 1 % wait for more than half a second. Errors of forecast count half after 12 h, as Autopilot's load does
-// (Rzadca et al. 2020); idleness may cost what Knative's minute does. The rest is assumed only where nothing was measured.
+// Default promises that at most 1 % wait for more than half a second. Errors of forecast count half
+// after 12 h, as Autopilot's load does (Rzadca et al. 2020); idleness may cost what Knative's
+// minute does. The rest is assumed only where nothing was measured.
 func Default() Config {
 	return Config{
 		Window: algorithms.Duration(time.Second), WaitGoal: algorithms.Duration(500 * time.Millisecond), ViolationBudget: 0.01,

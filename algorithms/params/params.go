@@ -1,6 +1,6 @@
 // Package params describes the parameters of a policy as data: name, range, unit, default, meaning,
-// and the place in the Config. Validation, `sluice policies`, the reference page and the ranges that
-// `sluice bench tune` searches derive from these descriptions.
+// and the place in the Config. Validation, `sluice policies`, the reference page and the ranges
+// that `sluice bench tune` searches derive from these descriptions.
 package params
 
 import (
@@ -20,8 +20,8 @@ import (
 type Parameter struct {
 	// Name is the JSON name; a dot leads into an object, as in circuitBreaker.failures.
 	Name string
-	// Range says which values are allowed, Unit in what they are, and Condition what they depend on;
-	// Unit and Condition may be empty.
+	// Range says which values are allowed, Unit in what they are, and Condition what they depend
+	// on; Unit and Condition may be empty.
 	Range, Unit, Condition string
 	// Default says what holds without a value, for people. Value is the same as JSON, nil for none.
 	Default string

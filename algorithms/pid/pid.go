@@ -1,15 +1,21 @@
-// Package pid is a proportional-integral-derivative controller of the pod count. Demand m and error e are in pods:
+// Package pid is a proportional-integral-derivative controller of the pod count. Demand m and error
+// e are in pods:
 //
 //	m = signal / target          pods that would carry the load at target
-//	e = m − current              pods missing (of those asked for, so that start-up does not wind the integral up)
-//	u = I + kp·e + kd·m'         I grows by ki·e·dt; m' is the filtered derivative of the measurement, in pods per second
+//	e = m − current              pods missing (of those asked for, so that start-up does not wind up the
+//	                             integral)
+//	u = I + kp·e + kd·m'         I grows by ki·e·dt; m' is the filtered derivative of the measurement, in
+//	                             pods per second
 //
-// Anti-windup: whatever the limits cut off u is taken back from I, so that the answer leaves a limit at once when the error turns.
-// The derivative is taken of the measurement, not of the error, so a change of target gives no kick; with it the answer looks kd
-// seconds ahead along the trend. The first answer is the current count (bumpless). u is rounded to the nearest pod, but kept
-// while it is less than deadband pods from the current count.
+// Anti-windup: whatever the limits cut off u is subtracted from I, so that the answer leaves a
+// limit at once when the error turns. The derivative is of the measurement, not of the error, so
+// that a change of target gives no kick; it looks kd seconds ahead along the trend. The first
+// answer is the current count (bumpless). u is rounded to the nearest pod, but kept while it is
+// less than deadband pods from the current count.
 //
-// For a workload that follows at once the loop is stable for kp < 1 and kp + ki·dt < 2 − kp; start with less.
+// For a workload that follows at once the loop is stable for kp < 1 and kp + ki·dt < 2 − kp; start
+// with less.
+//
 // Source: Åström and Hägglund, "Advanced PID Control", 2006, ch. 3.
 package pid
 
@@ -40,7 +46,8 @@ type Config struct {
 	// KD is the derivative time in seconds: how far ahead along the trend. More leads earlier and
 	// amplifies noise.
 	KD float64 `json:"kd"`
-	// DerivativeFilter is the time constant of the derivative's low-pass. Longer is calmer and later.
+	// DerivativeFilter is the time constant of the derivative's low-pass. Longer is calmer and
+	// later.
 	DerivativeFilter algorithms.Duration `json:"derivativeFilter"`
 	// Deadband is how many pods the answer must differ by. More is calmer and less exact.
 	Deadband float64 `json:"deadband"`
@@ -49,7 +56,8 @@ type Config struct {
 	MaxStep algorithms.Duration `json:"maxStep"`
 }
 
-// Default returns kp 0.5, ki 0.02/s, no derivative, on the mean concurrency of 30 s; Target is the caller's.
+// Default returns kp 0.5, ki 0.02/s, no derivative, on the mean concurrency of 30 s; Target is the
+// caller's.
 func Default() Config {
 	return Config{
 		Signal: algorithms.Concurrency, Window: algorithms.Duration(30 * time.Second), Target: 70, KP: 0.5, KI: 0.02,

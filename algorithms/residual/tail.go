@@ -14,39 +14,42 @@ import (
 )
 
 const (
-	// tailStep, tailLow and tailBins: bin i of a Tail holds the scores z with asinh z in [tailLow + i·tailStep, + tailStep).
+	// tailStep, tailLow and tailBins: bin i of a Tail holds the residuals z with asinh z in
+	// [tailLow + i·tailStep, + tailStep).
 	tailStep = 0.125
 	tailLow  = -4.0
 	tailBins = 80
-	// tailMost is the sum of weights at which they are scaled down.
-	tailMost = 1e100
+	// tailMaxWeight is the sum of weights at which they are scaled down.
+	tailMaxWeight = 1e100
 )
 
-// Tail is a distribution of scores with slow forgetting, in 80 bins that are narrow around 0 (an eighth) and wide far out (an eighth of
-// the score). An update and a look-up cost a few dozen steps at most. Scores are in units of a spread, so that ±10,000 is far enough.
+// Tail is a distribution of residuals with slow forgetting, in 80 bins that are narrow around 0 (an
+// eighth) and wide far out (an eighth of the residual). An update and a look-up cost a few dozen
+// steps at most. Residuals are in units of a spread, so that ±10,000 is far enough.
 type Tail struct {
 	state TailState
-	// above[i] is the weight of the bins after i; state.Above is for snapshots only.
+	// above[i] is the weight of the bins after i; state.Above is set in snapshots only.
 	above [tailBins]float64
 }
 
 // TailState is the memory of a Tail. Its zero value is empty.
 type TailState struct {
-	// Weights are those of the bins, Above the sums of those beyond each, kept so that a restored Tail answers the same to the last bit;
-	// Next is the weight of the next score, which grows as old ones count less.
+	// Weights are those of the bins, Above the sums of those beyond each, kept so that a restored
+	// Tail gives the same bits. Next is the weight of the next residual, which grows as old ones
+	// count less.
 	Weights []float64 `json:"weights,omitempty"`
 	Above   []float64 `json:"above,omitempty"`
 	Next    float64   `json:"next,omitempty"`
 }
 
-func (t *Tail) begin() {
+func (t *Tail) initialize() {
 	if t.state.Weights == nil {
 		t.state.Weights, t.state.Next = make([]float64, tailBins), 1
 	}
 }
 
-// place is the bin of a score and how far into it the score lies, 0–1.
-func place(z float64) (int, float64) {
+// locate is the bin of a residual and its place within the bin, 0–1.
+func locate(z float64) (int, float64) {
 	x := (math.Asinh(z) - tailLow) / tailStep
 	switch {
 	case x < 0:
@@ -58,14 +61,15 @@ func place(z float64) (int, float64) {
 	return i, x - float64(i)
 }
 
-// Add takes in a finite score with a weight > 0, after all earlier ones count by the factor keep in (0, 1] of what they did.
+// Add adds a finite residual with a weight > 0. Earlier ones count by the factor keep in (0, 1] of
+// what they did.
 func (t *Tail) Add(z, weight, keep float64) {
 	if !algorithms.Finite(z) || !(weight > 0 && weight <= 1e6) || !(keep > 0 && keep <= 1) {
 		return
 	}
-	t.begin()
+	t.initialize()
 	s := &t.state
-	if s.Next /= max(keep, 1e-50); s.Next > tailMost {
+	if s.Next /= max(keep, 1e-50); s.Next > tailMaxWeight {
 		for i := range s.Weights {
 			s.Weights[i] /= s.Next
 		}
@@ -74,7 +78,7 @@ func (t *Tail) Add(z, weight, keep float64) {
 		}
 		s.Next = 1
 	}
-	i, _ := place(z)
+	i, _ := locate(z)
 	w := weight * s.Next
 	s.Weights[i] += w
 	for j := range t.above[:i] {
@@ -82,7 +86,7 @@ func (t *Tail) Add(z, weight, keep float64) {
 	}
 }
 
-// Size is the weight of all scores in units of the last one's: about how many count.
+// Size is the weight of all residuals in units of the last one's: about how many count.
 func (t *Tail) Size() float64 {
 	if t.state.Weights == nil {
 		return 0
@@ -90,17 +94,19 @@ func (t *Tail) Size() float64 {
 	return (t.above[0] + t.state.Weights[0]) / t.state.Next
 }
 
-// Above is the share of the weight above z, 0–1; 0 without scores. Within a bin scores count as spread evenly in asinh z.
+// Above is the share of the weight above z, 0–1; 0 without residuals. Within a bin the weight is
+// uniform in asinh z.
 func (t *Tail) Above(z float64) float64 {
 	if t.state.Weights == nil {
 		return 0
 	}
-	i, part := place(z)
+	i, part := locate(z)
 	all := t.above[0] + t.state.Weights[0]
 	return min((t.above[i]+(1-part)*t.state.Weights[i])/all, 1)
 }
 
-// Quantile is the score that a share 1−p of the weight exceeds, for p in [0, 1]; 0 without scores.
+// Quantile is the residual that a share 1−p of the weight exceeds, for p in [0, 1]; 0 without
+// residuals.
 func (t *Tail) Quantile(p float64) float64 {
 	if t.state.Weights == nil {
 		return 0
@@ -118,21 +124,24 @@ func (t *Tail) Quantile(p float64) float64 {
 	return math.Sinh(tailLow + tailStep*tailBins)
 }
 
-// Excess are sums over the scores of a Tail, each counting by a value. Tail.Sum fills it. It is not safe for concurrent use.
+// Excess holds sums of a value over the residuals of a Tail, filled by Tail.Sum. It is not safe for
+// concurrent use.
 type Excess struct {
-	// above[i] and shares[i] are the sum and the share of weight over the bins after i, in[i] and share[i] those of bin i.
+	// above[i] and shares[i] are the sum and the share of weight over the bins after i, in[i] and
+	// share[i] those of bin i.
 	above, in, shares, share [tailBins]float64
 }
 
-// Sum fills e with the mean over all scores of value, for Excess.Above to ask for the part of it that high scores make. value is asked for
-// the middle of each bin that has weight. Without scores the sums are 0.
+// Sum fills e with the mean of value over all residuals; Excess.Above returns the part of it from
+// high ones. value is asked for the middle of each bin that has weight. Without residuals the sums
+// are 0.
 func (t *Tail) Sum(e *Excess, value func(score float64) float64) {
 	if t.state.Weights == nil {
 		*e = Excess{}
 		return
 	}
 	all, sum := t.above[0]+t.state.Weights[0], 0.0
-	// sinh of the middles of the bins from the top down, by its addition theorem
+	// sinh of the middles of the bins, from the top down, by the addition theorem
 	middle := tailLow + tailStep*(tailBins-0.5)
 	sinh, cosh := math.Sinh(middle), math.Cosh(middle)
 	stepSinh, stepCosh := math.Sinh(tailStep), math.Cosh(tailStep)
@@ -147,9 +156,10 @@ func (t *Tail) Sum(e *Excess, value func(score float64) float64) {
 	}
 }
 
-// Above is the part of the mean that scores above z make, and their share of the weight (0–1), as Tail.Above tells it.
+// Above is the part of the mean from residuals above z, and their share of the weight (0–1), as
+// Tail.Above gives it.
 func (e *Excess) Above(z float64) (sum, share float64) {
-	i, part := place(z)
+	i, part := locate(z)
 	return e.above[i] + (1-part)*e.in[i], min(e.shares[i]+(1-part)*e.share[i], 1)
 }
 

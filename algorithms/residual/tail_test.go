@@ -35,7 +35,8 @@ func TestTail(t *testing.T) {
 		}
 		last = p
 	}
-	// forgetting: a half-life of 10 scores leaves about 14.9 of them, and nothing of what was long ago
+	// forgetting: a half-life of 10 scores leaves about 14.9 of them, and nothing of what was long
+	// ago
 	for range 5000 {
 		d.Add(50, 1, math.Exp2(-.1))
 	}

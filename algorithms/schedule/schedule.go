@@ -1,8 +1,9 @@
-// Package schedule answers by the clock: each rule holds from its start to its end (both cron expressions) or for a duration
-// after its start, in a time zone and by wall clock. Where several hold, the largest count wins; where none does, the default.
-// It is KEDA's cron scaler and AWS's scheduled actions in one, and a floor when it runs beside another policy.
+// Package schedule answers by the clock: each rule holds from its start to its end (both cron
+// expressions) or for a duration after its start, in a time zone and by wall clock. Where several
+// hold, the largest count wins; where none does, the default. It covers KEDA's cron scaler and
+// AWS's scheduled actions, and is a floor when it runs beside another policy.
 //
-// Clock changes: see algorithms/schedule/cron. A start and an end that the same gap swallows cancel out.
+// Clock changes: see package cron. A start and an end that the same gap skips cancel out.
 package schedule
 
 import (
@@ -116,12 +117,12 @@ func (c Config) compile() (compiled, error) {
 	return out, errors.Join(errs...)
 }
 
-// Policy decides as the package says. It has no memory, but keeps the answer until it can change; it is not safe for concurrent
-// use.
+// Policy decides as the package says. It has no memory, but keeps the answer until it can change;
+// it is not safe for concurrent use.
 type Policy struct {
 	cfg Config
 	compiled
-	// from and until are the stretch for which holds is the answer; until is zero when it never changes.
+	// holds is the rule that decides in [from, until); until is zero when it never changes.
 	from, until time.Time
 	holds       int
 }
@@ -138,8 +139,8 @@ func New(c Config) (*Policy, error) {
 // Needs is empty: the answer depends on the clock alone.
 func (p *Policy) Needs() []algorithms.Need { return nil }
 
-// at returns whether the rule holds at t and the next instant at which that may change.
-func (r *rule) at(t time.Time, lead time.Duration) (holds bool, next time.Time) {
+// holdsAt tells whether the rule holds at t, and the next instant at which that may change.
+func (r *rule) holdsAt(t time.Time, lead time.Duration) (holds bool, next time.Time) {
 	ahead := t.Add(lead)
 	begin, begun := r.start.Prev(ahead)
 	if n, ok := r.start.Next(ahead); ok {
@@ -171,11 +172,11 @@ func earliest(a, b time.Time) time.Time {
 // none is the index that stands for the default.
 const none = -1
 
-// look finds the rule that decides at t and until when.
-func (p *Policy) look(t time.Time) {
+// lookUp finds the rule that decides at t and until when.
+func (p *Policy) lookUp(t time.Time) {
 	p.from, p.until, p.holds = t, time.Time{}, none
 	for i := range p.rules {
-		holds, next := p.rules[i].at(t, time.Duration(p.cfg.LeadTime))
+		holds, next := p.rules[i].holdsAt(t, time.Duration(p.cfg.LeadTime))
 		if !next.IsZero() {
 			p.until = earliest(p.until, next)
 		}
@@ -185,11 +186,11 @@ func (p *Policy) look(t time.Time) {
 	}
 }
 
-// Decide answers one observation, and asks to be asked again when the answer can change.
+// Decide answers one observation. Decision.Next is when the answer can change.
 func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	t := o.Now.In(p.loc)
 	if p.from.IsZero() || t.Before(p.from) || !p.until.IsZero() && !t.Before(p.until) {
-		p.look(t)
+		p.lookUp(t)
 	}
 	d := algorithms.Decision{Replicas: p.cfg.DefaultReplicas, Valid: true, Reason: "Default"}
 	if !p.until.IsZero() {

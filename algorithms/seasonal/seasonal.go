@@ -1,14 +1,17 @@
-// Package seasonal scales for the time of day: for the largest load that the season promises until a pod ordered now is ready, and never for
-// less than there is.
+// Package seasonal scales for the time of day: for the largest forecast until a pod ordered now is
+// ready, and never below the present load.
 //
 //	ahead  = max of the forecast over [now, now + start-up time + tick]
-//	pods   = ceil(max(present, ahead) / target), and not below the largest such answer of the last start-up time plus tick
+//	pods   = ceil(max(present, ahead) / target), and not below the largest such answer of the last
+//	         start-up time plus tick
 //
-// The forecast sums load into bins of Unix time and asks Holt-Winters (daily season, damped trend) and a regression on daily and weekly waves,
-// whichever erred less lately (package forecast). Until two days were seen or learnt it is silent, and present load alone counts. The present is the mean
-// over window; where more requests wait than that, pods come a window late, as with any rule on means.
+// The forecast sums load into bins of Unix time and uses Holt-Winters (daily season, damped trend)
+// or a regression on daily and weekly waves, whichever had the lower recent error (package
+// forecast). Before two days of data only the present load counts. The present is the mean over
+// window, so a sudden rise is answered a window late, as by any rule on means.
 //
-// Sources: Hyndman and Athanasopoulos, "Forecasting: principles and practice"; the use in autoscaling is as in Bauer et al., "Chameleon", TPDS 2019.
+// Sources: Hyndman and Athanasopoulos, "Forecasting: principles and practice"; the use in
+// autoscaling is as in Bauer et al., "Chameleon", TPDS 2019.
 package seasonal
 
 import (
@@ -78,7 +81,7 @@ type Policy struct {
 type state struct {
 	At     time.Time         `json:"at,omitzero"`
 	Recent algorithms.Maxima `json:"recent,omitempty"`
-	// Daily is for snapshots only.
+	// Daily is set in snapshots only.
 	Daily *forecast.DailyState `json:"daily,omitempty"`
 }
 
@@ -104,7 +107,7 @@ func (p *Policy) Needs() []algorithms.Need {
 // Learns names the signal.
 func (p *Policy) Learns() []string { return []string{p.cfg.Signal} }
 
-// Learn takes in the signal's past.
+// Learn reads the signal's past.
 func (p *Policy) Learn(history []algorithms.Sample) error {
 	if err := algorithms.CheckHistory(history, p.state.At); err != nil {
 		return err
@@ -164,8 +167,8 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 		algorithms.Term{Name: "forecast", Value: ahead},
 		algorithms.Term{Name: "leadSeconds", Value: lead.Seconds()},
 		algorithms.Term{Name: "target", Value: c.Target},
-		algorithms.Term{Name: "holtWintersError", Value: p.daily.Erred(forecast.ByHoltWinters)},
-		algorithms.Term{Name: "harmonicsError", Value: p.daily.Erred(forecast.ByHarmonics)},
+		algorithms.Term{Name: "holtWintersError", Value: p.daily.MeanError(forecast.ByHoltWinters)},
+		algorithms.Term{Name: "harmonicsError", Value: p.daily.MeanError(forecast.ByHarmonics)},
 		algorithms.Term{Name: "rawPods", Value: float64(raw)})
 	return d
 }

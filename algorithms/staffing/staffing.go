@@ -1,12 +1,13 @@
-// Package staffing turns a promise about waiting into pods by queueing theory: the least count of servers at which at most a
-// given share of requests waits, or the mean wait, or a tail of it, is within bounds. A pod is podConcurrency servers.
+// Package staffing sizes a workload by queueing theory: the least count of servers at which at most
+// a given share of requests waits, or the mean wait, or a tail of it, is within bounds. A pod is
+// podConcurrency servers.
 //
-//	a    = rate × duration, or concurrency (requests in service and waiting, so an upper estimate under overload)
-//	c    = least servers that keep the promise at load a (method Erlang), or a + β√a (method HalfinWhitt)
+//	a    = rate × duration, or concurrency (in service and waiting: an upper estimate under overload)
+//	c    = least servers that keep the bound at load a (method Erlang), or a + β√a (HalfinWhitt)
 //	pods = ceil(c / podConcurrency)
 //
-// The last pod is kept for a break-even time after the last demand (algorithms/keepalive): by itself staffing would ask for one pod
-// at any load above 0, and for none at 0.
+// The last pod is kept for a break-even time after the last demand (package keepalive). Without
+// that, staffing asks for one pod at any load above 0, and for none at 0.
 //
 // Sources: Erlang 1917; Halfin and Whitt 1981; Allen and Cunneen for other variabilities.
 package staffing
@@ -51,8 +52,8 @@ type Config struct {
 	Window algorithms.Duration `json:"window"`
 	// Method is Erlang or HalfinWhitt.
 	Method string `json:"method"`
-	// WaitProbability is the share of requests that may wait at all; 0 when another promise is made.
-	// Less costs pods.
+	// WaitProbability is the share of requests that may wait at all; 0 when another promise is
+	// made. Less costs pods.
 	WaitProbability float64 `json:"waitProbability"`
 	// MeanWait is the longest mean wait; 0 when another promise is made.
 	MeanWait algorithms.Duration `json:"meanWait"`
@@ -60,18 +61,18 @@ type Config struct {
 	// when another promise is made.
 	TailWait        algorithms.Duration `json:"tailWait"`
 	TailProbability float64             `json:"tailProbability"`
-	// ServiceTime is the mean service time, for promises in time while the duration signal is unknown;
-	// 0 waits for the signal.
+	// ServiceTime is the mean service time, for promises in time while the duration signal is
+	// unknown; 0 waits for the signal.
 	ServiceTime algorithms.Duration `json:"serviceTime"`
-	// PodConcurrency is how many requests a pod works on at a time. 0 takes the observed limit, and 1
-	// where there is none.
+	// PodConcurrency is how many requests a pod works on at a time. 0 takes the observed limit, and
+	// 1 where there is none.
 	PodConcurrency float64 `json:"podConcurrency"`
-	// ArrivalVariability and ServiceVariability are squared coefficients of variation: 1 for Poisson
-	// and exponential, 0 for constant, more for bursty.
+	// ArrivalVariability and ServiceVariability are squared coefficients of variation: 1 for
+	// Poisson and exponential, 0 for constant, more for bursty.
 	ArrivalVariability float64 `json:"arrivalVariability"`
 	ServiceVariability float64 `json:"serviceVariability"`
-	// ColdStartCost is what one cold start costs, in pod-seconds: the last pod is kept that long after
-	// the last demand. Observed costs override it.
+	// ColdStartCost is what one cold start costs, in pod-seconds: the last pod is kept that long
+	// after the last demand. Observed costs override it.
 	ColdStartCost float64 `json:"coldStartCost"`
 }
 
@@ -139,7 +140,7 @@ type Policy struct {
 }
 
 type state struct {
-	// LastDemand is when there was demand last.
+	// LastDemand is the last instant with demand.
 	LastDemand time.Time `json:"lastDemand,omitzero"`
 }
 

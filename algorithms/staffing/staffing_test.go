@@ -78,7 +78,8 @@ func TestServersTable(t *testing.T) {
 	}
 }
 
-// Servers is the least count: one fewer breaks the promise, whatever it is; and the square-root rule is near it.
+// Servers is the least count: one fewer breaks the promise, whatever it is; and the square-root
+// rule is near it.
 func TestServersIsLeast(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))

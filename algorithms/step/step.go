@@ -1,18 +1,21 @@
-// Package step is AWS step scaling: how far the metric is beyond an alarm's threshold chooses a step, and the step says by how
-// much to change. The metric is the mean per ready pod (as CloudWatch averages over instances) or the workload's total.
+// Package step is AWS step scaling: how far the metric is beyond an alarm's threshold chooses a
+// step, and the step says by how much to change. The metric is the mean per ready pod (as
+// CloudWatch averages over instances) or the workload's total.
 //
 //	out: metric ≥ scaleOut.threshold; breach b = metric − threshold ≥ 0; the step with lower ≤ b < upper
 //	in:  metric ≤ scaleIn.threshold;  breach b = metric − threshold ≤ 0; the step with lower < b ≤ upper
 //	ChangeInCapacity         new = base + adjustment
-//	PercentChangeInCapacity  new = base + base·adjustment/100, the change rounded towards zero but never to 0, and at least
-//	                         minAdjustmentMagnitude pods
+//	PercentChangeInCapacity  new = base + base·adjustment/100, the change rounded towards zero but
+//	                         never to 0, and at least minAdjustmentMagnitude pods
 //	ExactCapacity            new = adjustment
 //
-// Warm-up: for warmUp after a scale-out the pods it added count as coming, not as capacity: base is the count without them, so
-// a breach in the same step adds nothing and a larger one only the difference; nothing is taken away meanwhile. A missing
-// bound is open. Cooldowns start with a change.
+// Warm-up: for estimatedInstanceWarmup after a scale-out the pods it added do not count as
+// capacity. base is the count without them, so that a breach in the same step adds nothing and a
+// larger one only the difference; nothing scales in meanwhile. A missing bound is open. Cooldowns
+// start with a change.
 //
-// Source: "Step and simple scaling policies for Amazon EC2 Auto Scaling", docs.aws.amazon.com/autoscaling/ec2/userguide.
+// Source: "Step and simple scaling policies for Amazon EC2 Auto Scaling",
+// docs.aws.amazon.com/autoscaling/ec2/userguide.
 package step
 
 import (
@@ -44,7 +47,8 @@ const (
 
 // Step says what to do for a range of breaches.
 type Step struct {
-	// MetricIntervalLowerBound and MetricIntervalUpperBound bound the breach, in the metric's unit; null is open.
+	// MetricIntervalLowerBound and MetricIntervalUpperBound bound the breach, in the metric's unit;
+	// null is open.
 	MetricIntervalLowerBound *float64 `json:"metricIntervalLowerBound,omitempty"`
 	MetricIntervalUpperBound *float64 `json:"metricIntervalUpperBound,omitempty"`
 	// ScalingAdjustment is in pods or percent, by adjustmentType.
@@ -73,16 +77,16 @@ type Config struct {
 	MinAdjustmentMagnitude int `json:"minAdjustmentMagnitude"`
 	// EstimatedInstanceWarmup is how long new pods count as coming.
 	EstimatedInstanceWarmup algorithms.Duration `json:"estimatedInstanceWarmup"`
-	// ScaleOutCooldown and ScaleInCooldown are how long after a change of that direction another one
-	// waits. Longer is calmer and slower.
+	// ScaleOutCooldown and ScaleInCooldown are how long after a change of that direction another
+	// one waits. Longer is calmer and slower.
 	ScaleOutCooldown algorithms.Duration `json:"scaleOutCooldown"`
 	ScaleInCooldown  algorithms.Duration `json:"scaleInCooldown"`
 	ScaleOut         Alarm               `json:"scaleOut"`
 	ScaleIn          Alarm               `json:"scaleIn"`
 }
 
-// Default returns an example that works: at or above 70 per pod a pod more, from 140 on two more; at or below 35 one less, after 5
-// minutes of quiet.
+// Default returns an example that works: at or above 70 per pod one pod more, from 140 on two more;
+// at or below 35 one less, after a cooldown of 5 minutes.
 func Default() Config {
 	return Config{
 		Signal: algorithms.Concurrency, Window: algorithms.Duration(time.Minute), Metric: PerPod, AdjustmentType: ChangeInCapacity,
@@ -220,12 +224,12 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	if warming {
 		base = s.Base
 	}
-	s.High, s.Low = count(s.High, metric >= c.ScaleOut.Threshold), count(s.Low, metric <= c.ScaleIn.Threshold)
+	s.High, s.Low = streak(s.High, metric >= c.ScaleOut.Threshold), streak(s.Low, metric <= c.ScaleIn.Threshold)
 	n, breach, reason := cur, 0.0, "NoBreach"
 	switch {
 	case s.High >= c.ScaleOut.EvaluationPeriods && len(c.ScaleOut.StepAdjustments) > 0:
-		breach = bounded(metric - c.ScaleOut.Threshold)
-		st, ok := find(c.ScaleOut.StepAdjustments, func(lo, hi float64) bool { return lo <= breach && breach < hi })
+		breach = clamp(metric - c.ScaleOut.Threshold)
+		st, ok := findStep(c.ScaleOut.StepAdjustments, func(lo, hi float64) bool { return lo <= breach && breach < hi })
 		want := c.apply(base, st)
 		if o.Limits.Max > 0 {
 			want = min(want, o.Limits.Max)
@@ -242,8 +246,8 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 			s.Base, s.Out = base, o.Now
 		}
 	case s.Low >= c.ScaleIn.EvaluationPeriods && len(c.ScaleIn.StepAdjustments) > 0:
-		breach = bounded(metric - c.ScaleIn.Threshold)
-		st, ok := find(c.ScaleIn.StepAdjustments, func(lo, hi float64) bool { return lo < breach && breach <= hi })
+		breach = clamp(metric - c.ScaleIn.Threshold)
+		st, ok := findStep(c.ScaleIn.StepAdjustments, func(lo, hi float64) bool { return lo < breach && breach <= hi })
 		switch want := c.apply(cur, st); {
 		case !ok:
 			reason = "NoStep"
@@ -251,7 +255,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 			reason = "AlreadyIn"
 		case warming:
 			reason = "WarmingUp"
-		case cools(o.Now, s.In, c.ScaleInCooldown) || cools(o.Now, s.Out, c.ScaleInCooldown):
+		case coolingDown(o.Now, s.In, c.ScaleInCooldown) || coolingDown(o.Now, s.Out, c.ScaleInCooldown):
 			reason = "CoolingDown"
 		default:
 			n, reason = want, "ScaleIn"
@@ -272,21 +276,21 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	return d
 }
 
-func cools(now, since time.Time, d algorithms.Duration) bool {
+func coolingDown(now, since time.Time, d algorithms.Duration) bool {
 	return !since.IsZero() && now.Sub(since) < time.Duration(d)
 }
 
-func bounded(v float64) float64 { return min(max(v, -math.MaxFloat64), math.MaxFloat64) }
+func clamp(v float64) float64 { return min(max(v, -math.MaxFloat64), math.MaxFloat64) }
 
-// count bounds a streak so that it stays a number of sane size.
-func count(n int, breach bool) int {
+// streak counts breaches in a row, bounded.
+func streak(n int, breach bool) int {
 	if !breach {
 		return 0
 	}
 	return min(n+1, 1000)
 }
 
-func find(steps []Step, within func(lo, hi float64) bool) (Step, bool) {
+func findStep(steps []Step, within func(lo, hi float64) bool) (Step, bool) {
 	for _, s := range steps {
 		if within(s.bounds()) {
 			return s, true
@@ -295,7 +299,7 @@ func find(steps []Step, within func(lo, hi float64) bool) (Step, bool) {
 	return Step{}, false
 }
 
-// apply does a step's arithmetic on base.
+// apply computes a step's count from base.
 func (c Config) apply(base int, s Step) int {
 	b := float64(base)
 	switch c.AdjustmentType {

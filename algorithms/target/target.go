@@ -5,16 +5,21 @@
 //	out when U > 1 + tolerance for scaleOutPoints data points in a row, to raw
 //	in  when U < 1 − scaleInMargin for scaleInPoints data points in a row, to raw, unless disableScaleIn
 //
-// and in between nothing changes. A data point is one decision, or the first decision in each evaluationPeriod. From zero pods any
-// load goes out at once. Pods asked for count as capacity from then on, so what is warming up is not asked for twice; while it
-// is (warmUp after a scale-out) nothing goes in. Cooldowns follow a change and bound the same direction; scaling out may always
-// interrupt the cooldown of scaling in. An unknown value ends both rows, so nothing goes in on missing data. stabilizationWindow
-// keeps the largest answer of that long when going in, as the Kubernetes HPA.
+// In between nothing changes. A data point is one decision, or the first decision in each
+// evaluationPeriod. From zero pods any load scales out at once. Pods asked for count as capacity
+// from then on, so that pods in warm-up are not asked for twice; during warm-up after a scale-out
+// nothing scales in. A cooldown follows a change and bounds the same direction; a scale-out may
+// always interrupt the cooldown of a scale-in. An unknown value restarts both counts of data
+// points, so that nothing scales in on missing data. stabilizationWindow keeps the largest answer
+// of that long when scaling in, as the Kubernetes HPA.
 //
-// The defaults suit request concurrency measured every few seconds; AWS's own are tolerance 0, scaleInMargin 0.1, evaluationPeriod 1m,
-// scaleOutPoints 3, scaleInPoints 15, cooldowns of 5m and stabilizationWindow 0s.
-// Source: "Target tracking scaling policies", docs.aws.amazon.com/autoscaling/application/userguide; the counts of points and
-// the margin are those of the alarms that it creates.
+// The defaults suit request concurrency measured every few seconds. AWS's own are tolerance 0,
+// scaleInMargin 0.1, evaluationPeriod 1m, scaleOutPoints 3, scaleInPoints 15, cooldowns of 5m and
+// stabilizationWindow 0s.
+//
+// Source: "Target tracking scaling policies",
+// docs.aws.amazon.com/autoscaling/application/userguide; the counts of points and the margin are
+// those of the alarms that it creates.
 package target
 
 import (
@@ -60,8 +65,8 @@ type Config struct {
 	DisableScaleIn bool `json:"disableScaleIn"`
 }
 
-// Default returns a window of 30 s, a tolerance of 0.1 both ways, a stabilization window of 60 s and none of AWS's waits; Target
-// is the caller's.
+// Default returns a window of 30 s, a tolerance of 0.1 both ways, a stabilization window of 60 s
+// and none of AWS's waits; Target is the caller's.
 func Default() Config {
 	return Config{
 		Signal: algorithms.Concurrency, Target: 70, Window: algorithms.Duration(30 * time.Second), Tolerance: 0.1,
@@ -153,7 +158,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	if o.Limits.Max > 0 {
 		raw = min(raw, o.Limits.Max)
 	}
-	n, reason, ratio := p.choose(o.Now, cur, raw, total)
+	n, reason, ratio := p.decide(o.Now, cur, raw, total)
 	if held := s.Recent.Add(o.Now, n, time.Duration(c.StabilizationWindow)); held > n && n < cur {
 		n, reason = min(held, cur), "Stabilized"
 	}
@@ -178,8 +183,9 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	return d
 }
 
-// choose answers before stabilization, with the ratio of load to what the current pods should carry (0 at zero pods).
-func (p *Policy) choose(now time.Time, cur, raw int, total float64) (n int, reason string, ratio float64) {
+// decide answers before stabilization, with the ratio of load to what the current pods should carry
+// (0 at zero pods).
+func (p *Policy) decide(now time.Time, cur, raw int, total float64) (n int, reason string, ratio float64) {
 	c, s := &p.cfg, &p.state
 	if cur == 0 {
 		return raw, "Target", 0
@@ -192,7 +198,7 @@ func (p *Policy) choose(now time.Time, cur, raw int, total float64) (n int, reas
 	high, low := ratio > 1+c.Tolerance, ratio < 1-margin
 	if s.Point.IsZero() || now.Sub(s.Point) >= time.Duration(c.EvaluationPeriod) {
 		s.Point = now
-		s.High, s.Low = row(s.High, high), row(s.Low, low)
+		s.High, s.Low = streak(s.High, high), streak(s.Low, low)
 	}
 	recent := func(at time.Time, d algorithms.Duration) bool {
 		return !at.IsZero() && now.Sub(at) < time.Duration(d)
@@ -216,8 +222,8 @@ func (p *Policy) choose(now time.Time, cur, raw int, total float64) (n int, reas
 	return cur, "WithinTolerance", ratio
 }
 
-// row counts breaches in a row, bounded so that it stays a number of sane size.
-func row(n int, breach bool) int {
+// streak counts breaches in a row, bounded.
+func streak(n int, breach bool) int {
 	if !breach {
 		return 0
 	}

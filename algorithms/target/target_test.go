@@ -47,7 +47,8 @@ func TestDefault(t *testing.T) {
 	)
 }
 
-// AWS: three points above to go out, fifteen below the margin to go in, cooldowns, and no way in on missing data.
+// AWS: three points above to go out, fifteen below the margin to go in, cooldowns, and no way in on
+// missing data.
 func TestAWS(t *testing.T) {
 	t.Parallel()
 	events := []event{

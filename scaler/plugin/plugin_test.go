@@ -269,7 +269,8 @@ func kill(cmd *exec.Cmd) {
 	}
 }
 
-// The sample servers, killed with SIGKILL in the middle and started again: before, after and between, decisions are as promised.
+// The sample servers, killed with SIGKILL in the middle and started again: before, after and
+// between, decisions are as promised.
 func TestSampleServersKilledMidRun(t *testing.T) {
 	t.Parallel()
 	const examples = "../../docs/examples"

@@ -20,12 +20,13 @@ func TestClock(t *testing.T) {
 	const seeds = 200
 	for _, test := range []struct {
 		name string
-		fill func(c *clock, r *rand.Rand)
-		// habit says that the minutes 2 and 32 are the likely ones; otherwise all are alike, for all but one seed in a hundred.
+		fill func(c *jumpProfile, r *rand.Rand)
+		// habit says that the minutes 2 and 32 are the likely ones; otherwise all are alike, for
+		// all but one seed in a hundred.
 		habit bool
 	}{
-		{name: "nothing", fill: func(*clock, *rand.Rand) {}},
-		{name: "a job at two minutes past each full hour and half hour, every other time", habit: true, fill: func(c *clock, r *rand.Rand) {
+		{name: "nothing", fill: func(*jumpProfile, *rand.Rand) {}},
+		{name: "a job at two minutes past each full hour and half hour, every other time", habit: true, fill: func(c *jumpProfile, r *rand.Rand) {
 			each(func(hour time.Time) {
 				for _, m := range []int{2, 32} {
 					if r.Float64() < 0.5 {
@@ -34,7 +35,7 @@ func TestClock(t *testing.T) {
 				}
 			})
 		}},
-		{name: "the same among as many jumps by chance", habit: true, fill: func(c *clock, r *rand.Rand) {
+		{name: "the same among as many jumps by chance", habit: true, fill: func(c *jumpProfile, r *rand.Rand) {
 			each(func(hour time.Time) {
 				c.add(hour.Add(2*time.Minute), 1)
 				m := r.IntN(30)
@@ -43,34 +44,34 @@ func TestClock(t *testing.T) {
 				c.add(hour.Add(time.Duration(59-m)*time.Minute), 1)
 			})
 		}},
-		{name: "at any minute", fill: func(c *clock, r *rand.Rand) {
+		{name: "at any minute", fill: func(c *jumpProfile, r *rand.Rand) {
 			each(func(hour time.Time) { c.add(hour.Add(time.Duration(r.IntN(3600))*time.Second), 1) })
 		}},
-		{name: "over two minutes, as starts of that length see jumps", fill: func(c *clock, r *rand.Rand) {
+		{name: "over two minutes, as starts of that length see jumps", fill: func(c *jumpProfile, r *rand.Rand) {
 			each(func(hour time.Time) {
 				at := hour.Add(time.Duration(r.IntN(3540)) * time.Second)
 				c.add(at, 0.5)
 				c.add(at.Add(time.Minute), 0.5)
 			})
 		}},
-		{name: "in bins of five minutes", fill: func(c *clock, r *rand.Rand) {
+		{name: "in bins of five minutes", fill: func(c *jumpProfile, r *rand.Rand) {
 			each(func(hour time.Time) {
 				at := hour.Add(time.Duration(r.IntN(12)) * 5 * time.Minute)
-				c.spread(at, at.Add(5*time.Minute), 1)
+				c.addBetween(at, at.Add(5*time.Minute), 1)
 			})
 		}},
-		{name: "thirty in one wild quarter of an hour", fill: func(c *clock, _ *rand.Rand) {
+		{name: "thirty in one wild quarter of an hour", fill: func(c *jumpProfile, _ *rand.Rand) {
 			for i := range 30 {
 				c.add(begin.Add(time.Duration(i)*30*time.Second), 1)
 			}
 			c.add(end, 1)
 		}},
-		{name: "too few to tell", fill: func(c *clock, _ *rand.Rand) {
+		{name: "too few to tell", fill: func(c *jumpProfile, _ *rand.Rand) {
 			for i := range 6 {
 				c.add(begin.Add(time.Duration(i)*time.Hour+2*time.Minute), 1)
 			}
 		}},
-		{name: "long ago", fill: func(c *clock, _ *rand.Rand) {
+		{name: "long ago", fill: func(c *jumpProfile, _ *rand.Rand) {
 			for i := range 100 {
 				c.add(begin.Add(time.Duration(i)*time.Hour+2*time.Minute), 1)
 			}
@@ -81,7 +82,7 @@ func TestClock(t *testing.T) {
 			t.Parallel()
 			wrong := 0
 			for seed := range uint64(seeds) {
-				var c clock
+				var c jumpProfile
 				test.fill(&c, rand.New(rand.NewPCG(seed, 9)))
 				at := func(m int, lead time.Duration) float64 {
 					from := end.Add(time.Duration(m) * time.Minute)
@@ -95,7 +96,7 @@ func TestClock(t *testing.T) {
 				} else if due != 1 || quiet != 1 {
 					wrong++
 				}
-				if err := c.check(); err != nil {
+				if err := c.validate(); err != nil {
 					t.Error(err)
 				}
 			}
@@ -104,7 +105,7 @@ func TestClock(t *testing.T) {
 			}
 		})
 	}
-	if err := (&clock{Jumps: [60]float64{3: math.NaN()}}).check(); err == nil {
+	if err := (&jumpProfile{Jumps: [60]float64{3: math.NaN()}}).validate(); err == nil {
 		t.Error("a clock with NaN was taken")
 	}
 }

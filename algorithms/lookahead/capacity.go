@@ -6,19 +6,21 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/staffing"
 )
 
-// carry answers what load n pods carry, and remembers: its answers are a function of its parameters alone.
-type carry struct {
+// capacity computes what load n pods carry, and caches the answers: they depend on its parameters
+// alone.
+type capacity struct {
 	share, wait, slots, span, burst float64
 	row                             int
 	known                           [rows][80]float64
 }
 
-// rows is how many shares are remembered at a time: steps of an eighth of e over the range of prices.
+// rows is how many shares are cached at a time: steps of an eighth of e over the range of prices.
 const rows = 48
 
-// set names the share that may wait longer than wait mean service times, the slots of a pod, and how many mean service times it takes until there can be
-// other pods. Share and span count in steps of about an eighth.
-func (c *carry) set(share, wait, slots, span, burst float64) {
+// set sets the share that may wait longer than wait mean service times, the slots of a pod, and how
+// many mean service times pass until more pods can be ready. Share and span are rounded to steps of
+// about an eighth.
+func (c *capacity) set(share, wait, slots, span, burst float64) {
 	span = math.Exp(math.Round(math.Log(max(span, 1e-3))*8) / 8)
 	step := math.Round(math.Log(share) * 8)
 	c.share = min(math.Exp(step/8), 0.5)
@@ -29,8 +31,9 @@ func (c *carry) set(share, wait, slots, span, burst float64) {
 	}
 }
 
-// load is the largest load, in slots, of which at most the share waits longer than allowed at n pods until there can be more; 0 for none.
-func (c *carry) load(n int) float64 {
+// load is the largest load, in slots, of which at most the share waits longer than wait at n pods
+// until more can be ready; 0 for none.
+func (c *capacity) load(n int) float64 {
 	if n <= 0 {
 		return 0
 	}
