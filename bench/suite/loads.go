@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/bench/recording"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/sim"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
@@ -22,7 +23,7 @@ type Load struct {
 	// File and Column name the trace.
 	File, Column string
 	// Zeros says what empty bins are, by the traces' own README.
-	Zeros trace.Zeros
+	Zeros recording.Zeros
 	// Last is how much of the trace's end is simulated, 0 for all of it. History is how much before that is taught.
 	Last, History time.Duration
 	// Join is how many bins are joined into one where instants are coarser than bins; 0 is 1.
@@ -41,25 +42,25 @@ const (
 // Dense are the loads that keep several pods busy: every trace with one column that is not sparse. Of those with bins of a minute and
 // more the last twelve hours are simulated and two weeks before are taught; those with bins of a second are simulated whole, after nothing.
 func Dense() []Load {
-	long := func(file string, zeros trace.Zeros) Load {
+	long := func(file string, zeros recording.Zeros) Load {
 		return Load{File: file, Zeros: zeros, Last: day / 2, History: history}
 	}
 	return []Load{
-		long("nasa_jul95.csv", trace.ZerosInterpolate),
-		long("twitter_aug21_a.csv", trace.ZerosInterpolate),
-		long("wc98_may_jun.csv", trace.ZerosIdle),
-		long("nab_elb_requests.csv", trace.ZerosIdle),
-		long("nab_tweets_aapl.csv", trace.ZerosIdle),
-		long("servegen_m_large.csv", trace.ZerosIdle),
-		long("servegen_m_mid.csv", trace.ZerosInterpolate),
-		long("servegen_m_small.csv", trace.ZerosInterpolate),
+		long("nasa_jul95.csv", recording.ZerosInterpolate),
+		long("twitter_aug21_a.csv", recording.ZerosInterpolate),
+		long("wc98_may_jun.csv", recording.ZerosIdle),
+		long("nab_elb_requests.csv", recording.ZerosIdle),
+		long("nab_tweets_aapl.csv", recording.ZerosIdle),
+		long("servegen_m_large.csv", recording.ZerosIdle),
+		long("servegen_m_mid.csv", recording.ZerosInterpolate),
+		long("servegen_m_small.csv", recording.ZerosInterpolate),
 		{File: "servegen_mm_image.csv", Last: day / 2, History: history},
-		long("appserver_hourly_2015_16.csv", trace.ZerosIdle),
-		long("wikipedia_hourly_a.csv", trace.ZerosInterpolate),
-		long("wikipedia_hourly_b.csv", trace.ZerosInterpolate),
-		{File: "nasa_jul13_1s.csv", Zeros: trace.ZerosIdle},
-		{File: "twitter_aug21_1s.csv", Zeros: trace.ZerosInterpolate},
-		{File: "twitter_aug21_1s_b.csv", Zeros: trace.ZerosInterpolate},
+		long("appserver_hourly_2015_16.csv", recording.ZerosIdle),
+		long("wikipedia_hourly_a.csv", recording.ZerosInterpolate),
+		long("wikipedia_hourly_b.csv", recording.ZerosInterpolate),
+		{File: "nasa_jul13_1s.csv", Zeros: recording.ZerosIdle},
+		{File: "twitter_aug21_1s.csv", Zeros: recording.ZerosInterpolate},
+		{File: "twitter_aug21_1s_b.csv", Zeros: recording.ZerosInterpolate},
 		{File: "azure_llm_2023_code.csv"},
 		{File: "mooncake_conversation.csv", Join: 3}, // its instants are quantised to 3 s
 	}
@@ -80,7 +81,7 @@ func Sparse(dir fs.FS) ([]Load, error) {
 		if err != nil {
 			return nil, err
 		}
-		columns, err := trace.Columns(f, w.file)
+		columns, err := recording.Columns(f, w.file)
 		if err = errors.Join(err, f.Close()); err != nil {
 			return nil, err
 		}
@@ -103,11 +104,11 @@ func (l *Load) open(dir fs.FS, s *scenario.Scenario) (scored *trace.Trace, past 
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	opts := trace.Options{Column: l.Column, Zeros: l.Zeros, Service: s.Service.Mean()}
+	opts := recording.Options{Column: l.Column, Zeros: l.Zeros, Service: s.Service.Mean()}
 	if l.File == "azure2019_apps60.csv" { // containers busy: concurrency under names of apps
-		opts.Kind = trace.KindConcurrency
+		opts.Kind = recording.KindConcurrency
 	}
-	whole, err := trace.Read(f, l.File, opts)
+	whole, err := recording.Read(f, l.File, opts)
 	if err != nil {
 		return nil, nil, err
 	}

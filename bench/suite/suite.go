@@ -12,9 +12,11 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sluice-autoscaler/sluice/bench/clairvoyant"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/space"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 	"github.com/sluice-autoscaler/sluice/bench/tune"
 )
@@ -232,7 +234,7 @@ func (c *Config) known(seeds int, trace, scenario string, policies ...string) []
 // tune searches a classic's parameters on the whole load under the first seed: fewest pod-seconds within the scenario's share of
 // violations, or else fewest violations.
 func (c *Config) tune(ctx context.Context, p plan.Policy, src trace.Source, s scenario.Scenario) (plan.Policy, error) {
-	space, err := tune.NewSpace(p, &s, nil)
+	ranges, err := space.New(p, &s, nil)
 	if err != nil {
 		return p, err
 	}
@@ -249,7 +251,7 @@ func (c *Config) tune(ctx context.Context, p plan.Policy, src trace.Source, s sc
 		return p, err
 	}
 	r, err := tune.Search(ctx, tune.Config{
-		Space: space, Objective: objective, Limits: []tune.Limit{limit}, Evaluate: b.Evaluate,
+		Space: ranges, Objective: objective, Limits: []tune.Limit{limit}, Evaluate: b.Evaluate,
 		Budget: c.Budget, LeastShare: b.LeastShare(), Seed: 1, Workers: 1,
 	})
 	return r.Best.Policy, err
@@ -257,7 +259,7 @@ func (c *Config) tune(ctx context.Context, p plan.Policy, src trace.Source, s sc
 
 // bound adds what one who knows the future pays, under the first seed.
 func (c *Config) bound(ctx context.Context, n int, src trace.Source, s scenario.Scenario, done func(n int, run score.Run) error) error {
-	b, err := score.Clairvoyant{
+	b, err := clairvoyant.Problem{
 		Concurrency: s.PodConcurrency, Startup: s.Startup.Mean(), Wait: time.Duration(s.SLO.Wait), Violations: s.SLO.Share,
 		MaxReplicas: s.MaxReplicas, Replays: 8,
 	}.Bound(ctx, src.Length(), func() trace.Arrivals { return scenario.Requests(src, &s, 1) })

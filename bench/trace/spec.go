@@ -155,3 +155,12 @@ func ParseDuration(v string) (time.Duration, error) {
 	}
 	return time.ParseDuration(v)
 }
+
+// clip shortens what is quoted in an error.
+func clip(s string) string {
+	const long = 120
+	if len(s) <= long {
+		return s
+	}
+	return strings.ToValidUTF8(s[:long], "") + "…"
+}

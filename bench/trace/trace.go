@@ -31,3 +31,17 @@ type Source interface {
 	// Open starts it anew. The same state of rng gives the same arrivals.
 	Open(rng *rand.Rand) Arrivals
 }
+
+// Failing is what arrivals from a file add: after Read returned 0, Err tells why if that was not the end.
+type Failing interface {
+	// Err is nil as long as nothing went wrong.
+	Err() error
+}
+
+// Err is the error of arrivals that can fail, nil for all others. Ask after Read returned 0.
+func Err(a Arrivals) error {
+	if f, ok := a.(Failing); ok {
+		return f.Err()
+	}
+	return nil
+}

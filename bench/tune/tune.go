@@ -18,6 +18,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/space"
 )
 
 // Evaluate scores a policy with about that share (0–1] of the work that a whole evaluation is, one result for each seed, load and
@@ -26,8 +27,8 @@ type Evaluate func(ctx context.Context, p plan.Policy, share float64) ([]score.R
 
 // Config is one search.
 type Config struct {
-	// Space is what is searched (NewSpace).
-	Space *Space
+	// Space is what is searched (space.New).
+	Space *space.Space
 	// Objective is what is to be least; Limits what must hold besides.
 	Objective Metric
 	Limits    []Limit
@@ -135,9 +136,9 @@ type search struct {
 const designShare = 0.6
 
 func (s *search) run(ctx context.Context) error {
-	first, err := s.score(ctx, []Trial{{Policy: s.Space.base, Share: 1}})
+	first, err := s.score(ctx, []Trial{{Policy: s.Space.Base(), Share: 1}})
 	if len(first) > 0 {
-		first[0].at = s.Space.start
+		first[0].at = s.Space.Start()
 		s.initial = &first[0]
 		s.whole = append(s.whole, first[0])
 	}
@@ -223,13 +224,13 @@ func byExcess(a, b *Trial, excessA, excessB float64) int {
 // design are n settings: the policy's own values and points of a Halton sequence, shifted at random as a whole (Cranley and Patterson
 // 1976), which leaves no part of the space empty.
 func (s *search) design(n int, share float64) []Trial {
-	dims := len(s.Space.dims)
+	dims := s.Space.Len()
 	shift := make([]float64, dims)
 	for i := range shift {
 		shift[i] = s.rng.Float64()
 	}
 	var out []Trial
-	if t, ok := s.make(s.Space.start, share); ok && n > 0 {
+	if t, ok := s.make(s.Space.Start(), share); ok && n > 0 {
 		out = append(out, t)
 	}
 	for k := 1; len(out) < n && k <= 20*n+100; k++ {
@@ -386,7 +387,7 @@ func (s *search) around(centre, from []float64, step float64) [][]float64 {
 		if n == (dims+3)/2 {
 			break
 		}
-		for _, u := range s.Space.dims[i].neighbours(centre[i], step) {
+		for _, u := range s.Space.Neighbours(i, centre[i], step) {
 			add(func(at []float64) { at[i] = u })
 		}
 	}
@@ -395,7 +396,7 @@ func (s *search) around(centre, from []float64, step float64) [][]float64 {
 	for range max(1, dims/2) {
 		add(func(at []float64) {
 			for i := range at {
-				if d := &s.Space.dims[i]; d.kind != list || d.ordered {
+				if s.Space.Ordered(i) {
 					at[i] += step * s.rng.NormFloat64()
 				}
 			}

@@ -14,6 +14,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/report"
 	"github.com/sluice-autoscaler/sluice/bench/runner"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
+	"github.com/sluice-autoscaler/sluice/bench/space"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 	"github.com/sluice-autoscaler/sluice/bench/tune"
 )
@@ -180,7 +181,7 @@ func (f *tuneFlags) place(t *tuning, work []tune.Work) (err error) {
 		return err
 	}
 	t.Config.Evaluate, t.Config.LeastShare = t.Bench.Evaluate, t.Bench.LeastShare()
-	t.Config.Space, err = tune.NewSpace(t.Policy, &t.scenes[0], f.search)
+	t.Config.Space, err = space.New(t.Policy, &t.scenes[0], f.search)
 	return err
 }
 

@@ -21,6 +21,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/bench/live"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
+	"github.com/sluice-autoscaler/sluice/bench/recording"
 	"github.com/sluice-autoscaler/sluice/bench/report"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
@@ -420,6 +421,6 @@ func (t trial) source(s *scenario.Scenario) (trace.Source, error) {
 		return l(s)
 	}
 	return plan.Recorded(func(service time.Duration) (*trace.Trace, error) {
-		return trace.Read(strings.NewReader(twitter), "twitter_240s.csv", trace.Options{Service: service})
+		return recording.Read(strings.NewReader(twitter), "twitter_240s.csv", recording.Options{Service: service})
 	}, trace.Model{})(s)
 }

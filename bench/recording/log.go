@@ -1,4 +1,4 @@
-package trace
+package recording
 
 import (
 	"bytes"
@@ -9,21 +9,12 @@ import (
 	"path"
 	"strings"
 	"time"
+
+	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
-// Failing is what arrivals from a file add: after Read returned 0, Err tells why if that was not the end.
-type Failing interface {
-	// Err is nil as long as nothing went wrong.
-	Err() error
-}
-
-// Err is the error of arrivals that can fail, nil for all others. Ask after Read returned 0.
-func Err(a Arrivals) error {
-	if f, ok := a.(Failing); ok {
-		return f.Err()
-	}
-	return nil
-}
+// batch is how many requests are read at once while a log is checked.
+const batch = 256
 
 // LogOptions tell how to read a request log.
 type LogOptions struct {
@@ -38,9 +29,9 @@ type LogOptions struct {
 // order. Service times are > 0; 0 or nothing leaves it to the scenario.
 //
 // The log is never held: open is called for a first pass here, which checks it all, and for every Open. Arrivals it yields
-// implement Failing, and io.Closer for those who stop before the end; at the end or at an error they close by themselves. The
+// implement trace.Failing, and io.Closer for those who stop before the end; at the end or at an error they close by themselves. The
 // random generator is not used.
-func Log(name string, open func() (io.ReadCloser, error), opts LogOptions) (Source, error) {
+func Log(name string, open func() (io.ReadCloser, error), opts LogOptions) (trace.Source, error) {
 	if opts.Length < 0 {
 		return nil, fmt.Errorf("read log %s: length %v: want ≥ 0", name, opts.Length)
 	}
@@ -48,7 +39,7 @@ func Log(name string, open func() (io.ReadCloser, error), opts LogOptions) (Sour
 	base := path.Base(strings.ReplaceAll(name, `\`, "/"))
 	l.name = strings.TrimSuffix(base, path.Ext(base))
 	a := l.start()
-	buf := make([]Request, batch)
+	buf := make([]trace.Request, batch)
 	last := time.Duration(-1)
 	for n := a.Read(buf); n > 0; n = a.Read(buf) {
 		last = buf[n-1].At
@@ -73,14 +64,14 @@ type log struct {
 	length     time.Duration
 }
 
-// Name implements Source.
+// Name implements trace.Source.
 func (l *log) Name() string { return l.name }
 
-// Length implements Source.
+// Length implements trace.Source.
 func (l *log) Length() time.Duration { return l.length }
 
-// Open implements Source.
-func (l *log) Open(*rand.Rand) Arrivals { return l.start() }
+// Open implements trace.Source.
+func (l *log) Open(*rand.Rand) trace.Arrivals { return l.start() }
 
 func (l *log) start() *logArrivals {
 	a := &logArrivals{log: l}
@@ -122,8 +113,8 @@ func (a *logArrivals) header() error {
 	return nil
 }
 
-// Read implements Arrivals.
-func (a *logArrivals) Read(dst []Request) int {
+// Read implements trace.Arrivals.
+func (a *logArrivals) Read(dst []trace.Request) int {
 	if a.file == nil {
 		return 0
 	}
@@ -138,15 +129,15 @@ func (a *logArrivals) Read(dst []Request) int {
 	return len(dst)
 }
 
-func (a *logArrivals) next() (Request, error) {
+func (a *logArrivals) next() (trace.Request, error) {
 	line, err := a.lines.next()
 	if err != nil {
-		return Request{}, err
+		return trace.Request{}, err
 	}
 	field, rest, more := bytes.Cut(line, []byte{','})
 	at, err := seconds(field, a.lines.n, a.columns[0])
 	if err != nil {
-		return Request{}, err
+		return trace.Request{}, err
 	}
 	if !a.begun {
 		a.begun = true
@@ -156,18 +147,18 @@ func (a *logArrivals) next() (Request, error) {
 	}
 	at -= a.first
 	if at < a.last {
-		return Request{}, fmt.Errorf("line %d: %v comes after %v, the line before: sort the log by time", a.lines.n, at, a.last)
+		return trace.Request{}, fmt.Errorf("line %d: %v comes after %v, the line before: sort the log by time", a.lines.n, at, a.last)
 	}
 	if length := a.log.opts.Length; length > 0 && at >= length {
-		return Request{}, fmt.Errorf("line %d: %v is not before the length given, %v: cut the log or raise the length", a.lines.n, at, length)
+		return trace.Request{}, fmt.Errorf("line %d: %v is not before the length given, %v: cut the log or raise the length", a.lines.n, at, length)
 	}
 	a.last = at
-	r := Request{At: at}
+	r := trace.Request{At: at}
 	if !more {
 		return r, nil
 	}
 	if len(a.columns) < 2 {
-		return Request{}, fmt.Errorf("line %d has more fields than the header: name the second service_seconds", a.lines.n)
+		return trace.Request{}, fmt.Errorf("line %d has more fields than the header: name the second service_seconds", a.lines.n)
 	}
 	if rest = bytes.TrimSpace(rest); len(rest) == 0 {
 		return r, nil
@@ -176,7 +167,7 @@ func (a *logArrivals) next() (Request, error) {
 	return r, err
 }
 
-// Err implements Failing.
+// Err implements trace.Failing.
 func (a *logArrivals) Err() error { return a.err }
 
 // Close ends the arrivals before their end. It may be called more than once.

@@ -1,4 +1,4 @@
-package trace_test
+package recording_test
 
 import (
 	"errors"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sluice-autoscaler/sluice/bench/recording"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
@@ -43,19 +44,19 @@ func (f *files) Open() (io.ReadCloser, error) {
 func TestLog(t *testing.T) {
 	tests := []struct {
 		name, text string
-		opts       trace.LogOptions
+		opts       recording.LogOptions
 		want       []trace.Request
 		length     time.Duration
 	}{
-		{"times", "t_seconds\n0\n0.5\n0.5\n2\n", trace.LogOptions{}, []trace.Request{{At: 0}, {At: 5e8}, {At: 5e8}, {At: 2e9}}, 3 * time.Second},
-		{"service", "t_seconds, service_seconds\n1,0.25\n1.5, 0\n2,\n3\n", trace.LogOptions{}, []trace.Request{{At: 1e9, Service: 25e7}, {At: 15e8}, {At: 2e9}, {At: 3e9}}, 4 * time.Second},
-		{"rebased", "t_seconds\n1700000000.25\n1700000001\n", trace.LogOptions{Rebase: true}, []trace.Request{{At: 0}, {At: 75e7}}, time.Second},
-		{"length", "t_seconds\n1\n", trace.LogOptions{Length: time.Hour}, []trace.Request{{At: 1e9}}, time.Hour},
+		{"times", "t_seconds\n0\n0.5\n0.5\n2\n", recording.LogOptions{}, []trace.Request{{At: 0}, {At: 5e8}, {At: 5e8}, {At: 2e9}}, 3 * time.Second},
+		{"service", "t_seconds, service_seconds\n1,0.25\n1.5, 0\n2,\n3\n", recording.LogOptions{}, []trace.Request{{At: 1e9, Service: 25e7}, {At: 15e8}, {At: 2e9}, {At: 3e9}}, 4 * time.Second},
+		{"rebased", "t_seconds\n1700000000.25\n1700000001\n", recording.LogOptions{Rebase: true}, []trace.Request{{At: 0}, {At: 75e7}}, time.Second},
+		{"length", "t_seconds\n1\n", recording.LogOptions{Length: time.Hour}, []trace.Request{{At: 1e9}}, time.Hour},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			f := &files{text: tt.text}
-			s, err := trace.Log("dir/log.csv", f.Open, tt.opts)
+			s, err := recording.Log("dir/log.csv", f.Open, tt.opts)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -81,22 +82,22 @@ func TestLog(t *testing.T) {
 func TestLogErrors(t *testing.T) {
 	for _, tt := range []struct {
 		name, text string
-		opts       trace.LogOptions
+		opts       recording.LogOptions
 		want       []string
 	}{
-		{"empty", "", trace.LogOptions{}, []string{"log.csv", "empty"}},
-		{"header only", "t_seconds\n", trace.LogOptions{}, []string{"no requests"}},
-		{"header", "time\n1\n", trace.LogOptions{}, []string{"line 1", `"time"`}},
-		{"bad time", "t_seconds\n1\nx\n", trace.LogOptions{}, []string{"line 3", `"x"`}},
-		{"bad service", "t_seconds,service_seconds\n1,-1\n", trace.LogOptions{}, []string{"line 2", "service_seconds", `"-1"`}},
-		{"fields", "t_seconds\n1,2\n", trace.LogOptions{}, []string{"line 2", "more fields"}},
-		{"order", "t_seconds\n2\n1\n", trace.LogOptions{}, []string{"line 3", "sort"}},
-		{"beyond", "t_seconds\n2\n", trace.LogOptions{Length: time.Second}, []string{"line 2", "length"}},
-		{"length", "t_seconds\n2\n", trace.LogOptions{Length: -1}, []string{"length"}},
+		{"empty", "", recording.LogOptions{}, []string{"log.csv", "empty"}},
+		{"header only", "t_seconds\n", recording.LogOptions{}, []string{"no requests"}},
+		{"header", "time\n1\n", recording.LogOptions{}, []string{"line 1", `"time"`}},
+		{"bad time", "t_seconds\n1\nx\n", recording.LogOptions{}, []string{"line 3", `"x"`}},
+		{"bad service", "t_seconds,service_seconds\n1,-1\n", recording.LogOptions{}, []string{"line 2", "service_seconds", `"-1"`}},
+		{"fields", "t_seconds\n1,2\n", recording.LogOptions{}, []string{"line 2", "more fields"}},
+		{"order", "t_seconds\n2\n1\n", recording.LogOptions{}, []string{"line 3", "sort"}},
+		{"beyond", "t_seconds\n2\n", recording.LogOptions{Length: time.Second}, []string{"line 2", "length"}},
+		{"length", "t_seconds\n2\n", recording.LogOptions{Length: -1}, []string{"length"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := &files{text: tt.text}
-			_, err := trace.Log("log.csv", f.Open, tt.opts)
+			_, err := recording.Log("log.csv", f.Open, tt.opts)
 			if err == nil {
 				t.Fatal("no error")
 			}
@@ -115,7 +116,7 @@ func TestLogErrors(t *testing.T) {
 // A log that fails after it was checked, by itself or as a part, says so.
 func TestLogFailsLater(t *testing.T) {
 	f := &files{text: "t_seconds\n1\n2\n"}
-	s, err := trace.Log("log.csv", f.Open, trace.LogOptions{})
+	s, err := recording.Log("log.csv", f.Open, recording.LogOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +146,7 @@ func TestLogFailsLater(t *testing.T) {
 
 // A log of any length is read in the same memory.
 func TestLogMemory(t *testing.T) {
-	s, err := trace.Log("log.csv", func() (io.ReadCloser, error) { return io.NopCloser(&longLog{n: 100_000}), nil }, trace.LogOptions{})
+	s, err := recording.Log("log.csv", func() (io.ReadCloser, error) { return io.NopCloser(&longLog{n: 100_000}), nil }, recording.LogOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +184,7 @@ func (l *longLog) Read(p []byte) (int, error) {
 }
 
 func BenchmarkLog(b *testing.B) {
-	s, err := trace.Log("log.csv", func() (io.ReadCloser, error) { return io.NopCloser(&longLog{n: 1_000_000}), nil }, trace.LogOptions{})
+	s, err := recording.Log("log.csv", func() (io.ReadCloser, error) { return io.NopCloser(&longLog{n: 1_000_000}), nil }, recording.LogOptions{})
 	if err != nil {
 		b.Fatal(err)
 	}

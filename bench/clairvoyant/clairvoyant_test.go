@@ -1,4 +1,4 @@
-package score_test
+package clairvoyant_test
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/clairvoyant"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
@@ -35,7 +35,7 @@ func opener(requests []trace.Request) func() trace.Arrivals {
 // whole), and which pod's run each goes to. A run costs the start-up time and lasts from its first begin to its last end.
 //
 // Reactive schedules are those in which a run begins at the arrival, plus the start-up time, of a request that found no slot free then.
-func optimum(c score.Clairvoyant, requests []trace.Request) float64 {
+func optimum(c clairvoyant.Problem, requests []trace.Request) float64 {
 	best := math.Inf(1)
 	allowed := int(c.Violations*float64(len(requests)) + 1e-9)
 	type job struct{ from, to time.Duration }
@@ -96,7 +96,7 @@ func optimum(c score.Clairvoyant, requests []trace.Request) float64 {
 	return best
 }
 
-func bound(tb testing.TB, c score.Clairvoyant, length time.Duration, open func() trace.Arrivals) score.Bounds {
+func bound(tb testing.TB, c clairvoyant.Problem, length time.Duration, open func() trace.Arrivals) clairvoyant.Bounds {
 	tb.Helper()
 	b, err := c.Bound(tb.Context(), length, open)
 	if err != nil {
@@ -111,7 +111,7 @@ func TestBoundsEncloseTheOptimum(t *testing.T) {
 	var low, high float64
 	n := 0
 	for i := range 600 {
-		c := score.Clairvoyant{
+		c := clairvoyant.Problem{
 			Concurrency: 1 + rng.IntN(3), Startup: time.Duration(rng.IntN(6)) * time.Second, Wait: time.Duration(rng.IntN(3)) * time.Second,
 			Violations: []float64{0, 0.2, 0.4}[rng.IntN(3)], MaxReplicas: 10, Replays: 16, Steps: 4096,
 		}
@@ -151,19 +151,19 @@ func TestBoundsByHand(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name               string
-		c                  score.Clairvoyant
+		c                  clairvoyant.Problem
 		length             time.Duration
 		requests           []trace.Request
 		want, slackL, over float64
 		reactive           float64
 	}{
 		// Each costs a start and its service. Without pre-warming the first violates.
-		{"single", score.Clairvoyant{Concurrency: 10, Startup: 10 * time.Second, Wait: 500 * time.Millisecond, MaxReplicas: 5}, 200 * time.Minute, single, 440, 0.05, 0.1, -1},
+		{"single", clairvoyant.Problem{Concurrency: 10, Startup: 10 * time.Second, Wait: 500 * time.Millisecond, MaxReplicas: 5}, 200 * time.Minute, single, 440, 0.05, 0.1, -1},
 		// One of forty may go, so the first does: the pod that it starts stays until the end.
-		{"single, 2.5 %", score.Clairvoyant{Concurrency: 10, Startup: 10 * time.Second, Wait: 500 * time.Millisecond, MaxReplicas: 5, Violations: 0.025}, 200 * time.Minute, single, 429, 0.05, 0.1, 39 * 300},
+		{"single, 2.5 %", clairvoyant.Problem{Concurrency: 10, Startup: 10 * time.Second, Wait: 500 * time.Millisecond, MaxReplicas: 5, Violations: 0.025}, 200 * time.Minute, single, 429, 0.05, 0.1, 39 * 300},
 		// Ten in service all the time, on pods of 5.
-		{"steady", score.Clairvoyant{Concurrency: 5, Startup: 30 * time.Second, Wait: 500 * time.Millisecond, MaxReplicas: 5}, 2000 * time.Second, steady, 2*2000 + 60, 0.03, 0.03, -1},
-		{"start at once", score.Clairvoyant{Concurrency: 5, Wait: 0, MaxReplicas: 5}, 2000 * time.Second, steady, 2 * 2000, 0.03, 0.03, 2 * 2000},
+		{"steady", clairvoyant.Problem{Concurrency: 5, Startup: 30 * time.Second, Wait: 500 * time.Millisecond, MaxReplicas: 5}, 2000 * time.Second, steady, 2*2000 + 60, 0.03, 0.03, -1},
+		{"start at once", clairvoyant.Problem{Concurrency: 5, Wait: 0, MaxReplicas: 5}, 2000 * time.Second, steady, 2 * 2000, 0.03, 0.03, 2 * 2000},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := bound(t, tt.c, tt.length, opener(tt.requests))
@@ -224,7 +224,7 @@ func TestBoundsAreClose(t *testing.T) {
 		{"mmpp:rates=5/100,holds=60s/10s,duration=30m", 0.2, time.Second, 1, 1.5},
 		{"poisson:rate=0.2,duration=4h", 30, time.Minute, 1, 1.4},
 	} {
-		c := score.Clairvoyant{Concurrency: tt.slots, Startup: tt.startup, Wait: 500 * time.Millisecond, Violations: 0.01, MaxReplicas: 200, Steps: 1 << 15}
+		c := clairvoyant.Problem{Concurrency: tt.slots, Startup: tt.startup, Wait: 500 * time.Millisecond, Violations: 0.01, MaxReplicas: 200, Steps: 1 << 15}
 		length, open := generated(t, tt.spec, tt.service)
 		began := time.Now()
 		b := bound(t, c, length, open)
@@ -241,16 +241,16 @@ func TestBoundsAreClose(t *testing.T) {
 }
 
 func TestBoundErrors(t *testing.T) {
-	good := score.Clairvoyant{Concurrency: 1, MaxReplicas: 1}
+	good := clairvoyant.Problem{Concurrency: 1, MaxReplicas: 1}
 	ok := opener([]trace.Request{{At: 0, Service: time.Second}})
 	for name, tt := range map[string]struct {
-		c      score.Clairvoyant
+		c      clairvoyant.Problem
 		length time.Duration
 		open   func() trace.Arrivals
 		want   string
 	}{
-		"settings":      {score.Clairvoyant{Startup: -1, Wait: -1, Violations: math.NaN(), Replays: -1}, time.Second, ok, "concurrency = 0"},
-		"share":         {score.Clairvoyant{Concurrency: 1, MaxReplicas: 1, Violations: 1}, time.Second, ok, "violations = 1"},
+		"settings":      {clairvoyant.Problem{Startup: -1, Wait: -1, Violations: math.NaN(), Replays: -1}, time.Second, ok, "concurrency = 0"},
+		"share":         {clairvoyant.Problem{Concurrency: 1, MaxReplicas: 1, Violations: 1}, time.Second, ok, "violations = 1"},
 		"length":        {good, 0, ok, "length"},
 		"no service":    {good, time.Second, opener([]trace.Request{{At: 0}}), "service time > 0"},
 		"out of order":  {good, time.Minute, opener([]trace.Request{{At: 2, Service: 1}, {At: 1, Service: 1}}), "in order"},
@@ -272,7 +272,7 @@ func TestBoundErrors(t *testing.T) {
 		t.Errorf("not enough pods: %+v", b)
 	}
 	b := bound(t, good, time.Second, opener(nil))
-	if b != (score.Bounds{Prewarmed: score.Schedule{Found: true}, Reactive: score.Schedule{Found: true}}) {
+	if b != (clairvoyant.Bounds{Prewarmed: clairvoyant.Schedule{Found: true}, Reactive: clairvoyant.Schedule{Found: true}}) {
 		t.Errorf("no requests: %+v", b)
 	}
 }

@@ -1,4 +1,4 @@
-package tune
+package space
 
 import (
 	"encoding/json"

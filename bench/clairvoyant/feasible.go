@@ -1,4 +1,4 @@
-package score
+package clairvoyant
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 // feasible finds the price of violations that gives the cheapest schedule within the allowed ones, and fills in what it costs. As many
 // requests may be worth the same, a price that allows too few may be next to one that allows too many: then the latter holds up to an
 // instant, and the former from there on, which is bisected as well.
-func feasible(ctx context.Context, c Clairvoyant, l *load, open func() trace.Arrivals, reactive bool, s *Schedule) error {
+func feasible(ctx context.Context, c Problem, l *load, open func() trace.Arrivals, reactive bool, s *Schedule) error {
 	n := len(l.mean)
 	horizon := float64(n) * l.step
 	p := &planner{c: c, l: l, reactive: reactive, levels: min(l.levels, c.MaxReplicas)}
@@ -94,7 +94,7 @@ type run struct{ from, to time.Duration }
 
 // planner makes schedules for a price of violations.
 type planner struct {
-	c        Clairvoyant
+	c        Problem
 	l        *load
 	reactive bool
 	levels   int
@@ -208,7 +208,7 @@ func above(a, b, c float64) float64 {
 // free slot, or waits; one that has waited too long is dropped. (Dropping the longest ones instead would be cheaper still; lower allows
 // for it.)
 type replay struct {
-	c        Clairvoyant
+	c        Problem
 	reactive bool
 	pods     []livePod
 	free     []uint64 // pods with a free slot
@@ -234,7 +234,7 @@ type livePod struct {
 	life            int32
 }
 
-func newReplay(c Clairvoyant, runs [][]run, reactive bool) *replay {
+func newReplay(c Problem, runs [][]run, reactive bool) *replay {
 	words := (len(runs) + 63) / 64
 	r := &replay{c: c, reactive: reactive, pods: make([]livePod, len(runs)), free: make([]uint64, words), armed: make([]uint64, words)}
 	for i := range runs {

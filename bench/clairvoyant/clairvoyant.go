@@ -1,4 +1,6 @@
-package score
+// Package clairvoyant works out what one who knows the future pays for a workload: bounds on the cheapest schedule of pods.
+// It is pure.
+package clairvoyant
 
 import (
 	"context"
@@ -11,14 +13,14 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
-// Clairvoyant asks what one who knows the future pays for a workload: the pod-seconds of the cheapest schedule of pods such that all
+// Problem asks what one who knows the future pays for a workload: the pod-seconds of the cheapest schedule of pods such that all
 // but a share of the requests wait at most Wait.
 //
 // The model: a pod is paid from its start to its end; it works from Startup after its start on; it works on up to Concurrency requests
 // at once, each for its service time, without slowing down. A request is begun within Wait of its arrival, or violates the SLO; those
 // that violate are dropped, and cost nothing. A pod may end when it works on nothing; it drains until then, paid but taking no more.
 // Pods may be started before the first arrival.
-type Clairvoyant struct {
+type Problem struct {
 	// Concurrency is the slots per pod, ≥ 1.
 	Concurrency int
 	// Startup is the time from a pod's start until it works, ≥ 0.
@@ -53,7 +55,7 @@ type Schedule struct {
 	Peak   int   `json:"peak"`
 }
 
-// Bounds are the results of Clairvoyant.
+// Bounds are the results of Problem.Bound.
 type Bounds struct {
 	Requests int64 `json:"requests"`
 	// Work is Σ service / Concurrency over all requests, in pod-seconds.
@@ -66,7 +68,7 @@ type Bounds struct {
 }
 
 // Validate tells all faults.
-func (c Clairvoyant) Validate() error {
+func (c Problem) Validate() error {
 	var errs []error
 	if c.Concurrency < 1 {
 		errs = append(errs, fmt.Errorf("concurrency = %d: want ≥ 1 (requests per pod)", c.Concurrency))
@@ -100,7 +102,7 @@ func (c Clairvoyant) Validate() error {
 // schedule that keeps within the share. For λ → ∞ none violate.
 //
 // The lower bound is the greatest of several relaxations, see lower.
-func (c Clairvoyant) Bound(ctx context.Context, length time.Duration, open func() trace.Arrivals) (Bounds, error) {
+func (c Problem) Bound(ctx context.Context, length time.Duration, open func() trace.Arrivals) (Bounds, error) {
 	if err := c.Validate(); err != nil {
 		return Bounds{}, fmt.Errorf("clairvoyant bound: %w", err)
 	}
@@ -192,7 +194,7 @@ func each(ctx context.Context, length time.Duration, open func() trace.Arrivals,
 
 // survey reads the requests twice: for the sums, and, now that the number of pods is known and with it the width of steps, for the
 // arrays.
-func survey(ctx context.Context, c Clairvoyant, length time.Duration, open func() trace.Arrivals) (*load, error) {
+func survey(ctx context.Context, c Problem, length time.Duration, open func() trace.Arrivals) (*load, error) {
 	l := &load{}
 	var services serviceSums
 	var busy ends

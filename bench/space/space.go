@@ -1,4 +1,5 @@
-package tune
+// Package space is a policy with ranges of its parameters: points of the unit cube are settings of the policy.
+package space
 
 import (
 	"encoding/json"
@@ -22,7 +23,7 @@ const (
 	maxDims     = 20
 )
 
-// Space is a policy and the ranges of its parameters. It is a value that nothing changes after NewSpace: safe for concurrent use.
+// Space is a policy and the ranges of its parameters. It is a value that nothing changes after New: safe for concurrent use.
 type Space struct {
 	base        plan.Policy
 	dims        []Dimension
@@ -32,10 +33,10 @@ type Space struct {
 	start []float64
 }
 
-// NewSpace reads ranges (ParseDimension) of a policy's parameters; none at all takes DefaultRanges. Ranges in percent are of how many
+// New reads ranges (ParseDimension) of a policy's parameters; none at all takes DefaultRanges. Ranges in percent are of how many
 // requests a pod of the scenario takes at a time, or of its target where that has no limit. Each parameter is tried at both ends, so that
 // a misspelt name or a bound that the policy refuses is found before anything runs.
-func NewSpace(base plan.Policy, sc *scenario.Scenario, specs []string) (*Space, error) {
+func New(base plan.Policy, sc *scenario.Scenario, specs []string) (*Space, error) {
 	if base.Name == plan.PerRequest {
 		return nil, fmt.Errorf("%s is no policy that decides: want one of the catalog's", base.Name)
 	}
@@ -126,6 +127,23 @@ func (s *Space) probeBeyond(d *Dimension) {
 	}
 	d.lowest, d.highest = refused(d.lo-by), refused(d.hi+max(by, 0.02*d.hi))
 }
+
+// Base is the policy as it was given.
+func (s *Space) Base() plan.Policy { return s.base }
+
+// Start is the place of the policy's own parameters, as far as they are known.
+func (s *Space) Start() []float64 { return s.start }
+
+// Len is the number of parameters.
+func (s *Space) Len() int { return len(s.dims) }
+
+// Neighbours are places beside a place of the i-th parameter, a step away on both sides.
+func (s *Space) Neighbours(i int, place, step float64) []float64 {
+	return s.dims[i].neighbours(place, step)
+}
+
+// Ordered tells whether close places of the i-th parameter are close values: those of a range, and of a list in order.
+func (s *Space) Ordered(i int) bool { return s.dims[i].kind != list || s.dims[i].ordered }
 
 // Dimensions are the ranges, as ParseDimension reads them.
 func (s *Space) Dimensions() []string {

@@ -1,4 +1,6 @@
-package trace
+// Package recording reads recorded loads: traces with requests or concurrency per bin, and request logs. It is pure: files come
+// as readers.
+package recording
 
 import (
 	"bufio"
@@ -11,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
 // Kind is what the values of a file are.
@@ -66,7 +70,7 @@ const (
 // # are skipped. Memory is 8 bytes per bin, whatever the number of columns.
 //
 // An error names the file, line, column, value and remedy. Name is the file's name; the trace is called by its base without ending.
-func Read(r io.Reader, name string, opts Options) (*Trace, error) {
+func Read(r io.Reader, name string, opts Options) (*trace.Trace, error) {
 	t, err := read(r, name, opts)
 	if err != nil {
 		return nil, fmt.Errorf("read trace %s: %w", name, err)
@@ -74,7 +78,7 @@ func Read(r io.Reader, name string, opts Options) (*Trace, error) {
 	return t, nil
 }
 
-func read(r io.Reader, name string, opts Options) (*Trace, error) {
+func read(r io.Reader, name string, opts Options) (*trace.Trace, error) {
 	lines := newLines(r)
 	columns, err := lines.header()
 	if err != nil {
@@ -133,11 +137,7 @@ func read(r io.Reader, name string, opts Options) (*Trace, error) {
 	if len(columns) > 2 {
 		base += "." + title
 	}
-	t, err := New(base, b.width, b.values)
-	if err != nil {
-		return nil, err
-	}
-	return t, nil
+	return trace.New(base, b.width, b.values)
 }
 
 // choose finds the column; 0 is the sum.

@@ -1,4 +1,4 @@
-package score
+package clairvoyant
 
 import (
 	"context"
@@ -25,7 +25,7 @@ import (
 //
 // Without pre-warming and with startup > wait, a time off on level 1 can only end at startup after the arrival of a request, which
 // then has violated, as those that came up to startup − wait after it have.
-func lower(ctx context.Context, c Clairvoyant, l *load) (prewarmed, reactive float64, err error) {
+func lower(ctx context.Context, c Problem, l *load) (prewarmed, reactive float64, err error) {
 	work := max(l.least/float64(c.Concurrency), l.chain)
 	d := newLevels(c, l)
 	prewarmed = work + c.Startup.Seconds() // one pod has to be started, at least
@@ -52,7 +52,7 @@ func lower(ctx context.Context, c Clairvoyant, l *load) (prewarmed, reactive flo
 
 // levels solves the relaxed problems of a level. It keeps scratch memory.
 type levels struct {
-	c       Clairvoyant
+	c       Problem
 	l       *load
 	sums    []float64 // of arrivals
 	keys    []float64
@@ -61,7 +61,7 @@ type levels struct {
 	maximum deque
 }
 
-func newLevels(c Clairvoyant, l *load) *levels {
+func newLevels(c Problem, l *load) *levels {
 	d := &levels{c: c, l: l, sums: make([]float64, len(l.arrivals)+1)}
 	for i, a := range l.arrivals {
 		d.sums[i+1] = d.sums[i] + float64(a)
