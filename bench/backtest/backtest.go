@@ -13,9 +13,9 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/bench/history"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
-	"github.com/sluice-autoscaler/sluice/bench/report"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/summary"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
@@ -79,14 +79,14 @@ type bill struct {
 }
 
 // WriteCosts writes the table of what it would have cost, with what really ran.
-func (b *Backtest) WriteCosts(w io.Writer, s report.Summary) error {
+func (b *Backtest) WriteCosts(w io.Writer, s summary.Summary) error {
 	length := b.Past.Demand.End().Sub(b.Past.Demand.Start)
 	month := float64(30*24*time.Hour) / float64(length)
 	priced := b.PodHour > 0
 	currency := strings.ToUpper(b.Currency)
 	ran, known := b.ranSeconds()
 	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	hours := report.Metric{Name: "podHours", Title: "pod-hours"}
+	hours := summary.Metric{Name: "podHours", Title: "pod-hours"}
 	for _, group := range byScenario(s.Results) {
 		fmt.Fprintf(tw, "\n%s\tPOD-HOURS", group[0].Scenario)
 		if priced {
@@ -116,7 +116,7 @@ func (b *Backtest) WriteCosts(w io.Writer, s report.Summary) error {
 			if i == 0 {
 				name += " (current)"
 			}
-			row(name, one.seconds, report.MetricNamed("sloViolations").Format(one.late), ratioOf(one.seconds, bills[0].seconds))
+			row(name, one.seconds, summary.MetricNamed("sloViolations").Format(one.late), ratioOf(one.seconds, bills[0].seconds))
 		}
 		if known > 0 {
 			row("what really ran", []float64{ran}, "not in the history", fmt.Sprintf("%.2f", ran/current))

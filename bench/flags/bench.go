@@ -12,9 +12,9 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/sluice-autoscaler/sluice/bench/plan"
-	"github.com/sluice-autoscaler/sluice/bench/report"
 	"github.com/sluice-autoscaler/sluice/bench/runner"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
+	"github.com/sluice-autoscaler/sluice/bench/summary"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
@@ -223,7 +223,7 @@ func (f *Bench) ReadLoads() ([]plan.Load, error) {
 }
 
 // Head is what a summary says before anything has run.
-func (f *Bench) Head(scenes []scenario.Scenario) (report.Summary, error) {
+func (f *Bench) Head(scenes []scenario.Scenario) (summary.Summary, error) {
 	return runner.Head(append([]string{"sluice"}, os.Args[1:]...), f.Baseline, scenes)
 }
 

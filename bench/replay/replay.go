@@ -13,9 +13,9 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/live"
 	"github.com/sluice-autoscaler/sluice/bench/load"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
-	"github.com/sluice-autoscaler/sluice/bench/report"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/summary"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
@@ -55,7 +55,7 @@ func (r *Replay) Label() string {
 type Outcome struct {
 	Seen live.Seen
 	// Runs are the live run and, where there is a policy, the simulated one.
-	Runs  report.Runs
+	Runs  summary.Runs
 	Notes []string
 }
 
@@ -72,7 +72,7 @@ func (r *Replay) Run(ctx context.Context) (outcome *Outcome, early, err error) {
 		length = min(length, took)
 		notes = append(notes, "It ended early: "+early.Error())
 	}
-	outcome = &Outcome{Seen: seen, Notes: notes, Runs: report.Runs{live.Run(live.Config{
+	outcome = &Outcome{Seen: seen, Notes: notes, Runs: summary.Runs{live.Run(live.Config{
 		Policy: r.Label(), Trace: r.Source.Name(), Scenario: &r.Scenario, Seed: r.Seed, Length: max(length, 1), Points: r.Points,
 	}, seen)}}
 	if r.Policy == nil || early != nil {

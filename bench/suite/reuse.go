@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/sluice-autoscaler/sluice/bench/report"
+	"github.com/sluice-autoscaler/sluice/bench/folder"
 	"github.com/sluice-autoscaler/sluice/bench/score"
 )
 
@@ -20,12 +20,12 @@ func (c *Config) Reuse(scenarios []json.RawMessage, dirs []string) (notes []stri
 		seed                    uint64
 	}
 	type place struct {
-		folder *report.Folder
+		folder *folder.Folder
 		n      int
 	}
 	places := map[key]place{}
 	for _, dir := range dirs {
-		folder, err := report.Open(dir)
+		folder, err := folder.Open(dir)
 		if err != nil {
 			return nil, fmt.Errorf("--reuse: %w", err)
 		}

@@ -12,8 +12,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/sluice-autoscaler/sluice/bench/plan"
-	"github.com/sluice-autoscaler/sluice/bench/report"
 	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/summary"
 )
 
 // Tuning is a search, and what came of it: the setting that was found on the first part of a load, judged on the rest.
@@ -44,11 +44,11 @@ func (t *Tuning) Describe(spent float64, best *Trial) string {
 }
 
 // Keep runs jobs, and keeps their records if that was asked for. Results are in the order of the jobs.
-type Keep func(ctx context.Context, head report.Summary, jobs []plan.Job) (report.Summary, error)
+type Keep func(ctx context.Context, head summary.Summary, jobs []plan.Job) (summary.Summary, error)
 
 // Judge runs the best setting and the given one on what was held back. Without a held-back part it runs them on all of the
 // load, for the records alone, if records says that there are any. A search that was interrupted is not judged.
-func (t *Tuning) Judge(ctx context.Context, head report.Summary, records bool, keep Keep) error {
+func (t *Tuning) Judge(ctx context.Context, head summary.Summary, records bool, keep Keep) error {
 	if interrupted(ctx) { // the search's own error says so
 		return nil
 	}
@@ -172,7 +172,7 @@ type heldScores struct {
 }
 
 // Save writes json.
-func (t *Tuning) Save(name string, head report.Summary) error {
+func (t *Tuning) Save(name string, head summary.Summary) error {
 	r := Record{
 		Sluice: head.Sluice, Commit: head.Commit, Command: head.Command, Objective: t.Config.Objective.Name, Search: t.Config.Space.Dimensions(), Train: t.Train,
 		Budget: t.Config.Budget, Seed: t.Config.Seed, Evaluated: t.Found.Evaluated, Spent: t.Found.Spent, Default: t.Found.Default, Top: t.Found.Top, Warnings: t.warnings(),

@@ -10,8 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-autoscaler/sluice/bench/flags"
+	"github.com/sluice-autoscaler/sluice/bench/folder"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
-	"github.com/sluice-autoscaler/sluice/bench/report"
 	"github.com/sluice-autoscaler/sluice/bench/runner"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/space"
@@ -93,7 +93,7 @@ func (f *tuneFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	if f.Out != "" { // before hours of searching
-		if _, err := report.Create(f.Out, head, f.Overwrite); err != nil {
+		if _, err := folder.Create(f.Out, head, f.Overwrite); err != nil {
 			return err
 		}
 	}

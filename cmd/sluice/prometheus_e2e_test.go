@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/bench/backtest"
-	"github.com/sluice-autoscaler/sluice/bench/report"
+	"github.com/sluice-autoscaler/sluice/bench/summary"
 	"github.com/sluice-autoscaler/sluice/bench/tune"
 	"github.com/sluice-autoscaler/sluice/internal/promtest"
 )
@@ -107,7 +107,7 @@ func TestPrometheus(t *testing.T) {
 		t.Fatal("what really ran is missing")
 	}
 	within(t, "what really ran", *b.RanPodSeconds, 4*24*3600, 0.001)
-	var s report.Summary
+	var s summary.Summary
 	readJSON(t, filepath.Join(out, "summary.json"), &s)
 	for _, one := range s.Results {
 		within(t, one.Policy+": requests", float64(one.Requests), 12*24*3600, 0.02)
@@ -136,7 +136,7 @@ func TestPrometheus(t *testing.T) {
 	if _, _, ok = sluice(t, "bench", "run", "--trace", file, "--policy", "kpa", "--service", "const:1s", "--initial-replicas", "2", "--out", direct); !ok {
 		t.Fatal("run failed")
 	}
-	var d report.Summary
+	var d summary.Summary
 	readJSON(t, filepath.Join(direct, "summary.json"), &d)
 	within(t, "kpa's pod-seconds by way of Prometheus", s.Results[0].PodSeconds, d.Results[0].PodSeconds, 0.02)
 

@@ -22,9 +22,9 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/live"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/recording"
-	"github.com/sluice-autoscaler/sluice/bench/report"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/summary"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 	"github.com/sluice-autoscaler/sluice/testbed"
 	"github.com/sluice-autoscaler/sluice/testbed/kit"
@@ -51,7 +51,7 @@ type Options struct {
 // outcome is a trial's two runs.
 type outcome struct {
 	trial    trial
-	runs     report.Runs // simulated, live
+	runs     summary.Runs // simulated, live
 	scenario scenario.Scenario
 	load     string
 	overhead time.Duration
@@ -395,7 +395,7 @@ func (o Options) lay(ctx context.Context, t trial) (outcome, error) {
 	if err != nil {
 		return x, err
 	}
-	x.runs = report.Runs{simulated, was}
+	x.runs = summary.Runs{simulated, was}
 	// The same requests under other routes and start-up times: what the simulator itself cannot tell.
 	for k := range draws {
 		job.Source, job.Seed = fixed{source, &s, t.seed}, 1000+uint64(k)

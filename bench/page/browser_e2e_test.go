@@ -1,10 +1,11 @@
 //go:build e2e
 
-package report_test
+package page_test
 
 import (
 	"bytes"
 	"context"
+	"image"
 	"image/color"
 	"image/png"
 	"os"
@@ -17,8 +18,10 @@ import (
 
 	"golang.org/x/net/html"
 
-	"github.com/sluice-autoscaler/sluice/bench/report"
+	"github.com/sluice-autoscaler/sluice/bench/page"
 	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/summary"
+	"github.com/sluice-autoscaler/sluice/bench/summarytest"
 )
 
 // browse opens a page in chromium and returns its document after the scripts ran, and what the console said.
@@ -84,16 +87,16 @@ func attributes(t *testing.T, document, name string) map[string][]string {
 
 func TestPageInBrowser(t *testing.T) {
 	t.Parallel()
-	wide := fixture([]string{"day", "sparse", "steps"}, []string{"start-5s", "start-60s"}, plans(), 2, 700)
+	wide := summarytest.Runs([]string{"day", "sparse", "steps"}, []string{"start-5s", "start-60s"}, summarytest.Plans(), 2, 700)
 	evilSummary, evilRuns := evil()
-	emptySummary, emptyRuns := bench(nil, "kpa")
-	bareSummary, bareRuns := bench([]score.Run{{Result: score.Result{Policy: "p", Trace: "t"}}}, "p")
-	fullSummary, fullRuns := bench(wide, "kpa")
-	oneSummary, oneRuns := bench(wide[:1], "")
+	emptySummary, emptyRuns := summarytest.Bench(nil, "kpa")
+	bareSummary, bareRuns := summarytest.Bench([]score.Run{{Result: score.Result{Policy: "p", Trace: "t"}}}, "p")
+	fullSummary, fullRuns := summarytest.Bench(wide, "kpa")
+	oneSummary, oneRuns := summarytest.Bench(wide[:1], "")
 	for _, c := range []struct {
 		name   string
-		s      report.Summary
-		runs   report.Runs
+		s      summary.Summary
+		runs   summary.Runs
 		charts int
 	}{
 		{"many", fullSummary, fullRuns, 5},
@@ -103,7 +106,7 @@ func TestPageInBrowser(t *testing.T) {
 		{"evil", evilSummary, evilRuns, 5},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			document, console := browse(t, page(t, c.s, c.runs, report.PageOptions{}), "--dump-dom")
+			document, console := browse(t, write(t, c.s, c.runs, page.Options{}), "--dump-dom")
 			if console != "" {
 				t.Errorf("the console says:\n%s", console)
 			}
@@ -167,7 +170,7 @@ addEventListener("load", () => setTimeout(() => {
     }, 200);
   }, 300);
 }, 100));</script></body>`
-		text := page(t, fullSummary, fullRuns, report.PageOptions{})
+		text := write(t, fullSummary, fullRuns, page.Options{})
 		text = regexp.MustCompile(`<meta http-equiv[^>]*>`).ReplaceAllString(text, "")
 		document, console := browse(t, strings.Replace(text, "</body>", presses, 1), "--dump-dom")
 		if console != "" {
@@ -181,7 +184,7 @@ addEventListener("load", () => setTimeout(() => {
 	// What is on the screen has the colours of the policies.
 	t.Run("colours", func(t *testing.T) {
 		shot := filepath.Join(t.TempDir(), "shot.png")
-		browse(t, page(t, fullSummary, fullRuns, report.PageOptions{}), "--screenshot="+shot, "--hide-scrollbars")
+		browse(t, write(t, fullSummary, fullRuns, page.Options{}), "--screenshot="+shot, "--hide-scrollbars")
 		f, err := os.Open(shot)
 		if err != nil {
 			t.Fatal(err)
@@ -197,4 +200,19 @@ addEventListener("load", () => setTimeout(() => {
 			}
 		}
 	})
+}
+
+// pixels counts the pixels of a colour in a picture without transparency.
+func pixels(t *testing.T, img image.Image, want color.NRGBA) (n int) {
+	t.Helper()
+	rgba, ok := img.(*image.RGBA)
+	if !ok {
+		t.Fatalf("the picture is a %T", img)
+	}
+	for i := 0; i < len(rgba.Pix); i += 4 {
+		if rgba.Pix[i] == want.R && rgba.Pix[i+1] == want.G && rgba.Pix[i+2] == want.B {
+			n++
+		}
+	}
+	return n
 }

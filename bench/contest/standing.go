@@ -1,4 +1,4 @@
-package report
+package contest
 
 import (
 	"fmt"
@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/sluice-autoscaler/sluice/bench/summary"
 )
 
 // Standing is how a contest stands in one scenario. Ratios are geometric means over the traces, of pod-seconds unless said otherwise; NaN where there is
@@ -27,12 +29,12 @@ type Standing struct {
 }
 
 // Standings sums up the contest on the rows of a comparison by scenario, in their order, and where there are several over all of them.
-func Standings(rows []Row, c Contest) []Standing {
+func Standings(rows []summary.Row, c Contest) []Standing {
 	var out []Standing
 	var order []string
-	groups := map[string][][]Row{}
+	groups := map[string][][]summary.Row{}
 	for start := 0; start < len(rows); {
-		end := groupEnd(rows, start)
+		end := summary.GroupEnd(rows, start)
 		name := rows[start].Scenario
 		if _, known := groups[name]; !known {
 			order = append(order, name)
@@ -40,8 +42,8 @@ func Standings(rows []Row, c Contest) []Standing {
 		groups[name] = append(groups[name], rows[start:end])
 		start = end
 	}
-	var all [][]Row
-	add := func(name string, groups [][]Row) {
+	var all [][]summary.Row
+	add := func(name string, groups [][]summary.Row) {
 		if s := stand(groups, c); s.Traces > 0 {
 			s.Scenario = name
 			out = append(out, s)
@@ -57,7 +59,7 @@ func Standings(rows []Row, c Contest) []Standing {
 	return out
 }
 
-func stand(groups [][]Row, c Contest) Standing {
+func stand(groups [][]summary.Row, c Contest) Standing {
 	s := Standing{RivalsKept: make([]int, len(c.Rivals))}
 	var ratio, first, bound, theirs, keptRatio, keptBound geometricMean
 	var ours, firsts float64

@@ -1,4 +1,5 @@
-package report
+// Package page writes what a bench found as one HTML page that needs nothing else.
+package page
 
 import (
 	"bytes"
@@ -18,6 +19,8 @@ import (
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/summary"
+	"github.com/sluice-autoscaler/sluice/bench/text"
 )
 
 //go:embed assets/page.html
@@ -38,8 +41,8 @@ var plotStyle string
 //go:embed assets/uplot.LICENSE
 var plotLicense string
 
-// PageOptions bound what is embedded into a page. The zero value means the defaults.
-type PageOptions struct {
+// Options bound what is embedded into a page. The zero value means the defaults.
+type Options struct {
 	// MaxRuns is how many runs' series are embedded, about 40 kB each. More make a page that is slower to load; fewer leave out
 	// more, which a note then tells. All runs of a trace, scenario and seed go in together, first seeds first. 0 means 160, and a
 	// negative number none.
@@ -53,7 +56,7 @@ type PageOptions struct {
 	Hint string
 }
 
-func (o PageOptions) filled() PageOptions {
+func (o Options) filled() Options {
 	if o.MaxRuns == 0 {
 		o.MaxRuns = 160
 	}
@@ -147,7 +150,7 @@ type fact struct{ Name, Value, Full string }
 
 // HTML writes the report as one page that needs nothing else: no network, no other file. The same input makes the same bytes. Raw
 // records that are missing or broken are named in a note on the page.
-func HTML(w io.Writer, s Summary, src Source, o PageOptions) error {
+func HTML(w io.Writer, s summary.Summary, src summary.Source, o Options) error {
 	o = o.filled()
 	data, notes := collect(s, src, o)
 	text, err := json.Marshal(data)
@@ -232,7 +235,7 @@ func code(s string) template.HTML {
 	return template.HTML(b.String()) //nolint:gosec // escaped above
 }
 
-func facts(s Summary, d pageData) []fact {
+func facts(s summary.Summary, d pageData) []fact {
 	var out []fact
 	add := func(name, value, full string) {
 		if value != "" {
@@ -250,7 +253,7 @@ func facts(s Summary, d pageData) []fact {
 	names("policies", d.Policies)
 	names("traces", d.Traces)
 	names("scenarios", d.Scenarios)
-	seeds := distinct(s.Results, func(r score.Result) string { return strconv.FormatUint(r.Seed, 10) })
+	seeds := summary.Distinct(s.Results, func(r score.Result) string { return strconv.FormatUint(r.Seed, 10) })
 	names("seeds", seeds)
 	if len(s.Results) > 0 {
 		var requests, length float64
@@ -259,8 +262,8 @@ func facts(s Summary, d pageData) []fact {
 			length += r.Length
 		}
 		add("runs", strconv.Itoa(len(s.Results)), "")
-		add("requests in all", count(requests), "")
-		add("time simulated", duration(length), "")
+		add("requests in all", text.Count(requests), "")
+		add("time simulated", text.Duration(length), "")
 	}
 	add("ratios are to", s.Baseline, "")
 	add("Sluice", s.Sluice, "")
@@ -273,11 +276,11 @@ func facts(s Summary, d pageData) []fact {
 }
 
 // collect gathers what the script needs, and notes on what is not there.
-func collect(s Summary, src Source, o PageOptions) (pageData, []string) {
+func collect(s summary.Summary, src summary.Source, o Options) (pageData, []string) {
 	d := pageData{
-		Policies:  policies(s.Results),
-		Traces:    distinct(s.Results, func(r score.Result) string { return r.Trace }),
-		Scenarios: distinct(s.Results, func(r score.Result) string { return r.Scenario }),
+		Policies:  summary.Policies(s.Results),
+		Traces:    summary.Distinct(s.Results, func(r score.Result) string { return r.Trace }),
+		Scenarios: summary.Distinct(s.Results, func(r score.Result) string { return r.Scenario }),
 		Rows:      []pageRow{}, Overall: []pageOverall{}, Fronts: []pageFront{}, Runs: []pageRun{}, Arrays: []json.RawMessage{},
 	}
 	if slices.Contains(d.Policies, s.Baseline) {
@@ -286,37 +289,54 @@ func collect(s Summary, src Source, o PageOptions) (pageData, []string) {
 	for _, name := range d.Scenarios {
 		d.Promises = append(d.Promises, promise(s.Scenarios, name))
 	}
-	for _, m := range Metrics() {
+	for _, m := range summary.Metrics() {
 		d.Metrics = append(d.Metrics, pageMetric{m.Name, m.Title, m.Unit})
 	}
-	p, t, c := places(d.Policies), places(d.Traces), places(d.Scenarios)
-	known := func(policy, trace, scenario string) bool {
-		_, a := p[policy]
-		_, b := t[trace]
-		_, e := c[scenario]
-		return a && b && e
-	}
+	at := place{summary.Places(d.Policies), summary.Places(d.Traces), summary.Places(d.Scenarios)}
+	d.collectTables(s, at)
+	return d, d.collectRuns(s, src, o, at)
+}
+
+// place finds policies, traces and scenarios in the page's lists.
+type place struct{ policy, trace, scenario map[string]int }
+
+// known tells whether the lists have all three.
+func (p place) known(policy, trace, scenario string) bool {
+	_, a := p.policy[policy]
+	_, b := p.trace[trace]
+	_, c := p.scenario[scenario]
+	return a && b && c
+}
+
+// collectTables takes what the tables show.
+func (d *pageData) collectTables(s summary.Summary, at place) {
 	for _, r := range s.Comparison {
-		if known(r.Policy, r.Trace, r.Scenario) {
+		if at.known(r.Policy, r.Trace, r.Scenario) {
 			d.Rows = append(d.Rows, pageRow{
-				T: t[r.Trace], S: c[r.Scenario], P: p[r.Policy], Seeds: r.Seeds, Requests: r.Requests,
+				T: at.trace[r.Trace], S: at.scenario[r.Scenario], P: at.policy[r.Policy], Seeds: r.Seeds, Requests: r.Requests,
 				Mean: intervals(r.Mean), Ratio: intervals(r.Ratio), Delta: intervals(r.Delta),
 			})
 		}
 	}
 	for _, v := range s.Overall {
-		if known(v.Policy, v.WorstTrace, v.Scenario) {
-			d.Overall = append(d.Overall, pageOverall{S: c[v.Scenario], P: p[v.Policy], Traces: v.Traces, Ratio: intervals(v.Ratio), Mean: v.Mean, Worst: v.Worst, WorstTrace: t[v.WorstTrace]})
+		if at.known(v.Policy, v.WorstTrace, v.Scenario) {
+			d.Overall = append(d.Overall, pageOverall{
+				S: at.scenario[v.Scenario], P: at.policy[v.Policy], Traces: v.Traces,
+				Ratio: intervals(v.Ratio), Mean: v.Mean, Worst: v.Worst, WorstTrace: at.trace[v.WorstTrace],
+			})
 		}
 	}
 	for _, f := range s.Pareto {
-		x := pageFront{T: t[f.Trace], S: c[f.Scenario], P: []int{}}
+		x := pageFront{T: at.trace[f.Trace], S: at.scenario[f.Scenario], P: []int{}}
 		for _, name := range f.Policies {
-			x.P = append(x.P, p[name])
+			x.P = append(x.P, at.policy[name])
 		}
 		d.Fronts = append(d.Fronts, x)
 	}
+}
 
+// collectRuns takes the series of as many runs as the options allow. It returns notes of what is not there.
+func (d *pageData) collectRuns(s summary.Summary, src summary.Source, o Options, at place) []string {
 	chosen := choose(s.Results, o.MaxRuns)
 	if o.MaxChanges <= 0 {
 		o.MaxChanges = min(max(16_000/max(len(chosen), 1), 50), 300)
@@ -336,16 +356,16 @@ func collect(s Summary, src Source, o PageOptions) (pageData, []string) {
 		}
 		r := s.Results[i]
 		x := pageRun{
-			T: t[r.Trace], S: c[r.Scenario], P: p[r.Policy], Seed: strconv.FormatUint(r.Seed, 10),
+			T: at.trace[r.Trace], S: at.scenario[r.Scenario], P: at.policy[r.Policy], Seed: strconv.FormatUint(r.Seed, 10),
 			CCDF: ccdf(run.Waits), ChangesAll: max(r.Changes, int64(len(run.Decisions))), Changes: [][5]any{},
 		}
 		x.embed(run.Series, o.MaxPoints, func(values []float64) int {
-			text := compact(values)
-			n, ok := arrays[text]
+			raw := compact(values)
+			n, ok := arrays[raw]
 			if !ok {
 				n = len(d.Arrays)
-				arrays[text] = n
-				d.Arrays = append(d.Arrays, json.RawMessage(text))
+				arrays[raw] = n
+				d.Arrays = append(d.Arrays, json.RawMessage(raw))
 			}
 			return n
 		})
@@ -358,7 +378,7 @@ func collect(s Summary, src Source, o PageOptions) (pageData, []string) {
 	}
 	var notes []string
 	if missing > 0 {
-		notes = append(notes, fmt.Sprintf("%s of %d are missing under raw/: their charts are too.", plural(missing, "raw record"), len(s.Results)))
+		notes = append(notes, fmt.Sprintf("%s of %d are missing under raw/: their charts are too.", text.Plural(missing, "raw record"), len(s.Results)))
 	}
 	if broken != nil {
 		first, _, more := strings.Cut(broken.Error(), "\n")
@@ -368,9 +388,9 @@ func collect(s Summary, src Source, o PageOptions) (pageData, []string) {
 		notes = append(notes, "Raw records cannot be read, so their charts are missing: "+first)
 	}
 	if n := len(s.Results) - len(chosen); n > 0 {
-		notes = append(notes, fmt.Sprintf("The charts over time and of waits have %s of %d; the tables count all. Left out: %s. %s", plural(len(chosen), "run"), len(s.Results), left(s.Results, chosen), o.Hint))
+		notes = append(notes, fmt.Sprintf("The charts over time and of waits have %s of %d; the tables count all. Left out: %s. %s", text.Plural(len(chosen), "run"), len(s.Results), left(s.Results, chosen), o.Hint))
 	}
-	return d, notes
+	return notes
 }
 
 // promise finds the SLO of a scenario: its longest wait in seconds, and the share of requests that may break it. What is not there or
@@ -396,14 +416,6 @@ func promise(scenarios []json.RawMessage, name string) [2]float64 {
 	return [2]float64{}
 }
 
-func places(names []string) map[string]int {
-	m := make(map[string]int, len(names))
-	for i, n := range names {
-		m[n] = i
-	}
-	return m
-}
-
 func intervals(m map[string]score.Interval) map[string]pageInterval {
 	out := make(map[string]pageInterval, len(m))
 	for k, i := range m {
@@ -415,20 +427,21 @@ func intervals(m map[string]score.Interval) map[string]pageInterval {
 // choose picks the runs whose series are embedded: group by group of a trace, scenario and seed, so that policies can be compared,
 // the first seeds of all traces before the second ones of any. It returns their places, in the order of the results.
 func choose(results []score.Result, limit int) []int {
+	type cell struct{ scenario, trace string }
 	type group struct {
-		key
+		cell
 		seed uint64
 	}
 	members := map[group][]int{}
 	turn := map[group]int{}
-	seeds := map[key]int{}
+	seeds := map[cell]int{}
 	var order []group
 	for i, r := range results {
-		g := group{key{r.Scenario, r.Trace}, r.Seed}
+		g := group{cell{r.Scenario, r.Trace}, r.Seed}
 		if members[g] == nil {
 			order = append(order, g)
-			turn[g] = seeds[g.key]
-			seeds[g.key]++
+			turn[g] = seeds[g.cell]
+			seeds[g.cell]++
 		}
 		members[g] = append(members[g], i)
 	}
@@ -457,8 +470,8 @@ func left(results []score.Result, chosen []int) string {
 			out = append(out, r)
 		}
 	}
-	cells := distinct(out, func(r score.Result) string {
-		return heading(r.Trace, r.Scenario) + ", seed " + strconv.FormatUint(r.Seed, 10)
+	cells := summary.Distinct(out, func(r score.Result) string {
+		return text.Heading(r.Trace, r.Scenario) + ", seed " + strconv.FormatUint(r.Seed, 10)
 	})
 	const most = 6
 	if len(cells) > most {
@@ -481,38 +494,19 @@ func (x *pageRun) embed(s score.Series, points int, array func([]float64) int) {
 		values []float32
 		how    func([]float32) float64
 	}{
-		{&x.Arrivals, s.Arrivals, meanOf},
-		{&x.Demand, s.Demand, meanOf},
-		{&x.Waiting, s.Waiting, meanOf},
-		{&x.Wanted, s.Wanted, meanOf},
-		{&x.Ready, s.Ready, meanOf},
-		{&x.Starting, s.Starting, meanOf},
-		{&x.ColdStarts, s.ColdStarts, sumOf},
-		{&x.Violations, s.Violations, sumOf},
-		{&x.WaitMax, s.WaitMax, func(v []float32) float64 { return peak(v) }},
+		{&x.Arrivals, s.Arrivals, score.MeanOf},
+		{&x.Demand, s.Demand, score.MeanOf},
+		{&x.Waiting, s.Waiting, score.MeanOf},
+		{&x.Wanted, s.Wanted, score.MeanOf},
+		{&x.Ready, s.Ready, score.MeanOf},
+		{&x.Starting, s.Starting, score.MeanOf},
+		{&x.ColdStarts, s.ColdStarts, score.SumOf},
+		{&x.Violations, s.Violations, score.SumOf},
+		{&x.WaitMax, s.WaitMax, func(v []float32) float64 { return score.PeakOf(v) }},
 	} {
-		*f.to = array(shrink(f.values, x.Per, f.how))
+		*f.to = array(score.Shrink(f.values, x.Per, f.how))
 	}
 }
-
-// shrink makes one value of each `per` values; the last may come of fewer.
-func shrink(values []float32, per int, how func([]float32) float64) []float64 {
-	out := make([]float64, 0, len(values)/per+1)
-	for part := range slices.Chunk(values, per) {
-		out = append(out, how(part))
-	}
-	return out
-}
-
-func sumOf(values []float32) float64 {
-	sum := 0.0
-	for _, v := range values {
-		sum += float64(v)
-	}
-	return sum
-}
-
-func meanOf(values []float32) float64 { return sumOf(values) / float64(len(values)) }
 
 // compact writes values as a JSON array with four significant digits, and what is not finite as null.
 func compact(values []float64) string {

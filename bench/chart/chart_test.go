@@ -1,4 +1,4 @@
-package report_test
+package chart_test
 
 import (
 	"bytes"
@@ -7,13 +7,15 @@ import (
 	"image/png"
 	"io"
 	"math"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/sluice-autoscaler/sluice/bench/chart"
+	"github.com/sluice-autoscaler/sluice/bench/page"
 	"github.com/sluice-autoscaler/sluice/bench/report"
 	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/summary"
+	"github.com/sluice-autoscaler/sluice/bench/summarytest"
 )
 
 // picture draws and reads what was drawn.
@@ -47,13 +49,13 @@ func pixels(t *testing.T, img image.Image, want color.NRGBA) (n int) {
 
 func TestPictures(t *testing.T) {
 	t.Parallel()
-	s, runs := small()
+	s, runs := summarytest.Small()
 	order := []string{"kpa", "hpa", "keda"}
 	colours := []color.NRGBA{{0, 0x72, 0xb2, 0xff}, {0xd5, 0x5e, 0, 0xff}, {0, 0x9e, 0x73, 0xff}}
 	for name, draw := range map[string]func(io.Writer) error{
-		"time":    func(w io.Writer) error { return report.TimeChart(w, "day", order, runs[:3]) },
-		"pareto":  func(w io.Writer) error { return report.ParetoChart(w, "day", order, s.Comparison[:3]) },
-		"overall": func(w io.Writer) error { return report.OverallParetoChart(w, "all", "kpa", order, s.Overall) },
+		"time":    func(w io.Writer) error { return chart.Time(w, "day", order, runs[:3]) },
+		"pareto":  func(w io.Writer) error { return chart.Pareto(w, "day", order, s.Comparison[:3]) },
+		"overall": func(w io.Writer) error { return chart.OverallPareto(w, "all", "kpa", order, s.Overall) },
 	} {
 		img := picture(t, draw)
 		for i, c := range colours {
@@ -62,7 +64,7 @@ func TestPictures(t *testing.T) {
 			}
 		}
 	}
-	one := picture(t, func(w io.Writer) error { return report.TimeChart(w, "day", order, runs[1:2]) })
+	one := picture(t, func(w io.Writer) error { return chart.Time(w, "day", order, runs[1:2]) })
 	if pixels(t, one, colours[0]) > 0 || pixels(t, one, colours[1]) < 100 {
 		t.Error("a policy alone has another colour than among others")
 	}
@@ -81,70 +83,24 @@ func TestOddPictures(t *testing.T) {
 		"long":   {Series: score.Series{Step: 60, Arrivals: long, Demand: long, Wanted: long, Ready: long}},
 		"uneven": {Series: score.Series{Step: 60, Arrivals: long[:9], Ready: odd}},
 	} {
-		picture(t, func(w io.Writer) error { return report.TimeChart(w, name, nil, []score.Run{run, run}) })
-		s, runs := bench([]score.Run{run, run}, "")
-		if err := report.HTML(io.Discard, s, runs, report.PageOptions{}); err != nil {
+		picture(t, func(w io.Writer) error { return chart.Time(w, name, nil, []score.Run{run, run}) })
+		s, runs := summarytest.Bench([]score.Run{run, run}, "")
+		if err := page.HTML(io.Discard, s, runs, page.Options{}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if err := report.Sparklines(io.Discard, run, 80); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := report.TimeChart(io.Discard, "", nil, nil); err != nil {
+	if err := chart.Time(io.Discard, "", nil, nil); err != nil {
 		t.Error(err)
 	}
-	picture(t, func(w io.Writer) error { return report.ParetoChart(w, "none", nil, nil) })
-	same := report.Compare([]score.Result{result("a", "t", 1, 0, 0, 0), result(strings.Repeat("long name ", 20), "t", 1, 0, 0, 0), result("c", "t", 1, 1e300, 1, 0)}, "a")
-	picture(t, func(w io.Writer) error { return report.ParetoChart(w, "same", nil, same) })
-	picture(t, func(w io.Writer) error { return report.ParetoChart(w, "one", nil, same[:1]) })
+	picture(t, func(w io.Writer) error { return chart.Pareto(w, "none", nil, nil) })
+	same := summary.Compare([]score.Result{result("a", "t", 1, 0, 0, 0), result(strings.Repeat("long name ", 20), "t", 1, 0, 0, 0), result("c", "t", 1, 1e300, 1, 0)}, "a")
+	picture(t, func(w io.Writer) error { return chart.Pareto(w, "same", nil, same) })
+	picture(t, func(w io.Writer) error { return chart.Pareto(w, "one", nil, same[:1]) })
 }
 
-func TestRender(t *testing.T) {
-	t.Parallel()
-	head, runs := small()
-	dir := t.TempDir()
-	w, err := report.Create(dir, head, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, r := range runs {
-		if err := w.Put(i, r); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := w.Finish(); err != nil {
-		t.Fatal(err)
-	}
-	f, err := report.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	first := map[string][]byte{}
-	for range 2 {
-		written, err := f.Render(report.RenderOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(written) != 4 {
-			t.Fatalf("written: %q, want four files", written)
-		}
-		for _, path := range written {
-			data, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if old, ok := first[path]; ok && !bytes.Equal(old, data) {
-				t.Errorf("%s differs when it is made again", path)
-			}
-			first[path] = data
-		}
-	}
-	// Without any raw record there is still a page and a Pareto chart.
-	if err := os.RemoveAll(filepath.Join(dir, "raw")); err != nil {
-		t.Fatal(err)
-	}
-	written, err := f.Render(report.RenderOptions{})
-	if err != nil || len(written) != 3 {
-		t.Errorf("without raw records: %q, %v", written, err)
-	}
+func result(policy, trace string, seed uint64, pods, violations float64, cold int64) score.Result {
+	return score.Result{Policy: policy, Trace: trace, Scenario: "s", Seed: seed, PodSeconds: pods, SLOViolations: violations, ColdStarts: cold}
 }

@@ -1,4 +1,5 @@
-package report
+// Package contest sets one policy against others, trace by trace, on the comparison of a bench.
+package contest
 
 import (
 	"cmp"
@@ -7,6 +8,9 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/sluice-autoscaler/sluice/bench/summary"
+	"github.com/sluice-autoscaler/sluice/bench/text"
 )
 
 // Contest sets one policy against others, trace by trace.
@@ -28,7 +32,7 @@ type Verdict struct {
 	Scenario string
 	// Rival is the best rival's name; Ours, Theirs and Bound are rows of the comparison. Bound has no policy if there is none.
 	Rival               string
-	Ours, Theirs, Bound Row
+	Ours, Theirs, Bound summary.Row
 	// Ratio is our pod-seconds to the rival's, ToBound to the bound's (NaN if it is unknown).
 	Ratio, ToBound float64
 	// Fewer says that our share of violations is no higher than the rival's or within the budget.
@@ -39,10 +43,10 @@ type Verdict struct {
 
 // Judge holds the contest on the rows of a comparison. Traces where the subject or all rivals are missing are left out. Losses come
 // first, the worst of them first, and then wins from the narrowest on.
-func Judge(rows []Row, c Contest) []Verdict {
+func Judge(rows []summary.Row, c Contest) []Verdict {
 	var out []Verdict
 	for start := 0; start < len(rows); {
-		end := groupEnd(rows, start)
+		end := summary.GroupEnd(rows, start)
 		if v, ok := judge(rows[start:end], c); ok {
 			out = append(out, v)
 		}
@@ -66,10 +70,10 @@ func Judge(rows []Row, c Contest) []Verdict {
 	return out
 }
 
-func judge(group []Row, c Contest) (Verdict, bool) {
+func judge(group []summary.Row, c Contest) (Verdict, bool) {
 	v := Verdict{Trace: group[0].Trace, Scenario: group[0].Scenario, ToBound: math.NaN()}
-	cost := func(r Row) float64 { return r.Mean["podSeconds"].Mean }
-	loss := func(r Row) float64 { return r.Mean["sloViolations"].Mean }
+	cost := func(r summary.Row) float64 { return r.Mean["podSeconds"].Mean }
+	loss := func(r summary.Row) float64 { return r.Mean["sloViolations"].Mean }
 	found, rival := false, false
 	for _, r := range group {
 		switch {
@@ -124,7 +128,7 @@ func Markdown(w io.Writer, verdicts []Verdict, c Contest) error {
 		bounds = append(bounds, v.ToBound)
 	}
 	fmt.Fprintf(w, "**%s** against the best of %s on each trace, at a budget of %s violations: %d won, **%d lost**, %d of these by violations. Pod-seconds, geometric mean: **%s** × the best rival",
-		escapeMarkdown(c.Subject), escapeMarkdown(strings.Join(c.Rivals, ", ")), percent(c.Budget), len(verdicts)-losses, losses, over, mean(ratios))
+		escapeMarkdown(c.Subject), escapeMarkdown(strings.Join(c.Rivals, ", ")), text.Percent(c.Budget), len(verdicts)-losses, losses, over, mean(ratios))
 	if c.Bound != "" {
 		fmt.Fprintf(w, ", **%s** × %s", mean(bounds), escapeMarkdown(c.Bound))
 	}
@@ -134,10 +138,10 @@ func Markdown(w io.Writer, verdicts []Verdict, c Contest) error {
 		if v.Lost {
 			outcome = "**lost**"
 		}
-		value := func(r Row, name string) string {
-			for _, m := range Metrics() {
+		value := func(r summary.Row, name string) string {
+			for _, m := range summary.Metrics() {
 				if m.Name == name {
-					return cell(m, r, math.NaN())
+					return m.Cell(r, math.NaN())
 				}
 			}
 			return ""
@@ -176,5 +180,5 @@ func two(v float64) string {
 
 // escapeMarkdown keeps a name in its cell, and from being read as markup.
 func escapeMarkdown(s string) string {
-	return strings.NewReplacer("\\", "\\\\", "|", "\\|", "*", "\\*", "_", "\\_", "`", "\\`", "<", "&lt;", ">", "&gt;", "&", "&amp;", "[", "\\[").Replace(plain(s))
+	return strings.NewReplacer("\\", "\\\\", "|", "\\|", "*", "\\*", "_", "\\_", "`", "\\`", "<", "&lt;", ">", "&gt;", "&", "&amp;", "[", "\\[").Replace(text.Plain(s))
 }

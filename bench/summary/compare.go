@@ -1,4 +1,4 @@
-package report
+package summary
 
 import (
 	"cmp"
@@ -45,8 +45,10 @@ func Metrics() []Metric {
 	}
 }
 
-// ratioMetrics are compared by their ratio to the baseline's, deltaMetrics by their difference from it.
-func ratioMetrics() []string { return []string{"podSeconds", "cost", "coldStarts"} }
+// RatioMetrics are compared by their ratio to the baseline's.
+func RatioMetrics() []string { return []string{"podSeconds", "cost", "coldStarts"} }
+
+// deltaMetrics are compared by their difference from the baseline's.
 func deltaMetrics() []string { return []string{"sloViolations", "waitP99"} }
 
 // MetricNamed is a field of a result as a metric with its title and unit, also one that Metrics does not list.
@@ -109,9 +111,9 @@ func Compare(results []score.Result, baseline string) []Row {
 		}
 		return m
 	}
-	scenarios := rank(distinct(results, func(r score.Result) string { return r.Scenario }))
-	traces := rank(distinct(results, func(r score.Result) string { return r.Trace }))
-	names := rank(policies(results))
+	scenarios := rank(Distinct(results, func(r score.Result) string { return r.Scenario }))
+	traces := rank(Distinct(results, func(r score.Result) string { return r.Trace }))
+	names := rank(Policies(results))
 	slices.SortStableFunc(order, func(a, b cell) int {
 		return cmp.Or(scenarios[a.scenario]-scenarios[b.scenario], traces[a.trace]-traces[b.trace], names[a.policy]-names[b.policy])
 	})
@@ -149,10 +151,6 @@ func put(m map[string]score.Interval, name string) func(score.Interval, error) {
 	}
 }
 
-// known says whether an interval's bounds tell anything, and half is half its width.
-func known(i score.Interval) bool   { return i.N >= 2 }
-func half(i score.Interval) float64 { return (i.High - i.Low) / 2 }
-
 // against compares runs with the baseline's runs of the same seeds.
 func against(runs, base []score.Result) (ratio, delta map[string]score.Interval) {
 	bySeed := map[uint64]score.Result{}
@@ -161,7 +159,7 @@ func against(runs, base []score.Result) (ratio, delta map[string]score.Interval)
 	}
 	ratio, delta = map[string]score.Interval{}, map[string]score.Interval{}
 	for _, m := range Metrics() {
-		isRatio, isDelta := slices.Contains(ratioMetrics(), m.Name), slices.Contains(deltaMetrics(), m.Name)
+		isRatio, isDelta := slices.Contains(RatioMetrics(), m.Name), slices.Contains(deltaMetrics(), m.Name)
 		if !isRatio && !isDelta {
 			continue
 		}
@@ -189,9 +187,6 @@ func against(runs, base []score.Result) (ratio, delta map[string]score.Interval)
 	return ratio, delta
 }
 
-// spread says whether an interval is worth showing: that of equal values is not, and has but a rounding error's width.
-func spread(i score.Interval) bool { return known(i) && half(i) > 1e-9*math.Abs(i.Mean) }
-
 // Overall is one policy in one scenario over all its traces.
 type Overall struct {
 	Scenario string `json:"scenario"`
@@ -210,7 +205,7 @@ type Overall struct {
 
 // OverTraces sums rows up over traces, if there are at least two.
 func OverTraces(rows []Row) []Overall {
-	if len(distinct(rows, func(r Row) string { return r.Trace })) < 2 {
+	if len(Distinct(rows, func(r Row) string { return r.Trace })) < 2 {
 		return nil
 	}
 	var out []Overall
@@ -242,7 +237,7 @@ func OverTraces(rows []Row) []Overall {
 				o.Worst, o.WorstTrace = v, r.Trace
 			}
 		}
-		for _, name := range ratioMetrics() {
+		for _, name := range RatioMetrics() {
 			var all []score.Interval
 			for _, r := range group {
 				if q, ok := r.Ratio[name]; ok && q.Mean > 0 {
@@ -266,7 +261,7 @@ func geometric(ratios []score.Interval) score.Interval {
 	var mean, variance, denominator float64
 	for _, r := range ratios {
 		mean += math.Log(r.Mean) / n
-		if !known(r) {
+		if !Known(r) {
 			continue
 		}
 		wide := half(r) / r.Mean // of a ratio of means that may be 0: the logarithm's by the delta method

@@ -1,4 +1,4 @@
-package report_test
+package page_test
 
 import (
 	"bytes"
@@ -6,25 +6,29 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/html"
 
-	"github.com/sluice-autoscaler/sluice/bench/report"
+	"github.com/sluice-autoscaler/sluice/bench/page"
 	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/summary"
+	"github.com/sluice-autoscaler/sluice/bench/summarytest"
 )
 
-func page(t *testing.T, s report.Summary, src report.Source, o report.PageOptions) string {
+func write(t *testing.T, s summary.Summary, src summary.Source, o page.Options) string {
 	t.Helper()
 	var b bytes.Buffer
-	if err := report.HTML(&b, s, src, o); err != nil {
+	if err := page.HTML(&b, s, src, o); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()
@@ -45,9 +49,9 @@ const dataPattern = `(?s)<script type="application/json" id="data">(.*?)</script
 // TestPageGolden keeps the page without the parts that are files of their own.
 func TestPageGolden(t *testing.T) {
 	t.Parallel()
-	s, runs := bench(fixture([]string{"day"}, []string{"start-5s"}, plans()[:2], 2, 12), "kpa")
-	text := page(t, s, runs, report.PageOptions{})
-	if again := page(t, s, runs, report.PageOptions{}); again != text {
+	s, runs := summarytest.Bench(summarytest.Runs([]string{"day"}, []string{"start-5s"}, summarytest.Plans()[:2], 2, 12), "kpa")
+	text := write(t, s, runs, page.Options{})
+	if again := write(t, s, runs, page.Options{}); again != text {
 		t.Error("the same input makes two pages")
 	}
 	text = regexp.MustCompile(`(?s)<style>.*?</style>`).ReplaceAllString(text, "<style>…</style>")
@@ -73,8 +77,8 @@ func TestAssetsArePinned(t *testing.T) {
 
 func TestPageNeedsNothingElse(t *testing.T) {
 	t.Parallel()
-	s, runs := small()
-	text := page(t, s, runs, report.PageOptions{})
+	s, runs := summarytest.Small()
+	text := write(t, s, runs, page.Options{})
 	if m := regexp.MustCompile(`(?i)(https?:)?//[a-z0-9-]+\.[a-z]+|url\(|@import|fetch\(|XMLHttpRequest|WebSocket|EventSource|sendBeacon`).FindString(text); m != "" {
 		t.Errorf("the page speaks of %q", m)
 	}
@@ -108,16 +112,16 @@ func TestPageNeedsNothingElse(t *testing.T) {
 }
 
 // evil are names that would do harm if they were taken for markup.
-func evil() (report.Summary, report.Runs) {
+func evil() (summary.Summary, summary.Runs) {
 	const attack = `</script><script>document.documentElement.dataset.error="injected"</script><img src=x onerror="document.documentElement.dataset.error='injected'">`
-	runs := fixture([]string{"a" + attack, `"><b onmouseover=x>`}, []string{"<!--" + attack}, plans()[:2], 1, 30)
+	runs := summarytest.Runs([]string{"a" + attack, `"><b onmouseover=x>`}, []string{"<!--" + attack}, summarytest.Plans()[:2], 1, 30)
 	for i := range runs {
 		runs[i].Result.Policy += attack
 		for k := range runs[i].Decisions {
 			runs[i].Decisions[k].Message, runs[i].Decisions[k].Reason = attack, "<i>"
 		}
 	}
-	s, _ := bench(runs, runs[0].Result.Policy)
+	s, _ := summarytest.Bench(runs, runs[0].Result.Policy)
 	s.Command = []string{"sluice", attack}
 	s.Commit, s.Sluice = attack, attack
 	s.Notes = []string{attack + "`" + attack + "`"}
@@ -128,7 +132,7 @@ func evil() (report.Summary, report.Runs) {
 func TestPageEscapes(t *testing.T) {
 	t.Parallel()
 	s, runs := evil()
-	root, err := html.Parse(strings.NewReader(page(t, s, runs, report.PageOptions{})))
+	root, err := html.Parse(strings.NewReader(write(t, s, runs, page.Options{})))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,9 +151,9 @@ func TestPageEscapes(t *testing.T) {
 }
 
 // lame is a Source of which some records are missing or broken.
-type lame struct{ report.Runs }
+type lame struct{ summary.Runs }
 
-// Run implements report.Source.
+// Run implements summary.Source.
 func (l lame) Run(i int) (score.Run, error) {
 	switch i % 3 {
 	case 1:
@@ -162,14 +166,14 @@ func (l lame) Run(i int) (score.Run, error) {
 
 func TestPageTellsWhatIsMissing(t *testing.T) {
 	t.Parallel()
-	s, runs := small()
-	text := page(t, s, lame{runs}, report.PageOptions{})
+	s, runs := summarytest.Small()
+	text := write(t, s, lame{runs}, page.Options{})
 	for _, want := range []string{"6 raw records of 18 are missing", "record &lt;2&gt;: broken, and others"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the page does not say %q", want)
 		}
 	}
-	text = page(t, s, runs, report.PageOptions{MaxRuns: 7})
+	text = write(t, s, runs, page.Options{MaxRuns: 7})
 	for _, want := range []string{"have 7 runs of 18", "<code>sluice bench report --runs N DIR</code>"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the page does not say %q", want)
@@ -201,8 +205,8 @@ func TestPageShrinks(t *testing.T) {
 	for i := range n {
 		run.Series.Ready[i] = 3
 	}
-	s, runs := bench([]score.Run{run}, "")
-	text := page(t, s, runs, report.PageOptions{})
+	s, runs := summarytest.Bench([]score.Run{run}, "")
+	text := write(t, s, runs, page.Options{})
 	var data struct {
 		Runs []struct {
 			Seed    string
@@ -239,11 +243,38 @@ func TestPageShrinks(t *testing.T) {
 
 func TestManyRuns(t *testing.T) {
 	t.Parallel()
-	s, runs := bench(fixture([]string{"a", "b", "c", "d", "e"}, []string{"s1", "s2"}, plans(), 10, 300), "kpa")
+	s, runs := summarytest.Bench(summarytest.Runs([]string{"a", "b", "c", "d", "e"}, []string{"s1", "s2"}, summarytest.Plans(), 10, 300), "kpa")
 	if len(runs) != 600 {
 		t.Fatalf("%d runs", len(runs))
 	}
-	if text := page(t, s, runs, report.PageOptions{}); len(text) > 8<<20 {
+	if text := write(t, s, runs, page.Options{}); len(text) > 8<<20 {
 		t.Errorf("the page of 600 runs has %d MiB", len(text)>>20)
+	}
+}
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// golden compares bytes with a file under testdata, numbers to nine digits: the last ones depend on the machine's arithmetic.
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	got = regexp.MustCompile(`\d+\.\d{8,}(e-?\d+)?`).ReplaceAllFunc(got, func(number []byte) []byte {
+		v, err := strconv.ParseFloat(string(number), 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strconv.AppendFloat(nil, v, 'g', 9, 64)
+	})
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s differs (-want +got; go test -update rewrites it):\n%s", path, diff)
 	}
 }

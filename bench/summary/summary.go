@@ -1,11 +1,11 @@
-// Package report keeps what a bench found and shows it: a folder with a summary and one raw record a run, and derived from those,
-// a CSV, tables for terminals and Markdown, pictures and one HTML page that needs nothing else. All but the folder's Writer and
-// Folder are pure: they write to the io.Writer that they are given, and the same input makes the same bytes.
-package report
+// Package summary is what a bench found: the results of its runs, their comparison with a baseline, and the Pareto fronts. It is
+// pure, and the same results give the same summary.
+package summary
 
 import (
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -48,13 +48,16 @@ type Source interface {
 	Run(i int) (score.Run, error)
 }
 
+// ErrNoRun is returned by a Source that has no such run.
+var ErrNoRun = fmt.Errorf("no such run: %w", fs.ErrNotExist)
+
 // Runs is a Source in memory.
 type Runs []score.Run
 
 // Run implements Source.
 func (r Runs) Run(i int) (score.Run, error) {
 	if i < 0 || i >= len(r) {
-		return score.Run{}, fmt.Errorf("run %d of %d: %w", i, len(r), errNoRun)
+		return score.Run{}, fmt.Errorf("run %d of %d: %w", i, len(r), ErrNoRun)
 	}
 	return r[i], nil
 }
@@ -75,7 +78,7 @@ func Summarize(s Summary) Summary {
 
 // DefaultBaseline is the policy that ratios are to if nobody said: kpa, with or without parameters, else the first policy.
 func DefaultBaseline(results []score.Result) string {
-	names := policies(results)
+	names := Policies(results)
 	for _, n := range names {
 		if base, _, _ := strings.Cut(n, ":"); base == "kpa" {
 			return n
@@ -87,8 +90,8 @@ func DefaultBaseline(results []score.Result) string {
 	return names[0]
 }
 
-// distinct are the values of a key in the order of their first appearance.
-func distinct[T any](all []T, key func(T) string) []string {
+// Distinct are the values of a key in the order of their first appearance.
+func Distinct[T any](all []T, key func(T) string) []string {
 	var out []string
 	seen := map[string]bool{}
 	for _, x := range all {
@@ -100,6 +103,25 @@ func distinct[T any](all []T, key func(T) string) []string {
 	return out
 }
 
-func policies(results []score.Result) []string {
-	return distinct(results, func(r score.Result) string { return r.Policy })
+// Policies are the policies of results in the order of their first appearance.
+func Policies(results []score.Result) []string {
+	return Distinct(results, func(r score.Result) string { return r.Policy })
+}
+
+// GroupEnd is where the rows of the trace and scenario end that begin at start.
+func GroupEnd(rows []Row, start int) int {
+	end := start
+	for end < len(rows) && rows[end].Trace == rows[start].Trace && rows[end].Scenario == rows[start].Scenario {
+		end++
+	}
+	return end
+}
+
+// Places are the places of names in a list.
+func Places(names []string) map[string]int {
+	m := make(map[string]int, len(names))
+	for i, n := range names {
+		m[n] = i
+	}
+	return m
 }

@@ -1,4 +1,5 @@
-package report_test
+// Package summarytest makes up benches for tests: runs of a fluid model of a queue, with figures that fit together.
+package summarytest
 
 import (
 	"encoding/json"
@@ -7,21 +8,22 @@ import (
 	"math/rand/v2"
 	"slices"
 
-	"github.com/sluice-autoscaler/sluice/bench/report"
 	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/summary"
 )
 
-// plan is a made-up policy: a fluid model of a queue whose pods follow the demand of `lag` steps ago with some head room, and leave
+// Plan is a made-up policy: a fluid model of a queue whose pods follow the demand of `lag` steps ago with some head room, and leave
 // `keep` steps after they were last needed.
-type plan struct {
+type Plan struct {
 	name      string
 	lag, keep int
 	room      float64
 	least     float64
 }
 
-func plans() []plan {
-	return []plan{
+// Plans are made-up policies.
+func Plans() []Plan {
+	return []Plan{
 		{"kpa", 3, 8, 1.4, 0},
 		{"hpa", 8, 30, 1.25, 1},
 		{"keda", 6, 30, 1.3, 0},
@@ -31,8 +33,8 @@ func plans() []plan {
 	}
 }
 
-// fixture makes the runs of a made-up bench. The same arguments make the same runs.
-func fixture(traces, scenarios []string, policies []plan, seeds, steps int) []score.Run {
+// Runs makes the runs of a made-up bench. The same arguments make the same runs.
+func Runs(traces, scenarios []string, policies []Plan, seeds, steps int) []score.Run {
 	var runs []score.Run
 	for si, scenario := range scenarios {
 		for ti, trace := range traces {
@@ -75,7 +77,7 @@ func arrivals(shape int, seed uint64, steps int) []float64 {
 	return load
 }
 
-func flow(p plan, load []float64, trace, scenario string, seed uint64, slow float64) score.Run {
+func flow(p Plan, load []float64, trace, scenario string, seed uint64, slow float64) score.Run {
 	const step, perPod, service = 10.0, 10.0, 0.25
 	n := len(load)
 	zero := func() []float32 { return make([]float32, n) }
@@ -171,9 +173,9 @@ func flow(p plan, load []float64, trace, scenario string, seed uint64, slow floa
 	return run
 }
 
-// bench is a summary and the runs that belong to it.
-func bench(runs []score.Run, baseline string) (report.Summary, report.Runs) {
-	s := report.Summary{
+// Bench is a summary and the runs that belong to it.
+func Bench(runs []score.Run, baseline string) (summary.Summary, summary.Runs) {
+	s := summary.Summary{
 		Sluice: "0.1.0", Commit: "0123456789ab", Baseline: baseline,
 		Command: []string{"sluice", "bench", "compare", "--trace", "traces/day.csv", "--policy", "kpa", "--policy", "hpa", "--out", "out/bench"},
 		Scenarios: []json.RawMessage{
@@ -185,10 +187,10 @@ func bench(runs []score.Run, baseline string) (report.Summary, report.Runs) {
 	for _, r := range runs {
 		s.Results = append(s.Results, r.Result)
 	}
-	return report.Summarize(s), report.Runs(runs)
+	return summary.Summarize(s), summary.Runs(runs)
 }
 
-// small is the bench of the golden files.
-func small() (report.Summary, report.Runs) {
-	return bench(fixture([]string{"day", "sparse"}, []string{"start-5s"}, plans()[:3], 3, 40), "kpa")
+// Small is the bench of the golden files.
+func Small() (summary.Summary, summary.Runs) {
+	return Bench(Runs([]string{"day", "sparse"}, []string{"start-5s"}, Plans()[:3], 3, 40), "kpa")
 }

@@ -1,4 +1,6 @@
-package report
+// Package folder keeps a bench on disk: a summary, one raw record a run, and the results as CSV. Its Writer and Folder are the only
+// parts of the bench that know its files.
+package folder
 
 import (
 	"bufio"
@@ -18,15 +20,16 @@ import (
 	"sync"
 
 	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/summary"
 )
 
 // Names of what a bench folder holds.
 const (
 	summaryFile = "summary.json"
-	csvFile     = "results.csv"
-	pageFile    = "report.html"
-	loadFile    = "load.png"
-	paretoFile  = "pareto.png"
+	CSVFile     = "results.csv"
+	PageFile    = "report.html"
+	LoadFile    = "load.png"
+	ParetoFile  = "pareto.png"
 	rawFolder   = "raw"
 	rawEnding   = ".json.gz"
 )
@@ -35,7 +38,6 @@ const (
 const maxRaw = 1 << 30
 
 var (
-	errNoRun = fmt.Errorf("no such run: %w", fs.ErrNotExist)
 	// ErrExists is returned by Create for a folder that holds something already.
 	ErrExists = errors.New("the folder is not empty")
 )
@@ -43,7 +45,7 @@ var (
 // Writer writes a bench folder. Its methods are safe for concurrent use. It holds the results, never the raw records.
 type Writer struct {
 	dir     string
-	summary Summary
+	summary summary.Summary
 
 	mu   sync.Mutex
 	done map[int]score.Result
@@ -52,7 +54,7 @@ type Writer struct {
 // Create makes or takes the folder, and writes a summary there that says that it is unfinished. Of head, the fields count that say
 // what is run: Sluice, Commit, Command, Baseline, Scenarios, Notes. A folder with anything in it is refused (ErrExists), unless it
 // is a bench folder and overwrite is true: then what the bench had written there is removed, and other files stay.
-func Create(dir string, head Summary, overwrite bool) (*Writer, error) {
+func Create(dir string, head summary.Summary, overwrite bool) (*Writer, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make the bench folder: %w", err)
 	}
@@ -76,7 +78,7 @@ func Create(dir string, head Summary, overwrite bool) (*Writer, error) {
 		return nil, fmt.Errorf("make the folder of raw records: %w", err)
 	}
 	w := &Writer{dir: dir, summary: head, done: map[int]score.Result{}}
-	w.summary.Version, w.summary.Unfinished = Version, true
+	w.summary.Version, w.summary.Unfinished = summary.Version, true
 	w.summary.Results, w.summary.Raw, w.summary.Comparison, w.summary.Overall, w.summary.Pareto = nil, nil, nil, nil, nil
 	return w, writeSummary(dir, w.summary)
 }
@@ -84,7 +86,7 @@ func Create(dir string, head Summary, overwrite bool) (*Writer, error) {
 // clearFolder removes what a bench wrote. The summary goes last, so that a folder half cleared is still known for what it is, and the
 // new one takes its place in one step.
 func clearFolder(dir string) error {
-	for _, name := range []string{csvFile, pageFile, loadFile, paretoFile} {
+	for _, name := range []string{CSVFile, PageFile, LoadFile, ParetoFile} {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("clear the bench folder: %w", err)
 		}
@@ -131,7 +133,7 @@ func (w *Writer) Put(n int, run score.Run) error {
 		return fmt.Errorf("put run %d: want a number ≥ 0", n)
 	}
 	name := fmt.Sprintf("%04d%s", n, rawEnding)
-	err := writeFile(filepath.Join(w.dir, rawFolder, name), func(out io.Writer) error { return EncodeRun(out, run) })
+	err := WriteFile(filepath.Join(w.dir, rawFolder, name), func(out io.Writer) error { return EncodeRun(out, run) })
 	if err != nil {
 		return fmt.Errorf("write raw record %d (policy %s, trace %s, seed %d): %w", n, run.Result.Policy, run.Result.Trace, run.Result.Seed, err)
 	}
@@ -143,7 +145,7 @@ func (w *Writer) Put(n int, run score.Run) error {
 
 // Finish writes the summary and results.csv for the runs that were put, however many of the planned ones these are, and returns
 // the summary. Notes are added to the head's. If no baseline was given, DefaultBaseline chooses.
-func (w *Writer) Finish(notes ...string) (Summary, error) {
+func (w *Writer) Finish(notes ...string) (summary.Summary, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := w.summary
@@ -159,25 +161,25 @@ func (w *Writer) Finish(notes ...string) (Summary, error) {
 		s.Raw = append(s.Raw, fmt.Sprintf("%04d%s", n, rawEnding))
 	}
 	if s.Baseline == "" {
-		s.Baseline = DefaultBaseline(s.Results)
+		s.Baseline = summary.DefaultBaseline(s.Results)
 	}
-	s = Summarize(s)
-	if err := writeFile(filepath.Join(w.dir, csvFile), func(out io.Writer) error { return CSV(out, s.Results) }); err != nil {
+	s = summary.Summarize(s)
+	if err := WriteFile(filepath.Join(w.dir, CSVFile), func(out io.Writer) error { return CSV(out, s.Results) }); err != nil {
 		return s, fmt.Errorf("write the CSV: %w", err)
 	}
 	return s, writeSummary(w.dir, s)
 }
 
-func writeSummary(dir string, s Summary) error {
-	err := writeFile(filepath.Join(dir, summaryFile), func(out io.Writer) error { return Encode(out, s) })
+func writeSummary(dir string, s summary.Summary) error {
+	err := WriteFile(filepath.Join(dir, summaryFile), func(out io.Writer) error { return Encode(out, s) })
 	if err != nil {
 		return fmt.Errorf("write the summary: %w", err)
 	}
 	return nil
 }
 
-// writeFile writes a file under a temporary name and renames it, so that nobody ever sees half of it.
-func writeFile(path string, write func(io.Writer) error) (err error) {
+// WriteFile writes a file under a temporary name and renames it, so that nobody ever sees half of it.
+func WriteFile(path string, write func(io.Writer) error) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
 		return err
@@ -195,7 +197,7 @@ func writeFile(path string, write func(io.Writer) error) (err error) {
 }
 
 // Encode writes a summary as indented JSON.
-func Encode(w io.Writer, s Summary) error {
+func Encode(w io.Writer, s summary.Summary) error {
 	if s.Command == nil {
 		s.Command = []string{}
 	}
@@ -209,10 +211,10 @@ func Encode(w io.Writer, s Summary) error {
 		s.Raw = []string{}
 	}
 	if s.Comparison == nil {
-		s.Comparison = []Row{}
+		s.Comparison = []summary.Row{}
 	}
 	if s.Pareto == nil {
-		s.Pareto = []Front{}
+		s.Pareto = []summary.Front{}
 	}
 	if s.Notes == nil {
 		s.Notes = []string{}
@@ -226,28 +228,28 @@ func Encode(w io.Writer, s Summary) error {
 type versionError struct{ got int }
 
 func (e *versionError) Error() string {
-	return fmt.Sprintf("format version %d, and this sluice reads version %d only: use the sluice that wrote it, or run the bench again", e.got, Version)
+	return fmt.Sprintf("format version %d, and this sluice reads version %d only: use the sluice that wrote it, or run the bench again", e.got, summary.Version)
 }
 
-// Decode reads a summary. Fields that it does not know are ignored; a version other than Version is an error.
-func Decode(data []byte) (Summary, error) {
+// Decode reads a summary. Fields that it does not know are ignored; a version other than summary.Version is an error.
+func Decode(data []byte) (summary.Summary, error) {
 	var head struct {
 		Version *int             `json:"version"`
 		Results *json.RawMessage `json:"results"`
 		Command []string         `json:"command"`
 	}
 	if err := json.Unmarshal(data, &head); err != nil {
-		return Summary{}, fmt.Errorf("not a bench summary: %w", err)
+		return summary.Summary{}, fmt.Errorf("not a bench summary: %w", err)
 	}
 	if head.Version == nil || head.Results == nil {
-		return Summary{}, errors.New("not a bench summary: want a JSON object with version and results")
+		return summary.Summary{}, errors.New("not a bench summary: want a JSON object with version and results")
 	}
-	if *head.Version != Version {
-		return Summary{Command: head.Command}, &versionError{*head.Version}
+	if *head.Version != summary.Version {
+		return summary.Summary{Command: head.Command}, &versionError{*head.Version}
 	}
-	var s Summary
+	var s summary.Summary
 	if err := json.Unmarshal(data, &s); err != nil {
-		return Summary{}, fmt.Errorf("bench summary: %w", err)
+		return summary.Summary{}, fmt.Errorf("bench summary: %w", err)
 	}
 	if len(s.Raw) == 0 {
 		for i := range s.Results {
@@ -255,21 +257,21 @@ func Decode(data []byte) (Summary, error) {
 		}
 	}
 	if len(s.Raw) != len(s.Results) {
-		return Summary{}, fmt.Errorf("bench summary: %d results, but %d names of raw records", len(s.Results), len(s.Raw))
+		return summary.Summary{}, fmt.Errorf("bench summary: %d results, but %d names of raw records", len(s.Results), len(s.Raw))
 	}
 	for _, name := range s.Raw {
 		if !rawName(name) {
-			return Summary{}, fmt.Errorf("bench summary: raw record %q: want a name like 0000%s", name, rawEnding)
+			return summary.Summary{}, fmt.Errorf("bench summary: raw record %q: want a name like 0000%s", name, rawEnding)
 		}
 	}
 	return s, nil
 }
 
-func readSummary(dir string) (Summary, error) {
+func readSummary(dir string) (summary.Summary, error) {
 	path := filepath.Join(dir, summaryFile)
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return Summary{}, fmt.Errorf("%s is no bench folder: %w", dir, err)
+		return summary.Summary{}, fmt.Errorf("%s is no bench folder: %w", dir, err)
 	}
 	s, err := Decode(data)
 	if err != nil {
@@ -352,7 +354,7 @@ func fieldsOf(s score.Series) []field {
 type Folder struct {
 	// Dir is the folder, Summary what its summary says.
 	Dir     string
-	Summary Summary
+	Summary summary.Summary
 }
 
 // Open reads a folder's summary. If the bench was killed before it wrote one, the results are taken from the raw records, and a
@@ -386,16 +388,16 @@ func Open(dir string) (*Folder, error) {
 	}
 	s.Notes = append(s.Notes, note)
 	if s.Baseline == "" {
-		s.Baseline = DefaultBaseline(s.Results)
+		s.Baseline = summary.DefaultBaseline(s.Results)
 	}
-	f.Summary = Summarize(s)
+	f.Summary = summary.Summarize(s)
 	return f, nil
 }
 
 // Run implements Source: it reads the i-th result's raw record.
 func (f *Folder) Run(i int) (score.Run, error) {
 	if i < 0 || i >= len(f.Summary.Raw) {
-		return score.Run{}, fmt.Errorf("run %d of %d: %w", i, len(f.Summary.Raw), errNoRun)
+		return score.Run{}, fmt.Errorf("run %d of %d: %w", i, len(f.Summary.Raw), summary.ErrNoRun)
 	}
 	return readRun(f.Dir, f.Summary.Raw[i])
 }

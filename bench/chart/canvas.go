@@ -1,4 +1,5 @@
-package report
+// Package chart draws what a bench found as PNG pictures. The same input makes the same bytes.
+package chart
 
 import (
 	"fmt"
