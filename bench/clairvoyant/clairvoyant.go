@@ -195,6 +195,22 @@ func each(ctx context.Context, length time.Duration, open func() trace.Arrivals,
 // survey reads the requests twice: for the sums, and, now that the number of pods is known and with it the width of steps, for the
 // arrays.
 func survey(ctx context.Context, c Problem, length time.Duration, open func() trace.Arrivals) (*load, error) {
+	l, err := sum(ctx, c, length, open)
+	if err != nil || l.requests == 0 {
+		return l, err
+	}
+	steps := c.Steps
+	if steps == 0 {
+		steps = min(max((1<<22)/l.levels, 1<<16), 1<<20)
+	}
+	total := (length + l.longest + c.Wait).Seconds()
+	finest := max(min(c.Wait.Seconds(), c.Startup.Seconds())/8, l.work/float64(l.requests)/16, 1e-6)
+	l.step = max(total/float64(steps), finest)
+	return l, l.spread(ctx, c, length, open, int(total/l.step)+2)
+}
+
+// sum reads the requests for the sums.
+func sum(ctx context.Context, c Problem, length time.Duration, open func() trace.Arrivals) (*load, error) {
 	l := &load{}
 	var services serviceSums
 	var busy ends
@@ -209,9 +225,7 @@ func survey(ctx context.Context, c Problem, length time.Duration, open func() tr
 			l.chain += r.Service.Seconds()
 			chainEnd = r.At + c.Wait + r.Service
 		}
-		for len(busy) > 0 && busy[0].at <= r.At {
-			busy.pop()
-		}
+		busy.until(r.At)
 		busy.push(end{at: r.At + r.Service})
 		peak = max(peak, len(busy))
 		return true
@@ -226,18 +240,14 @@ func survey(ctx context.Context, c Problem, length time.Duration, open func() tr
 	l.least, l.chain = max(l.work-top, 0), max(l.chain-top, 0)
 	l.sigma = min(services.quantile(0.9), l.longest.Seconds())
 	l.levels = (peak + c.Concurrency - 1) / c.Concurrency
+	return l, nil
+}
 
-	steps := c.Steps
-	if steps == 0 {
-		steps = min(max((1<<22)/l.levels, 1<<16), 1<<20)
-	}
-	total := (length + l.longest + c.Wait).Seconds()
-	finest := max(min(c.Wait.Seconds(), c.Startup.Seconds())/8, l.work/float64(l.requests)/16, 1e-6)
-	l.step = max(total/float64(steps), finest)
-	n := int(total/l.step) + 2
+// spread reads the requests for the arrays, of n steps.
+func (l *load) spread(ctx context.Context, c Problem, length time.Duration, open func() trace.Arrivals, n int) error {
 	l.mean, l.peak = make([]float32, n), make([]float32, n)
 	l.arrivals, l.truncated = make([]float32, n), make([]float64, n)
-	busy = busy[:0]
+	var busy ends
 	var always []float64
 	if l.sigma > c.Wait.Seconds() {
 		always = make([]float64, n+2)
@@ -255,19 +265,14 @@ func survey(ctx context.Context, c Problem, length time.Duration, open func() tr
 	pass := func(until int) {
 		for at < until {
 			at++
-			start := time.Duration(float64(at) * l.step * 1e9)
-			for len(busy) > 0 && busy[0].at <= start {
-				busy.pop()
-			}
+			busy.until(time.Duration(float64(at) * l.step * 1e9))
 			l.peak[at] = float32(len(busy))
 		}
 	}
 	if err := each(ctx, length, open, func(r trace.Request) bool {
 		i := int(r.At.Seconds() / l.step)
 		pass(i)
-		for len(busy) > 0 && busy[0].at <= r.At {
-			busy.pop()
-		}
+		busy.until(r.At)
 		busy.push(end{at: r.At + r.Service})
 		l.peak[i] = max(l.peak[i], float32(len(busy)))
 		l.arrivals[i]++
@@ -280,7 +285,7 @@ func survey(ctx context.Context, c Problem, length time.Duration, open func() tr
 		}
 		return true
 	}); err != nil {
-		return nil, err
+		return err
 	}
 	pass(n - 1)
 	var occupied float64
@@ -296,7 +301,7 @@ func survey(ctx context.Context, c Problem, length time.Duration, open func() tr
 			l.certain[i] = float32(max(occupied, 0))
 		}
 	}
-	return l, nil
+	return nil
 }
 
 // serviceSums holds counts and sums of service times by logarithmic buckets, 64 per octave, for the sum of the longest ones.
@@ -405,4 +410,11 @@ func (h *ends) pop() end {
 	}
 	*h = s
 	return first
+}
+
+// until drops the ends up to an instant.
+func (h *ends) until(at time.Duration) {
+	for len(*h) > 0 && (*h)[0].at <= at {
+		h.pop()
+	}
 }

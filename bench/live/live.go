@@ -139,78 +139,108 @@ func (c Config) rows(s Seen, pods *timeline, r *score.Result) score.Series {
 	if n == 0 {
 		return score.Series{}
 	}
-	edge := func(i int) time.Duration { return min(time.Duration(i)*step, c.Length) }
-	of := func(t time.Duration) int { return min(max(int(t/step), 0), n-1) }
-	arrivals, busy, waiting, cold, late, longest := make([]float64, n), make([]float64, n), make([]float64, n), make([]float64, n), make([]float64, n), make([]float64, n)
-	spread := func(dst []float64, from, to time.Duration) {
-		for i := of(from); i < n && edge(i) < to; i++ {
-			dst[i] += max(0, (min(to, edge(i+1)) - max(from, edge(i))).Seconds())
-		}
-	}
+	b := newSteps(n, step, c.Length)
 	for _, q := range s.Requests {
-		if !q.OK() && !q.Lost() || q.Intended >= c.Length {
-			continue
-		}
-		i := of(q.Intended)
-		arrivals[i]++
-		spread(busy, q.Intended, q.Intended+q.Work)
-		if pods.cold(q.Intended) {
-			cold[i]++
-		}
-		if q.Lost() {
-			late[i]++
-			continue
-		}
-		w := Wait(q)
-		spread(waiting, q.Intended, q.Intended+w)
-		begin := of(q.Intended + w)
-		longest[begin] = max(longest[begin], w.Seconds())
-		if w > time.Duration(c.Scenario.SLO.Wait) {
-			late[begin]++
+		if (q.OK() || q.Lost()) && q.Intended < c.Length {
+			b.add(q, pods.cold(q.Intended), time.Duration(c.Scenario.SLO.Wait))
 		}
 	}
 	perPod := float64(c.Scenario.PodConcurrency)
 	if perPod == 0 {
 		perPod = c.Scenario.PerPod()
 	}
-	var e score.Elasticity
-	for i := range n {
-		seconds := (edge(i+1) - edge(i)).Seconds()
-		if s.Cluster == nil {
-			break
+	if s.Cluster != nil {
+		var e score.Elasticity
+		for i := range n {
+			from, to := b.edge(i), b.edge(i+1)
+			seconds := (to - from).Seconds()
+			e.Add(math.Ceil(b.busy[i]/seconds/perPod-1e-9), float64(pods.readyAt(to)), seconds)
+			if b.busy[i] == 0 {
+				r.ZeroDemandSeconds += pods.between(from, to).paid()
+			}
 		}
-		e.Add(math.Ceil(busy[i]/seconds/perPod-1e-9), float64(pods.readyAt(edge(i+1))), seconds)
-		if busy[i] == 0 {
-			r.ZeroDemandSeconds += pods.between(edge(i), edge(i+1)).paid()
-		}
+		v := e.Vector()
+		r.ThetaU, r.ThetaO, r.TauU, r.TauO, r.Upsilon = v.ThetaU, v.ThetaO, v.TauU, v.TauO, v.Upsilon
 	}
-	v := e.Vector()
-	r.ThetaU, r.ThetaO, r.TauU, r.TauO, r.Upsilon = v.ThetaU, v.ThetaO, v.TauU, v.TauO, v.Upsilon
 	if c.Points <= 0 {
 		return score.Series{}
 	}
-	each := (n + c.Points - 1) / c.Points
-	out := score.Series{Step: float64(each) * step.Seconds()}
+	return b.series((n+c.Points-1)/c.Points, perPod, pods)
+}
+
+// steps are the sums of a replay by steps of equal length, in requests and seconds.
+type steps struct {
+	n            int
+	step, length time.Duration
+
+	arrivals, busy, waiting, cold, late, longest []float64
+}
+
+func newSteps(n int, step, length time.Duration) *steps {
+	b := &steps{n: n, step: step, length: length}
+	for _, values := range []*[]float64{&b.arrivals, &b.busy, &b.waiting, &b.cold, &b.late, &b.longest} {
+		*values = make([]float64, n)
+	}
+	return b
+}
+
+// edge is where the i-th step begins.
+func (b *steps) edge(i int) time.Duration { return min(time.Duration(i)*b.step, b.length) }
+
+// at is the step of an instant.
+func (b *steps) at(t time.Duration) int { return min(max(int(t/b.step), 0), b.n-1) }
+
+// spread adds the seconds of a stretch of time to the steps that it lasts.
+func (b *steps) spread(dst []float64, from, to time.Duration) {
+	for i := b.at(from); i < b.n && b.edge(i) < to; i++ {
+		dst[i] += max(0, (min(to, b.edge(i+1)) - max(from, b.edge(i))).Seconds())
+	}
+}
+
+// add counts a request; cold says that no pod was ready, longest is the wait that keeps the promise.
+func (b *steps) add(q load.Record, cold bool, longest time.Duration) {
+	i := b.at(q.Intended)
+	b.arrivals[i]++
+	b.spread(b.busy, q.Intended, q.Intended+q.Work)
+	if cold {
+		b.cold[i]++
+	}
+	if q.Lost() {
+		b.late[i]++
+		return
+	}
+	w := Wait(q)
+	b.spread(b.waiting, q.Intended, q.Intended+w)
+	begin := b.at(q.Intended + w)
+	b.longest[begin] = max(b.longest[begin], w.Seconds())
+	if w > longest {
+		b.late[begin]++
+	}
+}
+
+// series makes a row of each so many steps.
+func (b *steps) series(each int, perPod float64, pods *timeline) score.Series {
+	out := score.Series{Step: float64(each) * b.step.Seconds()}
 	put := func(dst *[]float32, v float64) { *dst = append(*dst, float32(v)) }
-	for from := 0; from < n; from += each {
-		to := min(from+each, n)
+	for from := 0; from < b.n; from += each {
+		to := min(from+each, b.n)
 		sum := func(values []float64) (t float64) {
 			for _, v := range values[from:to] {
 				t += v
 			}
 			return t
 		}
-		seconds := (edge(to) - edge(from)).Seconds()
-		got := pods.between(edge(from), edge(to))
-		put(&out.Arrivals, sum(arrivals)/seconds)
-		put(&out.Demand, sum(busy)/seconds/perPod)
-		put(&out.Waiting, sum(waiting)/seconds)
+		seconds := (b.edge(to) - b.edge(from)).Seconds()
+		got := pods.between(b.edge(from), b.edge(to))
+		put(&out.Arrivals, sum(b.arrivals)/seconds)
+		put(&out.Demand, sum(b.busy)/seconds/perPod)
+		put(&out.Waiting, sum(b.waiting)/seconds)
 		put(&out.Wanted, got.wanted/seconds)
 		put(&out.Ready, got.ready/seconds)
 		put(&out.Starting, got.starting/seconds)
-		put(&out.ColdStarts, sum(cold))
-		put(&out.Violations, sum(late))
-		put(&out.WaitMax, slices.Max(longest[from:to]))
+		put(&out.ColdStarts, sum(b.cold))
+		put(&out.Violations, sum(b.late))
+		put(&out.WaitMax, slices.Max(b.longest[from:to]))
 	}
 	return out
 }

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/bench/clairvoyant"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
@@ -143,85 +144,106 @@ func (c *Config) cell(ctx context.Context, w cell, done func(n int, run score.Ru
 	if err != nil {
 		return nil, err
 	}
-	src := scored.Source(trace.Model{}) // Poisson within bins
-	n := w.n
-	put := func(runs ...score.Run) error {
-		for _, run := range runs {
-			if err := done(n, run); err != nil {
-				return err
-			}
-			n++
-		}
-		return nil
-	}
-	enter := func(p plan.Policy, rate func(time.Duration) float64) error {
-		for k := range c.Seeds {
-			job := plan.Job{Source: src, Scenario: s, Policy: p, Seed: uint64(k) + 1, History: past, Rate: rate}
-			run, err := job.Run(ctx, plan.Options{Points: c.Points}, nil)
-			if err == nil {
-				err = put(run)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return nil
+	e := &entry{
+		Config: c, scene: s, past: past, n: w.n, done: done,
+		src: scored.Source(trace.Model{}), // Poisson within bins
 	}
 	for _, p := range c.Subjects {
-		if err := enter(p, nil); err != nil {
-			return notes, err
+		if err := e.run(ctx, p, nil); err != nil {
+			return nil, err
 		}
 		if c.Bounds && !w.load.Sparse && p.CanBeTold() {
 			p.Label += Told
-			if err := enter(p, scored.Rate); err != nil {
-				return notes, err
+			if err := e.run(ctx, p, scored.Rate); err != nil {
+				return nil, err
 			}
 		}
 	}
 	for _, p := range c.Classics {
-		if known := c.known(c.Seeds, src.Name(), s.Name, p.Label); known != nil {
-			err = put(known...)
-		} else {
-			err = enter(p, nil)
-		}
-		if err != nil {
-			return notes, err
-		}
-		if c.Budget == 0 || w.load.Sparse { // how many pods a classic aims at says nothing where one is too many
-			continue
-		}
-		if known := c.known(c.Seeds, src.Name(), s.Name, p.Label+Tuned); known != nil {
-			err = put(known...)
-		} else {
-			var best plan.Policy
-			if best, err = c.tune(ctx, p, src, s); err == nil {
-				notes = append(notes, fmt.Sprintf("%s, %s: %s %s.", src.Name(), s.Name, Found, best.Label))
-				best.Label = p.Label + Tuned
-				err = enter(best, nil)
-			}
-		}
-		if err != nil {
-			return notes, err
+		if err := e.classic(ctx, p, !w.load.Sparse); err != nil {
+			return e.notes, err
 		}
 	}
 	if !c.Bounds {
-		return notes, nil
+		return e.notes, nil
 	}
-	if known := c.known(1, src.Name(), s.Name, LowerBound, Bound); known != nil {
-		return notes, put(known...)
+	if known := e.known(1, LowerBound, Bound); known != nil {
+		return e.notes, e.put(known...)
 	}
-	return notes, c.bound(ctx, n, src, s, done)
+	return e.notes, c.bound(ctx, e.n, e.src, s, done)
+}
+
+// entry is a cell whose runs are being made.
+type entry struct {
+	*Config
+	src   trace.Source
+	scene scenario.Scenario
+	past  []algorithms.Sample
+	// n is the number of the next run.
+	n     int
+	done  func(n int, run score.Run) error
+	notes []string
+}
+
+func (e *entry) put(runs ...score.Run) error {
+	for _, run := range runs {
+		if err := e.done(e.n, run); err != nil {
+			return err
+		}
+		e.n++
+	}
+	return nil
+}
+
+// run runs a policy with all seeds; rate, unless it is nil, is told to it.
+func (e *entry) run(ctx context.Context, p plan.Policy, rate func(time.Duration) float64) error {
+	for k := range e.Seeds {
+		job := plan.Job{Source: e.src, Scenario: e.scene, Policy: p, Seed: uint64(k) + 1, History: e.past, Rate: rate}
+		run, err := job.Run(ctx, plan.Options{Points: e.Points}, nil)
+		if err == nil {
+			err = e.put(run)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// classic runs a policy to beat as it comes and, unless that says nothing, tuned to the load. How many pods a classic aims at
+// says nothing where one is too many, so sparse loads are not tuned to.
+func (e *entry) classic(ctx context.Context, p plan.Policy, dense bool) error {
+	if known := e.known(e.Seeds, p.Label); known != nil {
+		if err := e.put(known...); err != nil {
+			return err
+		}
+	} else if err := e.run(ctx, p, nil); err != nil {
+		return err
+	}
+	if e.Budget == 0 || !dense {
+		return nil
+	}
+	if known := e.known(e.Seeds, p.Label+Tuned); known != nil {
+		return e.put(known...)
+	}
+	best, err := e.tune(ctx, p, e.src, e.scene)
+	if err != nil {
+		return err
+	}
+	e.notes = append(e.notes, fmt.Sprintf("%s, %s: %s %s.", e.src.Name(), e.scene.Name, Found, best.Label))
+	best.Label = p.Label + Tuned
+	return e.run(ctx, best, nil)
 }
 
 // known are the runs of policies that were made before under as many seeds, or nil unless all are there.
-func (c *Config) known(seeds int, trace, scenario string, policies ...string) []score.Run {
-	if c.Known == nil {
+func (e *entry) known(seeds int, policies ...string) []score.Run {
+	if e.Known == nil {
 		return nil
 	}
 	var runs []score.Run
 	for _, p := range policies {
 		for k := range seeds {
-			run, ok := c.Known(p, trace, scenario, uint64(k)+1)
+			run, ok := e.Known(p, e.src.Name(), e.scene.Name, uint64(k)+1)
 			if !ok {
 				return nil
 			}
