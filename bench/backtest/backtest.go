@@ -1,4 +1,5 @@
-// Package backtest asks what policies would have done with what a workload went through, and what it would have cost.
+// Package backtest asks what policies would have done with what a workload went through, and what
+// it would have cost.
 package backtest
 
 import (
@@ -19,7 +20,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
-// Backtest is a history with the policies that are tried on it, the current one first, and the scenarios in which they are.
+// Backtest is a history with the policies that are tried on it, the current one first, and the
+// scenarios in which they are.
 type Backtest struct {
 	Past      *history.Past
 	Policies  []plan.Policy
@@ -128,7 +130,8 @@ func (b *Backtest) WriteCosts(w io.Writer, s summary.Summary) error {
 	return tw.Flush()
 }
 
-// ranSeconds are the pod-seconds that really ran, with unknown time at the mean, and the share of the time that is known; 0 if none is.
+// ranSeconds are the pod-seconds that really ran, with unknown time at the mean, and the share of
+// the time that is known; 0 if none is.
 func (b *Backtest) ranSeconds() (seconds, known float64) {
 	if len(b.Past.Ran.Values) == 0 {
 		return 0, 0
@@ -218,8 +221,8 @@ type Record struct {
 	Notes         []string `json:"notes"`
 }
 
-// Save writes backtest.json: what the history was, beside summary.json, which has the results. Query and record say where the
-// history is from; notes are those of the summary.
+// Save writes backtest.json: what the history was, beside summary.json, which has the results.
+// Query and record say where the history is from; notes are those of the summary.
 func (b *Backtest) Save(name, query, record string, notes []string) error {
 	demand := &b.Past.Demand
 	r := Record{

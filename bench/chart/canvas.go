@@ -53,7 +53,8 @@ func newCanvas(width, height float64) (*canvas, error) {
 	return c, nil
 }
 
-// add remembers a closed shape, turned so that overlapping shapes add up rather than cancel each other out.
+// add remembers a closed shape, turned so that overlapping shapes add up rather than cancel each
+// other out.
 func (c *canvas) add(shape []point) {
 	area := 0.0
 	for i, p := range shape {
@@ -106,7 +107,8 @@ func (c *canvas) fill(shape []point, col color.Color) {
 	c.paint(col)
 }
 
-// line draws a line through points, with round joints. Dashes are the lengths of stroke and gap in turn; none means a solid line.
+// line draws a line through points, with round joints. Dashes are the lengths of stroke and gap in
+// turn; none means a solid line.
 func (c *canvas) line(points []point, width float64, col color.Color, dashes ...float64) {
 	parts := [][]point{points}
 	if len(dashes) > 0 {

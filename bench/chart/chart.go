@@ -11,9 +11,10 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/text"
 )
 
-// The pictures are drawn with image/png and golang.org/x/image (its rasterizer and the Go fonts), one small module. gonum/plot would
-// do too, and does in testbed and bench/sidecar, which are modules of their own; here it would bring a PDF library, a TeX layout
-// engine and several fonts into the module of the product, for two charts.
+// The pictures are drawn with image/png and golang.org/x/image (its rasterizer and the Go fonts),
+// one small module. gonum/plot would do too, and does in testbed and bench/sidecar, which are
+// modules of their own; here it would bring a PDF library, a TeX layout engine and several fonts
+// into the module of the product, for two charts.
 
 // paletteOf are the page's colours on a light ground, Okabe and Ito's first.
 func paletteOf(i int) color.NRGBA {
@@ -161,7 +162,8 @@ type entry struct {
 	area   bool
 }
 
-// legend writes entries at the left and breaks the line where they meet the margin. It returns the last base line.
+// legend writes entries at the left and breaks the line where they meet the margin. It returns the
+// last base line.
 func (s *sheet) legend(y float64, entries []entry) float64 {
 	st := style{size: tickSize, col: ink()}
 	const x = marginLeft - 38

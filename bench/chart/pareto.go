@@ -17,8 +17,9 @@ type dotted struct {
 	cost, loss score.Interval
 }
 
-// Pareto draws the policies of one trace and scenario as PNG: pod-seconds to the right, the share of SLO violations upwards on a
-// log scale, with 95 % intervals and the front. Order is as for Time.
+// Pareto draws the policies of one trace and scenario as PNG: pod-seconds to the right, the share
+// of SLO violations upwards on a log scale, with 95 % intervals and the front. Order is as for
+// Time.
 func Pareto(w io.Writer, title string, order []string, rows []summary.Row) error {
 	var points []dotted
 	for _, r := range rows {
@@ -27,7 +28,8 @@ func Pareto(w io.Writer, title string, order []string, rows []summary.Row) error
 	return pareto(w, title, "pod-seconds", text.Count, order, points)
 }
 
-// OverallPareto draws the policies of one scenario over all traces: multiples of the baseline's pod-seconds, and mean violations.
+// OverallPareto draws the policies of one scenario over all traces: multiples of the baseline's
+// pod-seconds, and mean violations.
 func OverallPareto(w io.Writer, title, baseline string, order []string, overall []summary.Overall) error {
 	var points []dotted
 	for _, o := range overall {

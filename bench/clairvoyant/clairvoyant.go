@@ -1,5 +1,5 @@
-// Package clairvoyant works out what one who knows the future pays for a workload: bounds on the cheapest schedule of pods.
-// It is pure.
+// Package clairvoyant works out what one who knows the future pays for a workload: bounds on the
+// cheapest schedule of pods. It is pure.
 package clairvoyant
 
 import (
@@ -13,13 +13,14 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
-// Problem asks what one who knows the future pays for a workload: the pod-seconds of the cheapest schedule of pods such that all
-// but a share of the requests wait at most Wait.
+// Problem asks what one who knows the future pays for a workload: the pod-seconds of the cheapest
+// schedule of pods such that all but a share of the requests wait at most Wait.
 //
-// The model: a pod is paid from its start to its end; it works from Startup after its start on; it works on up to Concurrency requests
-// at once, each for its service time, without slowing down. A request is begun within Wait of its arrival, or violates the SLO; those
-// that violate are dropped, and cost nothing. A pod may end when it works on nothing; it drains until then, paid but taking no more.
-// Pods may be started before the first arrival.
+// The model: a pod is paid from its start to its end; it works from Startup after its start on; it
+// works on up to Concurrency requests at once, each for its service time, without slowing down. A
+// request is begun within Wait of its arrival, or violates the SLO; those that violate are dropped,
+// and cost nothing. A pod may end when it works on nothing; it drains until then, paid but taking
+// no more. Pods may be started before the first arrival.
 type Problem struct {
 	// Concurrency is the slots per pod, ≥ 1.
 	Concurrency int
@@ -29,28 +30,35 @@ type Problem struct {
 	Wait time.Duration
 	// Violations is the share of requests that may violate the SLO, 0 ≤ share < 1.
 	Violations float64
-	// MaxReplicas bounds the pods of feasible schedules (not the draining ones), ≥ 1. The lower bounds do not know it.
+	// MaxReplicas bounds the pods of feasible schedules (not the draining ones), ≥ 1. The lower
+	// bounds do not know it.
 	MaxReplicas int
-	// Replays is how often the requests are replayed to find the cheapest feasible schedule of a kind; 0 is 14, at least 3 are made. More come closer, at
-	// the price of a pass over the requests each.
+	// Replays is how often the requests are replayed to find the cheapest feasible schedule of a
+	// kind; 0 is 14, at least 3 are made. More come closer, at the price of a pass over the
+	// requests each.
 	Replays int
-	// Steps bounds the steps of time that are looked at; 0 is from 65,536 to 1,048,576, fewer the more pods there are. Memory is about
-	// 80 bytes per step. More steps bring the bounds closer to each other.
+	// Steps bounds the steps of time that are looked at; 0 is from 65,536 to 1,048,576, fewer the
+	// more pods there are. Memory is about 80 bytes per step. More steps bring the bounds closer to
+	// each other.
 	Steps int
 }
 
-// Schedule is what is known of the cheapest schedule of a kind, in pod-seconds: Lower ≤ it ≤ Feasible.
+// Schedule is what is known of the cheapest schedule of a kind, in pod-seconds: Lower ≤ it ≤
+// Feasible.
 type Schedule struct {
-	// Lower is a true lower bound: no schedule of the kind that meets the SLO is cheaper, nor any policy that meets it in the model. It is
-	// too low by what its relaxations give away, most where a few pods serve requests that last about as long as they may wait, and
-	// where the longest requests may be dropped.
+	// Lower is a true lower bound: no schedule of the kind that meets the SLO is cheaper, nor any
+	// policy that meets it in the model. It is too low by what its relaxations give away, most
+	// where a few pods serve requests that last about as long as they may wait, and where the
+	// longest requests may be dropped.
 	Lower float64 `json:"lower"`
-	// Feasible is the cost of a schedule that was found and replayed request by request, with Violated ≤ the share allowed: it can be
-	// had, but is not the cheapest, as a rule. It is 0 if Found is false: no schedule within MaxReplicas was found.
+	// Feasible is the cost of a schedule that was found and replayed request by request, with
+	// Violated ≤ the share allowed: it can be had, but is not the cheapest, as a rule. It is 0 if
+	// Found is false: no schedule within MaxReplicas was found.
 	Feasible float64 `json:"feasible"`
 	Found    bool    `json:"found"`
 	Violated int64   `json:"violated"`
-	// Starts are the starts of pods in the feasible one, and Peak the most pods that it may use at once.
+	// Starts are the starts of pods in the feasible one, and Peak the most pods that it may use at
+	// once.
 	Starts int64 `json:"starts"`
 	Peak   int   `json:"peak"`
 }
@@ -62,8 +70,9 @@ type Bounds struct {
 	Work float64 `json:"work"`
 	// Prewarmed may start pods at any time, ahead of the arrivals that they serve.
 	Prewarmed Schedule `json:"prewarmed"`
-	// Reactive starts a pod only at the arrival of a request that finds no free slot, one per such request, but knows the future when
-	// it ends it. If Startup > Wait, that request violates the SLO.
+	// Reactive starts a pod only at the arrival of a request that finds no free slot, one per such
+	// request, but knows the future when it ends it. If Startup > Wait, that request violates the
+	// SLO.
 	Reactive Schedule `json:"reactive"`
 }
 
@@ -91,15 +100,18 @@ func (c Problem) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Bound works it out for arrivals before length. Each call of open gives the same requests anew, each with a Service > 0; they are
-// read 2·Replays + 2 times at most; arrivals that are an io.Closer are closed if they are not read to their end. Time is about linear in requests and in steps × pods; memory holds steps, and the requests in
-// flight, not all requests. A cancelled ctx ends it.
+// Bound works it out for arrivals before length. Each call of open gives the same requests anew,
+// each with a Service > 0; they are read 2·Replays + 2 times at most; arrivals that are an
+// io.Closer are closed if they are not read to their end. Time is about linear in requests and in
+// steps × pods; memory holds steps, and the requests in flight, not all requests. A cancelled ctx
+// ends it.
 //
-// The feasible schedules come from a family with one parameter, the price of a violation λ. Let the pods be levels, the k-th being
-// used before the k+1-th. On each level a dynamic programme over time weighs the pod-seconds of being on and of starting against λ
-// times the requests that would find no slot, which it estimates from the requests that would be in service if pods were endless.
-// Replaying the requests on these pods, without moving a request once begun, counts the violations, and λ is bisected for the cheapest
-// schedule that keeps within the share. For λ → ∞ none violate.
+// The feasible schedules come from a family with one parameter, the price of a violation λ. Let the
+// pods be levels, the k-th being used before the k+1-th. On each level a dynamic programme over
+// time weighs the pod-seconds of being on and of starting against λ times the requests that would
+// find no slot, which it estimates from the requests that would be in service if pods were endless.
+// Replaying the requests on these pods, without moving a request once begun, counts the violations,
+// and λ is bisected for the cheapest schedule that keeps within the share. For λ → ∞ none violate.
 //
 // The lower bound is the greatest of several relaxations, see lower.
 func (c Problem) Bound(ctx context.Context, length time.Duration, open func() trace.Arrivals) (Bounds, error) {
@@ -145,19 +157,21 @@ type load struct {
 	requests int64
 	// allowed is how many may violate the SLO.
 	allowed int64
-	// work is Σ service; least the same without the allowed longest ones; chain a sum of services of requests no two of which can be
-	// in service at once, whatever the schedule. In seconds.
+	// work is Σ service; least the same without the allowed longest ones; chain a sum of services
+	// of requests no two of which can be in service at once, whatever the schedule. In seconds.
 	work, least, chain float64
 	longest            time.Duration
 	// sigma is a service time that 9 of 10 do not exceed, in seconds.
 	sigma float64
 
-	// step is the width of a step in seconds. The arrays go on after the last arrival until its request is done.
+	// step is the width of a step in seconds. The arrays go on after the last arrival until its
+	// request is done.
 	step float64
-	// mean and peak are the requests in service if each is begun as it arrives; arrivals and work are by the step of arrival, each
-	// request's work counted up to sigma, in seconds.
+	// mean and peak are the requests in service if each is begun as it arrives; arrivals and work
+	// are by the step of arrival, each request's work counted up to sigma, in seconds.
 	mean, peak, arrivals []float32
-	// certain are those in service whenever they are begun, of each up to sigma of its service; nil if sigma is within the wait.
+	// certain are those in service whenever they are begun, of each up to sigma of its service; nil
+	// if sigma is within the wait.
 	certain   []float32
 	truncated []float64
 	// levels is the most pods that such service ever takes.
@@ -192,8 +206,8 @@ func each(ctx context.Context, length time.Duration, open func() trace.Arrivals,
 	}
 }
 
-// survey reads the requests twice: for the sums, and, now that the number of pods is known and with it the width of steps, for the
-// arrays.
+// survey reads the requests twice: for the sums, and, now that the number of pods is known and with
+// it the width of steps, for the arrays.
 func survey(ctx context.Context, c Problem, length time.Duration, open func() trace.Arrivals) (*load, error) {
 	l, err := sum(ctx, c, length, open)
 	if err != nil || l.requests == 0 {
@@ -260,7 +274,8 @@ func (l *load) spread(ctx context.Context, c Problem, length time.Duration, open
 		change[i] += weight * (1 - f)
 		change[i+1] += weight * f
 	}
-	// at is the step up to which peak is done; within a step the peak is the greatest number after an arrival or at its start.
+	// at is the step up to which peak is done; within a step the peak is the greatest number after
+	// an arrival or at its start.
 	at := 0
 	pass := func(until int) {
 		for at < until {
@@ -304,7 +319,8 @@ func (l *load) spread(ctx context.Context, c Problem, length time.Duration, open
 	return nil
 }
 
-// serviceSums holds counts and sums of service times by logarithmic buckets, 64 per octave, for the sum of the longest ones.
+// serviceSums holds counts and sums of service times by logarithmic buckets, 64 per octave, for the
+// sum of the longest ones.
 type serviceSums struct {
 	count [64 * 80]int64
 	most  [64 * 80]float64

@@ -31,10 +31,12 @@ func opener(requests []trace.Request) func() trace.Arrivals {
 	return func() trace.Arrivals { return &list{requests} }
 }
 
-// optimum is the cheapest schedule by trying all: who is dropped, when each begins (in whole seconds, which is enough if all times are
-// whole), and which pod's run each goes to. A run costs the start-up time and lasts from its first begin to its last end.
+// optimum is the cheapest schedule by trying all: who is dropped, when each begins (in whole
+// seconds, which is enough if all times are whole), and which pod's run each goes to. A run costs
+// the start-up time and lasts from its first begin to its last end.
 //
-// Reactive schedules are those in which a run begins at the arrival, plus the start-up time, of a request that found no slot free then.
+// Reactive schedules are those in which a run begins at the arrival, plus the start-up time, of a
+// request that found no slot free then.
 func optimum(c clairvoyant.Problem, requests []trace.Request) float64 {
 	best := math.Inf(1)
 	allowed := int(c.Violations*float64(len(requests)) + 1e-9)
@@ -181,7 +183,8 @@ func TestBoundsByHand(t *testing.T) {
 	}
 }
 
-// load makes Poisson-like arrivals with exponential service times drawn along, the same at each opening.
+// load makes Poisson-like arrivals with exponential service times drawn along, the same at each
+// opening.
 type load struct {
 	trace.Arrivals
 	rng  *rand.Rand

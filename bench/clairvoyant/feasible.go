@@ -10,14 +10,16 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
-// feasible finds the price of violations that gives the cheapest schedule within the allowed ones, and fills in what it costs. As many
-// requests may be worth the same, a price that allows too few may be next to one that allows too many: then the latter holds up to an
-// instant, and the former from there on, which is bisected as well.
+// feasible finds the price of violations that gives the cheapest schedule within the allowed ones,
+// and fills in what it costs. As many requests may be worth the same, a price that allows too few
+// may be next to one that allows too many: then the latter holds up to an instant, and the former
+// from there on, which is bisected as well.
 func feasible(ctx context.Context, c Problem, l *load, open func() trace.Arrivals, reactive bool, s *Schedule) error {
 	n := len(l.mean)
 	horizon := float64(n) * l.step
 	p := &planner{c: c, l: l, reactive: reactive, levels: min(l.levels, c.MaxReplicas)}
-	// try gives the violations of a plan. One that has too many by far is given up, and its violations are extrapolated.
+	// try gives the violations of a plan. One that has too many by far is given up, and its
+	// violations are extrapolated.
 	try := func(before, after float64, change int) (violated int64, err error) {
 		r := newReplay(c, p.plan(math.Exp(before), math.Exp(after), change), reactive)
 		var seen int64
@@ -38,8 +40,8 @@ func feasible(ctx context.Context, c Problem, l *load, open func() trace.Arrival
 		}
 		return r.violated, nil
 	}
-	// A violation is worth about what serving it alone would cost; if that is too little, the price goes up to where it is beyond
-	// the cost of all pods all the time.
+	// A violation is worth about what serving it alone would cost; if that is too little, the price
+	// goes up to where it is beyond the cost of all pods all the time.
 	unit := math.Log(l.work/float64(l.requests) + c.Startup.Seconds())
 	lo, hi, top := unit-7, unit+3, math.Log(1e4*(horizon+c.Startup.Seconds()))
 	many := l.requests
@@ -68,7 +70,8 @@ func feasible(ctx context.Context, c Problem, l *load, open func() trace.Arrival
 			lo, many = mid, v
 		}
 	}
-	// Violations are taken to be spread evenly over the time between what is known, a bit fewer of them than are allowed.
+	// Violations are taken to be spread evenly over the time between what is known, a bit fewer of
+	// them than are allowed.
 	from, to := 0, n
 	for range left - search {
 		if few >= l.allowed || few >= many || to-from < 2 {
@@ -108,9 +111,10 @@ const (
 	onFromOff
 )
 
-// plan chooses each level's times on: the path of least cost through the states off and on, step by step. Off costs lambda times the
-// requests that would find no slot. On costs the time; a start costs the start-up time or, if reactive, the harm during it, when
-// the time on counts from the start.
+// plan chooses each level's times on: the path of least cost through the states off and on, step by
+// step. Off costs lambda times the requests that would find no slot. On costs the time; a start
+// costs the start-up time or, if reactive, the harm during it, when the time on counts from the
+// start.
 //
 // The price is one before a step and another from it on.
 func (p *planner) plan(before, after float64, change int) [][]run {
@@ -176,8 +180,9 @@ func (p *planner) path(on bool) []run {
 	return runs
 }
 
-// sumHarm estimates the requests that find no slot if there are `slots` and the next pod's are missing. The number in service within
-// a step is taken for uniform up to its peak, around its mean.
+// sumHarm estimates the requests that find no slot if there are `slots` and the next pod's are
+// missing. The number in service within a step is taken for uniform up to its peak, around its
+// mean.
 func (p *planner) sumHarm(slots float64) {
 	l := p.l
 	perSlot := l.step * float64(l.requests) / l.work
@@ -204,9 +209,9 @@ func above(a, b, c float64) float64 {
 	}
 }
 
-// replay plays requests on pods that take requests at given times, in the order of arrival. A request goes to the lowest pod with a
-// free slot, or waits; one that has waited too long is dropped. (Dropping the longest ones instead would be cheaper still; lower allows
-// for it.)
+// replay plays requests on pods that take requests at given times, in the order of arrival. A
+// request goes to the lowest pod with a free slot, or waits; one that has waited too long is
+// dropped. (Dropping the longest ones instead would be cheaper still; lower allows for it.)
 type replay struct {
 	c        Problem
 	reactive bool
@@ -227,7 +232,8 @@ type replay struct {
 
 type livePod struct {
 	runs []run
-	// begun is when it was started, to when it takes no more, last when the last of its requests is done.
+	// begun is when it was started, to when it takes no more, last when the last of its requests is
+	// done.
 	begun, to, last time.Duration
 	working, used   bool
 	busy            int
@@ -381,8 +387,9 @@ func (r *replay) serve(now time.Duration) {
 
 func (r *replay) begin(i int32, now, service time.Duration) {
 	p := &r.pods[i]
-	// What is paid is what a schedule that knows the future needs for the same service: pods from the start-up time before their first
-	// use to the end of their last, ended meanwhile if that is cheaper and starting ahead is allowed.
+	// What is paid is what a schedule that knows the future needs for the same service: pods from
+	// the start-up time before their first use to the end of their last, ended meanwhile if that is
+	// cheaper and starting ahead is allowed.
 	switch idle := now - p.last; {
 	case r.reactive && !p.used:
 		p.used = true

@@ -5,26 +5,32 @@ import (
 	"math"
 )
 
-// lower gives true lower bounds of the pod-seconds of any schedule that meets the SLO, with and without pre-warming. Let n(t) be the
-// pods that work or drain; a schedule costs ∫n dt + startup · (starts), and is, level by level, Σ_k (|O_k| + startup · runs of O_k)
-// with O_k = {t : n(t) ≥ k}, since with fewer starts than runs of the levels n could not rise so often.
+// lower gives true lower bounds of the pod-seconds of any schedule that meets the SLO, with and
+// without pre-warming. Let n(t) be the pods that work or drain; a schedule costs ∫n dt + startup ·
+// (starts), and is, level by level, Σ_k (|O_k| + startup · runs of O_k) with O_k = {t : n(t) ≥ k},
+// since with fewer starts than runs of the levels n could not rise so often.
 //
-// Bounds on ∫n: the work Σ service / Concurrency, and the time in which at least one request is in service, for which requests that
-// can never overlap stand (chain); both without the longest of the requests that may violate.
+// Bounds on ∫n: the work Σ service / Concurrency, and the time in which at least one request is in
+// service, for which requests that can never overlap stand (chain); both without the longest of the
+// requests that may violate.
 //
-// Bounds on a level's cost: while level k is off, at most K·(k−1) requests are in service. Relax the rest: while it is on, any number
-// may be, at any speed. So a time off must not be so long that requests which arrive in it run out of time in it. Requests count with
-// σ of their service at most, which has to be done within Wait + σ of the arrival. The cheapest choice of times off under this
-// relaxation is found exactly, by a dynamic programme over steps that are relaxed outwards. (For level 1, which has nothing in
-// service while off, the request has to be begun within Wait.)
+// Bounds on a level's cost: while level k is off, at most K·(k−1) requests are in service. Relax
+// the rest: while it is on, any number may be, at any speed. So a time off must not be so long that
+// requests which arrive in it run out of time in it. Requests count with σ of their service at
+// most, which has to be done within Wait + σ of the arrival. The cheapest choice of times off under
+// this relaxation is found exactly, by a dynamic programme over steps that are relaxed outwards.
+// (For level 1, which has nothing in service while off, the request has to be begun within Wait.)
 //
-// Violations: each level may drop all the requests allowed; the price μ of a drop is a Lagrange multiplier, and any μ ≥ 0 gives a
-// bound. See the functions of levels for what a drop is taken to be worth.
+// Violations: each level may drop all the requests allowed; the price μ of a drop is a Lagrange
+// multiplier, and any μ ≥ 0 gives a bound. See the functions of levels for what a drop is taken to
+// be worth.
 //
-// Both bounds are joined: with a share α, cost ≥ α·(bound on ∫n) + Σ_k (the level's cost with time weighted by 1−α).
+// Both bounds are joined: with a share α, cost ≥ α·(bound on ∫n) + Σ_k (the level's cost with time
+// weighted by 1−α).
 //
-// Without pre-warming and with startup > wait, a time off on level 1 can only end at startup after the arrival of a request, which
-// then has violated, as those that came up to startup − wait after it have.
+// Without pre-warming and with startup > wait, a time off on level 1 can only end at startup after
+// the arrival of a request, which then has violated, as those that came up to startup − wait after
+// it have.
 func lower(ctx context.Context, c Problem, l *load) (prewarmed, reactive float64, err error) {
 	work := max(l.least/float64(c.Concurrency), l.chain)
 	d := newLevels(c, l)
@@ -69,7 +75,8 @@ func newLevels(c Problem, l *load) *levels {
 	return d
 }
 
-// best is the greatest bound for a level that the relaxations give, with all drops allowed for this level alone.
+// best is the greatest bound for a level that the relaxations give, with all drops allowed for this
+// level alone.
 func (d *levels) best(k int, price float64) float64 {
 	if k == 1 {
 		return d.first(price, false)
@@ -87,8 +94,8 @@ func (d *levels) first(price float64, reactive bool) float64 {
 	return d.dual(8, 10, func(mu float64) float64 { return d.begun(price, mu, reactive) })
 }
 
-// joint adds up the levels, each with its own bound or the one from certain service, if that is more; for the latter all levels share
-// the drops.
+// joint adds up the levels, each with its own bound or the one from certain service, if that is
+// more; for the latter all levels share the drops.
 func (d *levels) joint(price float64, own []float64) float64 {
 	sum := func(mu float64) float64 {
 		total := 0.0
@@ -106,7 +113,8 @@ func (d *levels) joint(price float64, own []float64) float64 {
 	return max(d.dual(5, 10, sum), sum(0))
 }
 
-// dual is the greatest of bound(mu) − mu·allowed, which is concave in mu, by golden section over a range of prices; 0 if that is more.
+// dual is the greatest of bound(mu) − mu·allowed, which is concave in mu, by golden section over a
+// range of prices; 0 if that is more.
 func (d *levels) dual(top float64, rounds int, bound func(mu float64) float64) float64 {
 	if d.l.allowed == 0 {
 		return max(bound(math.Inf(1)), 0)
@@ -136,7 +144,8 @@ func (d *levels) dual(top float64, rounds int, bound func(mu float64) float64) f
 	return most
 }
 
-// gains finds the least cost of a level if a second on costs price and a run the start-up time, by a programme over times off:
+// gains finds the least cost of a level if a second on costs price and a run the start-up time, by
+// a programme over times off:
 //
 //	e(t) is the greatest gain up to t if the level is off just before t, o(t) the same if it is on; a time off from u to t gains
 //	(t−u)·price less its penalty
@@ -144,9 +153,9 @@ func (d *levels) dual(top float64, rounds int, bound func(mu float64) float64) f
 //	o(t) = max(o(t−1), e(t))           if a time off may end at t
 //	h(u) = o(u) − startup + 2·step·price
 //
-// 2·step makes up for the steps that a time off covers in part. best gives max over u of key(u) − penalty(u, t), with the keys
-// h(u) − u·price in d.keys; may tells whether a time off may end at t, nil that any may. For the price again (+Inf: never) a time off
-// may begin anew where another ends.
+// 2·step makes up for the steps that a time off covers in part. best gives max over u of key(u) −
+// penalty(u, t), with the keys h(u) − u·price in d.keys; may tells whether a time off may end at t,
+// nil that any may. For the price again (+Inf: never) a time off may begin anew where another ends.
 func (d *levels) gains(n int, price, again float64, best func(t int) float64, may func(t int) bool) float64 {
 	start := d.c.Startup.Seconds()
 	p := price * d.l.step
@@ -180,8 +189,8 @@ func (d *levels) window(first int) float64 {
 	return d.maximum.value()
 }
 
-// begun is the bound for level 1: what arrives in a time off and cannot wait for its end is dropped, at mu each. Reactive lets times
-// off end only where a request began to start a pod.
+// begun is the bound for level 1: what arrives in a time off and cannot wait for its end is
+// dropped, at mu each. Reactive lets times off end only where a request began to start a pod.
 func (d *levels) begun(price, mu float64, reactive bool) float64 {
 	w := d.steps(d.c.Wait.Seconds())
 	n := len(d.l.arrivals) + w + 1
@@ -207,8 +216,8 @@ func (d *levels) begun(price, mu float64, reactive bool) float64 {
 	}, may)
 }
 
-// queue gives what the level below can do in a step, the steps in which work has to be done after that of its arrival, and how much
-// may wait.
+// queue gives what the level below can do in a step, the steps in which work has to be done after
+// that of its arrival, and how much may wait.
 func (d *levels) queue(k int) (free float64, w int, theta float64) {
 	free = float64(d.c.Concurrency) * float64(k-1) * d.l.step
 	w = d.steps(d.c.Wait.Seconds() + d.l.sigma)
@@ -219,8 +228,8 @@ func (d *levels) queue(k int) (free float64, w int, theta float64) {
 // steps rounds seconds up to steps.
 func (d *levels) steps(seconds float64) int { return int(math.Ceil(seconds/d.l.step - 1e-9)) }
 
-// emptied is the bound for k ≥ 2 in which a time off lasts while work that arrives in it, served at the rate of the level below, does
-// not exceed what may wait; a drop, at mu, empties the queue.
+// emptied is the bound for k ≥ 2 in which a time off lasts while work that arrives in it, served at
+// the rate of the level below, does not exceed what may wait; a drop, at mu, empties the queue.
 func (d *levels) emptied(k int, price, mu float64) float64 {
 	l := d.l
 	free, w, theta := d.queue(k)
@@ -239,7 +248,8 @@ func (d *levels) emptied(k int, price, mu float64) float64 {
 	}, nil)
 }
 
-// regulate works out the least work that has to be dropped if the level is always off: the queue is kept within 0 and what may wait.
+// regulate works out the least work that has to be dropped if the level is always off: the queue is
+// kept within 0 and what may wait.
 func (d *levels) regulate(k int) {
 	free, _, theta := d.queue(k)
 	if d.over == nil {
@@ -256,9 +266,9 @@ func (d *levels) regulate(k int) {
 	}
 }
 
-// overflown is the bound for k ≥ 2 in which drops take σ of work at most each. A time off from u to t, whose queue is empty at first,
-// overflows by at least O(t) − O(u) − θ, O as regulate has it: queues that differ by at most θ overflow by amounts that differ by no
-// more.
+// overflown is the bound for k ≥ 2 in which drops take σ of work at most each. A time off from u to
+// t, whose queue is empty at first, overflows by at least O(t) − O(u) − θ, O as regulate has it:
+// queues that differ by at most θ overflow by amounts that differ by no more.
 func (d *levels) overflown(k int, price, mu float64) float64 {
 	_, w, theta := d.queue(k)
 	mu /= d.l.sigma
@@ -278,9 +288,10 @@ func (d *levels) overflown(k int, price, mu float64) float64 {
 
 func (d *levels) overAt(i int) float64 { return d.over[min(i, len(d.over)-1)] }
 
-// occupied is the bound from requests that last longer than they may wait: whenever they begin, they are in service from the end of
-// the wait to the end of the service that begins at once. Of those beyond the levels that are on each is dropped; level k stands for
-// the K beyond K·(k−1), so that all levels together count every drop once. A drop takes σ − wait of that time at most.
+// occupied is the bound from requests that last longer than they may wait: whenever they begin,
+// they are in service from the end of the wait to the end of the service that begins at once. Of
+// those beyond the levels that are on each is dropped; level k stands for the K beyond K·(k−1), so
+// that all levels together count every drop once. A drop takes σ − wait of that time at most.
 func (d *levels) occupied(k int, price, mu float64) float64 {
 	start := d.c.Startup.Seconds()
 	size := float64(d.c.Concurrency)

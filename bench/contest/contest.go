@@ -17,8 +17,9 @@ import (
 type Contest struct {
 	// Subject is the policy that is judged.
 	Subject string
-	// Rivals are the policies of which the best is taken for each trace and scenario: the cheapest in pod-seconds of those whose
-	// share of violations is within the budget, or if none is, the one with the fewest violations.
+	// Rivals are the policies of which the best is taken for each trace and scenario: the cheapest
+	// in pod-seconds of those whose share of violations is within the budget, or if none is, the
+	// one with the fewest violations.
 	Rivals []string
 	// Bound is the policy that knows the future; empty if there is none.
 	Bound string
@@ -30,19 +31,22 @@ type Contest struct {
 type Verdict struct {
 	Trace    string
 	Scenario string
-	// Rival is the best rival's name; Ours, Theirs and Bound are rows of the comparison. Bound has no policy if there is none.
+	// Rival is the best rival's name; Ours, Theirs and Bound are rows of the comparison. Bound has
+	// no policy if there is none.
 	Rival               string
 	Ours, Theirs, Bound summary.Row
 	// Ratio is our pod-seconds to the rival's, ToBound to the bound's (NaN if it is unknown).
 	Ratio, ToBound float64
 	// Fewer says that our share of violations is no higher than the rival's or within the budget.
 	Fewer bool
-	// Lost says that the rival wins: it costs less, or has fewer violations while ours are above the budget.
+	// Lost says that the rival wins: it costs less, or has fewer violations while ours are above
+	// the budget.
 	Lost bool
 }
 
-// Judge holds the contest on the rows of a comparison. Traces where the subject or all rivals are missing are left out. Losses come
-// first, the worst of them first, and then wins from the narrowest on.
+// Judge holds the contest on the rows of a comparison. Traces where the subject or all rivals are
+// missing are left out. Losses come first, the worst of them first, and then wins from the
+// narrowest on.
 func Judge(rows []summary.Row, c Contest) []Verdict {
 	var out []Verdict
 	for start := 0; start < len(rows); {
@@ -109,7 +113,8 @@ func quotient(a, b float64) float64 {
 	return a / b
 }
 
-// Markdown writes the verdicts as a table with a summary above it: how many were won, and the geometric means of the ratios.
+// Markdown writes the verdicts as a table with a summary above it: how many were won, and the
+// geometric means of the ratios.
 func Markdown(w io.Writer, verdicts []Verdict, c Contest) error {
 	if len(verdicts) == 0 {
 		_, err := fmt.Fprintln(w, "No trace was run with both the policy and a rival.")

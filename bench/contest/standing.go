@@ -10,17 +10,18 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/summary"
 )
 
-// Standing is how a contest stands in one scenario. Ratios are geometric means over the traces, of pod-seconds unless said otherwise; NaN where there is
-// nothing to compare with.
+// Standing is how a contest stands in one scenario. Ratios are geometric means over the traces, of
+// pod-seconds unless said otherwise; NaN where there is nothing to compare with.
 type Standing struct {
 	// Scenario is its name, "all" for all of them.
 	Scenario string
 	// Traces is how many were judged; of these Lost were lost, Over of them by violations.
 	Traces, Lost, Over int
-	// Ratio is to the best rival, First to the first of the rivals, ToBound to the bound, RivalToBound the best rival's to the bound.
+	// Ratio is to the best rival, First to the first of the rivals, ToBound to the bound,
+	// RivalToBound the best rival's to the bound.
 	Ratio, First, ToBound, RivalToBound float64
-	// Kept is on how many traces the violations are within the budget, KeptRatio and KeptToBound the ratios on those; RivalsKept is Kept of each rival, in
-	// their order.
+	// Kept is on how many traces the violations are within the budget, KeptRatio and KeptToBound
+	// the ratios on those; RivalsKept is Kept of each rival, in their order.
 	Kept                   int
 	KeptRatio, KeptToBound float64
 	RivalsKept             []int
@@ -28,7 +29,8 @@ type Standing struct {
 	ColdStarts float64
 }
 
-// Standings sums up the contest on the rows of a comparison by scenario, in their order, and where there are several over all of them.
+// Standings sums up the contest on the rows of a comparison by scenario, in their order, and where
+// there are several over all of them.
 func Standings(rows []summary.Row, c Contest) []Standing {
 	var out []Standing
 	var order []string

@@ -1,4 +1,5 @@
-// Package flags holds the flags that the commands of sluice bench share, and reads what they ask for.
+// Package flags holds the flags that the commands of sluice bench share, and reads what they ask
+// for.
 package flags
 
 import (
@@ -87,7 +88,8 @@ func (f *Bench) AddRuns(fs *pflag.FlagSet, seeds int) {
 	f.AddOutput(fs)
 }
 
-// AddScenario are the flags of the scenario, and of how requests fall; again is said of the flag that may be repeated.
+// AddScenario are the flags of the scenario, and of how requests fall; again is said of the flag
+// that may be repeated.
 func (f *Bench) AddScenario(fs *pflag.FlagSet, again string) {
 	fs.StringVar(&f.Model, "arrivals", "poisson", "how requests fall within a trace's bins: poisson, even, exact, gamma:cv=N or weibull:cv=N")
 	fs.StringArrayVar(&f.Scenarios, "scenario", []string{"web"}, "a scenario: "+strings.Join(scenario.Names(), ", ")+", or a YAML `FILE`"+again)

@@ -13,7 +13,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/score"
 )
 
-// CSV writes one line a result with all its fields, under their names in JSON, sorted by scenario, trace, policy and seed.
+// CSV writes one line a result with all its fields, under their names in JSON, sorted by scenario,
+// trace, policy and seed.
 func CSV(w io.Writer, results []score.Result) error {
 	c := csv.NewWriter(w)
 	kind := reflect.TypeFor[score.Result]()

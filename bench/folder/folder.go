@@ -1,5 +1,5 @@
-// Package folder keeps a bench on disk: a summary, one raw record a run, and the results as CSV. Its Writer and Folder are the only
-// parts of the bench that know its files.
+// Package folder keeps a bench on disk: a summary, one raw record a run, and the results as CSV.
+// Its Writer and Folder are the only parts of the bench that know its files.
 package folder
 
 import (
@@ -34,7 +34,8 @@ const (
 	rawEnding   = ".json.gz"
 )
 
-// maxRaw bounds what a raw record may unpack to, in bytes, so that a broken one cannot fill the memory.
+// maxRaw bounds what a raw record may unpack to, in bytes, so that a broken one cannot fill the
+// memory.
 const maxRaw = 1 << 30
 
 var (
@@ -42,7 +43,8 @@ var (
 	ErrExists = errors.New("the folder is not empty")
 )
 
-// Writer writes a bench folder. Its methods are safe for concurrent use. It holds the results, never the raw records.
+// Writer writes a bench folder. Its methods are safe for concurrent use. It holds the results,
+// never the raw records.
 type Writer struct {
 	dir     string
 	summary summary.Summary
@@ -51,9 +53,10 @@ type Writer struct {
 	done map[int]score.Result
 }
 
-// Create makes or takes the folder, and writes a summary there that says that it is unfinished. Of head, the fields count that say
-// what is run: Sluice, Commit, Command, Baseline, Scenarios, Notes. A folder with anything in it is refused (ErrExists), unless it
-// is a bench folder and overwrite is true: then what the bench had written there is removed, and other files stay.
+// Create makes or takes the folder, and writes a summary there that says that it is unfinished. Of
+// head, the fields count that say what is run: Sluice, Commit, Command, Baseline, Scenarios, Notes.
+// A folder with anything in it is refused (ErrExists), unless it is a bench folder and overwrite is
+// true: then what the bench had written there is removed, and other files stay.
 func Create(dir string, head summary.Summary, overwrite bool) (*Writer, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make the bench folder: %w", err)
@@ -83,8 +86,8 @@ func Create(dir string, head summary.Summary, overwrite bool) (*Writer, error) {
 	return w, writeSummary(dir, w.summary)
 }
 
-// clearFolder removes what a bench wrote. The summary goes last, so that a folder half cleared is still known for what it is, and the
-// new one takes its place in one step.
+// clearFolder removes what a bench wrote. The summary goes last, so that a folder half cleared is
+// still known for what it is, and the new one takes its place in one step.
 func clearFolder(dir string) error {
 	for _, name := range []string{CSVFile, PageFile, LoadFile, ParetoFile} {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -126,8 +129,9 @@ func rawNames(dir string) ([]string, error) {
 
 func rawName(s string) bool { return regexp.MustCompile(`^\d{4,}\.json\.gz$`).MatchString(s) }
 
-// Put writes the raw record of the bench's n-th run, n ≥ 0, and remembers its result. Runs may come in any order; the summary is
-// in the order of their numbers. A number that was put before is replaced.
+// Put writes the raw record of the bench's n-th run, n ≥ 0, and remembers its result. Runs may come
+// in any order; the summary is in the order of their numbers. A number that was put before is
+// replaced.
 func (w *Writer) Put(n int, run score.Run) error {
 	if n < 0 {
 		return fmt.Errorf("put run %d: want a number ≥ 0", n)
@@ -143,8 +147,9 @@ func (w *Writer) Put(n int, run score.Run) error {
 	return nil
 }
 
-// Finish writes the summary and results.csv for the runs that were put, however many of the planned ones these are, and returns
-// the summary. Notes are added to the head's. If no baseline was given, DefaultBaseline chooses.
+// Finish writes the summary and results.csv for the runs that were put, however many of the planned
+// ones these are, and returns the summary. Notes are added to the head's. If no baseline was given,
+// DefaultBaseline chooses.
 func (w *Writer) Finish(notes ...string) (summary.Summary, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -178,7 +183,8 @@ func writeSummary(dir string, s summary.Summary) error {
 	return nil
 }
 
-// WriteFile writes a file under a temporary name and renames it, so that nobody ever sees half of it.
+// WriteFile writes a file under a temporary name and renames it, so that nobody ever sees half of
+// it.
 func WriteFile(path string, write func(io.Writer) error) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
@@ -231,7 +237,8 @@ func (e *versionError) Error() string {
 	return fmt.Sprintf("format version %d, and this sluice reads version %d only: use the sluice that wrote it, or run the bench again", e.got, summary.Version)
 }
 
-// Decode reads a summary. Fields that it does not know are ignored; a version other than summary.Version is an error.
+// Decode reads a summary. Fields that it does not know are ignored; a version other than
+// summary.Version is an error.
 func Decode(data []byte) (summary.Summary, error) {
 	var head struct {
 		Version *int             `json:"version"`
@@ -280,7 +287,8 @@ func readSummary(dir string) (summary.Summary, error) {
 	return s, nil
 }
 
-// EncodeRun writes a raw record: JSON, packed by gzip. It has no time stamp, so that the same run makes the same bytes.
+// EncodeRun writes a raw record: JSON, packed by gzip. It has no time stamp, so that the same run
+// makes the same bytes.
 func EncodeRun(w io.Writer, run score.Run) error {
 	z := gzip.NewWriter(w)
 	return errors.Join(json.NewEncoder(z).Encode(run), z.Close())
@@ -350,15 +358,16 @@ func fieldsOf(s score.Series) []field {
 	}
 }
 
-// Folder is a bench folder that was read. It is a Source: raw records are read when they are asked for.
+// Folder is a bench folder that was read. It is a Source: raw records are read when they are asked
+// for.
 type Folder struct {
 	// Dir is the folder, Summary what its summary says.
 	Dir     string
 	Summary summary.Summary
 }
 
-// Open reads a folder's summary. If the bench was killed before it wrote one, the results are taken from the raw records, and a
-// note says so.
+// Open reads a folder's summary. If the bench was killed before it wrote one, the results are taken
+// from the raw records, and a note says so.
 func Open(dir string) (*Folder, error) {
 	s, err := readSummary(dir)
 	if err != nil {

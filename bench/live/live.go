@@ -1,5 +1,6 @@
-// Package live tells what was seen of a replay in the terms of the simulator, so that both can be laid side by side: the same
-// result, with the same definitions, from records of requests and of pods. It is pure: clocks and clusters are the caller's.
+// Package live tells what was seen of a replay in the terms of the simulator, so that both can be
+// laid side by side: the same result, with the same definitions, from records of requests and of
+// pods. It is pure: clocks and clusters are the caller's.
 package live
 
 import (
@@ -17,8 +18,9 @@ type State string
 
 // The states of a pod, and the steps on the way to ready.
 const (
-	// Created is a pod that waits for a node, Scheduled one that has it, Started one whose containers run. Unready is one that
-	// was ready and is not any more. All of them count as starting.
+	// Created is a pod that waits for a node, Scheduled one that has it, Started one whose
+	// containers run. Unready is one that was ready and is not any more. All of them count as
+	// starting.
 	Created   State = "created"
 	Scheduled State = "scheduled"
 	Started   State = "started"
@@ -30,7 +32,8 @@ const (
 	Gone   State = "gone"
 )
 
-// Step is a change that was seen of a pod, at a time since the replay's start; before it the time is below 0.
+// Step is a change that was seen of a pod, at a time since the replay's start; before it the time
+// is below 0.
 type Step struct {
 	At    time.Duration `json:"at"`
 	State State         `json:"state"`
@@ -77,11 +80,13 @@ type Config struct {
 	Points int
 }
 
-// Wait is how long a request waited for its work to begin: what its latency from the intended instant has beyond the work.
+// Wait is how long a request waited for its work to begin: what its latency from the intended
+// instant has beyond the work.
 func Wait(r load.Record) time.Duration { return max(0, r.Latency()-r.Work) }
 
-// Run makes the record of a run, as sim.Run does of a simulated one. Requests that were aborted do not count. What is not to be
-// seen from outside is 0: decisions, failed starts, and without a cluster everything about pods.
+// Run makes the record of a run, as sim.Run does of a simulated one. Requests that were aborted do
+// not count. What is not to be seen from outside is 0: decisions, failed starts, and without a
+// cluster everything about pods.
 func Run(c Config, s Seen) score.Run {
 	r := score.Result{
 		Policy: c.Policy, Trace: c.Trace, Scenario: c.Scenario.Name, Seed: c.Seed, Length: c.Length.Seconds(),
@@ -132,7 +137,8 @@ func Run(c Config, s Seen) score.Run {
 	return score.Run{Result: r, Series: series, Waits: waits.Buckets(), Decisions: pods.changes}
 }
 
-// rows makes the series, and the figures that need its steps: elasticity and the pod time of steps without demand.
+// rows makes the series, and the figures that need its steps: elasticity and the pod time of steps
+// without demand.
 func (c Config) rows(s Seen, pods *timeline, r *score.Result) score.Series {
 	step := time.Duration(c.Scenario.ElasticityStep)
 	n := int((c.Length + step - 1) / step)
@@ -197,7 +203,8 @@ func (b *steps) spread(dst []float64, from, to time.Duration) {
 	}
 }
 
-// add counts a request; cold says that no pod was ready, longest is the wait that keeps the promise.
+// add counts a request; cold says that no pod was ready, longest is the wait that keeps the
+// promise.
 func (b *steps) add(q load.Record, cold bool, longest time.Duration) {
 	i := b.at(q.Intended)
 	b.arrivals[i]++

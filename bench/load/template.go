@@ -13,8 +13,9 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
-// Template makes a request of an arrival: text in which {work_ms} is the work in whole milliseconds, {work_us} in microseconds,
-// {work_s} in seconds with a fraction, and {n} the request's number, from 0.
+// Template makes a request of an arrival: text in which {work_ms} is the work in whole
+// milliseconds, {work_us} in microseconds, {work_s} in seconds with a fraction, and {n} the
+// request's number, from 0.
 type Template struct {
 	// URL is the address, such as http://127.0.0.1:8080/?ms={work_ms}.
 	URL string
@@ -83,7 +84,8 @@ func (t Template) Call(n int, r trace.Request) Call {
 	return c
 }
 
-// Calls makes requests of arrivals, at most that many; cut is told if there were more, and may be nil.
+// Calls makes requests of arrivals, at most that many; cut is told if there were more, and may be
+// nil.
 func (t Template) Calls(arrivals trace.Arrivals, most int, cut func()) iter.Seq[Call] {
 	return func(yield func(Call) bool) {
 		buf := make([]trace.Request, 256)

@@ -24,7 +24,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/summarytest"
 )
 
-// browse opens a page in chromium and returns its document after the scripts ran, and what the console said.
+// browse opens a page in chromium and returns its document after the scripts ran, and what the
+// console said.
 func browse(t *testing.T, text string, args ...string) (document, console string) {
 	t.Helper()
 	chromium, err := exec.LookPath("chromium")

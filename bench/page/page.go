@@ -43,16 +43,17 @@ var plotLicense string
 
 // Options bound what is embedded into a page. The zero value means the defaults.
 type Options struct {
-	// MaxRuns is how many runs' series are embedded, about 40 kB each. More make a page that is slower to load; fewer leave out
-	// more, which a note then tells. All runs of a trace, scenario and seed go in together, first seeds first. 0 means 160, and a
-	// negative number none.
+	// MaxRuns is how many runs' series are embedded, about 40 kB each. More make a page that is
+	// slower to load; fewer leave out more, which a note then tells. All runs of a trace, scenario
+	// and seed go in together, first seeds first. 0 means 160, and a negative number none.
 	MaxRuns int
 	// MaxPoints is how many points a series keeps at most, ≥ 2; 0 means 1500.
 	MaxPoints int
-	// MaxChanges is how many of a run's last decisions are kept; 0 means 300, or fewer if there are many runs: 16,000 in all, and
-	// 50 at least.
+	// MaxChanges is how many of a run's last decisions are kept; 0 means 300, or fewer if there are
+	// many runs: 16,000 in all, and 50 at least.
 	MaxChanges int
-	// Hint is the sentence that tells how to get what was left out. Empty means one that names `sluice bench report --runs N DIR`.
+	// Hint is the sentence that tells how to get what was left out. Empty means one that names
+	// `sluice bench report --runs N DIR`.
 	Hint string
 }
 
@@ -69,14 +70,16 @@ func (o Options) filled() Options {
 	return o
 }
 
-// pageData is what the page's script reads. Traces, scenarios and policies are given by their place in the lists, and series by their
-// place in Arrays, as runs share many: those of one trace and seed have the same arrivals.
+// pageData is what the page's script reads. Traces, scenarios and policies are given by their place
+// in the lists, and series by their place in Arrays, as runs share many: those of one trace and
+// seed have the same arrivals.
 type pageData struct {
 	Baseline  string   `json:"baseline"`
 	Policies  []string `json:"policies"`
 	Traces    []string `json:"traces"`
 	Scenarios []string `json:"scenarios"`
-	// Promises are the scenarios' SLOs: the longest wait in seconds and the share that may break it; 0 is unknown.
+	// Promises are the scenarios' SLOs: the longest wait in seconds and the share that may break
+	// it; 0 is unknown.
 	Promises [][2]float64      `json:"promises"`
 	Metrics  []pageMetric      `json:"metrics"`
 	Rows     []pageRow         `json:"rows"`
@@ -148,8 +151,9 @@ type pageRun struct {
 
 type fact struct{ Name, Value, Full string }
 
-// HTML writes the report as one page that needs nothing else: no network, no other file. The same input makes the same bytes. Raw
-// records that are missing or broken are named in a note on the page.
+// HTML writes the report as one page that needs nothing else: no network, no other file. The same
+// input makes the same bytes. Raw records that are missing or broken are named in a note on the
+// page.
 func HTML(w io.Writer, s summary.Summary, src summary.Source, o Options) error {
 	o = o.filled()
 	data, notes := collect(s, src, o)
@@ -192,7 +196,8 @@ func HTML(w io.Writer, s summary.Summary, src summary.Source, o Options) error {
 	})
 }
 
-// joinScripts puts the library's licence before it in place of its banner, which has an address that is of no use here.
+// joinScripts puts the library's licence before it in place of its banner, which has an address
+// that is of no use here.
 func joinScripts() string {
 	_, body, _ := strings.Cut(plotScript, "*/\n")
 	return "/*! uPlot 1.6.32\n" + strings.TrimSpace(plotLicense) + "\n*/\n" + strings.TrimSpace(body) + "\n" + pageScript
@@ -335,7 +340,8 @@ func (d *pageData) collectTables(s summary.Summary, at place) {
 	}
 }
 
-// collectRuns takes the series of as many runs as the options allow. It returns notes of what is not there.
+// collectRuns takes the series of as many runs as the options allow. It returns notes of what is
+// not there.
 func (d *pageData) collectRuns(s summary.Summary, src summary.Source, o Options, at place) []string {
 	chosen := choose(s.Results, o.MaxRuns)
 	if o.MaxChanges <= 0 {
@@ -393,8 +399,8 @@ func (d *pageData) collectRuns(s summary.Summary, src summary.Source, o Options,
 	return notes
 }
 
-// promise finds the SLO of a scenario: its longest wait in seconds, and the share of requests that may break it. What is not there or
-// not as the simulator writes it is 0, and is not drawn.
+// promise finds the SLO of a scenario: its longest wait in seconds, and the share of requests that
+// may break it. What is not there or not as the simulator writes it is 0, and is not drawn.
 func promise(scenarios []json.RawMessage, name string) [2]float64 {
 	for _, raw := range scenarios {
 		var s struct {
@@ -424,8 +430,9 @@ func intervals(m map[string]score.Interval) map[string]pageInterval {
 	return out
 }
 
-// choose picks the runs whose series are embedded: group by group of a trace, scenario and seed, so that policies can be compared,
-// the first seeds of all traces before the second ones of any. It returns their places, in the order of the results.
+// choose picks the runs whose series are embedded: group by group of a trace, scenario and seed, so
+// that policies can be compared, the first seeds of all traces before the second ones of any. It
+// returns their places, in the order of the results.
 func choose(results []score.Result, limit int) []int {
 	type cell struct{ scenario, trace string }
 	type group struct {
@@ -480,8 +487,8 @@ func left(results []score.Result, chosen []int) string {
 	return strings.Join(cells, "; ")
 }
 
-// embed brings the series to at most so many points. Means stay means over the longer steps, counts are added up, and of the longest
-// waits the longest is kept.
+// embed brings the series to at most so many points. Means stay means over the longer steps, counts
+// are added up, and of the longest waits the longest is kept.
 func (x *pageRun) embed(s score.Series, points int, array func([]float64) int) {
 	n := len(s.Arrivals)
 	x.Per = max(1, (n+points-1)/points)
@@ -508,7 +515,8 @@ func (x *pageRun) embed(s score.Series, points int, array func([]float64) int) {
 	}
 }
 
-// compact writes values as a JSON array with four significant digits, and what is not finite as null.
+// compact writes values as a JSON array with four significant digits, and what is not finite as
+// null.
 func compact(values []float64) string {
 	b := make([]byte, 0, 5*len(values)+2)
 	b = append(b, '[')

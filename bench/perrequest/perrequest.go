@@ -1,5 +1,6 @@
-// Package perrequest simulates scaling per request, as function platforms do it: a request that finds no idle instance
-// starts one of its own, and an instance that was idle for long enough ends. There is no queue, and no policy is asked.
+// Package perrequest simulates scaling per request, as function platforms do it: a request that
+// finds no idle instance starts one of its own, and an instance that was idle for long enough ends.
+// There is no queue, and no policy is asked.
 package perrequest
 
 import (
@@ -21,8 +22,8 @@ import (
 type Params struct {
 	// KeepAlive is how long an idle instance is kept, 0s–24h.
 	KeepAlive algorithms.Duration `json:"keepAlive"`
-	// ColdService is the time from the arrival of a request that starts an instance to its answer. Absent, it is a start-up of the
-	// scenario and then the request's own work.
+	// ColdService is the time from the arrival of a request that starts an instance to its answer.
+	// Absent, it is a start-up of the scenario and then the request's own work.
 	ColdService *scenario.Dist `json:"coldService,omitempty"`
 }
 
@@ -63,8 +64,8 @@ const (
 	chunk = 512
 )
 
-// Run simulates. Among idle instances the newest is taken, as SimFaaS does (Mahmoudi and Khazaei, 2021), so that old ones
-// can end. The result's ColdStarts are requests that started an instance.
+// Run simulates. Among idle instances the newest is taken, as SimFaaS does (Mahmoudi and Khazaei,
+// 2021), so that old ones can end. The result's ColdStarts are requests that started an instance.
 func Run(ctx context.Context, c Config, p Params) (score.Run, error) {
 	if err := c.Scenario.Validate(); err != nil {
 		return score.Run{}, fmt.Errorf("scenario %s: %w", c.Scenario.Name, err)
@@ -93,7 +94,8 @@ func Run(ctx context.Context, c Config, p Params) (score.Run, error) {
 	return s.result(), nil
 }
 
-// pool is the instances of a run, and what they did until now. Instants are nanoseconds since its beginning.
+// pool is the instances of a run, and what they did until now. Instants are nanoseconds since its
+// beginning.
 type pool struct {
 	scene  *scenario.Scenario
 	params Params
@@ -191,7 +193,8 @@ func (s *pool) result() score.Run {
 	return score.Run{Result: r, Waits: w.Buckets()}
 }
 
-// newest is a heap of idle instances, the newest first. Those that ended while idle are dropped when they come up.
+// newest is a heap of idle instances, the newest first. Those that ended while idle are dropped
+// when they come up.
 type newest []int32
 
 func (h *newest) push(i int32) {

@@ -19,12 +19,13 @@ type Files struct {
 	Model trace.Model
 	// Zeros is what empty bins are: idle, interpolate or hold.
 	Zeros string
-	// From and To cut a part out of a trace (trace.ParseDuration); empty is the beginning and the end.
+	// From and To cut a part out of a trace (trace.ParseDuration); empty is the beginning and the
+	// end.
 	From, To string
 }
 
-// Traces are the loads of FILE or FILE#COLUMN, one each, or of all columns of FILE#all. Each file is read once for each mean
-// work that it is asked with.
+// Traces are the loads of FILE or FILE#COLUMN, one each, or of all columns of FILE#all. Each file
+// is read once for each mean work that it is asked with.
 func (f Files) Traces(spec string) ([]Load, error) {
 	file, column, _ := strings.Cut(spec, "#")
 	opts := recording.Options{Column: column}

@@ -28,8 +28,9 @@ func Generated(spec string) (Load, error) {
 	return func(*scenario.Scenario) (trace.Source, error) { return src, nil }, nil
 }
 
-// Recorded is the load of a trace, with arrivals within its bins after a model. read makes the trace, given the mean work, which a
-// trace of concurrency needs. A scenario's PeakReplicas scale it.
+// Recorded is the load of a trace, with arrivals within its bins after a model. read makes the
+// trace, given the mean work, which a trace of concurrency needs. A scenario's PeakReplicas scale
+// it.
 func Recorded(read func(service time.Duration) (*trace.Trace, error), model trace.Model) Load {
 	return func(s *scenario.Scenario) (trace.Source, error) {
 		t, err := read(s.Service.Mean())
@@ -52,11 +53,13 @@ type Job struct {
 	Scenario scenario.Scenario
 	Policy   Policy
 	Seed     uint64
-	// Warmup is simulated and not scored; Start is the instant at which it begins, and History what was before (sim.Config).
+	// Warmup is simulated and not scored; Start is the instant at which it begins, and History what
+	// was before (sim.Config).
 	Warmup  time.Duration
 	Start   time.Time
 	History []algorithms.Sample
-	// Rate, unless it is nil, is the load's in requests per second at an instant since its start: a policy that can be told the load is told it.
+	// Rate, unless it is nil, is the load's in requests per second at an instant since its start: a
+	// policy that can be told the load is told it.
 	Rate func(at time.Duration) float64
 }
 
@@ -72,8 +75,8 @@ func (p *Policy) CanBeTold() bool {
 	return err == nil && ok
 }
 
-// Matrix is every policy on every load in every scenario with every seed from 1 on, in that order from the outside: scenario, load, policy,
-// seed.
+// Matrix is every policy on every load in every scenario with every seed from 1 on, in that order
+// from the outside: scenario, load, policy, seed.
 func Matrix(scenarios []scenario.Scenario, loads []Load, policies []Policy, firstSeed uint64, seeds int) ([]Job, error) {
 	var jobs []Job
 	for _, s := range scenarios {
@@ -103,7 +106,8 @@ type Options struct {
 	Share func(float64)
 }
 
-// Run runs jobs and hands each result to done, from several goroutines and in no order. The first fault ends all.
+// Run runs jobs and hands each result to done, from several goroutines and in no order. The first
+// fault ends all.
 func Run(ctx context.Context, jobs []Job, o Options, done func(i int, run score.Run) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(1, o.Workers))

@@ -1,4 +1,5 @@
-// Package plan lays out runs of the simulator: policies × loads × scenarios × seeds, in parallel and in a fixed order.
+// Package plan lays out runs of the simulator: policies × loads × scenarios × seeds, in parallel
+// and in a fixed order.
 package plan
 
 import (
@@ -29,7 +30,8 @@ type Policy struct {
 	Guard json.RawMessage
 }
 
-// PerRequest is the name of scaling per request, as function platforms do it. It is no policy: the simulator knows it itself.
+// PerRequest is the name of scaling per request, as function platforms do it. It is no policy: the
+// simulator knows it itself.
 const PerRequest = "perrequest"
 
 // own are the keys of a specification that are not the policy's.
@@ -42,10 +44,11 @@ const (
 // syncPeriod is how often a HorizontalPodAutoscaler decides, KEDA's too.
 const syncPeriod = 15 * time.Second
 
-// ParsePolicy reads NAME[:key=value,…]. Values are JSON or else strings; a comma within brackets, braces, parentheses or quotes
-// does not end one. The name "perrequest" stands for scaling per request (perrequest.Params). Besides the policy's parameters there are tick (the time
-// between decisions; hpa and keda have 15s, the others the scenario's, or less where they ask for it; told to a policy that has such a
-// parameter), guard (a JSON object of guard's parameters) and label.
+// ParsePolicy reads NAME[:key=value,…]. Values are JSON or else strings; a comma within brackets,
+// braces, parentheses or quotes does not end one. The name "perrequest" stands for scaling per
+// request (perrequest.Params). Besides the policy's parameters there are tick (the time between
+// decisions; hpa and keda have 15s, the others the scenario's, or less where they ask for it; told
+// to a policy that has such a parameter), guard (a JSON object of guard's parameters) and label.
 func ParsePolicy(spec string) (Policy, error) {
 	name, rest, _ := strings.Cut(spec, ":")
 	p := Policy{Label: spec, Name: strings.TrimSpace(name)}

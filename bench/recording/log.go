@@ -18,19 +18,20 @@ const batch = 256
 
 // LogOptions tell how to read a request log.
 type LogOptions struct {
-	// Rebase counts times from the first request's, for logs with the time of day or Unix seconds. Without it they are since the
-	// start.
+	// Rebase counts times from the first request's, for logs with the time of day or Unix seconds.
+	// Without it they are since the start.
 	Rebase bool
 	// Length is how long the log lasts; 0 is up to the last request, rounded up to a whole second.
 	Length time.Duration
 }
 
-// Log is a source of recorded requests: CSV with the header "t_seconds" or "t_seconds,service_seconds" and a line per request, in
-// order. Service times are > 0; 0 or nothing leaves it to the scenario.
+// Log is a source of recorded requests: CSV with the header "t_seconds" or
+// "t_seconds,service_seconds" and a line per request, in order. Service times are > 0; 0 or nothing
+// leaves it to the scenario.
 //
-// The log is never held: open is called for a first pass here, which checks it all, and for every Open. Arrivals it yields
-// implement trace.Failing, and io.Closer for those who stop before the end; at the end or at an error they close by themselves. The
-// random generator is not used.
+// The log is never held: open is called for a first pass here, which checks it all, and for every
+// Open. Arrivals it yields implement trace.Failing, and io.Closer for those who stop before the
+// end; at the end or at an error they close by themselves. The random generator is not used.
 func Log(name string, open func() (io.ReadCloser, error), opts LogOptions) (trace.Source, error) {
 	if opts.Length < 0 {
 		return nil, fmt.Errorf("read log %s: length %v: want ≥ 0", name, opts.Length)

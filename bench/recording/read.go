@@ -1,5 +1,5 @@
-// Package recording reads recorded loads: traces with requests or concurrency per bin, and request logs. It is pure: files come
-// as readers.
+// Package recording reads recorded loads: traces with requests or concurrency per bin, and request
+// logs. It is pure: files come as readers.
 package recording
 
 import (
@@ -25,29 +25,32 @@ const (
 	KindAuto Kind = iota
 	// KindRequests are requests per bin.
 	KindRequests
-	// KindConcurrency is the mean number of requests in flight during the bin. By Little's law rate = concurrency / mean service
-	// time.
+	// KindConcurrency is the mean number of requests in flight during the bin. By Little's law rate
+	// = concurrency / mean service time.
 	KindConcurrency
 )
 
-// Zeros is what a bin of value 0 means. In request counts of web sites by the minute or the hour (NASA, Twitter, Wikipedia, the
-// aggregates of ServeGen) they are mostly missing data; in sparse traces (single functions, clients, seconds) true idleness.
+// Zeros is what a bin of value 0 means. In request counts of web sites by the minute or the hour
+// (NASA, Twitter, Wikipedia, the aggregates of ServeGen) they are mostly missing data; in sparse
+// traces (single functions, clients, seconds) true idleness.
 type Zeros uint8
 
 const (
 	// ZerosIdle takes them for idleness.
 	ZerosIdle Zeros = iota
-	// ZerosInterpolate takes them, and absent rows, for missing data, on a straight line between the neighbours; at an end the
-	// nearest value is held.
+	// ZerosInterpolate takes them, and absent rows, for missing data, on a straight line between
+	// the neighbours; at an end the nearest value is held.
 	ZerosInterpolate
-	// ZerosHold takes them, and absent rows, for missing data, and holds the last value; at the start the first one.
+	// ZerosHold takes them, and absent rows, for missing data, and holds the last value; at the
+	// start the first one.
 	ZerosHold
 )
 
-// Options tell how to read a file. The zero value reads a file with one column of requests or concurrency in which zeros are idle.
+// Options tell how to read a file. The zero value reads a file with one column of requests or
+// concurrency in which zeros are idle.
 type Options struct {
-	// Column is the column's name, its number after the time's (1 is the first), or "sum" of all. It may be empty if there is
-	// only one.
+	// Column is the column's name, its number after the time's (1 is the first), or "sum" of all.
+	// It may be empty if there is only one.
 	Column string
 	// Kind is what the values are.
 	Kind Kind
@@ -65,11 +68,13 @@ const (
 	maxBins = 10_000_000
 )
 
-// Read reads a trace from CSV with a header "t_seconds,column…" and a row per bin, whose time is its start. Times are counted
-// from the first row's; they rise by the same width (to 0.1 %). Values are finite and ≥ 0. Blank lines and lines that begin with
+// Read reads a trace from CSV with a header "t_seconds,column…" and a row per bin, whose time is
+// its start. Times are counted from the first row's; they rise by the same width (to 0.1 %). Values
+// are finite and ≥ 0. Blank lines and lines that begin with
 // # are skipped. Memory is 8 bytes per bin, whatever the number of columns.
 //
-// An error names the file, line, column, value and remedy. Name is the file's name; the trace is called by its base without ending.
+// An error names the file, line, column, value and remedy. Name is the file's name; the trace is
+// called by its base without ending.
 func Read(r io.Reader, name string, opts Options) (*trace.Trace, error) {
 	t, err := read(r, name, opts)
 	if err != nil {

@@ -1,4 +1,5 @@
-// Package replay sends a load to a live workload, records what comes of it, and simulates the same requests beside it.
+// Package replay sends a load to a live workload, records what comes of it, and simulates the same
+// requests beside it.
 package replay
 
 import (
@@ -19,7 +20,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
-// Watch follows the pods of the workload into rec. It returns once the present state is known; stop ends it and waits.
+// Watch follows the pods of the workload into rec. It returns once the present state is known; stop
+// ends it and waits.
 type Watch func(ctx context.Context, rec *live.Recorder) (stop func(), err error)
 
 // Replay is a load that is sent live.
@@ -36,7 +38,8 @@ type Replay struct {
 	MaxRequests int
 	// Watch may be nil: then nothing is known of pods.
 	Watch Watch
-	// Points bounds the rows of a run's series; Explain records a sentence with each simulated change.
+	// Points bounds the rows of a run's series; Explain records a sentence with each simulated
+	// change.
 	Points  int
 	Explain bool
 	// Stderr is told how far it is.
@@ -59,8 +62,8 @@ type Outcome struct {
 	Notes []string
 }
 
-// Run sends the load, and simulates afterwards. When it is interrupted, the outcome holds what was sent until then, and early
-// says so; an outcome that is nil comes with err.
+// Run sends the load, and simulates afterwards. When it is interrupted, the outcome holds what was
+// sent until then, and early says so; an outcome that is nil comes with err.
 func (r *Replay) Run(ctx context.Context) (outcome *Outcome, early, err error) {
 	seen, took, notes, err := r.send(ctx)
 	if err != nil {

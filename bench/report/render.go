@@ -1,5 +1,6 @@
-// Package report shows what a bench found: tables for terminals, and a folder's files, which are a CSV, pictures and one HTML page.
-// All of it is derived from the summary and the raw records, and can be made again.
+// Package report shows what a bench found: tables for terminals, and a folder's files, which are a
+// CSV, pictures and one HTML page. All of it is derived from the summary and the raw records, and
+// can be made again.
 package report
 
 import (
@@ -16,19 +17,20 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/text"
 )
 
-// Options choose what Render draws. The zero value is the first trace, scenario and seed, and the first five policies.
+// Options choose what Render draws. The zero value is the first trace, scenario and seed, and the
+// first five policies.
 type Options struct {
 	Page page.Options
-	// Trace, Scenario and Policies choose the runs of load.png, and the first two the points of pareto.png: all traces together if
-	// there are several and Trace is empty.
+	// Trace, Scenario and Policies choose the runs of load.png, and the first two the points of
+	// pareto.png: all traces together if there are several and Trace is empty.
 	Trace, Scenario string
 	Policies        []string
 	// Title is of the pictures; empty means the trace and the scenario.
 	Title string
 }
 
-// Render makes a folder's reports anew from its summary and raw records: results.csv, report.html, load.png and pareto.png. It
-// returns the paths that it wrote. Each is written whole or not at all.
+// Render makes a folder's reports anew from its summary and raw records: results.csv, report.html,
+// load.png and pareto.png. It returns the paths that it wrote. Each is written whole or not at all.
 func Render(f *folder.Folder, o Options) ([]string, error) {
 	s := f.Summary
 	var written []string
@@ -94,7 +96,8 @@ func Render(f *folder.Folder, o Options) ([]string, error) {
 	return written, err
 }
 
-// pick reads the raw records of the first seed of the chosen trace and scenario that has any, one of each chosen policy.
+// pick reads the raw records of the first seed of the chosen trace and scenario that has any, one
+// of each chosen policy.
 func pick(f *folder.Folder, o Options) []score.Run {
 	var out []score.Run
 	for _, name := range o.Policies {

@@ -23,7 +23,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// golden compares bytes with a file under testdata, numbers to nine digits: the last ones depend on the machine's arithmetic.
+// golden compares bytes with a file under testdata, numbers to nine digits: the last ones depend on
+// the machine's arithmetic.
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
 	got = regexp.MustCompile(`\d+\.\d{8,}(e-?\d+)?`).ReplaceAllFunc(got, func(number []byte) []byte {

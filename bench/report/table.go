@@ -24,9 +24,10 @@ func tableMetrics() []summary.Metric {
 	return out
 }
 
-// Text writes a table for terminals: one block for each scenario and trace, one line for each policy, with half the 95 % interval
-// behind ± if there are several seeds, and a block over all traces at the end. A star marks the lowest value of a block; a policy
-// on the Pareto front of pod-seconds and violations has a dot before its name.
+// Text writes a table for terminals: one block for each scenario and trace, one line for each
+// policy, with half the 95 % interval behind ± if there are several seeds, and a block over all
+// traces at the end. A star marks the lowest value of a block; a policy on the Pareto front of
+// pod-seconds and violations has a dot before its name.
 func Text(w io.Writer, s summary.Summary) error {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	metrics := tableMetrics()
@@ -114,8 +115,9 @@ func lowest(group []summary.Row, name string) float64 {
 	return low
 }
 
-// Sparklines writes a run over time as rows of block characters, width columns wide: arrivals, pods and the longest wait. Every
-// line has its own scale, whose top is written behind it; a column shows its highest step, so that no peak is lost.
+// Sparklines writes a run over time as rows of block characters, width columns wide: arrivals, pods
+// and the longest wait. Every line has its own scale, whose top is written behind it; a column
+// shows its highest step, so that no peak is lost.
 func Sparklines(w io.Writer, run score.Run, width int) error {
 	s := run.Series
 	width = min(max(width, 10), 500)
@@ -140,7 +142,8 @@ func Sparklines(w io.Writer, run score.Run, width int) error {
 	return nil
 }
 
-// spark draws values on a scale from 0 to top. Zero is a blank; whatever is above zero shows at least the lowest block.
+// spark draws values on a scale from 0 to top. Zero is a blank; whatever is above zero shows at
+// least the lowest block.
 func spark(values []float32, top float64, width int) string {
 	blocks := []rune(" ▁▂▃▄▅▆▇█")
 	width = min(width, len(values))

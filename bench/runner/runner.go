@@ -1,5 +1,5 @@
-// Package runner carries out a bench: it runs jobs, keeps their records in a folder if one is asked for, says meanwhile how
-// far it is, and presents what came out.
+// Package runner carries out a bench: it runs jobs, keeps their records in a folder if one is asked
+// for, says meanwhile how far it is, and presents what came out.
 package runner
 
 import (
@@ -21,8 +21,8 @@ import (
 
 // Runner carries out benches. Stdout and Stderr are required.
 type Runner struct {
-	// Out is the folder that records and reports are written to; empty keeps all in memory. Overwrite allows one that has a
-	// bench already.
+	// Out is the folder that records and reports are written to; empty keeps all in memory.
+	// Overwrite allows one that has a bench already.
 	Out       string
 	Overwrite bool
 	// Workers is how many runs go on at once; 0 is one per core.
@@ -42,7 +42,8 @@ func (r *Runner) Places() int {
 	return runtime.GOMAXPROCS(0)
 }
 
-// Head is what a summary says before anything has run: the program, its command line and the scenarios.
+// Head is what a summary says before anything has run: the program, its command line and the
+// scenarios.
 func Head(command []string, baseline string, scenes []scenario.Scenario) (summary.Summary, error) {
 	number, commit := buildInfo()
 	head := summary.Summary{Sluice: number, Commit: commit, Command: command, Baseline: baseline}
@@ -82,8 +83,9 @@ func (r *Runner) Run(ctx context.Context, head summary.Summary, jobs []plan.Job)
 	return errors.Join(err, r.Present(b.summary, b.runs, report.Options{}))
 }
 
-// Keep runs jobs and sums up. The folder, if one is asked for, is replaced and gets its reports; whether it may be replaced
-// was asked before. Results are those of the jobs that were done, in their order.
+// Keep runs jobs and sums up. The folder, if one is asked for, is replaced and gets its reports;
+// whether it may be replaced was asked before. Results are those of the jobs that were done, in
+// their order.
 func (r *Runner) Keep(ctx context.Context, head summary.Summary, jobs []plan.Job) (summary.Summary, error) {
 	b, err := r.execute(ctx, head, jobs, true)
 	if b == nil {
@@ -98,7 +100,8 @@ type bench struct {
 	runs    summary.Source
 }
 
-// execute runs jobs. The bench is nil when nothing can be presented; else the error says why jobs were not all done.
+// execute runs jobs. The bench is nil when nothing can be presented; else the error says why jobs
+// were not all done.
 func (r *Runner) execute(ctx context.Context, head summary.Summary, jobs []plan.Job, overwrite bool) (*bench, error) {
 	var writer *folder.Writer
 	var err error

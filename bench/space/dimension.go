@@ -24,9 +24,11 @@ const (
 	list                 // one of a few values
 )
 
-// Dimension is one parameter with the values that are searched. It is made by ParseDimension and not changed after.
+// Dimension is one parameter with the values that are searched. It is made by ParseDimension and
+// not changed after.
 type Dimension struct {
-	// Path names the parameter; dots lead into objects. "tick" and what is below "guard." are not the policy's own.
+	// Path names the parameter; dots lead into objects. "tick" and what is below "guard." are not
+	// the policy's own.
 	Path string
 
 	kind   kind
@@ -53,8 +55,9 @@ const (
 //	LOW..HIGH:whole      whole numbers; a parameter that takes no others is found out without it
 //	A|B|C                these values, each JSON or else text; neighbours are tried first where they rise
 //
-// and PATH is the parameter's name; dots lead into objects (behavior.scaleDown.stabilizationWindowSeconds), tick is the time between
-// decisions and guard.… a parameter of the guard.
+// and PATH is the parameter's name; dots lead into objects
+// (behavior.scaleDown.stabilizationWindowSeconds), tick is the time between decisions and guard.… a
+// parameter of the guard.
 func ParseDimension(spec string) (Dimension, error) {
 	path, text, ok := strings.Cut(spec, "=")
 	d := Dimension{Path: strings.TrimSpace(path), text: strings.TrimSpace(text)}
@@ -160,8 +163,9 @@ func (d *Dimension) parseList() error {
 // String is the specification.
 func (d *Dimension) String() string { return d.Path + "=" + d.text }
 
-// value is the parameter at a place 0–1 of the range, for a pod that takes that many requests at a time. Numbers have at most three
-// significant digits and durations a granularity of at most a twentieth, so that people can read them.
+// value is the parameter at a place 0–1 of the range, for a pod that takes that many requests at a
+// time. Numbers have at most three significant digits and durations a granularity of at most a
+// twentieth, so that people can read them.
 func (d *Dimension) value(u, concurrency float64) json.RawMessage {
 	u = min(1, max(0, u))
 	if d.kind == list {
@@ -205,7 +209,8 @@ func digits(v float64) float64 {
 	return r
 }
 
-// place is where a value lies in the range, 0–1; ok is false if it is no such value at all. What lies outside is put at the end.
+// place is where a value lies in the range, 0–1; ok is false if it is no such value at all. What
+// lies outside is put at the end.
 func (d *Dimension) place(raw json.RawMessage, concurrency float64) (u float64, ok bool) {
 	text := strings.Trim(string(raw), `"`)
 	k, v, err := parseBound(text)
@@ -237,7 +242,8 @@ func (d *Dimension) place(raw json.RawMessage, concurrency float64) (u float64, 
 	return (v - d.lo) / (d.hi - d.lo), true
 }
 
-// neighbours are the places to try from u with a step: one to each side, or for a list without order all others.
+// neighbours are the places to try from u with a step: one to each side, or for a list without
+// order all others.
 func (d *Dimension) neighbours(u, step float64) []float64 {
 	if d.kind != list {
 		if d.whole {

@@ -1,7 +1,8 @@
 package space
 
-// DefaultRanges are the ranges that are searched for a well-known policy when none are given; nil for others. They cover what each
-// policy's own documentation calls sensible, and some more. Targets are shares of what a pod takes at a time.
+// DefaultRanges are the ranges that are searched for a well-known policy when none are given; nil
+// for others. They cover what each policy's own documentation calls sensible, and some more.
+// Targets are shares of what a pod takes at a time.
 func DefaultRanges(policy string) []string {
 	return map[string][]string{
 		"kpa": {

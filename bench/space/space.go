@@ -1,4 +1,5 @@
-// Package space is a policy with ranges of its parameters: points of the unit cube are settings of the policy.
+// Package space is a policy with ranges of its parameters: points of the unit cube are settings of
+// the policy.
 package space
 
 import (
@@ -23,7 +24,8 @@ const (
 	maxDims     = 20
 )
 
-// Space is a policy and the ranges of its parameters. It is a value that nothing changes after New: safe for concurrent use.
+// Space is a policy and the ranges of its parameters. It is a value that nothing changes after New:
+// safe for concurrent use.
 type Space struct {
 	base        plan.Policy
 	dims        []Dimension
@@ -33,9 +35,10 @@ type Space struct {
 	start []float64
 }
 
-// New reads ranges (ParseDimension) of a policy's parameters; none at all takes DefaultRanges. Ranges in percent are of how many
-// requests a pod of the scenario takes at a time, or of its target where that has no limit. Each parameter is tried at both ends, so that
-// a misspelt name or a bound that the policy refuses is found before anything runs.
+// New reads ranges (ParseDimension) of a policy's parameters; none at all takes DefaultRanges.
+// Ranges in percent are of how many requests a pod of the scenario takes at a time, or of its
+// target where that has no limit. Each parameter is tried at both ends, so that a misspelt name or
+// a bound that the policy refuses is found before anything runs.
 func New(base plan.Policy, sc *scenario.Scenario, specs []string) (*Space, error) {
 	if base.Name == plan.PerRequest {
 		return nil, fmt.Errorf("%s is no policy that decides: want one of the catalog's", base.Name)
@@ -74,7 +77,8 @@ func New(base plan.Policy, sc *scenario.Scenario, specs []string) (*Space, error
 	return s, nil
 }
 
-// probe sees whether the policy takes the parameter at the range's ends, and whether it takes fractions.
+// probe sees whether the policy takes the parameter at the range's ends, and whether it takes
+// fractions.
 func (s *Space) probe(d *Dimension) error {
 	places := []float64{0, 1}
 	if d.kind == list {
@@ -142,7 +146,8 @@ func (s *Space) Neighbours(i int, place, step float64) []float64 {
 	return s.dims[i].neighbours(place, step)
 }
 
-// Ordered tells whether close places of the i-th parameter are close values: those of a range, and of a list in order.
+// Ordered tells whether close places of the i-th parameter are close values: those of a range, and
+// of a list in order.
 func (s *Space) Ordered(i int) bool { return s.dims[i].kind != list || s.dims[i].ordered }
 
 // Dimensions are the ranges, as ParseDimension reads them.
@@ -154,7 +159,8 @@ func (s *Space) Dimensions() []string {
 	return out
 }
 
-// Policy is the policy at a point of the unit cube. An error says that the parameters do not go together.
+// Policy is the policy at a point of the unit cube. An error says that the parameters do not go
+// together.
 func (s *Space) Policy(at []float64) (plan.Policy, error) {
 	p := s.base
 	params, errParams := parseObject(p.Params)
@@ -222,7 +228,8 @@ func (s *Space) Values(at []float64) map[string]json.RawMessage {
 	return out
 }
 
-// Edges names the parameters that are at an end of their range at a point, where a wider range might hold better ones.
+// Edges names the parameters that are at an end of their range at a point, where a wider range
+// might hold better ones.
 func (s *Space) Edges(at []float64) []string {
 	var out []string
 	for i := range s.dims {

@@ -113,7 +113,8 @@ func TestParseDimension(t *testing.T) {
 	}
 }
 
-// FuzzParseDimension: what is read can be written and read again, and every value of a policy's own range is accepted by the policy.
+// FuzzParseDimension: what is read can be written and read again, and every value of a policy's own
+// range is accepted by the policy.
 func FuzzParseDimension(f *testing.F) {
 	for _, s := range []string{"stableWindow=6s..10m:log", "target=30%..95%", "panicThresholdPercentage=110|200|400", "a=1..2:whole", "a=1e-300..1e300:log"} {
 		f.Add(s, 0.3)

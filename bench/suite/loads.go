@@ -1,6 +1,7 @@
-// Package suite is the standard contest of policies: every shared trace that suits, in four scenarios from 100 ms to a minute of
-// start-up, with one configuration of the policy that is judged against classics as they come and tuned to each trace with hindsight,
-// and against what one who knew the future would pay.
+// Package suite is the standard contest of policies: every shared trace that suits, in four
+// scenarios from 100 ms to a minute of start-up, with one configuration of the policy that is
+// judged against classics as they come and tuned to each trace with hindsight, and against what one
+// who knew the future would pay.
 package suite
 
 import (
@@ -18,29 +19,34 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
-// Load is a part of a trace that is simulated, and what comes before it, which policies that learn are taught. It is a value.
+// Load is a part of a trace that is simulated, and what comes before it, which policies that learn
+// are taught. It is a value.
 type Load struct {
 	// File and Column name the trace.
 	File, Column string
 	// Zeros says what empty bins are, by the traces' own README.
 	Zeros recording.Zeros
-	// Last is how much of the trace's end is simulated, 0 for all of it. History is how much before that is taught.
+	// Last is how much of the trace's end is simulated, 0 for all of it. History is how much before
+	// that is taught.
 	Last, History time.Duration
 	// Join is how many bins are joined into one where instants are coarser than bins; 0 is 1.
 	Join int
-	// Sparse loads are taken as they are: the question is the last pod. Others are scaled to the scenario's peak replicas.
+	// Sparse loads are taken as they are: the question is the last pod. Others are scaled to the
+	// scenario's peak replicas.
 	Sparse bool
 }
 
 const (
 	day     = 24 * time.Hour
 	history = 14 * day
-	// leastCount is how many requests bins must hold on average to be scaled up: chance is then below a fifth of it.
+	// leastCount is how many requests bins must hold on average to be scaled up: chance is then
+	// below a fifth of it.
 	leastCount = 30
 )
 
-// Dense are the loads that keep several pods busy: every trace with one column that is not sparse. Of those with bins of a minute and
-// more the last twelve hours are simulated and two weeks before are taught; those with bins of a second are simulated whole, after nothing.
+// Dense are the loads that keep several pods busy: every trace with one column that is not sparse.
+// Of those with bins of a minute and more the last twelve hours are simulated and two weeks before
+// are taught; those with bins of a second are simulated whole, after nothing.
 func Dense() []Load {
 	long := func(file string, zeros recording.Zeros) Load {
 		return Load{File: file, Zeros: zeros, Last: day / 2, History: history}
@@ -66,8 +72,8 @@ func Dense() []Load {
 	}
 }
 
-// Sparse are the loads that leave a pod idle most of the time, as they are: the last two days of two traces, and of the wide ones
-// every sixth column, without a look at what is in it.
+// Sparse are the loads that leave a pod idle most of the time, as they are: the last two days of
+// two traces, and of the wide ones every sixth column, without a look at what is in it.
 func Sparse(dir fs.FS) ([]Load, error) {
 	loads := []Load{
 		{File: "alibaba_genai_sd_a.csv", Last: 2 * day, History: history, Sparse: true},
@@ -96,8 +102,8 @@ func Sparse(dir fs.FS) ([]Load, error) {
 	return loads, nil
 }
 
-// open reads the load for a scenario: the part that is simulated, and the past as samples of concurrency and rate. The scenario gets the replicas that it
-// begins with.
+// open reads the load for a scenario: the part that is simulated, and the past as samples of
+// concurrency and rate. The scenario gets the replicas that it begins with.
 func (l *Load) open(dir fs.FS, s *scenario.Scenario) (scored *trace.Trace, past []algorithms.Sample, err error) {
 	f, err := dir.Open(l.File)
 	if err != nil {
@@ -127,8 +133,9 @@ func (l *Load) open(dir fs.FS, s *scenario.Scenario) (scored *trace.Trace, past 
 	}
 	factor := 1.0
 	if !l.Sparse && s.PeakReplicas > 0 {
-		// A bin's count is its rate and chance. Multiplying a small count would multiply the chance, as no larger workload has it: before a
-		// trace is scaled up, bins are joined until they hold enough.
+		// A bin's count is its rate and chance. Multiplying a small count would multiply the
+		// chance, as no larger workload has it: before a trace is scaled up, bins are joined until
+		// they hold enough.
 		up := func() float64 {
 			return s.PeakReplicas * float64(s.PodConcurrency) / s.Service.Mean().Seconds() / scored.PeakRate()
 		}

@@ -12,8 +12,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/score"
 )
 
-// Reuse makes the runs of earlier contests known, as far as they were in the same scenarios, which are given as summary.json
-// has them. Notes tell of it.
+// Reuse makes the runs of earlier contests known, as far as they were in the same scenarios, which
+// are given as summary.json has them. Notes tell of it.
 func (c *Config) Reuse(scenarios []json.RawMessage, dirs []string) (notes []string, err error) {
 	type key struct {
 		policy, trace, scenario string

@@ -24,14 +24,16 @@ import (
 
 // Names of what is no policy by itself in the results.
 const (
-	// Tuned is put behind the name of a classic whose parameters were searched on the very load, with hindsight.
+	// Tuned is put behind the name of a classic whose parameters were searched on the very load,
+	// with hindsight.
 	Tuned = " (tuned)"
 	// Found is in the notes that tell what parameters that was.
 	Found = "tuning found"
-	// Told is put behind the name of a subject that was told the rate of every bin beforehand, though not the requests: what a better forecast could gain
-	// at most.
+	// Told is put behind the name of a subject that was told the rate of every bin beforehand,
+	// though not the requests: what a better forecast could gain at most.
 	Told = " (told the rates)"
-	// Bound is the cheapest schedule found by one who knows the future; LowerBound what no policy that keeps the promise can be below.
+	// Bound is the cheapest schedule found by one who knows the future; LowerBound what no policy
+	// that keeps the promise can be below.
 	Bound      = "clairvoyant"
 	LowerBound = "lower bound"
 )
@@ -43,26 +45,30 @@ type Config struct {
 	// Loads and Scenarios span the cells.
 	Loads     []Load
 	Scenarios []scenario.Scenario
-	// Subjects are the policies that are judged, one configuration each; Classics are run as they come and, with a Budget above 0, tuned.
+	// Subjects are the policies that are judged, one configuration each; Classics are run as they
+	// come and, with a Budget above 0, tuned.
 	Subjects, Classics []plan.Policy
 	// Seeds is how many seeds score each policy; tuning has the first.
 	Seeds int
-	// Budget is how many whole evaluations the tuning of one classic in one cell may cost; sparse loads are not tuned to.
+	// Budget is how many whole evaluations the tuning of one classic in one cell may cost; sparse
+	// loads are not tuned to.
 	Budget int
-	// Bounds asks for the clairvoyant's costs, and for those of the subjects that can be told the load's rates, on loads that are not sparse.
+	// Bounds asks for the clairvoyant's costs, and for those of the subjects that can be told the
+	// load's rates, on loads that are not sparse.
 	Bounds bool
 	// Workers is how many cells are worked on at once.
 	Workers int
 	// Points bounds the rows of a run's series.
 	Points int
-	// Known returns a run that was made before: those of classics and of the clairvoyant are not made again. It may be nil, and is
-	// called from several goroutines.
+	// Known returns a run that was made before: those of classics and of the clairvoyant are not
+	// made again. It may be nil, and is called from several goroutines.
 	Known func(policy, trace, scenario string, seed uint64) (score.Run, bool)
 	// Share is told the share of all cells that is done, from several goroutines; it may be nil.
 	Share func(float64)
 }
 
-// Classics are the policies to beat: Knative's, the HPA's and KEDA's. Their scale-down to zero is the scenario's.
+// Classics are the policies to beat: Knative's, the HPA's and KEDA's. Their scale-down to zero is
+// the scenario's.
 func Classics() ([]plan.Policy, error) {
 	var out []plan.Policy
 	for _, spec := range []string{"kpa", "hpa", "keda"} {
@@ -99,8 +105,8 @@ func (c *Config) runs() int {
 	return c.Seeds*2*(len(c.Subjects)+len(c.Classics)) + 2
 }
 
-// Run holds the contest and hands every run to done with a number that gives its place, from several goroutines. It returns notes:
-// what was left out, and the parameters that tuning found.
+// Run holds the contest and hands every run to done with a number that gives its place, from
+// several goroutines. It returns notes: what was left out, and the parameters that tuning found.
 func Run(ctx context.Context, c Config, done func(n int, run score.Run) error) ([]string, error) {
 	var cells []cell
 	for i := range c.Loads {
@@ -210,8 +216,8 @@ func (e *entry) run(ctx context.Context, p plan.Policy, rate func(time.Duration)
 	return nil
 }
 
-// classic runs a policy to beat as it comes and, unless that says nothing, tuned to the load. How many pods a classic aims at
-// says nothing where one is too many, so sparse loads are not tuned to.
+// classic runs a policy to beat as it comes and, unless that says nothing, tuned to the load. How
+// many pods a classic aims at says nothing where one is too many, so sparse loads are not tuned to.
 func (e *entry) classic(ctx context.Context, p plan.Policy, dense bool) error {
 	if known := e.known(e.Seeds, p.Label); known != nil {
 		if err := e.put(known...); err != nil {
@@ -235,7 +241,8 @@ func (e *entry) classic(ctx context.Context, p plan.Policy, dense bool) error {
 	return e.run(ctx, best, nil)
 }
 
-// known are the runs of policies that were made before under as many seeds, or nil unless all are there.
+// known are the runs of policies that were made before under as many seeds, or nil unless all are
+// there.
 func (e *entry) known(seeds int, policies ...string) []score.Run {
 	if e.Known == nil {
 		return nil
@@ -253,8 +260,8 @@ func (e *entry) known(seeds int, policies ...string) []score.Run {
 	return runs
 }
 
-// tune searches a classic's parameters on the whole load under the first seed: fewest pod-seconds within the scenario's share of
-// violations, or else fewest violations.
+// tune searches a classic's parameters on the whole load under the first seed: fewest pod-seconds
+// within the scenario's share of violations, or else fewest violations.
 func (c *Config) tune(ctx context.Context, p plan.Policy, src trace.Source, s scenario.Scenario) (plan.Policy, error) {
 	ranges, err := space.New(p, &s, nil)
 	if err != nil {
@@ -303,7 +310,8 @@ func (c *Config) bound(ctx context.Context, n int, src trace.Source, s scenario.
 // Scenarios are the names of the four scenarios of the contest, from quick to slow starts.
 func Scenarios() []string { return []string{"instant", "small", "service", "heavy"} }
 
-// Subject reads a policy that is judged; a label that a classic has as well would mix their results.
+// Subject reads a policy that is judged; a label that a classic has as well would mix their
+// results.
 func Subject(spec string, classics []plan.Policy) (plan.Policy, error) {
 	p, err := plan.ParsePolicy(spec)
 	for _, c := range classics {

@@ -51,7 +51,8 @@ func RatioMetrics() []string { return []string{"podSeconds", "cost", "coldStarts
 // deltaMetrics are compared by their difference from the baseline's.
 func deltaMetrics() []string { return []string{"sloViolations", "waitP99"} }
 
-// MetricNamed is a field of a result as a metric with its title and unit, also one that Metrics does not list.
+// MetricNamed is a field of a result as a metric with its title and unit, also one that Metrics
+// does not list.
 func MetricNamed(name string) Metric {
 	for _, m := range Metrics() {
 		if m.Name == name {
@@ -67,7 +68,8 @@ func MetricNamed(name string) Metric {
 	return m
 }
 
-// Row is one policy on one trace in one scenario, over all its seeds. The maps' keys are names of Metrics.
+// Row is one policy on one trace in one scenario, over all its seeds. The maps' keys are names of
+// Metrics.
 type Row struct {
 	Trace    string `json:"trace"`
 	Scenario string `json:"scenario"`
@@ -77,18 +79,20 @@ type Row struct {
 	Requests int64 `json:"requests"`
 	// Mean has all metrics.
 	Mean map[string]score.Interval `json:"mean"`
-	// Ratio is of podSeconds, cost and coldStarts to the baseline's, over the seeds that both ran: the geometric mean, or where any
-	// of the values is 0 the ratio of the means (score.Ratio). If the baseline has none at all, it is missing.
+	// Ratio is of podSeconds, cost and coldStarts to the baseline's, over the seeds that both ran:
+	// the geometric mean, or where any of the values is 0 the ratio of the means (score.Ratio). If
+	// the baseline has none at all, it is missing.
 	Ratio map[string]score.Interval `json:"ratio,omitempty"`
-	// Delta is of sloViolations and waitP99: the mean difference from the baseline's over the seeds that both ran.
+	// Delta is of sloViolations and waitP99: the mean difference from the baseline's over the seeds
+	// that both ran.
 	Delta map[string]score.Interval `json:"delta,omitempty"`
 }
 
 // key names what a row's runs share, without the policy.
 type key struct{ scenario, trace string }
 
-// Compare makes a row for each trace, scenario and policy, in the order of their first appearance in the results. Figures that are
-// not finite are left out.
+// Compare makes a row for each trace, scenario and policy, in the order of their first appearance
+// in the results. Figures that are not finite are left out.
 func Compare(results []score.Result, baseline string) []Row {
 	type cell struct {
 		key
@@ -139,7 +143,8 @@ func Compare(results []score.Result, baseline string) []Row {
 	return rows
 }
 
-// put enters an interval under a name, unless there is an error: what is not finite has no interval, and what has none is left out.
+// put enters an interval under a name, unless there is an error: what is not finite has no
+// interval, and what has none is left out.
 func put(m map[string]score.Interval, name string) func(score.Interval, error) {
 	return func(i score.Interval, err error) {
 		for _, v := range []float64{i.Mean, i.Low, i.High} {
@@ -193,10 +198,12 @@ type Overall struct {
 	Policy   string `json:"policy"`
 	// Traces counts the traces.
 	Traces int `json:"traces"`
-	// Ratio is the geometric mean over the traces of Row.Ratio. Its interval is that of the seeds, the traces being given; N counts
-	// the traces that have a ratio above 0: the others cannot enter a geometric mean.
+	// Ratio is the geometric mean over the traces of Row.Ratio. Its interval is that of the seeds,
+	// the traces being given; N counts the traces that have a ratio above 0: the others cannot
+	// enter a geometric mean.
 	Ratio map[string]score.Interval `json:"ratio,omitempty"`
-	// Mean is the plain mean over the traces of the shares sloViolations, tauU, tauO and of slowdownP99: each trace counts the same.
+	// Mean is the plain mean over the traces of the shares sloViolations, tauU, tauO and of
+	// slowdownP99: each trace counts the same.
 	Mean map[string]float64 `json:"mean"`
 	// Worst is the highest share of SLO violations of any trace, WorstTrace its name.
 	Worst      float64 `json:"worst"`
@@ -252,9 +259,9 @@ func OverTraces(rows []Row) []Overall {
 	return out
 }
 
-// geometric is the geometric mean of independent ratios. The interval follows from theirs: the standard errors of the logarithms
-// are recovered and added in squares, with the degrees of freedom by Welch and Satterthwaite. Without any known interval Low and
-// High equal Mean.
+// geometric is the geometric mean of independent ratios. The interval follows from theirs: the
+// standard errors of the logarithms are recovered and added in squares, with the degrees of freedom
+// by Welch and Satterthwaite. Without any known interval Low and High equal Mean.
 func geometric(ratios []score.Interval) score.Interval {
 	const upper = 0.5 + score.Confidence95/2
 	n := float64(len(ratios))
@@ -280,7 +287,8 @@ func geometric(ratios []score.Interval) score.Interval {
 	return score.Interval{Mean: math.Exp(mean), Low: math.Exp(mean - h), High: math.Exp(mean + h), N: len(ratios)}
 }
 
-// Front are the policies on one trace in one scenario that no other policy beats in both pod-seconds and SLO violations.
+// Front are the policies on one trace in one scenario that no other policy beats in both
+// pod-seconds and SLO violations.
 type Front struct {
 	Trace    string `json:"trace"`
 	Scenario string `json:"scenario"`

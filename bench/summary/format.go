@@ -12,13 +12,14 @@ import (
 // Known tells whether the bounds of an interval say anything: those of one value do not.
 func Known(i score.Interval) bool { return i.N >= 2 }
 
-// Spread tells whether an interval is worth showing. That of equal values is not, and has but the width of a rounding error.
+// Spread tells whether an interval is worth showing. That of equal values is not, and has but the
+// width of a rounding error.
 func Spread(i score.Interval) bool { return Known(i) && half(i) > 1e-9*math.Abs(i.Mean) }
 
 func half(i score.Interval) float64 { return (i.High - i.Low) / 2 }
 
-// Format writes the mean of a metric over seeds in the unit that suits it, with half its 95 % interval behind ± where one is known, and
-// a dash where there is no number.
+// Format writes the mean of a metric over seeds in the unit that suits it, with half its 95 %
+// interval behind ± where one is known, and a dash where there is no number.
 func (m Metric) Format(values []float64) string {
 	i, err := score.Mean(values, score.Confidence95)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package summary is what a bench found: the results of its runs, their comparison with a baseline, and the Pareto fronts. It is
-// pure, and the same results give the same summary.
+// Package summary is what a bench found: the results of its runs, their comparison with a baseline,
+// and the Pareto fronts. It is pure, and the same results give the same summary.
 package summary
 
 import (
@@ -12,14 +12,17 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/score"
 )
 
-// Version is the version of the folder's format that this package writes, and the only one that it reads.
+// Version is the version of the folder's format that this package writes, and the only one that it
+// reads.
 const Version = 1
 
-// Summary is what summary.json holds: what was run, and what came out. The zero value is an empty bench.
+// Summary is what summary.json holds: what was run, and what came out. The zero value is an empty
+// bench.
 type Summary struct {
 	// Version is the format's; Create and Decode care for it.
 	Version int `json:"version"`
-	// Unfinished is true while runs are still being added, and stays so if the bench was killed. Open then reads the raw records.
+	// Unfinished is true while runs are still being added, and stays so if the bench was killed.
+	// Open then reads the raw records.
 	Unfinished bool `json:"unfinished,omitempty"`
 	// Sluice and Commit say which program it was.
 	Sluice string `json:"sluice"`
@@ -28,22 +31,25 @@ type Summary struct {
 	Command []string `json:"command"`
 	// Baseline is the policy that ratios are to; empty means that there are none.
 	Baseline string `json:"baseline,omitempty"`
-	// Scenarios are the scenarios with all their values, in any form. One with a "name" and an "slo" of {"wait":"500ms","share":0.01}
-	// gets lines for these in the charts.
+	// Scenarios are the scenarios with all their values, in any form. One with a "name" and an
+	// "slo" of {"wait":"500ms","share":0.01} gets lines for these in the charts.
 	Scenarios []json.RawMessage `json:"scenarios"`
 	// Results are in the order of the runs' numbers; Raw names the file under raw/ of each.
 	Results []score.Result `json:"results"`
 	Raw     []string       `json:"raw"`
-	// Comparison has a row for each trace, scenario and policy; Overall one for each scenario and policy if there are several traces.
+	// Comparison has a row for each trace, scenario and policy; Overall one for each scenario and
+	// policy if there are several traces.
 	Comparison []Row     `json:"comparison"`
 	Overall    []Overall `json:"overall,omitempty"`
 	// Pareto has the front of pod-seconds against violations for each trace and scenario.
 	Pareto []Front `json:"pareto"`
-	// Notes are sentences that a reader must know: what was left out, what was thinned, what failed.
+	// Notes are sentences that a reader must know: what was left out, what was thinned, what
+	// failed.
 	Notes []string `json:"notes"`
 }
 
-// Source gives the raw record that belongs to a summary's i-th result. A missing one is an error that errors.Is fs.ErrNotExist.
+// Source gives the raw record that belongs to a summary's i-th result. A missing one is an error
+// that errors.Is fs.ErrNotExist.
 type Source interface {
 	Run(i int) (score.Run, error)
 }
@@ -62,8 +68,8 @@ func (r Runs) Run(i int) (score.Run, error) {
 	return r[i], nil
 }
 
-// Summarize fills what follows from the results: Comparison, Overall, Pareto, Version. The baseline is taken from s; if no result
-// has that policy, a note says so.
+// Summarize fills what follows from the results: Comparison, Overall, Pareto, Version. The baseline
+// is taken from s; if no result has that policy, a note says so.
 func Summarize(s Summary) Summary {
 	s.Version = Version
 	s.Notes = slices.Clone(s.Notes)
@@ -76,7 +82,8 @@ func Summarize(s Summary) Summary {
 	return s
 }
 
-// DefaultBaseline is the policy that ratios are to if nobody said: kpa, with or without parameters, else the first policy.
+// DefaultBaseline is the policy that ratios are to if nobody said: kpa, with or without parameters,
+// else the first policy.
 func DefaultBaseline(results []score.Result) string {
 	names := Policies(results)
 	for _, n := range names {

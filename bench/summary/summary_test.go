@@ -41,7 +41,8 @@ func TestCompare(t *testing.T) {
 	}
 	near("mean", rows[0].Mean["podSeconds"].Mean, 150)
 	near("low", rows[0].Mean["podSeconds"].Low, 150-12.7062*50)
-	// By hand: the ratios are 1/2 and 1/4, their logarithms' mean −ln √8, their standard error ln(2)/2.
+	// By hand: the ratios are 1/2 and 1/4, their logarithms' mean −ln √8, their standard error
+	// ln(2)/2.
 	r := own.Ratio["podSeconds"]
 	near("ratio", r.Mean, 1/math.Sqrt(8))
 	near("ratio high", r.High, math.Exp(-math.Log(math.Sqrt(8))+12.7062*math.Ln2/2))

@@ -1,4 +1,5 @@
-// Package summarytest makes up benches for tests: runs of a fluid model of a queue, with figures that fit together.
+// Package summarytest makes up benches for tests: runs of a fluid model of a queue, with figures
+// that fit together.
 package summarytest
 
 import (
@@ -12,8 +13,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/summary"
 )
 
-// Plan is a made-up policy: a fluid model of a queue whose pods follow the demand of `lag` steps ago with some head room, and leave
-// `keep` steps after they were last needed.
+// Plan is a made-up policy: a fluid model of a queue whose pods follow the demand of `lag` steps
+// ago with some head room, and leave `keep` steps after they were last needed.
 type Plan struct {
 	name      string
 	lag, keep int

@@ -1,5 +1,5 @@
-// Package text writes numbers and names for people: as many digits as tell something, units that suit, and nothing that a
-// terminal or a table could take for a command.
+// Package text writes numbers and names for people: as many digits as tell something, units that
+// suit, and nothing that a terminal or a table could take for a command.
 package text
 
 import (
@@ -9,10 +9,12 @@ import (
 	"strings"
 )
 
-// Count writes a number with three significant digits, and k, M or G for thousands, millions and milliards.
+// Count writes a number with three significant digits, and k, M or G for thousands, millions and
+// milliards.
 func Count(v float64) string { return CountLike(v, v) }
 
-// CountLike writes a number in the unit that suits another, so that a mean and its interval share it.
+// CountLike writes a number in the unit that suits another, so that a mean and its interval share
+// it.
 func CountLike(v, like float64) string {
 	if math.Abs(v) < math.Abs(like)/100 { // it would have more zeros than digits
 		like = v
@@ -96,7 +98,8 @@ func Plural(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// Plain makes a name safe for a terminal and for one cell of a table: control characters, tabs and line ends become spaces.
+// Plain makes a name safe for a terminal and for one cell of a table: control characters, tabs and
+// line ends become spaces.
 func Plain(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || (r >= 0x7f && r < 0xa0) {

@@ -253,8 +253,9 @@ func TestStatistics(t *testing.T) {
 	}
 }
 
-// A renewal process that starts in equilibrium expects rate·t requests from the first instant on: no burst and no lull at the
-// start, which a process that starts with a request would have, (cv²−1)/2 of them.
+// A renewal process that starts in equilibrium expects rate·t requests from the first instant on:
+// no burst and no lull at the start, which a process that starts with a request would have,
+// (cv²−1)/2 of them.
 func TestStationaryStart(t *testing.T) {
 	for _, spec := range []string{"gamma:rate=1,cv=4,duration=20s", "weibull:rate=1,cv=4,duration=20s", "gamma:rate=1,cv=0.3,duration=3s"} {
 		s := source(t, spec)
@@ -273,8 +274,8 @@ func TestStationaryStart(t *testing.T) {
 	}
 }
 
-// ks is the greatest distance between the distribution of x and a cumulative distribution, times √n: 1.95 is exceeded with
-// probability 0.001.
+// ks is the greatest distance between the distribution of x and a cumulative distribution, times
+// √n: 1.95 is exceeded with probability 0.001.
 func ks(x []float64, cdf func(float64) float64) float64 {
 	x = slices.Sorted(slices.Values(x))
 	n := float64(len(x))
@@ -288,7 +289,8 @@ func ks(x []float64, cdf func(float64) float64) float64 {
 
 func exponential(x float64) float64 { return -math.Expm1(-x) }
 
-// Time rescaling: in the time Λ(t) = ∫ rate, worked out here from the formula in the documentation, gaps are exponential.
+// Time rescaling: in the time Λ(t) = ∫ rate, worked out here from the formula in the documentation,
+// gaps are exponential.
 func TestRatesFollowTheirFormula(t *testing.T) {
 	integral := func(rate func(t float64) float64) func(t float64) float64 { // by Simpson's rule, in steps of 0.25 s
 		var sums []float64
@@ -352,8 +354,8 @@ func TestRatesFollowTheirFormula(t *testing.T) {
 	}
 }
 
-// Exact arrivals are uniform within the bin, in blocks or not: their instants and, as order statistics, the gaps, against a twin
-// that sorts uniform instants.
+// Exact arrivals are uniform within the bin, in blocks or not: their instants and, as order
+// statistics, the gaps, against a twin that sorts uniform instants.
 func TestExactIsUniform(t *testing.T) {
 	for _, n := range []int{1, 2, 127, 128, 129, 1000} {
 		s := bins(t, time.Second, float64(n)).Source(model(t, "exact"))
@@ -387,8 +389,8 @@ func TestExactIsUniform(t *testing.T) {
 	}
 }
 
-// The same seed gives the same arrivals, whatever the size of the reads and whatever else draws from the generator meanwhile;
-// another seed gives others.
+// The same seed gives the same arrivals, whatever the size of the reads and whatever else draws
+// from the generator meanwhile; another seed gives others.
 func TestDeterminism(t *testing.T) {
 	sources := []trace.Source{}
 	for _, m := range []string{"poisson", "exact", "gamma:cv=2", "weibull:cv=2", "even"} {
@@ -529,7 +531,8 @@ func TestSparse(t *testing.T) {
 	}
 }
 
-// Long and busy sources lose no precision: even arrivals stay even at the end, and the count is right.
+// Long and busy sources lose no precision: even arrivals stay even at the end, and the count is
+// right.
 func TestPrecision(t *testing.T) {
 	if testing.Short() {
 		t.Skip("long")

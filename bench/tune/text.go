@@ -55,7 +55,8 @@ func (t *Tuning) Write(w io.Writer) error {
 	return err
 }
 
-// columns are the metrics of the tables: the objective, what is limited, and what one wants to see anyway.
+// columns are the metrics of the tables: the objective, what is limited, and what one wants to see
+// anyway.
 func (t *Tuning) columns() []Metric {
 	out := []Metric{t.Config.Objective}
 	add := func(m Metric) {

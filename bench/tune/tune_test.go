@@ -61,8 +61,8 @@ func number(t testing.TB, p plan.Policy, name string) float64 {
 	return params[name]
 }
 
-// bowl is a landscape with its least cost of 1 at target 4, ki 0.05, and violations that fall with target: with the limit the best is
-// where it is just kept, target 3.
+// bowl is a landscape with its least cost of 1 at target 4, ki 0.05, and violations that fall with
+// target: with the limit the best is where it is just kept, target 3.
 func bowl(t testing.TB, calls *atomic.Int64) tune.Evaluate {
 	return func(_ context.Context, p plan.Policy, share float64) ([]score.Result, error) {
 		calls.Add(1)
@@ -228,7 +228,8 @@ func TestBenchSplitsTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Both parts together are the whole run. The first ends with idle pods where the whole goes on, so only nearly.
+	// Both parts together are the whole run. The first ends with idle pods where the whole goes on,
+	// so only nearly.
 	if got, want := whole[0].Requests+rest.Result.Requests, sum.Result.Requests; got != want {
 		t.Errorf("requests: %d and %d make %d, want %d", whole[0].Requests, rest.Result.Requests, got, want)
 	}

@@ -28,7 +28,8 @@ func wave(at time.Time) float64 {
 	return 12*t + 9*d/(2*math.Pi)*(1-math.Cos(2*math.Pi*t/d))
 }
 
-// What happened: a rollout replaced one of the two pods, nothing was scraped for two hours, and the workload slept for three.
+// What happened: a rollout replaced one of the two pods, nothing was scraped for two hours, and the
+// workload slept for three.
 var (
 	rollout            = begin.Add(30 * time.Hour)
 	lostFrom, lostTo   = begin.Add(54 * time.Hour), begin.Add(56 * time.Hour)
@@ -90,7 +91,8 @@ func target(kind, name string) actuate.Target {
 	return t
 }
 
-// TestPrometheus reads the past of a workload by the default queries from a real Prometheus that was filled with a known one.
+// TestPrometheus reads the past of a workload by the default queries from a real Prometheus that
+// was filled with a known one.
 func TestPrometheus(t *testing.T) {
 	url := startPrometheus(t)
 	end := begin.Add(4 * day)

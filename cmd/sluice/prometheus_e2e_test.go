@@ -19,14 +19,15 @@ import (
 	"github.com/sluice-autoscaler/sluice/internal/promtest"
 )
 
-// recorded is what the Prometheus of this test was filled with: three days of a load with a daily wave, of which two hours are missing.
+// recorded is what the Prometheus of this test was filled with: three days of a load with a daily
+// wave, of which two hours are missing.
 type recorded struct {
 	begin time.Time
 	days  int
 }
 
-// integral of concurrency since the beginning, in request-seconds: 12 + 9·sin(2πt/day) requests are in flight, each for a second, so that it
-// is requests as well.
+// integral of concurrency since the beginning, in request-seconds: 12 + 9·sin(2πt/day) requests are
+// in flight, each for a second, so that it is requests as well.
 func (r recorded) integral(at time.Time) float64 {
 	day := (24 * time.Hour).Seconds()
 	t := at.Sub(r.begin).Seconds()
@@ -81,7 +82,8 @@ func within(t *testing.T, what string, got, want, share float64) {
 	}
 }
 
-// TestPrometheus reads demand back from a real Prometheus that was filled with a known one, and backtests and tunes on it.
+// TestPrometheus reads demand back from a real Prometheus that was filled with a known one, and
+// backtests and tunes on it.
 func TestPrometheus(t *testing.T) {
 	r := recorded{begin: time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC), days: 3}
 	url := r.start(t)
@@ -121,7 +123,8 @@ func TestPrometheus(t *testing.T) {
 		}
 	}
 
-	// The same load as a trace gives the same, within what the gap's straight line makes of the wave.
+	// The same load as a trace gives the same, within what the gap's straight line makes of the
+	// wave.
 	csv := "t_seconds,concurrency\n"
 	last := r.end().AddDate(0, 0, -1)
 	for i := range 24 * 120 {
