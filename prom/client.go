@@ -196,7 +196,7 @@ func (c *Client) once(ctx context.Context, promQL string, r v1.Range) (model.Val
 	return value, append(warnings, notes...), err
 }
 
-// passing tells whether the same request may succeed later: the network or the server failed, not
+// passing reports whether the same request may succeed later: the network or the server failed, not
 // the query.
 func passing(err error) bool {
 	if errors.Is(err, errTooLarge) {

@@ -13,7 +13,7 @@ import (
 // Time draws runs of one trace over time as PNG: the load above, and below it the demand in pods
 // and what each policy made of it. Order are all policies of the bench, so that each has the colour
 // that it has on the page; a policy that is not in it is added. Give it at most five or six runs,
-// or nobody can tell them apart.
+// since more cannot be told apart.
 func Time(w io.Writer, title string, order []string, runs []score.Run) error {
 	s, err := newSheet(700, title)
 	if err != nil {

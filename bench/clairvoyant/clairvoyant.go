@@ -1,5 +1,5 @@
-// Package clairvoyant works out what one who knows the future pays for a workload: bounds on the
-// cheapest schedule of pods. It is pure.
+// Package clairvoyant bounds the cost of the cheapest schedule of pods for a workload whose future is
+// known. It is pure.
 package clairvoyant
 
 import (
@@ -13,8 +13,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
-// Problem asks what one who knows the future pays for a workload: the pod-seconds of the cheapest
-// schedule of pods such that all but a share of the requests wait at most Wait.
+// Problem asks for the pod-seconds of the cheapest schedule of pods for a workload whose future is
+// known, such that all but a share of the requests wait at most Wait.
 //
 // The model: a pod is paid from its start to its end; it works from Startup after its start on; it
 // works on up to Concurrency requests at once, each for its service time, without slowing down. A

@@ -154,8 +154,9 @@ func (d *levels) dual(top float64, rounds int, bound func(mu float64) float64) f
 //	h(u) = o(u) − startup + 2·step·price
 //
 // 2·step makes up for the steps that a time off covers in part. best gives max over u of key(u) −
-// penalty(u, t), with the keys h(u) − u·price in d.keys; may tells whether a time off may end at t,
-// nil that any may. For the price again (+Inf: never) a time off may begin anew where another ends.
+// penalty(u, t), with the keys h(u) − u·price in d.keys; may reports whether a time off may end at
+// t, nil that any may. For the price again (+Inf: never) a time off may begin anew where another
+// ends.
 func (d *levels) gains(n int, price, again float64, best func(t int) float64, may func(t int) bool) float64 {
 	start := d.c.Startup.Seconds()
 	p := price * d.l.step
@@ -312,7 +313,7 @@ func (d *levels) occupied(k int, price, mu float64) float64 {
 // arrived counts the arrivals of the steps before i.
 func (d *levels) arrived(i int) float64 { return d.sums[min(i, len(d.sums)-1)] }
 
-// arrivedBetween tells whether a request arrived in the steps that hold from … to.
+// arrivedBetween reports whether a request arrived in the steps that hold from … to.
 func (d *levels) arrivedBetween(from, to float64) bool {
 	last := int(math.Floor(to + 1e-6))
 	if last < 0 {

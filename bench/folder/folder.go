@@ -183,8 +183,8 @@ func writeSummary(dir string, s summary.Summary) error {
 	return nil
 }
 
-// WriteFile writes a file under a temporary name and renames it, so that nobody ever sees half of
-// it.
+// WriteFile writes a file under a temporary name and renames it, so that a reader never finds half
+// of it.
 func WriteFile(path string, write func(io.Writer) error) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
@@ -230,7 +230,7 @@ func Encode(w io.Writer, s summary.Summary) error {
 	return e.Encode(s)
 }
 
-// versionError tells of a format that this package does not read.
+// versionError is a format that this package does not read.
 type versionError struct{ got int }
 
 func (e *versionError) Error() string {

@@ -27,7 +27,7 @@ type Past struct {
 	// Kind is what the demand counts.
 	Kind string
 	// Demand is cut to what is known, with its gaps filled. Before is what came before it, with
-	// gaps. Ran is the pods that really ran, with gaps; it is empty when nobody asked for them.
+	// gaps. Ran is the pods that really ran, with gaps; it is empty unless they were asked for.
 	Demand, Before, Ran Series
 	// Gaps are those that Fill has filled.
 	Gaps Gaps

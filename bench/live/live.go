@@ -1,6 +1,6 @@
-// Package live tells what was seen of a replay in the terms of the simulator, so that both can be
-// laid side by side: the same result, with the same definitions, from records of requests and of
-// pods. It is pure: clocks and clusters are the caller's.
+// Package live turns the observations of a replay into a result of the simulator's kind, so that
+// both can be laid side by side: the same result, with the same definitions, from records of
+// requests and of pods. It is pure: clocks and clusters are the caller's.
 package live
 
 import (
@@ -58,13 +58,13 @@ type Cluster struct {
 	Wanted []Count `json:"wanted"`
 }
 
-// Seen is all that was seen of a replay.
-type Seen struct {
+// Observations are all that was observed of a replay.
+type Observations struct {
 	// Start is the instant from which times count.
 	Start time.Time `json:"start"`
 	// Requests are in the order of their intended instants.
 	Requests []load.Record `json:"requests"`
-	// Cluster is nil where nobody looked.
+	// Cluster is nil when the pods were not watched.
 	Cluster *Cluster `json:"cluster,omitempty"`
 }
 
@@ -87,7 +87,7 @@ func Wait(r load.Record) time.Duration { return max(0, r.Latency()-r.Work) }
 // Run makes the record of a run, as sim.Run does of a simulated one. Requests that were aborted do
 // not count. What is not to be seen from outside is 0: decisions, failed starts, and without a
 // cluster everything about pods.
-func Run(c Config, s Seen) score.Run {
+func Run(c Config, s Observations) score.Run {
 	r := score.Result{
 		Policy: c.Policy, Trace: c.Trace, Scenario: c.Scenario.Name, Seed: c.Seed, Length: c.Length.Seconds(),
 	}
@@ -139,7 +139,7 @@ func Run(c Config, s Seen) score.Run {
 
 // rows makes the series, and the figures that need its steps: elasticity and the pod time of steps
 // without demand.
-func (c Config) rows(s Seen, pods *timeline, r *score.Result) score.Series {
+func (c Config) rows(s Observations, pods *timeline, r *score.Result) score.Series {
 	step := time.Duration(c.Scenario.ElasticityStep)
 	n := int((c.Length + step - 1) / step)
 	if n == 0 {

@@ -33,7 +33,7 @@ type Phases struct {
 const disorder = 50 * time.Millisecond
 
 // Measure reads the phases off what was seen of a replay.
-func Measure(s Seen) Phases {
+func Measure(s Observations) Phases {
 	var p Phases
 	if s.Cluster == nil {
 		return p
@@ -91,7 +91,7 @@ func Measure(s Seen) Phases {
 }
 
 // first notes how much before its readiness the first pod of a wake-up began to work.
-func (p *Phases) first(s Seen, woken time.Duration) {
+func (p *Phases) first(s Observations, woken time.Duration) {
 	ready := time.Duration(-1)
 	for _, pod := range s.Cluster.Pods {
 		for _, step := range pod.Steps {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Recorder gathers what is seen of a cluster as it comes. Instants are given by the caller. It is
-// safe for concurrent use; the zero value has seen nothing.
+// Recorder collects observations of a cluster. Instants are given by the caller. It is safe for
+// concurrent use; the zero value has seen nothing.
 type Recorder struct {
 	mu     sync.Mutex
 	pods   []*seenPod

@@ -111,7 +111,7 @@ type Record struct {
 	Error string `json:"error,omitempty"`
 	// Work is how long the server was asked to work on it, where the plan says so.
 	Work time.Duration `json:"work,omitempty"`
-	// Fresh tells that it had a connection of its own.
+	// Fresh says that it had a connection of its own.
 	Fresh bool `json:"fresh,omitempty"`
 	// Tries is how often it was sent. It is above 1 where a keep-alive connection turned out to be
 	// closed before any byte of an answer, and Go's HTTP client sent the request again, as it does

@@ -26,7 +26,7 @@ type Template struct {
 // placeholders are what a template may hold.
 func placeholders() []string { return []string{"{work_ms}", "{work_us}", "{work_s}", "{n}"} }
 
-// Validate tells of a placeholder that there is none of.
+// Validate refuses an unknown placeholder.
 func (t Template) Validate() error {
 	texts := []string{t.URL}
 	for _, values := range t.Header {
@@ -42,7 +42,7 @@ func (t Template) Validate() error {
 	return nil
 }
 
-// TellsWork says whether the server learns how long it is to work.
+// TellsWork reports whether the server learns how long it is to work.
 func (t Template) TellsWork() bool {
 	tells := strings.Contains(t.URL, "{work_")
 	for _, values := range t.Header {
@@ -84,7 +84,7 @@ func (t Template) Call(n int, r trace.Request) Call {
 	return c
 }
 
-// Calls makes requests of arrivals, at most that many; cut is told if there were more, and may be
+// Calls makes requests of arrivals, at most that many; cut is called if there were more, and may be
 // nil.
 func (t Template) Calls(arrivals trace.Arrivals, most int, cut func()) iter.Seq[Call] {
 	return func(yield func(Call) bool) {

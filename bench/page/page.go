@@ -305,7 +305,7 @@ func collect(s summary.Summary, src summary.Source, o Options) (pageData, []stri
 // place finds policies, traces and scenarios in the page's lists.
 type place struct{ policy, trace, scenario map[string]int }
 
-// known tells whether the lists have all three.
+// known reports whether the lists have all three.
 func (p place) known(policy, trace, scenario string) bool {
 	_, a := p.policy[policy]
 	_, b := p.trace[trace]

@@ -54,7 +54,7 @@ type Config struct {
 	Name string
 	// Seed of all randomness.
 	Seed uint64
-	// Progress is told the share of the trace that is done, now and then.
+	// Progress is called with the share of the trace that is done, from time to time.
 	Progress func(share float64)
 }
 

@@ -59,19 +59,19 @@ type Job struct {
 	Start   time.Time
 	History []algorithms.Sample
 	// Rate, unless it is nil, is the load's in requests per second at an instant since its start: a
-	// policy that can be told the load is told it.
+	// policy that takes a forecast gets it.
 	Rate func(at time.Duration) float64
 }
 
-// toldPolicy can be told the load to come, in requests in flight.
-type toldPolicy interface {
+// forecastPolicy takes a forecast of the load, in requests in flight.
+type forecastPolicy interface {
 	Tell(load func(at time.Time) float64)
 }
 
-// CanBeTold says whether a Job's Rate is of use to the policy.
-func (p *Policy) CanBeTold() bool {
+// TakesForecast reports whether a Job's Rate is of use to the policy.
+func (p *Policy) TakesForecast() bool {
 	made, err := p.New(1)
-	_, ok := made.(toldPolicy)
+	_, ok := made.(forecastPolicy)
 	return err == nil && ok
 }
 
@@ -102,7 +102,8 @@ type Options struct {
 	// Points bounds the rows of each run's series; Explain has decisions worded.
 	Points  int
 	Explain bool
-	// Share is told the share of all work that is done, from several goroutines; it may be nil.
+	// Share is called with the share of all work that is done, from several goroutines; it may be
+	// nil.
 	Share func(float64)
 }
 
@@ -136,7 +137,7 @@ func Run(ctx context.Context, jobs []Job, o Options, done func(i int, run score.
 	return g.Wait()
 }
 
-// Run does one; progress is told the share of it that is done, and may be nil.
+// Run does one; progress is called with the share of it that is done, and may be nil.
 func (j *Job) Run(ctx context.Context, o Options, progress func(float64)) (score.Run, error) {
 	s := j.Scenario
 	if j.Policy.Tick > 0 {
@@ -155,12 +156,12 @@ func (j *Job) Run(ctx context.Context, o Options, progress func(float64)) (score
 	if err != nil {
 		return score.Run{}, j.fault(err)
 	}
-	if told, ok := policy.(toldPolicy); ok && j.Rate != nil {
+	if forecast, ok := policy.(forecastPolicy); ok && j.Rate != nil {
 		start, service := j.Start, s.Service.Mean().Seconds()
 		if start.IsZero() {
 			start = sim.Epoch()
 		}
-		told.Tell(func(at time.Time) float64 { return j.Rate(at.Sub(start)) * service })
+		forecast.Tell(func(at time.Time) float64 { return j.Rate(at.Sub(start)) * service })
 	}
 	return sim.Run(ctx, sim.Config{
 		Source: j.Source, Scenario: s, Policy: policy, Name: j.Policy.Label, Seed: j.Seed, Guard: j.Policy.Guard,

@@ -103,7 +103,7 @@ func ParsePolicy(spec string) (Policy, error) {
 	return p, nil
 }
 
-// paced tells whether the policy has to know the time between its decisions.
+// paced reports whether the policy has to know the time between its decisions.
 func paced(name string) bool {
 	e, err := catalog.Find(name)
 	return err == nil && slices.ContainsFunc(e.Parameters, func(p catalog.Parameter) bool { return p.Name == keyTick })

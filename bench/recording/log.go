@@ -16,7 +16,7 @@ import (
 // batch is how many requests are read at once while a log is checked.
 const batch = 256
 
-// LogOptions tell how to read a request log.
+// LogOptions say how to read a request log.
 type LogOptions struct {
 	// Rebase counts times from the first request's, for logs with the time of day or Unix seconds.
 	// Without it they are since the start.

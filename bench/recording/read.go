@@ -46,7 +46,7 @@ const (
 	ZerosHold
 )
 
-// Options tell how to read a file. The zero value reads a file with one column of requests or
+// Options say how to read a file. The zero value reads a file with one column of requests or
 // concurrency in which zeros are idle.
 type Options struct {
 	// Column is the column's name, its number after the time's (1 is the first), or "sum" of all.
@@ -56,7 +56,7 @@ type Options struct {
 	Kind Kind
 	// Service is the mean service time, > 0, needed for concurrency only.
 	Service time.Duration
-	// Zeros tells what zeros are.
+	// Zeros says what zeros are.
 	Zeros Zeros
 	// Width is the bins' width, needed only for a file of one bin; 0 takes it from the times.
 	Width time.Duration

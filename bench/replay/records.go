@@ -17,7 +17,7 @@ import (
 
 // WriteRecords writes into a folder what a replay keeps besides a bench: every request and every
 // change of a pod, and the latencies as an HdrHistogram percentile distribution.
-func WriteRecords(dir string, seen live.Seen) error {
+func WriteRecords(dir string, seen live.Observations) error {
 	return errors.Join(
 		writeFile(filepath.Join(dir, "seen.json.gz"), func(w io.Writer) error {
 			z := gzip.NewWriter(w)

@@ -42,7 +42,7 @@ type Replay struct {
 	// change.
 	Points  int
 	Explain bool
-	// Stderr is told how far it is.
+	// Stderr gets progress.
 	Stderr io.Writer
 }
 
@@ -54,9 +54,9 @@ func (r *Replay) Label() string {
 	return "live"
 }
 
-// Outcome is what came of a replay.
+// Outcome is what a replay sent and saw.
 type Outcome struct {
-	Seen live.Seen
+	Seen live.Observations
 	// Runs are the live run and, where there is a policy, the simulated one.
 	Runs  summary.Runs
 	Notes []string
@@ -90,7 +90,7 @@ func (r *Replay) Run(ctx context.Context) (outcome *Outcome, early, err error) {
 }
 
 // simulate runs the simulator on the same requests, beginning with as many pods as the cluster had.
-func (r *Replay) simulate(ctx context.Context, seen live.Seen) (score.Run, error) {
+func (r *Replay) simulate(ctx context.Context, seen live.Observations) (score.Run, error) {
 	s := r.Scenario
 	if seen.Cluster != nil {
 		s.InitialReplicas = seen.Cluster.ReadyAtStart()
@@ -101,7 +101,7 @@ func (r *Replay) simulate(ctx context.Context, seen live.Seen) (score.Run, error
 }
 
 // send sends the load, and returns what was seen and how long that took.
-func (r *Replay) send(ctx context.Context) (seen live.Seen, took time.Duration, notes []string, err error) {
+func (r *Replay) send(ctx context.Context) (seen live.Observations, took time.Duration, notes []string, err error) {
 	g, err := load.New(r.Load)
 	if err != nil {
 		return seen, 0, nil, err
@@ -128,7 +128,7 @@ func (r *Replay) send(ctx context.Context) (seen live.Seen, took time.Duration, 
 	done()
 	progress.Wait()
 	stop()
-	seen = live.Seen{Start: result.Start, Requests: result.Records}
+	seen = live.Observations{Start: result.Start, Requests: result.Records}
 	if r.Watch != nil {
 		seen.Cluster = rec.Cluster(result.Start)
 	}

@@ -1,5 +1,5 @@
 // Package runner carries out a bench: it runs jobs, keeps their records in a folder if one is asked
-// for, says meanwhile how far it is, and presents what came out.
+// for, reports progress, and presents the results.
 package runner
 
 import (
@@ -94,7 +94,7 @@ func (r *Runner) Keep(ctx context.Context, head summary.Summary, jobs []plan.Job
 	return b.summary, errors.Join(err, r.render(b.runs, report.Options{}))
 }
 
-// bench is what came of jobs.
+// bench is the outcome of jobs.
 type bench struct {
 	summary summary.Summary
 	runs    summary.Source

@@ -1,5 +1,5 @@
-// Package score turns what happened in a run into numbers: quantiles, elasticity, costs, intervals
-// over seeds, and what one who knew the future would have paid. It is pure.
+// Package score is the result of a run in numbers: quantiles, elasticity and costs, with intervals
+// over seeds and Pareto fronts. It is pure.
 package score
 
 // Result is one run in numbers: one policy on one trace with one seed. Times are in seconds, shares

@@ -146,8 +146,8 @@ func (s *Space) Neighbours(i int, place, step float64) []float64 {
 	return s.dims[i].neighbours(place, step)
 }
 
-// Ordered tells whether close places of the i-th parameter are close values: those of a range, and
-// of a list in order.
+// Ordered reports whether close places of the i-th parameter are close values: those of a range,
+// and of a list in order.
 func (s *Space) Ordered(i int) bool { return s.dims[i].kind != list || s.dims[i].ordered }
 
 // Dimensions are the ranges, as ParseDimension reads them.

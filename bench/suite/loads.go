@@ -1,7 +1,7 @@
-// Package suite is the standard contest of policies: every shared trace that suits, in four
-// scenarios from 100 ms to a minute of start-up, with one configuration of the policy that is
-// judged against classics as they come and tuned to each trace with hindsight, and against what one
-// who knew the future would pay.
+// Package suite is the standard contest of policies. It takes every shared trace that suits, in four
+// scenarios from 100 ms to a minute of start-up. The policy that is judged has one configuration.
+// Its rivals are the classics with their defaults, the classics tuned to each trace with hindsight,
+// and the cost of a schedule that knows the future.
 package suite
 
 import (

@@ -29,11 +29,11 @@ const (
 	Tuned = " (tuned)"
 	// Found is in the notes that tell what parameters that was.
 	Found = "tuning found"
-	// Told is put behind the name of a subject that was told the rate of every bin beforehand,
+	// Told is put behind the name of a subject that had the rate of every bin as its forecast,
 	// though not the requests: what a better forecast could gain at most.
 	Told = " (told the rates)"
-	// Bound is the cheapest schedule found by one who knows the future; LowerBound what no policy
-	// that keeps the promise can be below.
+	// Bound is the cheapest schedule that was found with the future known. LowerBound is a cost that no
+	// policy that keeps the promise can be below.
 	Bound      = "clairvoyant"
 	LowerBound = "lower bound"
 )
@@ -53,8 +53,8 @@ type Config struct {
 	// Budget is how many whole evaluations the tuning of one classic in one cell may cost; sparse
 	// loads are not tuned to.
 	Budget int
-	// Bounds asks for the clairvoyant's costs, and for those of the subjects that can be told the
-	// load's rates, on loads that are not sparse.
+	// Bounds asks for the clairvoyant's costs, and for those of the subjects that take a forecast
+	// of the load's rates, on loads that are not sparse.
 	Bounds bool
 	// Workers is how many cells are worked on at once.
 	Workers int
@@ -63,7 +63,8 @@ type Config struct {
 	// Known returns a run that was made before: those of classics and of the clairvoyant are not
 	// made again. It may be nil, and is called from several goroutines.
 	Known func(policy, trace, scenario string, seed uint64) (score.Run, bool)
-	// Share is told the share of all cells that is done, from several goroutines; it may be nil.
+	// Share is called with the share of all cells that is done, from several goroutines; it may be
+	// nil.
 	Share func(float64)
 }
 
@@ -81,7 +82,7 @@ func Classics() ([]plan.Policy, error) {
 	return out, nil
 }
 
-// Rivals are the names under which classics appear, as they come and tuned.
+// Rivals are the names under which classics appear, with their defaults and tuned.
 func (c *Config) Rivals() []string {
 	var names []string
 	for _, p := range c.Classics {
@@ -158,7 +159,7 @@ func (c *Config) cell(ctx context.Context, w cell, done func(n int, run score.Ru
 		if err := e.run(ctx, p, nil); err != nil {
 			return nil, err
 		}
-		if c.Bounds && !w.load.Sparse && p.CanBeTold() {
+		if c.Bounds && !w.load.Sparse && p.TakesForecast() {
 			p.Label += Told
 			if err := e.run(ctx, p, scored.Rate); err != nil {
 				return nil, err
@@ -201,7 +202,7 @@ func (e *entry) put(runs ...score.Run) error {
 	return nil
 }
 
-// run runs a policy with all seeds; rate, unless it is nil, is told to it.
+// run runs a policy with all seeds; rate, unless it is nil, is given to it as a forecast.
 func (e *entry) run(ctx context.Context, p plan.Policy, rate func(time.Duration) float64) error {
 	for k := range e.Seeds {
 		job := plan.Job{Source: e.src, Scenario: e.scene, Policy: p, Seed: uint64(k) + 1, History: e.past, Rate: rate}
@@ -216,8 +217,9 @@ func (e *entry) run(ctx context.Context, p plan.Policy, rate func(time.Duration)
 	return nil
 }
 
-// classic runs a policy to beat as it comes and, unless that says nothing, tuned to the load. How
-// many pods a classic aims at says nothing where one is too many, so sparse loads are not tuned to.
+// classic runs a policy to beat with its defaults and, unless that says nothing, tuned to the load.
+// How many pods a classic aims at says nothing where one is too many, so sparse loads are not tuned
+// to.
 func (e *entry) classic(ctx context.Context, p plan.Policy, dense bool) error {
 	if known := e.known(e.Seeds, p.Label); known != nil {
 		if err := e.put(known...); err != nil {
@@ -286,7 +288,7 @@ func (c *Config) tune(ctx context.Context, p plan.Policy, src trace.Source, s sc
 	return r.Best.Policy, err
 }
 
-// bound adds what one who knows the future pays, under the first seed.
+// bound adds the bounds on a schedule that knows the future, under the first seed.
 func (c *Config) bound(ctx context.Context, n int, src trace.Source, s scenario.Scenario, done func(n int, run score.Run) error) error {
 	b, err := clairvoyant.Problem{
 		Concurrency: s.PodConcurrency, Startup: s.Startup.Mean(), Wait: time.Duration(s.SLO.Wait), Violations: s.SLO.Share,

@@ -49,8 +49,8 @@ func (p *part) rows(all []summary.Row) []summary.Row {
 	return out
 }
 
-// parts are dense loads against the best classic, again for the policy that was told their rates,
-// and sparse ones against kpa as it comes.
+// parts are dense loads against the best classic, again for the policy with their rates as its
+// forecast, and sparse ones against kpa with its defaults.
 func (c *Config) parts(p plan.Policy) []part {
 	sparse := map[string]bool{}
 	for _, l := range c.Loads {

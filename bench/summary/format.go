@@ -9,10 +9,10 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/text"
 )
 
-// Known tells whether the bounds of an interval say anything: those of one value do not.
+// Known reports whether the bounds of an interval say anything: those of one value do not.
 func Known(i score.Interval) bool { return i.N >= 2 }
 
-// Spread tells whether an interval is worth showing. That of equal values is not, and has but the
+// Spread reports whether an interval is worth showing. That of equal values is not, and has but the
 // width of a rounding error.
 func Spread(i score.Interval) bool { return Known(i) && half(i) > 1e-9*math.Abs(i.Mean) }
 

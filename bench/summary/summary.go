@@ -16,7 +16,7 @@ import (
 // reads.
 const Version = 1
 
-// Summary is what summary.json holds: what was run, and what came out. The zero value is an empty
+// Summary is what summary.json holds: what was run, and the results. The zero value is an empty
 // bench.
 type Summary struct {
 	// Version is the format's; Create and Decode care for it.
@@ -82,8 +82,8 @@ func Summarize(s Summary) Summary {
 	return s
 }
 
-// DefaultBaseline is the policy that ratios are to if nobody said: kpa, with or without parameters,
-// else the first policy.
+// DefaultBaseline is the policy that ratios are to unless another is named: kpa, with or without
+// parameters, else the first policy.
 func DefaultBaseline(results []score.Result) string {
 	names := Policies(results)
 	for _, n := range names {

@@ -17,9 +17,9 @@ const (
 	weibull
 )
 
-// Model tells how requests fall within a bin of which only the count is known. It is declared, as
-// it decides about the waits: real traffic within a minute is burstier than Poisson, and even
-// arrivals are the kindest possible. The zero value is Poisson.
+// Model says how requests fall within a bin of which only the count is known. It is declared, as it
+// decides about the waits: real traffic within a minute is burstier than Poisson, and even arrivals
+// are the kindest possible. The zero value is Poisson.
 //
 //	poisson         at random at the bin's rate; the count is Poisson with the bin's value as its mean   · ·· ·   ··  ·
 //	even            evenly spaced; the bin's count exactly, if it is whole                               · · · · · · · ·

@@ -44,8 +44,8 @@ type Bench struct {
 const (
 	// excerpts is how many pieces of the load a small share is taken from.
 	excerpts = 3
-	// leastExcerpt is the shortest piece that tells anything, in ticks; leastSteps the same in
-	// elasticity steps.
+	// leastExcerpt is the shortest piece whose score is worth anything, in ticks; leastSteps the
+	// same in elasticity steps.
 	leastExcerpt = 100
 	leastSteps   = 10
 )

@@ -129,8 +129,8 @@ func (m Metric) Value(results []score.Result) float64 {
 	return math.Exp(sum / float64(len(all)))
 }
 
-// Worst is a metric of the load and scenario where it is largest, in the mean over seeds: what a
-// limit is about.
+// Worst is a metric of the load and scenario where it is largest, averaged over seeds: what a limit
+// is about.
 func (m Metric) Worst(results []score.Result) float64 {
 	worst := math.Inf(-1)
 	for _, g := range Groups(results) {

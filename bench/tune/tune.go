@@ -39,14 +39,14 @@ type Config struct {
 	// Budget is how much work is done, in whole evaluations, 1–MaxBudget: looking at a ninth of the
 	// work costs a ninth.
 	Budget int
-	// LeastShare (0–1] is the smallest share of the work that tells anything; 0 is 1/9.
+	// LeastShare (0–1] is the smallest share of the work whose score is worth anything; 0 is 1/9.
 	LeastShare float64
 	// Seed makes the design and the steps.
 	Seed uint64
 	// Workers is how many evaluations run at once, ≥ 1.
 	Workers int
-	// Progress is told what was spent of the budget and the best so far, which has no Results yet
-	// when it is nil; from one goroutine at a time. It may be nil.
+	// Progress is called with what was spent of the budget and the best so far, which has no
+	// Results yet when it is nil; from one goroutine at a time. It may be nil.
 	Progress func(spent float64, best *Trial)
 }
 

@@ -16,7 +16,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/summary"
 )
 
-// Tuning is a search, and what came of it: the setting that was found on the first part of a load,
+// Tuning is a search, and its outcome: the setting that was found on the first part of a load,
 // judged on the rest.
 type Tuning struct {
 	Config Config

@@ -349,7 +349,7 @@ func (o Options) phases() (live.Phases, error) {
 	return live.Measure(s), nil
 }
 
-func readSeen(dir string) (s live.Seen, err error) {
+func readSeen(dir string) (s live.Observations, err error) {
 	f, err := os.Open(filepath.Join(dir, "seen.json.gz"))
 	if err != nil {
 		return s, err
