@@ -78,6 +78,7 @@ func arrivals(shape int, seed uint64, steps int) []float64 {
 	return load
 }
 
+// flow runs a plan on a load, in steps of 10 s. slow delays starts, in steps.
 func flow(p Plan, load []float64, trace, scenario string, seed uint64, slow float64) score.Run {
 	const step, perPod, service = 10.0, 10.0, 0.25
 	n := len(load)
@@ -149,6 +150,12 @@ func flow(p Plan, load []float64, trace, scenario string, seed uint64, slow floa
 		r.PeakReplicas = max(r.PeakReplicas, int(wanted))
 		r.Decisions++
 	}
+	return finish(score.Run{Result: r, Series: s, Decisions: changes}, hist, service)
+}
+
+// finish turns the sums of a run into shares and means, and its waits into a distribution.
+func finish(run score.Run, hist []int64, service float64) score.Run {
+	r := &run.Result
 	total := math.Max(float64(r.Requests), 1)
 	r.SLOViolations = math.Min(1, r.SLOViolations/total)
 	r.WaitMean /= total
@@ -157,7 +164,6 @@ func flow(p Plan, load []float64, trace, scenario string, seed uint64, slow floa
 	r.Cost = r.PodSeconds / 3600 * 0.04
 	r.ThetaO = r.IdleSeconds / math.Max(r.WorkSeconds, 1)
 	r.SlowdownP50, r.SlowdownP99 = 1, 1
-	run := score.Run{Series: s, Decisions: changes}
 	var below int64
 	for i, c := range hist {
 		if c == 0 {
@@ -170,7 +176,6 @@ func flow(p Plan, load []float64, trace, scenario string, seed uint64, slow floa
 			r.WaitP99, r.SlowdownP99 = upper, 1+upper/service
 		}
 	}
-	run.Result = r
 	return run
 }
 
