@@ -85,7 +85,7 @@ RACE_BENCH := /bench/(history|live|load|plan|replay|runner)$$
 race: node-sample ## the unit tests of what has goroutines, under the race detector
 	CGO_ENABLED=1 go test -race $$(go list ./... | grep -Ev '$(RACE_SKIP)') $$(go list ./bench/... | grep -E '$(RACE_BENCH)')
 	CGO_ENABLED=1 go test -race -skip 'TestScripts/bench(_help|_backtest|_tune)?$$' ./cmd/sluice
-	CGO_ENABLED=1 go test -race -run 'SearchFinds|SearchIsDeterministic|SearchInterrupted|RoundTrip|CreateKeeps|Render' ./bench/tune ./bench/report
+	CGO_ENABLED=1 go test -race -run 'SearchFinds|SearchIsDeterministic|SearchInterrupted|RoundTrip|CreateKeeps|Render' ./bench/tune ./bench/folder ./bench/report
 	cd testbed && CGO_ENABLED=1 go test -race ./...
 
 .PHONY: oracle
@@ -101,7 +101,7 @@ oracle-short: ## the same with fewer steps
 e2e: deps build $(HELM) controlplane prometheus browser ## end-to-end tests on the testbed: a real control plane, real processes, real sockets
 	@mkdir -p .cache; cd testbed; PATH=$(WITH_PROMETHEUS) HELM=$(CURDIR)/$(HELM) go test -tags e2e -count=1 -timeout 30m -p 1 -v ./... 2>&1 | tee ../.cache/e2e.log || { \
 	  echo "what the failed tests said, without the logs of the cluster:"; grep -E '^ *--- FAIL|^ +[a-z0-9_]+_test\.go:[0-9]+: [^-]' ../.cache/e2e.log; exit 1; }
-	go test -tags e2e -count=1 -v -run InBrowser ./bench/report
+	go test -tags e2e -count=1 -v -run InBrowser ./bench/page
 	@$(MAKE) --no-print-directory e2e-prometheus
 
 PROMETHEUS := .cache/prometheus

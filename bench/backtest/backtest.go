@@ -1,4 +1,5 @@
-// Package backtest asks what policies would have done with what a workload went through, and what it would have cost.
+// Package backtest asks what policies would have done with what a workload went through, and what
+// it would have cost.
 package backtest
 
 import (
@@ -13,13 +14,14 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/bench/history"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
-	"github.com/sluice-autoscaler/sluice/bench/report"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/summary"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
-// Backtest is a history with the policies that are tried on it, the current one first, and the scenarios in which they are.
+// Backtest is a history with the policies that are tried on it, the current one first, and the
+// scenarios in which they are.
 type Backtest struct {
 	Past      *history.Past
 	Policies  []plan.Policy
@@ -79,14 +81,14 @@ type bill struct {
 }
 
 // WriteCosts writes the table of what it would have cost, with what really ran.
-func (b *Backtest) WriteCosts(w io.Writer, s report.Summary) error {
+func (b *Backtest) WriteCosts(w io.Writer, s summary.Summary) error {
 	length := b.Past.Demand.End().Sub(b.Past.Demand.Start)
 	month := float64(30*24*time.Hour) / float64(length)
 	priced := b.PodHour > 0
 	currency := strings.ToUpper(b.Currency)
 	ran, known := b.ranSeconds()
 	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	hours := report.Metric{Name: "podHours", Title: "pod-hours"}
+	hours := summary.Metric{Name: "podHours", Title: "pod-hours"}
 	for _, group := range byScenario(s.Results) {
 		fmt.Fprintf(tw, "\n%s\tPOD-HOURS", group[0].Scenario)
 		if priced {
@@ -116,7 +118,7 @@ func (b *Backtest) WriteCosts(w io.Writer, s report.Summary) error {
 			if i == 0 {
 				name += " (current)"
 			}
-			row(name, one.seconds, report.MetricNamed("sloViolations").Format(one.late), ratioOf(one.seconds, bills[0].seconds))
+			row(name, one.seconds, summary.MetricNamed("sloViolations").Format(one.late), ratioOf(one.seconds, bills[0].seconds))
 		}
 		if known > 0 {
 			row("what really ran", []float64{ran}, "not in the history", fmt.Sprintf("%.2f", ran/current))
@@ -128,7 +130,8 @@ func (b *Backtest) WriteCosts(w io.Writer, s report.Summary) error {
 	return tw.Flush()
 }
 
-// ranSeconds are the pod-seconds that really ran, with unknown time at the mean, and the share of the time that is known; 0 if none is.
+// ranSeconds are the pod-seconds that really ran, with unknown time at the mean, and the share of
+// the time that is known; 0 if none is.
 func (b *Backtest) ranSeconds() (seconds, known float64) {
 	if len(b.Past.Ran.Values) == 0 {
 		return 0, 0
@@ -218,8 +221,8 @@ type Record struct {
 	Notes         []string `json:"notes"`
 }
 
-// Save writes backtest.json: what the history was, beside summary.json, which has the results. Query and record say where the
-// history is from; notes are those of the summary.
+// Save writes backtest.json: what the history was, beside summary.json, which has the results.
+// Query and record say where the history is from; notes are those of the summary.
 func (b *Backtest) Save(name, query, record string, notes []string) error {
 	demand := &b.Past.Demand
 	r := Record{

@@ -26,7 +26,8 @@ type Spec struct {
 	// Policy is its name. File is a YAML file of parameters, which Params override, NAME=JSON each.
 	Policy, File string
 	Params       []string
-	// Guarded puts the guard around the policy, with parameters of its own. Params then has those of both.
+	// Guarded puts the guard around the policy, with parameters of its own. Params then has those
+	// of both.
 	Guarded bool
 	Guard   []string
 }
@@ -103,8 +104,8 @@ func (s Spec) Build(policies catalog.Catalog) (*Policy, error) {
 	return a, nil
 }
 
-// split gives guard the parameters that it has and the policy has not, and a copy of target: as in an Autoscaler, where both work
-// by the same.
+// split gives guard the parameters that it has and the policy has not, and a copy of target: as in
+// an Autoscaler, where both work by the same.
 func split(values map[string]json.RawMessage, e catalog.Entry) (own, around map[string]json.RawMessage) {
 	has := func(e catalog.Entry, name string) bool {
 		return slices.ContainsFunc(e.Parameters, func(p catalog.Parameter) bool { return p.Name == name })
@@ -122,7 +123,8 @@ func split(values map[string]json.RawMessage, e catalog.Entry) (own, around map[
 	return own, around
 }
 
-// parse reads NAME=JSON, and {…} for several at once. A value that is no JSON is text, unless it begins like JSON.
+// parse reads NAME=JSON, and {…} for several at once. A value that is no JSON is text, unless it
+// begins like JSON.
 func parse(flag string, given []string) (map[string]json.RawMessage, error) {
 	out := map[string]json.RawMessage{}
 	for _, g := range given {

@@ -1,4 +1,5 @@
-// Package flags holds the flags that the commands of sluice bench share, and reads what they ask for.
+// Package flags holds the flags that the commands of sluice bench share, and reads what they ask
+// for.
 package flags
 
 import (
@@ -13,9 +14,9 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
-	"github.com/sluice-autoscaler/sluice/bench/report"
 	"github.com/sluice-autoscaler/sluice/bench/runner"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
+	"github.com/sluice-autoscaler/sluice/bench/summary"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 	"github.com/sluice-autoscaler/sluice/internal/cli"
 )
@@ -89,7 +90,8 @@ func (f *Bench) AddRuns(fs *pflag.FlagSet, seeds int) {
 	f.AddOutput(fs)
 }
 
-// AddScenario are the flags of the scenario, and of how requests fall; again is said of the flag that may be repeated.
+// AddScenario are the flags of the scenario, and of how requests fall; again is said of the flag
+// that may be repeated.
 func (f *Bench) AddScenario(fs *pflag.FlagSet, again string) {
 	fs.StringVar(&f.Model, "arrivals", "poisson", "how requests fall within a trace's bins: poisson, even, exact, gamma:cv=N or weibull:cv=N")
 	fs.StringArrayVar(&f.Scenarios, "scenario", []string{"web"}, "a scenario: "+strings.Join(scenario.Names(), ", ")+", or a YAML `FILE`"+again)
@@ -225,7 +227,7 @@ func (f *Bench) ReadLoads() ([]plan.Load, error) {
 }
 
 // Head is what a summary says before anything has run.
-func (f *Bench) Head(scenes []scenario.Scenario) (report.Summary, error) {
+func (f *Bench) Head(scenes []scenario.Scenario) (summary.Summary, error) {
 	return runner.Head(append([]string{"sluice"}, os.Args[1:]...), f.Baseline, scenes)
 }
 

@@ -101,7 +101,8 @@ func headerOf(given []string) (http.Header, error) {
 	return h, nil
 }
 
-// Read reads the history and fills its gaps; replicas is a query for the pods that really ran, or empty.
+// Read reads the history and fills its gaps; replicas is a query for the pods that really ran, or
+// empty.
 func (f *History) Read(ctx context.Context, replicas string) (past *history.Past, err error) {
 	fill, err := history.ParseFill(f.gaps)
 	if err != nil {
@@ -152,7 +153,8 @@ func (f *History) ask(ctx context.Context, replicas string) (*history.Past, erro
 	return history.FromPrometheus(ctx, c, q)
 }
 
-// Keeps says which fields of a scenario stay although the history says otherwise: those that have a flag of their own.
+// Keeps says which fields of a scenario stay although the history says otherwise: those that have a
+// flag of their own.
 func (f *Bench) Keeps() history.Keep {
 	return history.Keep{PeakReplicas: f.set.Changed("peak-replicas"), InitialReplicas: f.set.Changed("initial-replicas")}
 }

@@ -26,8 +26,8 @@ const (
 type Past struct {
 	// Kind is what the demand counts.
 	Kind string
-	// Demand is cut to what is known, with its gaps filled. Before is what came before it, with gaps. Ran is the pods that
-	// really ran, with gaps; it is empty when nobody asked for them.
+	// Demand is cut to what is known, with its gaps filled. Before is what came before it, with
+	// gaps. Ran is the pods that really ran, with gaps; it is empty unless they were asked for.
 	Demand, Before, Ran Series
 	// Gaps are those that Fill has filled.
 	Gaps Gaps
@@ -66,8 +66,8 @@ type Query struct {
 	// Range ends at End. Before is how much of the time before it is read too.
 	Range, Before time.Duration
 	End           time.Time
-	// Step is the length of a bin of demand. Margin is the time next to a gap that is unknown as well: as long as the window
-	// of the query's rate.
+	// Step is the length of a bin of demand. Margin is the time next to a gap that is unknown as
+	// well: as long as the window of the query's rate.
 	Step, Margin time.Duration
 }
 
@@ -107,8 +107,9 @@ type Run struct {
 	Before []algorithms.Sample
 }
 
-// In lays the history into a scenario. The load is what it was, so a peak scales nothing unless it is kept, and a run begins
-// with as many pods as the first bin needs unless that is kept. model is how requests fall within the bins.
+// In lays the history into a scenario. The load is what it was, so a peak scales nothing unless it
+// is kept, and a run begins with as many pods as the first bin needs unless that is kept. model is
+// how requests fall within the bins.
 func (p *Past) In(s scenario.Scenario, model trace.Model, keep Keep) (Run, error) {
 	work := s.Service.Mean().Seconds()
 	rate, concurrency, before := p.Demand, p.Demand, p.Before

@@ -300,7 +300,8 @@ func TestJoin(t *testing.T) {
 	}
 }
 
-// Over real connections: keep-alive ones are shared, fresh ones are not, and Host and headers arrive.
+// Over real connections: keep-alive ones are shared, fresh ones are not, and Host and headers
+// arrive.
 func TestConnections(t *testing.T) {
 	for _, tt := range []struct {
 		name       string

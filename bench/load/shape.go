@@ -15,12 +15,13 @@ import (
 type Segment struct {
 	// Length is how long it lasts, ≥ 0.
 	Length time.Duration
-	// From and To are the rates at its start and end, in requests per second, finite and ≥ 0. Anything else counts as 0.
+	// From and To are the rates at its start and end, in requests per second, finite and ≥ 0.
+	// Anything else counts as 0.
 	From, To float64
 }
 
-// Shape is a rate of arrivals as a function of time: segments one after another, and 0 outside of them. It is a value; its
-// functions change nothing.
+// Shape is a rate of arrivals as a function of time: segments one after another, and 0 outside of
+// them. It is a value; its functions change nothing.
 //
 //	Ramp      ╱   Constant  ──   Burst  ▁█▁   Idle  ▁▁
 type Shape []Segment
@@ -51,7 +52,8 @@ func (s Shape) Length() time.Duration {
 	return d
 }
 
-// Requests is the expected number of requests until an instant since the shape's start: ∫₀ᵗ rate(u) du.
+// Requests is the expected number of requests until an instant since the shape's start: ∫₀ᵗ rate(u)
+// du.
 func (s Shape) Requests(t time.Duration) float64 {
 	var n float64
 	for _, seg := range s {
@@ -85,7 +87,8 @@ func (s Segment) requests(t time.Duration) float64 {
 func (s Segment) after(n float64) time.Duration {
 	from, to := s.ends()
 	slope := (to - from) / s.length().Seconds()
-	// The smaller root of slope/2·t² + from·t − n = 0, written so that it stays exact as slope goes to 0.
+	// The smaller root of slope/2·t² + from·t − n = 0, written so that it stays exact as slope goes
+	// to 0.
 	root := math.Sqrt(max(0, from*from+2*slope*n))
 	return min(s.length(), time.Duration(2*n/(from+root)*float64(time.Second)))
 }
@@ -97,14 +100,16 @@ func sane(rate float64) float64 {
 	return max(0, rate)
 }
 
-// Even yields the instants of arrivals, since the shape's start, at equal distances of ∫ rate: the kth, from 0, at the t where
-// Requests(t) = k + ½. There are Requests(Length()) of them, rounded to a whole number.
+// Even yields the instants of arrivals, since the shape's start, at equal distances of ∫ rate: the
+// kth, from 0, at the t where Requests(t) = k + ½. There are Requests(Length()) of them, rounded to
+// a whole number.
 func (s Shape) Even() iter.Seq[time.Duration] {
 	return s.times(0.5, func() float64 { return 1 })
 }
 
-// Poisson yields the instants of arrivals of a Poisson process whose rate is the shape. The same state of rng gives the same
-// instants. (Unit-rate arrivals are mapped through the inverse of Requests.)
+// Poisson yields the instants of arrivals of a Poisson process whose rate is the shape. The same
+// state of rng gives the same instants. (Unit-rate arrivals are mapped through the inverse of
+// Requests.)
 func (s Shape) Poisson(rng *rand.Rand) iter.Seq[time.Duration] {
 	return func(yield func(time.Duration) bool) {
 		s.times(rng.ExpFloat64(), rng.ExpFloat64)(yield)
@@ -130,8 +135,8 @@ func (s Shape) times(first float64, gap func() float64) iter.Seq[time.Duration] 
 	}
 }
 
-// Quantile returns the smallest value that at least the share q (0–1) of values do not exceed, and 0 if there are none. The
-// values must be sorted.
+// Quantile returns the smallest value that at least the share q (0–1) of values do not exceed, and
+// 0 if there are none. The values must be sorted.
 func Quantile[T cmp.Ordered](sorted []T, q float64) T {
 	var zero T
 	if len(sorted) == 0 {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/bench/recording"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
@@ -18,21 +19,22 @@ type Files struct {
 	Model trace.Model
 	// Zeros is what empty bins are: idle, interpolate or hold.
 	Zeros string
-	// From and To cut a part out of a trace (trace.ParseDuration); empty is the beginning and the end.
+	// From and To cut a part out of a trace (trace.ParseDuration); empty is the beginning and the
+	// end.
 	From, To string
 }
 
-// Traces are the loads of FILE or FILE#COLUMN, one each, or of all columns of FILE#all. Each file is read once for each mean
-// work that it is asked with.
+// Traces are the loads of FILE or FILE#COLUMN, one each, or of all columns of FILE#all. Each file
+// is read once for each mean work that it is asked with.
 func (f Files) Traces(spec string) ([]Load, error) {
 	file, column, _ := strings.Cut(spec, "#")
-	opts := trace.Options{Column: column}
+	opts := recording.Options{Column: column}
 	switch f.Zeros {
 	case "idle":
 	case "interpolate":
-		opts.Zeros = trace.ZerosInterpolate
+		opts.Zeros = recording.ZerosInterpolate
 	case "hold":
-		opts.Zeros = trace.ZerosHold
+		opts.Zeros = recording.ZerosHold
 	default:
 		return nil, fmt.Errorf("--zeros = %q: want idle, interpolate or hold", f.Zeros)
 	}
@@ -80,14 +82,14 @@ func cached(read func(time.Duration) (*trace.Trace, error)) func(time.Duration) 
 	}
 }
 
-func (f Files) readTrace(file string, opts trace.Options, service time.Duration) (t *trace.Trace, err error) {
+func (f Files) readTrace(file string, opts recording.Options, service time.Duration) (t *trace.Trace, err error) {
 	r, err := os.Open(file)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	opts.Service = service
-	if t, err = trace.Read(r, file, opts); err != nil {
+	if t, err = recording.Read(r, file, opts); err != nil {
 		return nil, err
 	}
 	from, to := time.Duration(0), t.Length()
@@ -114,12 +116,12 @@ func traceColumns(file string) (columns []string, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	return trace.Columns(f, file)
+	return recording.Columns(f, file)
 }
 
 // Log is the load of a request log.
 func Log(name string) (Load, error) {
-	src, err := trace.Log(name, func() (io.ReadCloser, error) { return os.Open(name) }, trace.LogOptions{})
+	src, err := recording.Log(name, func() (io.ReadCloser, error) { return os.Open(name) }, recording.LogOptions{})
 	if err != nil {
 		return nil, err
 	}

@@ -15,9 +15,9 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/load"
 )
 
-// WriteRecords writes into a folder what a replay keeps besides a bench: every request and every change of a pod, and the
-// latencies as an HdrHistogram percentile distribution.
-func WriteRecords(dir string, seen live.Seen) error {
+// WriteRecords writes into a folder what a replay keeps besides a bench: every request and every
+// change of a pod, and the latencies as an HdrHistogram percentile distribution.
+func WriteRecords(dir string, seen live.Observations) error {
 	return errors.Join(
 		writeFile(filepath.Join(dir, "seen.json.gz"), func(w io.Writer) error {
 			z := gzip.NewWriter(w)
@@ -26,7 +26,8 @@ func WriteRecords(dir string, seen live.Seen) error {
 		writeFile(filepath.Join(dir, "latency.hgrm"), func(w io.Writer) error { return writeLatencies(w, seen.Requests) }))
 }
 
-// writeLatencies writes the percentile distribution of the answered requests, from their intended instants, in milliseconds.
+// writeLatencies writes the percentile distribution of the answered requests, from their intended
+// instants, in milliseconds.
 func writeLatencies(w io.Writer, all []load.Record) error {
 	const top, digits = 10 * 60 * 1000 * 1000, 3 // ten minutes in microseconds
 	h := hdrhistogram.New(1, top, digits)

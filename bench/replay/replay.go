@@ -1,4 +1,5 @@
-// Package replay sends a load to a live workload, records what comes of it, and simulates the same requests beside it.
+// Package replay sends a load to a live workload, records what comes of it, and simulates the same
+// requests beside it.
 package replay
 
 import (
@@ -13,13 +14,14 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/live"
 	"github.com/sluice-autoscaler/sluice/bench/load"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
-	"github.com/sluice-autoscaler/sluice/bench/report"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/summary"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
-// Watch follows the pods of the workload into rec. It returns once the present state is known; stop ends it and waits.
+// Watch follows the pods of the workload into rec. It returns once the present state is known; stop
+// ends it and waits.
 type Watch func(ctx context.Context, rec *live.Recorder) (stop func(), err error)
 
 // Replay is a load that is sent live.
@@ -36,10 +38,11 @@ type Replay struct {
 	MaxRequests int
 	// Watch may be nil: then nothing is known of pods.
 	Watch Watch
-	// Points bounds the rows of a run's series; Explain records a sentence with each simulated change.
+	// Points bounds the rows of a run's series; Explain records a sentence with each simulated
+	// change.
 	Points  int
 	Explain bool
-	// Stderr is told how far it is.
+	// Stderr gets progress.
 	Stderr io.Writer
 }
 
@@ -51,16 +54,16 @@ func (r *Replay) Label() string {
 	return "live"
 }
 
-// Outcome is what came of a replay.
+// Outcome is what a replay sent and saw.
 type Outcome struct {
-	Seen live.Seen
+	Seen live.Observations
 	// Runs are the live run and, where there is a policy, the simulated one.
-	Runs  report.Runs
+	Runs  summary.Runs
 	Notes []string
 }
 
-// Run sends the load, and simulates afterwards. When it is interrupted, the outcome holds what was sent until then, and early
-// says so; an outcome that is nil comes with err.
+// Run sends the load, and simulates afterwards. When it is interrupted, the outcome holds what was
+// sent until then, and early says so; an outcome that is nil comes with err.
 func (r *Replay) Run(ctx context.Context) (outcome *Outcome, early, err error) {
 	seen, took, notes, err := r.send(ctx)
 	if err != nil {
@@ -72,7 +75,7 @@ func (r *Replay) Run(ctx context.Context) (outcome *Outcome, early, err error) {
 		length = min(length, took)
 		notes = append(notes, "It ended early: "+early.Error())
 	}
-	outcome = &Outcome{Seen: seen, Notes: notes, Runs: report.Runs{live.Run(live.Config{
+	outcome = &Outcome{Seen: seen, Notes: notes, Runs: summary.Runs{live.Run(live.Config{
 		Policy: r.Label(), Trace: r.Source.Name(), Scenario: &r.Scenario, Seed: r.Seed, Length: max(length, 1), Points: r.Points,
 	}, seen)}}
 	if r.Policy == nil || early != nil {
@@ -87,7 +90,7 @@ func (r *Replay) Run(ctx context.Context) (outcome *Outcome, early, err error) {
 }
 
 // simulate runs the simulator on the same requests, beginning with as many pods as the cluster had.
-func (r *Replay) simulate(ctx context.Context, seen live.Seen) (score.Run, error) {
+func (r *Replay) simulate(ctx context.Context, seen live.Observations) (score.Run, error) {
 	s := r.Scenario
 	if seen.Cluster != nil {
 		s.InitialReplicas = seen.Cluster.ReadyAtStart()
@@ -98,7 +101,7 @@ func (r *Replay) simulate(ctx context.Context, seen live.Seen) (score.Run, error
 }
 
 // send sends the load, and returns what was seen and how long that took.
-func (r *Replay) send(ctx context.Context) (seen live.Seen, took time.Duration, notes []string, err error) {
+func (r *Replay) send(ctx context.Context) (seen live.Observations, took time.Duration, notes []string, err error) {
 	g, err := load.New(r.Load)
 	if err != nil {
 		return seen, 0, nil, err
@@ -125,7 +128,7 @@ func (r *Replay) send(ctx context.Context) (seen live.Seen, took time.Duration, 
 	done()
 	progress.Wait()
 	stop()
-	seen = live.Seen{Start: result.Start, Requests: result.Records}
+	seen = live.Observations{Start: result.Start, Requests: result.Records}
 	if r.Watch != nil {
 		seen.Cluster = rec.Cluster(result.Start)
 	}

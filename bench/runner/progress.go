@@ -22,7 +22,7 @@ func newPace() pace {
 	return pace{begun: now, last: now.Add(quietTime - lineEvery)}
 }
 
-// due tells whether a line is due, and for how long the work has gone on.
+// due reports whether a line is due, and for how long the work has gone on.
 func (p *pace) due() (took time.Duration, ok bool) {
 	now := time.Now()
 	if now.Sub(p.last) < lineEvery {
@@ -46,7 +46,7 @@ func NewProgress(w io.Writer, jobs int) *Progress {
 	return &Progress{w: w, pace: newPace(), jobs: jobs}
 }
 
-// Share is told the share of the work that is done.
+// Share is called with the share of the work that is done.
 func (p *Progress) Share(done float64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package runner carries out a bench: it runs jobs, keeps their records in a folder if one is asked for, says meanwhile how
-// far it is, and presents what came out.
+// Package runner carries out a bench: it runs jobs, keeps their records in a folder if one is asked
+// for, reports progress, and presents the results.
 package runner
 
 import (
@@ -11,17 +11,19 @@ import (
 	"runtime"
 	"runtime/debug"
 
+	"github.com/sluice-autoscaler/sluice/bench/folder"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/report"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/summary"
 	"github.com/sluice-autoscaler/sluice/internal/cli"
 )
 
 // Runner carries out benches. Stdout and Stderr are required.
 type Runner struct {
-	// Out is the folder that records and reports are written to; empty keeps all in memory. Overwrite allows one that has a
-	// bench already.
+	// Out is the folder that records and reports are written to; empty keeps all in memory.
+	// Overwrite allows one that has a bench already.
 	Out       string
 	Overwrite bool
 	// Workers is how many runs go on at once; 0 is one per core.
@@ -41,10 +43,11 @@ func (r *Runner) Places() int {
 	return runtime.GOMAXPROCS(0)
 }
 
-// Head is what a summary says before anything has run: the program, its command line and the scenarios.
-func Head(command []string, baseline string, scenes []scenario.Scenario) (report.Summary, error) {
+// Head is what a summary says before anything has run: the program, its command line and the
+// scenarios.
+func Head(command []string, baseline string, scenes []scenario.Scenario) (summary.Summary, error) {
 	number, commit := buildInfo()
-	head := report.Summary{Sluice: number, Commit: commit, Command: command, Baseline: baseline}
+	head := summary.Summary{Sluice: number, Commit: commit, Command: command, Baseline: baseline}
 	for i := range scenes {
 		raw, err := json.Marshal(scenes[i])
 		if err != nil {
@@ -70,36 +73,38 @@ func buildInfo() (number, commit string) {
 }
 
 // Run runs jobs and presents them. What was done when it is interrupted is kept and presented.
-func (r *Runner) Run(ctx context.Context, head report.Summary, jobs []plan.Job) error {
+func (r *Runner) Run(ctx context.Context, head summary.Summary, jobs []plan.Job) error {
 	b, err := r.execute(ctx, head, jobs, r.Overwrite)
 	if b == nil {
 		return err
 	}
-	return errors.Join(err, r.Present(b.summary, b.runs, report.RenderOptions{}))
+	return errors.Join(err, r.Present(b.summary, b.runs, report.Options{}))
 }
 
-// Keep runs jobs and sums up. The folder, if one is asked for, is replaced and gets its reports; whether it may be replaced
-// was asked before. Results are those of the jobs that were done, in their order.
-func (r *Runner) Keep(ctx context.Context, head report.Summary, jobs []plan.Job) (report.Summary, error) {
+// Keep runs jobs and sums up. The folder, if one is asked for, is replaced and gets its reports;
+// whether it may be replaced was asked before. Results are those of the jobs that were done, in
+// their order.
+func (r *Runner) Keep(ctx context.Context, head summary.Summary, jobs []plan.Job) (summary.Summary, error) {
 	b, err := r.execute(ctx, head, jobs, true)
 	if b == nil {
 		return head, err
 	}
-	return b.summary, errors.Join(err, r.render(b.runs, report.RenderOptions{}))
+	return b.summary, errors.Join(err, r.render(b.runs, report.Options{}))
 }
 
-// bench is what came of jobs.
+// bench is the outcome of jobs.
 type bench struct {
-	summary report.Summary
-	runs    report.Source
+	summary summary.Summary
+	runs    summary.Source
 }
 
-// execute runs jobs. The bench is nil when nothing can be presented; else the error says why jobs were not all done.
-func (r *Runner) execute(ctx context.Context, head report.Summary, jobs []plan.Job, overwrite bool) (*bench, error) {
-	var folder *report.Writer
+// execute runs jobs. The bench is nil when nothing can be presented; else the error says why jobs
+// were not all done.
+func (r *Runner) execute(ctx context.Context, head summary.Summary, jobs []plan.Job, overwrite bool) (*bench, error) {
+	var writer *folder.Writer
 	var err error
 	if r.Out != "" {
-		if folder, err = report.Create(r.Out, head, overwrite); err != nil {
+		if writer, err = folder.Create(r.Out, head, overwrite); err != nil {
 			return nil, err
 		}
 	}
@@ -107,8 +112,8 @@ func (r *Runner) execute(ctx context.Context, head report.Summary, jobs []plan.J
 	p := NewProgress(r.Stderr, len(jobs))
 	opts := plan.Options{Workers: r.Places(), Points: r.Points, Explain: r.Explain, Share: p.Share}
 	simErr := plan.Run(ctx, jobs, opts, func(i int, run score.Run) error {
-		if folder != nil {
-			return folder.Put(i, run)
+		if writer != nil {
+			return writer.Put(i, run)
 		}
 		if len(jobs) > 1 { // only a single run is drawn
 			run = score.Run{Result: run.Result}
@@ -117,18 +122,18 @@ func (r *Runner) execute(ctx context.Context, head report.Summary, jobs []plan.J
 		return nil
 	})
 	p.End()
-	if folder == nil {
+	if writer == nil {
 		return inMemory(head, runs), simErr
 	}
 	var notes []string
 	if simErr != nil {
 		notes = append(notes, EndedEarly(simErr))
 	}
-	summary, err := folder.Finish(notes...)
+	summary, err := writer.Finish(notes...)
 	if err != nil {
 		return nil, errors.Join(simErr, err)
 	}
-	written, err := report.Open(r.Out)
+	written, err := folder.Open(r.Out)
 	if err != nil {
 		return nil, errors.Join(simErr, err)
 	}
@@ -136,8 +141,8 @@ func (r *Runner) execute(ctx context.Context, head report.Summary, jobs []plan.J
 }
 
 // inMemory sums up the runs that were done.
-func inMemory(head report.Summary, runs []*score.Run) *bench {
-	var done report.Runs
+func inMemory(head summary.Summary, runs []*score.Run) *bench {
+	var done summary.Runs
 	for _, run := range runs {
 		if run != nil {
 			done = append(done, *run)
@@ -145,16 +150,16 @@ func inMemory(head report.Summary, runs []*score.Run) *bench {
 		}
 	}
 	if head.Baseline == "" {
-		head.Baseline = report.DefaultBaseline(head.Results)
+		head.Baseline = summary.DefaultBaseline(head.Results)
 	}
-	return &bench{report.Summarize(head), done}
+	return &bench{summary.Summarize(head), done}
 }
 
 // EndedEarly is the note that a bench was not completed.
 func EndedEarly(err error) string { return "It ended early: " + err.Error() }
 
 // Present prints the table and a sketch of a single run, and makes the reports of a folder.
-func (r *Runner) Present(s report.Summary, runs report.Source, o report.RenderOptions) error {
+func (r *Runner) Present(s summary.Summary, runs summary.Source, o report.Options) error {
 	if len(s.Results) == 0 {
 		return nil
 	}
@@ -172,12 +177,12 @@ func (r *Runner) Present(s report.Summary, runs report.Source, o report.RenderOp
 }
 
 // render makes the reports of a folder, and names their files.
-func (r *Runner) render(runs report.Source, o report.RenderOptions) error {
-	folder, ok := runs.(*report.Folder)
+func (r *Runner) render(runs summary.Source, o report.Options) error {
+	written, ok := runs.(*folder.Folder)
 	if !ok {
 		return nil
 	}
-	files, err := folder.Render(o)
+	files, err := report.Render(written, o)
 	for _, file := range files {
 		fmt.Fprintln(r.Stderr, "wrote", file)
 	}

@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
+	"github.com/sluice-autoscaler/sluice/bench/folder"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
-	"github.com/sluice-autoscaler/sluice/bench/report"
 	"github.com/sluice-autoscaler/sluice/bench/runner"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 )
@@ -36,7 +36,7 @@ func TestFolderAndMemory(t *testing.T) {
 	var stdout, named strings.Builder
 	dir := filepath.Join(t.TempDir(), "out")
 	memory := runner.Runner{Workers: 2, Points: 10, Stdout: &stdout, Stderr: io.Discard}
-	folder := runner.Runner{Workers: 2, Points: 10, Stdout: io.Discard, Stderr: &named, Out: dir}
+	onDisk := runner.Runner{Workers: 2, Points: 10, Stdout: io.Discard, Stderr: &named, Out: dir}
 	head, err := runner.Head([]string{"test"}, "", []scenario.Scenario{scenario.Default()})
 	if err != nil {
 		t.Fatal(err)
@@ -45,10 +45,10 @@ func TestFolderAndMemory(t *testing.T) {
 	if err != nil || len(kept.Results) != 2 || kept.Baseline != "fixed:replicas=2" {
 		t.Fatalf("Keep = %d results against %q, %v; want 2 against the only policy", len(kept.Results), kept.Baseline, err)
 	}
-	if err := folder.Run(t.Context(), head, jobs(t)); err != nil {
+	if err := onDisk.Run(t.Context(), head, jobs(t)); err != nil {
 		t.Fatal(err)
 	}
-	written, err := report.Open(dir)
+	written, err := folder.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func TestFolderAndMemory(t *testing.T) {
 	if !strings.Contains(named.String(), "wrote "+filepath.Join(dir, "report.html")) {
 		t.Errorf("it says %q, want the names of the files", &named)
 	}
-	if err := folder.Run(t.Context(), head, jobs(t)); err == nil {
+	if err := onDisk.Run(t.Context(), head, jobs(t)); err == nil {
 		t.Error("a folder with a bench was replaced unasked")
 	}
 	if err := memory.Run(t.Context(), head, jobs(t)); err != nil || !strings.Contains(stdout.String(), "fixed:replicas=2") {

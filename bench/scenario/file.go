@@ -13,7 +13,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Load reads a standard scenario, or a YAML file, and lays the fields of over, by their JSON names, over it.
+// Load reads a standard scenario, or a YAML file, and lays the fields of over, by their JSON names,
+// over it.
 func Load(name string, over map[string]json.RawMessage) (Scenario, error) {
 	var err error
 	raw, ok := Standard(name)
@@ -49,7 +50,8 @@ func Load(name string, over map[string]json.RawMessage) (Scenario, error) {
 // mostMeasured bounds the times of one file.
 const mostMeasured = 100_000
 
-// measured puts the times of files in the place of "empirical:@FILE": a line has a duration or a number of seconds.
+// measured puts the times of files in the place of "empirical:@FILE": a line has a duration or a
+// number of seconds.
 func measured(raw []byte) ([]byte, error) {
 	var errs []error
 	out := regexp.MustCompile(`"empirical:@[^"]+"`).ReplaceAllFunc(raw, func(m []byte) []byte {

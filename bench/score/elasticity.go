@@ -2,9 +2,10 @@ package score
 
 import "math"
 
-// Vector is the elasticity of one run in the sense of the SPEC Research Group (Herbst et al., "Ready for Rain?", SPEC RG technical
-// report 2016-01; ACM ToMPECS 3(4), 2018), as shares, not percent. 0 is ideal in all of them. With demand d, supply s, step Δt and
-// length T, and x⁺ = max(0, x):
+// Vector is the elasticity of one run in the sense of the SPEC Research Group (Herbst et al.,
+// "Ready for Rain?", SPEC RG technical report 2016-01; ACM ToMPECS 3(4), 2018), as shares, not
+// percent. 0 is ideal in all of them. With demand d, supply s, step Δt and length T, and x⁺ =
+// max(0, x):
 //
 //	θ_U = 1/T · Σ (d−s)⁺/max(d,1) · Δt     how much was missing, of what was needed; 0–1
 //	θ_O = 1/T · Σ (s−d)⁺/max(d,1) · Δt     how much was too much; unbounded
@@ -22,7 +23,8 @@ type Vector struct {
 	Upsilon float64 `json:"upsilon"`
 }
 
-// Elasticity sums up a run step by step, in constant memory. The zero value is empty. It is not safe for concurrent use.
+// Elasticity sums up a run step by step, in constant memory. The zero value is empty. It is not
+// safe for concurrent use.
 type Elasticity struct {
 	total, first                  float64
 	thetaU, thetaO, tauU, tauO, u float64
@@ -30,8 +32,8 @@ type Elasticity struct {
 	begun                         bool
 }
 
-// Add adds a step of dt seconds with a demand and a supply in pods. Steps with dt ≤ 0 and values that are not finite or below 0
-// are skipped.
+// Add adds a step of dt seconds with a demand and a supply in pods. Steps with dt ≤ 0 and values
+// that are not finite or below 0 are skipped.
 func (e *Elasticity) Add(demand, supply, dt float64) {
 	if !(dt > 0) || !(demand >= 0) || !(supply >= 0) || math.IsInf(dt+demand+supply, 0) {
 		return

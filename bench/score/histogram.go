@@ -12,8 +12,9 @@ const (
 	sub     = 1 << subBits
 )
 
-// Histogram counts times in buckets whose width grows with the value, so that every quantile is told to within 0.4 % of itself, in
-// bounded memory. The zero value is empty. It is not safe for concurrent use.
+// Histogram counts times in buckets whose width grows with the value, so that every quantile is
+// told to within 0.4 % of itself, in bounded memory. The zero value is empty. It is not safe for
+// concurrent use.
 type Histogram struct {
 	counts [(64 - subBits) * sub]int64
 	n      int64
@@ -75,7 +76,8 @@ func (h *Histogram) MeanSeconds() float64 {
 	return h.sum / float64(h.n) / float64(time.Second)
 }
 
-// Quantile is the value that the share q (0–1) of all do not exceed, to within 0.4 %; 0 when there are none.
+// Quantile is the value that the share q (0–1) of all do not exceed, to within 0.4 %; 0 when there
+// are none.
 func (h *Histogram) Quantile(q float64) time.Duration {
 	if h.n == 0 {
 		return 0

@@ -2,6 +2,7 @@ package score_test
 
 import (
 	"math"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -12,6 +13,8 @@ import (
 )
 
 func approx(tolerance float64) cmp.Option { return cmpopts.EquateApprox(0, tolerance) }
+
+func seeded(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 1)) }
 
 func vector(demand, supply []float64, dt float64) score.Vector {
 	var e score.Elasticity

@@ -8,24 +8,24 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/sluice-autoscaler/sluice/bench/report"
+	"github.com/sluice-autoscaler/sluice/bench/folder"
 	"github.com/sluice-autoscaler/sluice/bench/score"
 )
 
-// Reuse makes the runs of earlier contests known, as far as they were in the same scenarios, which are given as summary.json
-// has them. Notes tell of it.
+// Reuse makes the runs of earlier contests known, as far as they were in the same scenarios, which
+// are given as summary.json has them. Notes tell of it.
 func (c *Config) Reuse(scenarios []json.RawMessage, dirs []string) (notes []string, err error) {
 	type key struct {
 		policy, trace, scenario string
 		seed                    uint64
 	}
 	type place struct {
-		folder *report.Folder
+		folder *folder.Folder
 		n      int
 	}
 	places := map[key]place{}
 	for _, dir := range dirs {
-		folder, err := report.Open(dir)
+		folder, err := folder.Open(dir)
 		if err != nil {
 			return nil, fmt.Errorf("--reuse: %w", err)
 		}

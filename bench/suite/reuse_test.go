@@ -5,10 +5,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sluice-autoscaler/sluice/bench/report"
+	"github.com/sluice-autoscaler/sluice/bench/folder"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
 	"github.com/sluice-autoscaler/sluice/bench/suite"
+	"github.com/sluice-autoscaler/sluice/bench/summary"
 )
 
 func TestReuse(t *testing.T) {
@@ -21,7 +22,7 @@ func TestReuse(t *testing.T) {
 		t.Fatal(err)
 	}
 	scenes := []json.RawMessage{raw}
-	w, err := report.Create(dir, report.Summary{Baseline: "kpa", Scenarios: scenes}, false)
+	w, err := folder.Create(dir, summary.Summary{Baseline: "kpa", Scenarios: scenes}, false)
 	if err != nil {
 		t.Fatal(err)
 	}

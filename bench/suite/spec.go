@@ -10,7 +10,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 )
 
-// Recommended is the policy that Sluice recommends, with its one configuration for all loads. The last pod is left to it.
+// Recommended is the policy that Sluice recommends, with its one configuration for all loads. The
+// last pod is left to it.
 const Recommended = `lookahead:label=lookahead,guard={"scaleToZero":{"after":"1s"}}`
 
 // Spec is a contest by names.
@@ -22,7 +23,8 @@ type Spec struct {
 	Scenarios, Subjects []string
 }
 
-// Config reads what the names stand for, and reports every fault. Traces is the folder of the shared traces.
+// Config reads what the names stand for, and reports every fault. Traces is the folder of the
+// shared traces.
 func (s Spec) Config(policies catalog.Catalog, traces fs.FS) (Config, error) {
 	cfg := Config{Traces: traces}
 	var errs []error

@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// Window plays the part from ≤ t < to of a source, which then starts at from. Its requests are the very ones that the whole source
-// has there: what comes before is made, and dropped. to is cut to the source's length.
+// Window plays the part from ≤ t < to of a source, which then starts at from. Its requests are the
+// very ones that the whole source has there: what comes before is made, and dropped. to is cut to
+// the source's length.
 func Window(s Source, from, to time.Duration) (Source, error) {
 	to = min(to, s.Length())
 	if from < 0 || to <= from {

@@ -8,11 +8,13 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"github.com/sluice-autoscaler/sluice/bench/report"
 	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/summary"
 )
 
-func format(metric string, values []float64) string { return report.MetricNamed(metric).Format(values) }
+func format(metric string, values []float64) string {
+	return summary.MetricNamed(metric).Format(values)
+}
 
 // Write writes the report for terminals.
 func (t *Tuning) Write(w io.Writer) error {
@@ -53,7 +55,8 @@ func (t *Tuning) Write(w io.Writer) error {
 	return err
 }
 
-// columns are the metrics of the tables: the objective, what is limited, and what one wants to see anyway.
+// columns are the metrics of the tables: the objective, what is limited, and what one wants to see
+// anyway.
 func (t *Tuning) columns() []Metric {
 	out := []Metric{t.Config.Objective}
 	add := func(m Metric) {
@@ -79,7 +82,7 @@ func (t *Tuning) scores(b *strings.Builder) {
 	tw := tabwriter.NewWriter(b, 0, 4, 2, ' ', 0)
 	fmt.Fprint(tw, "PART\tSETTING")
 	for _, m := range columns {
-		fmt.Fprintf(tw, "\t%s", strings.ToUpper(report.MetricNamed(m.Name).Title))
+		fmt.Fprintf(tw, "\t%s", strings.ToUpper(summary.MetricNamed(m.Name).Title))
 	}
 	fmt.Fprintln(tw, "\tLIMITS")
 	row := func(part, setting string, results []score.Result) {
@@ -123,9 +126,9 @@ func (t *Tuning) scores(b *strings.Builder) {
 func (t *Tuning) top(b *strings.Builder) {
 	fmt.Fprintf(b, "The best %d on the first part:\n", len(t.Found.Top))
 	tw := tabwriter.NewWriter(b, 0, 4, 2, ' ', 0)
-	fmt.Fprintf(tw, "\t%s", strings.ToUpper(report.MetricNamed(t.Config.Objective.Name).Title))
+	fmt.Fprintf(tw, "\t%s", strings.ToUpper(summary.MetricNamed(t.Config.Objective.Name).Title))
 	for _, l := range t.Config.Limits {
-		fmt.Fprintf(tw, "\t%s", strings.ToUpper(report.MetricNamed(l.Metric.Name).Title))
+		fmt.Fprintf(tw, "\t%s", strings.ToUpper(summary.MetricNamed(l.Metric.Name).Title))
 	}
 	names := slices.Sorted(maps.Keys(t.Config.Space.Values(make([]float64, len(t.Config.Space.Dimensions())))))
 	for _, n := range names {

@@ -12,11 +12,12 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/sluice-autoscaler/sluice/bench/plan"
-	"github.com/sluice-autoscaler/sluice/bench/report"
 	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/summary"
 )
 
-// Tuning is a search, and what came of it: the setting that was found on the first part of a load, judged on the rest.
+// Tuning is a search, and its outcome: the setting that was found on the first part of a load,
+// judged on the rest.
 type Tuning struct {
 	Config Config
 	Bench  *Bench
@@ -33,7 +34,8 @@ type Tuning struct {
 	heldDefault, heldBest []score.Result
 }
 
-// Describe says how far the search is: what was spent of the budget, and the best setting so far, if there is one.
+// Describe says how far the search is: what was spent of the budget, and the best setting so far,
+// if there is one.
 func (t *Tuning) Describe(spent float64, best *Trial) string {
 	line := fmt.Sprintf("%.0f of %d runs", spent, t.Config.Budget)
 	if best != nil {
@@ -43,12 +45,14 @@ func (t *Tuning) Describe(spent float64, best *Trial) string {
 	return line
 }
 
-// Keep runs jobs, and keeps their records if that was asked for. Results are in the order of the jobs.
-type Keep func(ctx context.Context, head report.Summary, jobs []plan.Job) (report.Summary, error)
+// Keep runs jobs, and keeps their records if that was asked for. Results are in the order of the
+// jobs.
+type Keep func(ctx context.Context, head summary.Summary, jobs []plan.Job) (summary.Summary, error)
 
-// Judge runs the best setting and the given one on what was held back. Without a held-back part it runs them on all of the
-// load, for the records alone, if records says that there are any. A search that was interrupted is not judged.
-func (t *Tuning) Judge(ctx context.Context, head report.Summary, records bool, keep Keep) error {
+// Judge runs the best setting and the given one on what was held back. Without a held-back part it
+// runs them on all of the load, for the records alone, if records says that there are any. A search
+// that was interrupted is not judged.
+func (t *Tuning) Judge(ctx context.Context, head summary.Summary, records bool, keep Keep) error {
 	if interrupted(ctx) { // the search's own error says so
 		return nil
 	}
@@ -103,7 +107,8 @@ func (t *Tuning) broken(results []score.Result) []string {
 }
 
 const (
-	// fades is the share of what tuning gained on the first part that may be missing on the rest before it is called overfitted.
+	// fades is the share of what tuning gained on the first part that may be missing on the rest
+	// before it is called overfitted.
 	fades = 0.5
 	// gain is the share of the objective from which on tuning is said to have gained anything.
 	gain = 0.02
@@ -172,7 +177,7 @@ type heldScores struct {
 }
 
 // Save writes json.
-func (t *Tuning) Save(name string, head report.Summary) error {
+func (t *Tuning) Save(name string, head summary.Summary) error {
 	r := Record{
 		Sluice: head.Sluice, Commit: head.Commit, Command: head.Command, Objective: t.Config.Objective.Name, Search: t.Config.Space.Dimensions(), Train: t.Train,
 		Budget: t.Config.Budget, Seed: t.Config.Seed, Evaluated: t.Found.Evaluated, Spent: t.Found.Spent, Default: t.Found.Default, Top: t.Found.Top, Warnings: t.warnings(),
@@ -190,7 +195,8 @@ func (t *Tuning) Save(name string, head report.Summary) error {
 	return os.WriteFile(name, append(raw, '\n'), 0o644)
 }
 
-// specYAML is the policy as YAML for an Autoscaler's spec. Parameters of the guard are fields of the spec.
+// specYAML is the policy as YAML for an Autoscaler's spec. Parameters of the guard are fields of
+// the spec.
 func specYAML(p plan.Policy) (string, error) {
 	policy := map[string]any{"name": p.Name}
 	if len(p.Params) > 0 {

@@ -16,7 +16,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
-// maxHistoryPoints bounds what is read of one signal of a workload: 90 days in steps of a minute are 129,600 points, and about 6 MB.
+// maxHistoryPoints bounds what is read of one signal of a workload: 90 days in steps of a minute
+// are 129,600 points, and about 6 MB.
 const maxHistoryPoints = 130_000
 
 // historyFlags say where policies that learn get the past of a workload.

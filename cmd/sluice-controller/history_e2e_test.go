@@ -29,7 +29,8 @@ func wave(at time.Time) float64 {
 	return 12*t + 9*d/(2*math.Pi)*(1-math.Cos(2*math.Pi*t/d))
 }
 
-// What happened: a rollout replaced one of the two pods, nothing was scraped for two hours, and the workload slept for three.
+// What happened: a rollout replaced one of the two pods, nothing was scraped for two hours, and the
+// workload slept for three.
 var (
 	rollout            = begin.Add(30 * time.Hour)
 	lostFrom, lostTo   = begin.Add(54 * time.Hour), begin.Add(56 * time.Hour)
@@ -85,7 +86,8 @@ func startPrometheus(t *testing.T) (url string) {
 	return promtest.Start(t, promtest.Loopback, begin, end, series...)
 }
 
-// TestPrometheus reads the past of a workload by the default queries from a real Prometheus that was filled with a known one.
+// TestPrometheus reads the past of a workload by the default queries from a real Prometheus that
+// was filled with a known one.
 func TestPrometheus(t *testing.T) {
 	url := startPrometheus(t)
 	end := begin.Add(4 * day)

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-autoscaler/sluice/bench/flags"
+	"github.com/sluice-autoscaler/sluice/bench/folder"
 	"github.com/sluice-autoscaler/sluice/bench/report"
 	"github.com/sluice-autoscaler/sluice/bench/runner"
 )
@@ -49,16 +50,16 @@ func benchCompare() *cobra.Command {
 }
 
 func benchReport() *cobra.Command {
-	var o report.RenderOptions
+	var o report.Options
 	c := &cobra.Command{
 		Use: "report DIR", Short: "Make the report of a bench folder again, from its raw records", Args: usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			folder, err := report.Open(args[0])
+			opened, err := folder.Open(args[0])
 			if err != nil {
 				return err
 			}
 			r := runner.Runner{Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr()}
-			return r.Present(folder.Summary, folder, o)
+			return r.Present(opened.Summary, opened, o)
 		},
 	}
 	c.Flags().IntVar(&o.Page.MaxRuns, "runs", 0, "most runs whose series the page holds; 0 is 160")

@@ -11,6 +11,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/bench/backtest"
 	"github.com/sluice-autoscaler/sluice/bench/flags"
+	"github.com/sluice-autoscaler/sluice/bench/folder"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/report"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
@@ -82,7 +83,7 @@ func (f *backtestFlags) run(cmd *cobra.Command) error {
 	}
 	head.Baseline = cmp.Or(f.Baseline, policies[0].Label)
 	if f.Out != "" {
-		if _, err := report.Create(f.Out, head, f.Overwrite); err != nil {
+		if _, err := folder.Create(f.Out, head, f.Overwrite); err != nil {
 			return err
 		}
 	}

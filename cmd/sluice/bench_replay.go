@@ -10,11 +10,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-autoscaler/sluice/bench/flags"
+	"github.com/sluice-autoscaler/sluice/bench/folder"
 	"github.com/sluice-autoscaler/sluice/bench/load"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/replay"
 	"github.com/sluice-autoscaler/sluice/bench/report"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
+	"github.com/sluice-autoscaler/sluice/bench/summary"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
@@ -156,9 +158,9 @@ func (f *replayFlags) replay(cmd *cobra.Command) error {
 		return err
 	}
 	head.Baseline = p.Label()
-	var folder *report.Writer
+	var writer *folder.Writer
 	if f.Out != "" {
-		if folder, err = report.Create(f.Out, head, f.Overwrite); err != nil {
+		if writer, err = folder.Create(f.Out, head, f.Overwrite); err != nil {
 			return err
 		}
 	}
@@ -169,34 +171,34 @@ func (f *replayFlags) replay(cmd *cobra.Command) error {
 	for _, run := range o.Runs {
 		head.Results = append(head.Results, run.Result)
 	}
-	if err := f.present(cmd, head, folder, o); err != nil {
+	if err := f.present(cmd, head, writer, o); err != nil {
 		return errors.Join(early, err)
 	}
 	return errors.Join(early, p.Compare(cmd.OutOrStdout(), o))
 }
 
 // present writes the folder, if there is one, and prints.
-func (f *replayFlags) present(cmd *cobra.Command, head report.Summary, folder *report.Writer, o *replay.Outcome) error {
+func (f *replayFlags) present(cmd *cobra.Command, head summary.Summary, writer *folder.Writer, o *replay.Outcome) error {
 	r := f.Runner(cmd.OutOrStdout(), cmd.ErrOrStderr())
-	if folder == nil {
+	if writer == nil {
 		head.Notes = o.Notes
-		return r.Present(report.Summarize(head), o.Runs, report.RenderOptions{})
+		return r.Present(summary.Summarize(head), o.Runs, report.Options{})
 	}
 	for i, run := range o.Runs {
-		if err := folder.Put(i, run); err != nil {
+		if err := writer.Put(i, run); err != nil {
 			return err
 		}
 	}
-	summary, err := folder.Finish(o.Notes...)
+	sum, err := writer.Finish(o.Notes...)
 	if err != nil {
 		return err
 	}
 	if err := replay.WriteRecords(f.Out, o.Seen); err != nil {
 		return err
 	}
-	written, err := report.Open(f.Out)
+	written, err := folder.Open(f.Out)
 	if err != nil {
 		return err
 	}
-	return r.Present(summary, written, report.RenderOptions{})
+	return r.Present(sum, written, report.Options{})
 }

@@ -10,10 +10,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-autoscaler/sluice/bench/flags"
+	"github.com/sluice-autoscaler/sluice/bench/folder"
 	"github.com/sluice-autoscaler/sluice/bench/report"
 	"github.com/sluice-autoscaler/sluice/bench/runner"
 	"github.com/sluice-autoscaler/sluice/bench/score"
 	"github.com/sluice-autoscaler/sluice/bench/suite"
+	"github.com/sluice-autoscaler/sluice/bench/summary"
 )
 
 const suiteLong = `The standard contest: policies, one configuration each, on every shared trace that suits and in four scenarios, against kpa, hpa
@@ -76,31 +78,31 @@ func runSuite(cmd *cobra.Command, f *flags.Bench, cfg suite.Config, earlier []st
 	if err != nil {
 		return err
 	}
-	folder, err := report.Create(f.Out, head, f.Overwrite)
+	writer, err := folder.Create(f.Out, head, f.Overwrite)
 	if err != nil {
 		return err
 	}
 	p := runner.NewProgress(cmd.ErrOrStderr(), len(cfg.Loads)*len(cfg.Scenarios))
 	cfg.Share = p.Share
-	notes, simErr := suite.Run(cmd.Context(), cfg, func(n int, run score.Run) error { return folder.Put(n, run) })
+	notes, simErr := suite.Run(cmd.Context(), cfg, func(n int, run score.Run) error { return writer.Put(n, run) })
 	p.End()
 	notes = append(known, notes...)
 	if simErr != nil {
 		notes = append(notes, runner.EndedEarly(simErr))
 	}
-	summary, err := folder.Finish(notes...)
+	found, err := writer.Finish(notes...)
 	if err != nil {
 		return errors.Join(simErr, err)
 	}
-	written, err := report.Open(f.Out)
+	written, err := folder.Open(f.Out)
 	if err == nil {
-		_, err = written.Render(report.RenderOptions{})
+		_, err = report.Render(written, report.Options{})
 	}
-	return errors.Join(simErr, err, writeContest(cmd.OutOrStdout(), filepath.Join(f.Out, "contest.md"), cfg, summary))
+	return errors.Join(simErr, err, writeContest(cmd.OutOrStdout(), filepath.Join(f.Out, "contest.md"), cfg, found))
 }
 
 // writeContest writes and prints the verdicts on each policy that is judged.
-func writeContest(stdout io.Writer, name string, cfg suite.Config, s report.Summary) (err error) {
+func writeContest(stdout io.Writer, name string, cfg suite.Config, s summary.Summary) (err error) {
 	file, err := os.Create(name)
 	if err != nil {
 		return err

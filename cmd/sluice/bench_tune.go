@@ -10,10 +10,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-autoscaler/sluice/bench/flags"
+	"github.com/sluice-autoscaler/sluice/bench/folder"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
-	"github.com/sluice-autoscaler/sluice/bench/report"
 	"github.com/sluice-autoscaler/sluice/bench/runner"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
+	"github.com/sluice-autoscaler/sluice/bench/space"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 	"github.com/sluice-autoscaler/sluice/bench/tune"
 )
@@ -92,7 +93,7 @@ func (f *tuneFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	if f.Out != "" { // before hours of searching
-		if _, err := report.Create(f.Out, head, f.Overwrite); err != nil {
+		if _, err := folder.Create(f.Out, head, f.Overwrite); err != nil {
 			return err
 		}
 	}
@@ -180,7 +181,7 @@ func (f *tuneFlags) place(t *tuning, work []tune.Work) (err error) {
 		return err
 	}
 	t.Config.Evaluate, t.Config.LeastShare = t.Bench.Evaluate, t.Bench.LeastShare()
-	t.Config.Space, err = tune.NewSpace(t.Policy, &t.scenes[0], f.search)
+	t.Config.Space, err = space.New(t.Policy, &t.scenes[0], f.search)
 	return err
 }
 

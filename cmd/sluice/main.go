@@ -1,4 +1,5 @@
-// Command sluice is the user's tool: it explains decisions, lists policies, tries them on observations and simulates them on load.
+// Command sluice is the user's tool: it explains decisions, lists policies, tries them on
+// observations and simulates them on load.
 package main
 
 import (

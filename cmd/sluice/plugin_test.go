@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// sluice decide asks a sample server, which is killed with SIGKILL between two lines: the decisions after it are held, and say
-// why.
+// sluice decide asks a sample server, which is killed with SIGKILL between two lines: the decisions
+// after it are held, and say why.
 func TestDecideWhileTheServerIsKilled(t *testing.T) {
 	t.Parallel()
 	const examples = "../../docs/examples"
