@@ -118,67 +118,18 @@ func (b *bench) run(ctx context.Context) (*result, error) {
 	}
 	defer goApp.stop()
 
-	connections := []int{1, openConnections, 64}
-	if b.quick {
-		connections = []int{openConnections}
-	}
-	all := targets()
-	all = slices.DeleteFunc(all, func(t target) bool {
-		if t.start == nil {
-			return false
-		}
-		cmd, err := t.start(ctx, b, staticAddress, false)
-		if cmd == nil && err == nil {
-			r.Skipped = append(r.Skipped, t.name)
-			fmt.Fprintf(b.out, "%s: not in this build, left out\n", t.name)
-			return true
-		}
-		return false
-	})
+	all := b.available(ctx, r)
 	for round := range b.rounds {
-		for _, k := range kinds() {
-			for _, n := range connections {
-				for i := range all {
-					t := all[(i+round)%len(all)]
-					m, err := b.closed(ctx, t, k, n, round)
-					if ctx.Err() != nil {
-						return nil, ctx.Err()
-					}
-					if err != nil {
-						return nil, fmt.Errorf("%s, %s, %d connections: %w", t.name, k.name, n, err)
-					}
-					fmt.Fprintf(b.out, "round %d  %-11s %2d connections  %-14s %8.0f requests/s  %8.1f µs CPU/request  %5.1f MiB  %d failed\n",
-						round+1, k.name, n, t.name, m.Rate, m.PerRequest, float64(m.RSS)/(1<<20), m.Failed)
-					r.Measurements = append(r.Measurements, m)
-				}
-			}
+		if err := b.closedRound(ctx, r, all, round); err != nil {
+			return nil, err
 		}
-		// Half of what it can do with this client, but not more than half of what haproxy can: the same for all that can keep up.
 		if round == 0 {
-			for _, t := range all {
-				l, err := b.open(ctx, t, math.Inf(1), openConnections, 0)
-				if err != nil {
-					return nil, fmt.Errorf("%s, capacity: %w", t.name, err)
-				}
-				r.Capacities = append(r.Capacities, l)
+			if err := b.capacities(ctx, r, all); err != nil {
+				return nil, err
 			}
 		}
-		half := func(name string) float64 {
-			for _, c := range r.Capacities {
-				if c.Target == name {
-					return c.Rate / 2
-				}
-			}
-			return math.Inf(1)
-		}
-		for i := range all {
-			t := all[(i+round)%len(all)]
-			l, err := b.open(ctx, t, min(half(t.name), half("haproxy")), openConnections, round)
-			if err != nil {
-				return nil, fmt.Errorf("%s, open loop: %w", t.name, err)
-			}
-			fmt.Fprintf(b.out, "round %d  open loop %8.0f requests/s  %-14s p50 %v  p99 %v\n", round+1, l.Rate, t.name, l.P50, l.P99)
-			r.Latencies = append(r.Latencies, l)
+		if err := b.openRound(ctx, r, all, round); err != nil {
+			return nil, err
 		}
 	}
 	for _, t := range all {
@@ -191,6 +142,83 @@ func (b *bench) run(ctx context.Context) (*result, error) {
 		}
 	}
 	return r, nil
+}
+
+// available returns the targets that this build has, and notes the others in r.
+func (b *bench) available(ctx context.Context, r *result) []target {
+	return slices.DeleteFunc(targets(), func(t target) bool {
+		if t.start == nil {
+			return false
+		}
+		cmd, err := t.start(ctx, b, staticAddress, false)
+		if cmd == nil && err == nil {
+			r.Skipped = append(r.Skipped, t.name)
+			fmt.Fprintf(b.out, "%s: not in this build, left out\n", t.name)
+			return true
+		}
+		return false
+	})
+}
+
+// closedRound measures every target under every kind of request in a closed loop.
+func (b *bench) closedRound(ctx context.Context, r *result, all []target, round int) error {
+	connections := []int{1, openConnections, 64}
+	if b.quick {
+		connections = []int{openConnections}
+	}
+	for _, k := range kinds() {
+		for _, n := range connections {
+			for i := range all {
+				t := all[(i+round)%len(all)]
+				m, err := b.closed(ctx, t, k, n, round)
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				if err != nil {
+					return fmt.Errorf("%s, %s, %d connections: %w", t.name, k.name, n, err)
+				}
+				fmt.Fprintf(b.out, "round %d  %-11s %2d connections  %-14s %8.0f requests/s  %8.1f µs CPU/request  %5.1f MiB  %d failed\n",
+					round+1, k.name, n, t.name, m.Rate, m.PerRequest, float64(m.RSS)/(1<<20), m.Failed)
+				r.Measurements = append(r.Measurements, m)
+			}
+		}
+	}
+	return nil
+}
+
+// capacities measures what every target can do with the client of the open loop.
+func (b *bench) capacities(ctx context.Context, r *result, all []target) error {
+	for _, t := range all {
+		l, err := b.open(ctx, t, math.Inf(1), openConnections, 0)
+		if err != nil {
+			return fmt.Errorf("%s, capacity: %w", t.name, err)
+		}
+		r.Capacities = append(r.Capacities, l)
+	}
+	return nil
+}
+
+// openRound measures every target in an open loop, at half of its capacity, but at most at half of
+// haproxy's: at the same rate for all that can keep up.
+func (b *bench) openRound(ctx context.Context, r *result, all []target, round int) error {
+	half := func(name string) float64 {
+		for _, c := range r.Capacities {
+			if c.Target == name {
+				return c.Rate / 2
+			}
+		}
+		return math.Inf(1)
+	}
+	for i := range all {
+		t := all[(i+round)%len(all)]
+		l, err := b.open(ctx, t, min(half(t.name), half("haproxy")), openConnections, round)
+		if err != nil {
+			return fmt.Errorf("%s, open loop: %w", t.name, err)
+		}
+		fmt.Fprintf(b.out, "round %d  open loop %8.0f requests/s  %-14s p50 %v  p99 %v\n", round+1, l.Rate, t.name, l.P50, l.P99)
+		r.Latencies = append(r.Latencies, l)
+	}
+	return nil
 }
 
 // begin starts a target for an app and returns where to send; p is nil when nothing runs.
