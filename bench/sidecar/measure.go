@@ -92,7 +92,8 @@ type bench struct {
 	out  io.Writer
 }
 
-// openConnections is the number of connections of the open loop, and of the figures that are compared.
+// openConnections is the number of connections of the open loop, and of the figures that are
+// compared.
 const openConnections = 32
 
 func (b *bench) run(ctx context.Context) (*result, error) {
@@ -238,7 +239,8 @@ func (b *bench) begin(ctx context.Context, t target, k kind) (p *process, addres
 	return p, proxyAddress, err
 }
 
-// closed measures a target with n connections, each of which sends the next request when the last is answered.
+// closed measures a target with n connections, each of which sends the next request when the last
+// is answered.
 func (b *bench) closed(ctx context.Context, t target, k kind, n, round int) (measurement, error) {
 	m := measurement{Target: t.name, Kind: k.name, Connections: n, Round: round}
 	p, address, err := b.begin(ctx, t, k)
@@ -322,9 +324,10 @@ func unary(ctx context.Context, address string, n int, d time.Duration) (request
 	return done.Load(), lost.Load(), err
 }
 
-// open measures a target with small requests at intended instants, evenly over n connections. A request whose connection is
-// still waiting for an answer is sent when that is there; its latency counts from when it should have been. At an infinite rate
-// it sends one after another, and the rate becomes what was reached.
+// open measures a target with small requests at intended instants, evenly over n connections. A
+// request whose connection is still waiting for an answer is sent when that is there; its latency
+// counts from when it should have been. At an infinite rate it sends one after another, and the
+// rate becomes what was reached.
 func (b *bench) open(ctx context.Context, t target, rate float64, n, round int) (latency, error) {
 	l := latency{Target: t.name, Round: round, Rate: rate}
 	p, address, err := b.begin(ctx, t, kinds()[0])
@@ -342,7 +345,8 @@ func (b *bench) open(ctx context.Context, t target, rate float64, n, round int) 
 	period := time.Duration(float64(n) / rate * float64(time.Second))
 	start := time.Now().Add(50 * time.Millisecond)
 	length := 2 * b.length
-	// Each connection has a thread and a processor of the runtime to itself, and nothing stops the world.
+	// Each connection has a thread and a processor of the runtime to itself, and nothing stops the
+	// world.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(n + 4))
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	var g errgroup.Group
@@ -420,11 +424,13 @@ func dial(address string) (int, error) {
 	return fd, nil
 }
 
-// sleep is the kernel's, as the runtime's wakes up to a millisecond late. Like read and write below it keeps its processor of the
-// runtime, of which open sees to it that there are enough: to hand it over and back would cost more than the request.
+// sleep is the kernel's, as the runtime's wakes up to a millisecond late. Like read and write below
+// it keeps its processor of the runtime, of which open sees to it that there are enough: to hand it
+// over and back would cost more than the request.
 func sleep(d time.Duration) {
 	ts := syscall.NsecToTimespec(int64(d))
-	_, _, _ = syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0) // cut short at worst
+	// cut short at worst
+	_, _, _ = syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
 }
 
 func raw(call uintptr, fd int, b []byte) int {

@@ -27,8 +27,8 @@ func (c *conn) passInterim() error {
 	return err
 }
 
-// appendInterim writes the head of a 1xx answer to out, without the fields that end here and without
-// its last line.
+// appendInterim writes the head of a 1xx answer to out, without the fields that end here and
+// without its last line.
 func (c *conn) appendInterim() []byte {
 	out := appendStatus(c.out[:0], &c.resp)
 	for i := range c.resp.Fields {

@@ -1,4 +1,5 @@
-// Package h1 serves HTTP/1.1 to clients and asks the app by it, without an allocation for a request.
+// Package h1 serves HTTP/1.1 to clients and asks the app by it, without an allocation for a
+// request.
 package h1
 
 import (

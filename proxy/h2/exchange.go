@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// maxReplayBytes is how much of a request's body is kept for the case that the app has not worked
-	// on the request.
+	// maxReplayBytes is how much of a request's body is kept for the case that the app has not
+	// worked on the request.
 	maxReplayBytes = 4 << 10
 	// maxReplays bounds how often a request is sent again.
 	maxReplays = 3
@@ -417,7 +417,8 @@ func (x *exchange) giveUp(b *transport.Batch) {
 		x.refuse(b, request.BrokenAnswer)
 		return
 	}
-	x.reset(b, &x.client, frame.InternalError) // the client must be able to tell that the rest is missing
+	// the client must be able to tell that the rest is missing
+	x.reset(b, &x.client, frame.InternalError)
 	x.end(b)
 }
 
@@ -433,7 +434,8 @@ func (x *exchange) Reset(b *transport.Batch, s *transport.Stream, code frame.Cod
 	switch {
 	case received: // it only wants no more of the request
 	case x.account.Responded > 0:
-		if code == frame.NoError || code == frame.RefusedStream { // neither is true of an answer that has begun
+		// neither is true of an answer that has begun
+		if code == frame.NoError || code == frame.RefusedStream {
 			code = frame.InternalError
 		}
 		x.reset(b, &x.client, code)
@@ -457,7 +459,8 @@ func (x *exchange) Lost(b *transport.Batch, s *transport.Stream) {
 	switch {
 	case received:
 	case x.account.Responded == 0 && x.replayable && answeredBefore && x.tries == 0:
-		// A kept connection that the app closes just as a request is sent on it says nothing of the request.
+		// A kept connection that the app closes just as a request is sent on it says nothing of the
+		// request.
 		x.sendAgain()
 	default:
 		x.giveUp(b)

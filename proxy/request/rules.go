@@ -48,7 +48,8 @@ type Rules struct {
 	Metrics  Metrics
 	// Check says whether the app answers.
 	Check func(context.Context) error
-	// IgnorePaths are URL paths that are no demand; one that ends in "*" stands for all that begin so.
+	// IgnorePaths are URL paths that are no demand; one that ends in "*" stands for all that begin
+	// so.
 	IgnorePaths []string
 	// IgnoreAgents are beginnings of User-Agent values whose requests are no demand.
 	IgnoreAgents []string

@@ -1,6 +1,7 @@
-// Package observe measures an app's demand from outside the path of its requests: it reads the kernel's view of the app's
-// connections, again and again, and tells from who spoke last how many requests are in flight. It adds no latency and can break
-// nothing; what it tells is an estimate, with an estimated error. docs/observe.md says how good it is and what it cannot see.
+// Package observe measures an app's demand from outside the path of its requests: it reads the
+// kernel's view of the app's connections, again and again, and tells from who spoke last how many
+// requests are in flight. It adds no latency and can break nothing; what it tells is an estimate,
+// with an estimated error. docs/observe.md says how good it is and what it cannot see.
 package observe
 
 import (
@@ -36,13 +37,15 @@ const (
 	httpTimeout = 10 * time.Second
 	// intervalGrowth is how fast the interval grows, by each sample in which nothing moves.
 	intervalGrowth = 1.25
-	// creditTime is for how long CPU time that was not used is kept, to be spent when connections come up.
+	// creditTime is for how long CPU time that was not used is kept, to be spent when connections
+	// come up.
 	creditTime = 4 * time.Second
 	// knownShare is the least share of what is earned that samples between lists get.
 	knownShare = 0.7
 	// acceptedEvery is the least time between two looks at how many connections were accepted.
 	acceptedEvery = 50 * time.Millisecond
-	// listEvery is how often all connections are listed although the kernel has counted no new ones.
+	// listEvery is how often all connections are listed although the kernel has counted no new
+	// ones.
 	listEvery = 10 * time.Second
 )
 
@@ -51,7 +54,8 @@ type Source interface {
 	// List shows the connections to a local port, Each those of the given that still exist.
 	List(port uint16, each func(*sockdiag.Conn)) error
 	Each(ids []sockdiag.ID, families []uint8, each func(*sockdiag.Conn)) error
-	// Accepted counts the connections, to this port and others, that were accepted so far; it fails where nobody counts them.
+	// Accepted counts the connections, to this port and others, that were accepted so far; it fails
+	// where nobody counts them.
 	Accepted() (uint64, error)
 }
 
@@ -69,12 +73,13 @@ type Observer struct {
 	up      chan struct{}
 
 	// Of the sampling goroutine alone.
-	tracker              *Tracker
-	ids                  []sockdiag.ID
-	families             []uint8
-	seen                 []sockdiag.Conn
-	last                 Stats
-	listed, acceptedRead time.Duration // when all connections were listed last, and the count of accepted ones read
+	tracker  *Tracker
+	ids      []sockdiag.ID
+	families []uint8
+	seen     []sockdiag.Conn
+	last     Stats
+	// when all connections were listed last, and the count of accepted ones read
+	listed, acceptedRead time.Duration
 	accepted             count         // when last listed
 	wanted               time.Duration // the interval that the load asks for
 	listCost, eachCost   time.Duration // smoothed
@@ -96,8 +101,9 @@ type state struct {
 	draining          bool
 }
 
-// New assembles an observer of a valid configuration that asks source; version is shown in its metrics. Its life, by which its
-// counters and its monotonic time are told from another's, begins here.
+// New assembles an observer of a valid configuration that asks source; version is shown in its
+// metrics. Its life, by which its counters and its monotonic time are told from another's, begins
+// here.
 func New(cfg Config, version string, source Source, log *slog.Logger) (*Observer, error) {
 	o := &Observer{
 		cfg: cfg, log: log, source: source, start: time.Now(), wanted: cfg.MinInterval, up: make(chan struct{}),
@@ -107,13 +113,14 @@ func New(cfg Config, version string, source Source, log *slog.Logger) (*Observer
 	o.alive = serve.NewHeartbeat("sampling", livenessPeriod, o.start)
 	none := func() int { return 0 }
 	o.metrics = exposition.New(exposition.Options{
-		// The integral is known up to the last sample, so that is its time: a source that cannot sample stands still, and
-		// is not taken for one without demand.
+		// The integral is known up to the last sample, so that is its time: a source that cannot
+		// sample stands still, and is not taken for one without demand.
 		Start: o.start, Now: func() time.Duration { return o.read().at }, InFlight: &o.counter,
 		Queued: none, Limit: none, Draining: func() bool { return o.read().draining }, Version: version,
 	})
 	o.tracker = NewTracker(&o.counter, func(took time.Duration) {
-		// The kernel tells no status: every request counts as answered well. No overhead, as nothing is added.
+		// The kernel tells no status: every request counts as answered well. No overhead, as
+		// nothing is added.
 		o.metrics.Finished(http.StatusOK, max(took, 0), -1)
 	})
 	reg := prometheus.NewPedanticRegistry()
@@ -140,7 +147,8 @@ func New(cfg Config, version string, source Source, log *slog.Logger) (*Observer
 	return o, nil
 }
 
-// Run observes until ctx ends, and on while requests are in flight, for Drain at most. It returns nil, or what failed.
+// Run observes until ctx ends, and on while requests are in flight, for Drain at most. It returns
+// nil, or what failed.
 func (o *Observer) Run(ctx context.Context) error {
 	var g serve.Group
 	g.Add(o.server.Service(), serve.Service{
@@ -213,7 +221,8 @@ func (o *Observer) sampleAndNote(ctx context.Context) {
 	}
 }
 
-// sample takes one sample. When it fails the integral stands still; what it has missed the next one sees.
+// sample takes one sample. When it fails the integral stands still; what it has missed the next one
+// sees.
 func (o *Observer) sample() error {
 	began := time.Since(o.start)
 	o.credit = min(o.credit+time.Duration(o.cfg.MaxCPU*float64(began-o.creditedAt)), maxCredit(o.cfg))
@@ -263,8 +272,9 @@ func (o *Observer) sample() error {
 	return nil
 }
 
-// spend returns the CPU time that the process has taken since the last call, waking up and being scraped included, and takes it off what
-// was saved up. On a busy machine a sample may wait for the processor for long: that costs nothing.
+// spend returns the CPU time that the process has taken since the last call, waking up and being
+// scraped included, and takes it off what was saved up. On a busy machine a sample may wait for the
+// processor for long: that costs nothing.
 func (o *Observer) spend() time.Duration {
 	now := processTime()
 	cost := now - o.processTime
@@ -273,7 +283,8 @@ func (o *Observer) spend() time.Duration {
 	return cost
 }
 
-// smooth follows a cost, and a sudden one slowly: the first ones pay for page faults, others for an interrupt.
+// smooth follows a cost, and a sudden one slowly: the first ones pay for page faults, others for an
+// interrupt.
 func smooth(mean, cost time.Duration) time.Duration {
 	if mean == 0 {
 		return cost
@@ -309,12 +320,13 @@ func (c count) since(before count) int {
 	return int(c.n - before.n)
 }
 
-// choose says what to look at now, and how many connections were accepted up to now, if that was asked. Only a list shows new
-// connections, but it reads through the machine's whole table: so one is made when there are new ones and the CPU time for it was
-// saved up.
+// choose says what to look at now, and how many connections were accepted up to now, if that was
+// asked. Only a list shows new connections, but it reads through the machine's whole table: so one
+// is made when there are new ones and the CPU time for it was saved up.
 func (o *Observer) choose(now time.Duration) (what scope, accepted count) {
 	if o.eachCost >= o.listCost {
-		o.eachCost -= o.eachCost / 64 // it would never be looked at again, were it not forgotten now and then
+		// it would never be looked at again, were it not forgotten now and then
+		o.eachCost -= o.eachCost / 64
 	}
 	always := o.state.samples == 0 || o.listsOnly()
 	if !always && now-o.acceptedRead < acceptedEvery {
@@ -336,7 +348,8 @@ func (o *Observer) choose(now time.Duration) (what scope, accepted count) {
 	case fresh <= len(o.ids):
 		what = sampleKnown
 	case now-o.listed < longestInterval:
-		// What is known is the lesser part. To wait is to say that the rest is unknown, for so long as a collector forgives.
+		// What is known is the lesser part. To wait is to say that the rest is unknown, for so long
+		// as a collector forgives.
 		what = sampleNothing
 	default:
 		what = sampleAll
@@ -349,14 +362,15 @@ func (o *Observer) listsOnly() bool {
 	return o.last.Churn || len(o.ids) > 0 && o.eachCost >= o.listCost
 }
 
-// interval is the time to the next sample: what the load asks for or what the costs allow, a quarter more or less by chance, so
-// that samples keep no step with requests.
+// interval is the time to the next sample: what the load asks for or what the costs allow, a
+// quarter more or less by chance, so that samples keep no step with requests.
 func (o *Observer) interval() time.Duration {
 	cost := o.eachCost
 	if o.listsOnly() {
 		cost = o.listCost
 	}
-	// With half of the most saved up, what is earned is spent: with less, less, so that lists have their share.
+	// With half of the most saved up, what is earned is spent: with less, less, so that lists have
+	// their share.
 	share := o.cfg.MaxCPU * min(max(2*o.credit.Seconds()/maxCredit(o.cfg).Seconds(), knownShare), 2)
 	d := min(max(o.wanted, time.Duration(float64(cost)/share)), longestInterval)
 	o.mu.Lock()

@@ -10,18 +10,21 @@ import (
 )
 
 const (
-	// silenceFactor times the longest silence within an answer is how long a further silence may last before the answer counts as
-	// complete; longestSilence bounds it.
+	// silenceFactor times the longest silence within an answer is how long a further silence may
+	// last before the answer counts as complete; longestSilence bounds it.
 	silenceFactor  = 4
 	longestSilence = 5 * time.Second
 	// streamAfter is how long an answer trickles before its connection counts as streaming.
 	streamAfter = 250 * time.Millisecond
-	// Bytes a segment below which what begins an exchange cannot be a request of HTTP/1 ("GET / HTTP/1.0" and two line ends), and
-	// what answers one cannot be an answer ("HTTP/1.1 200 " and two line ends).
+	// Bytes a segment below which what begins an exchange cannot be a request of HTTP/1 ("GET /
+	// HTTP/1.0" and two line ends), and what answers one cannot be an answer ("HTTP/1.1 200 " and
+	// two line ends).
 	shortestRequest, shortestAnswer = 18, 17
-	// maxOutOfTurn is how often data must come against HTTP/1's order, in turns, before a connection counts as opaque.
+	// maxOutOfTurn is how often data must come against HTTP/1's order, in turns, before a
+	// connection counts as opaque.
 	maxOutOfTurn = 3
-	// maxEnded bounds the requests of a connection that end between two samples, whatever the kernel says.
+	// maxEnded bounds the requests of a connection that end between two samples, whatever the
+	// kernel says.
 	maxEnded = 1 << 14
 	// horizon is the time constant of the estimated error: what is older counts less.
 	horizon = 30 * time.Second
@@ -36,10 +39,11 @@ const (
 	Idle Kind = iota
 	// Busy: a request is in flight.
 	Busy
-	// Streaming: an answer comes bit by bit; it counts as in flight until it falls silent for long, so its end is a guess.
+	// Streaming: an answer comes bit by bit; it counts as in flight until it falls silent for long,
+	// so its end is a guess.
 	Streaming
-	// Opaque: it carries something other than one HTTP/1 request after another, such as multiplexed HTTP/2 or WebSocket. It counts
-	// as one request at most.
+	// Opaque: it carries something other than one HTTP/1 request after another, such as multiplexed
+	// HTTP/2 or WebSocket. It counts as one request at most.
 	Opaque
 	kinds int = iota
 )
@@ -59,14 +63,16 @@ func (k Kind) String() string {
 	}
 }
 
-// Tracker tells from what the kernel says of connections, again and again, which ones have a request in flight and which
-// requests have ended. It is pure: the caller passes the instants, as the time since a fixed origin, and what the kernel
-// said. Between Begin and Commit the caller calls See for each connection. It is not safe for concurrent use.
+// Tracker tells from what the kernel says of connections, again and again, which ones have a
+// request in flight and which requests have ended. It is pure: the caller passes the instants, as
+// the time since a fixed origin, and what the kernel said. Between Begin and Commit the caller
+// calls See for each connection. It is not safe for concurrent use.
 //
-// On HTTP/1 client and app take turns, so a request is in flight when data was received more recently than sent, and the
-// kernel also tells how long ago. That gives the very instants (to a tick of the kernel) at which a request began and
-// ended, if no more than one did so since the last sample; else what the samples see is spread over the time between them. Within one
-// tick the kernel's times do not tell which was last: then the number of data segments each way decides.
+// On HTTP/1 client and app take turns, so a request is in flight when data was received more
+// recently than sent, and the kernel also tells how long ago. That gives the very instants (to a
+// tick of the kernel) at which a request began and ended, if no more than one did so since the last
+// sample; else what the samples see is spread over the time between them. Within one tick the
+// kernel's times do not tell which was last: then the number of data segments each way decides.
 type Tracker struct {
 	counter  *inflight.Counter
 	finished func(took time.Duration)
@@ -90,10 +96,12 @@ type Tracker struct {
 type Stats struct {
 	// Connections is their number by Kind.
 	Connections [kinds]int
-	// Coverage is the share (0–1) of the connections that is readable, i.e. neither Streaming nor Opaque; 1 without any.
+	// Coverage is the share (0–1) of the connections that is readable, i.e. neither Streaming nor
+	// Opaque; 1 without any.
 	Coverage float64
-	// Error is the estimated relative error of the integral over the last half minute, ≥ 0: one standard deviation for what was
-	// sampled, and all of what readable connections were guessed at. What Opaque connections hide is not in it.
+	// Error is the estimated relative error of the integral over the last half minute, ≥ 0: one
+	// standard deviation for what was sampled, and all of what readable connections were guessed
+	// at. What Opaque connections hide is not in it.
 	Error float64
 	// Uncertain is the part of the integral, in request-seconds, that is a guess.
 	Uncertain float64
@@ -125,8 +133,9 @@ type conn struct {
 	began           time.Duration // when the present request began
 }
 
-// NewTracker returns a Tracker that keeps counter, and calls finished for each request that has ended, with how long it took or,
-// where that could not be seen, a negative time. finished may be nil.
+// NewTracker returns a Tracker that keeps counter, and calls finished for each request that has
+// ended, with how long it took or, where that could not be seen, a negative time. finished may be
+// nil.
 func NewTracker(counter *inflight.Counter, finished func(took time.Duration)) *Tracker {
 	if finished == nil {
 		finished = func(time.Duration) {}
@@ -134,9 +143,9 @@ func NewTracker(counter *inflight.Counter, finished func(took time.Duration)) *T
 	return &Tracker{counter: counter, finished: finished, conns: map[sockdiag.ID]*conn{}, listed: -1, stats: Stats{Coverage: 1}}
 }
 
-// Begin begins a sample at now, which is later than the one before. A complete one is shown every connection, another only
-// those of Known. accepted is how many connections have come since the last complete one, to this port or another, or negative
-// where that is unknown.
+// Begin begins a sample at now, which is later than the one before. A complete one is shown every
+// connection, another only those of Known. accepted is how many connections have come since the
+// last complete one, to this port or another, or negative where that is unknown.
 func (t *Tracker) Begin(now time.Duration, complete bool, accepted int) {
 	t.round++
 	t.prev, t.now, t.complete, t.accepted = t.now, now, complete, accepted
@@ -209,7 +218,8 @@ func (t *Tracker) update(c *conn, k *sockdiag.Conn, fresh bool) {
 	// modulo 2³², as they wrap
 	ch.in, ch.out = k.SegmentsIn-c.duplicates-c.segsIn, k.SegmentsOut-c.segsOut
 	if k.Received < c.received || k.Sent < c.sent {
-		ch.in, ch.out, c.received, c.sent = 0, 0, k.Received, k.Sent // what the kernel says makes no sense
+		// what the kernel says makes no sense
+		ch.in, ch.out, c.received, c.sent = 0, 0, k.Received, k.Sent
 	}
 	bytesIn, bytesOut := k.Received-c.received, k.Sent-c.sent
 	if bytesIn == 0 {
@@ -277,15 +287,15 @@ func (t *Tracker) countEnded(ch *change) uint32 {
 	return ended
 }
 
-// place notes the beginnings and ends of requests at the instants that the kernel tells, as far as it
-// does.
+// place notes the beginnings and ends of requests at the instants that the kernel tells, as far as
+// it does.
 func (t *Tracker) place(c *conn, k *sockdiag.Conn, ch *change) {
 	interval := t.now - t.prev
 	switch since := t.clamp(t.now - k.SinceReceived); {
 	case ch.fresh && !ch.is && (ch.ended != 1 || t.stats.Churn):
 	case ch.fresh && ch.is && t.stats.Churn:
-		// Others like it came and went between two lists unseen. It stands for them by counting for half the time before the
-		// list that shows it, and half the time after.
+		// Others like it came and went between two lists unseen. It stands for them by counting for
+		// half the time before the list that shows it, and half the time after.
 		c.began = since
 		t.addEvent(t.prev+interval/2, +1)
 		t.addSpread(interval)
@@ -349,8 +359,9 @@ func inFlight(c *conn, k *sockdiag.Conn, was bool, in, out uint32, bytesIn uint6
 	case k.Unacked > 0:
 		return false, true // a later request would have acknowledged it
 	}
-	// All within a tick, so the number of messages each way decides: of all there were, if each took one segment, else of those
-	// since the last sample, if each took about as many as those before.
+	// All within a tick, so the number of messages each way decides: of all there were, if each
+	// took one segment, else of those since the last sample, if each took about as many as those
+	// before.
 	switch c.segsIn - c.segsOut {
 	case 0:
 		return false, true
@@ -363,8 +374,9 @@ func inFlight(c *conn, k *sockdiag.Conn, was bool, in, out uint32, bytesIn uint6
 	return pending >= 0.5, in == 1
 }
 
-// messages is how many requests and answers so many new segments are, if each took about as many segments as those before: as
-// many messages went either way, of one segment each on the thinner one.
+// messages is how many requests and answers so many new segments are, if each took about as many
+// segments as those before: as many messages went either way, of one segment each on the thinner
+// one.
 func (c *conn) messages(in, out uint32) (requests, answers float64) {
 	allIn, allOut := float64(c.segsIn), float64(c.segsOut)
 	if allIn == 0 || allOut == 0 {
@@ -396,7 +408,8 @@ func (c *conn) detectOpaque(was bool, in, out uint32, bytesIn, bytesOut uint64) 
 	}
 }
 
-// Commit ends the sample: it brings the integral up to now and returns what has become of the connections.
+// Commit ends the sample: it brings the integral up to now and returns what has become of the
+// connections.
 func (t *Tracker) Commit() Stats {
 	for id, c := range t.conns {
 		if c.round == t.round {
@@ -444,8 +457,8 @@ func (t *Tracker) Commit() Stats {
 	}
 	s.Moved = t.moved
 	if t.complete {
-		// Half of a list new since the last one, a few at least: most of what there was between may have gone unseen, and where
-		// they are counted, has.
+		// Half of a list new since the last one, a few at least: most of what there was between may
+		// have gone unseen, and where they are counted, has.
 		s.Churn = t.listed >= 0 && t.appeared >= 2 && t.appeared*2 >= all && (t.accepted < 0 || t.accepted*2 >= t.appeared*3)
 		t.listed = t.now
 	}
@@ -465,8 +478,8 @@ func (t *Tracker) reportEnded(ended *uint32, d time.Duration) {
 	}
 }
 
-// addSpread notes that a connection's state was spread over an interval: it was in flight for something between none and all of
-// it, so by a standard deviation of interval/√12 wrong.
+// addSpread notes that a connection's state was spread over an interval: it was in flight for
+// something between none and all of it, so by a standard deviation of interval/√12 wrong.
 func (t *Tracker) addSpread(interval time.Duration) {
 	t.variance += interval.Seconds() * interval.Seconds() / 12
 	t.stats.Uncertain += interval.Seconds() / 2

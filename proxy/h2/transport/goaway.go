@@ -51,7 +51,8 @@ func (c *Conn) sendLastGoAway(b *Batch) {
 	c.closeIfDone(b)
 }
 
-// lastOfPeer is the newest stream that the peer has opened; the app opens none. The caller holds mu.
+// lastOfPeer is the newest stream that the peer has opened; the app opens none. The caller holds
+// mu.
 func (c *Conn) lastOfPeer() uint32 {
 	if c.Upstream {
 		return 0

@@ -111,8 +111,8 @@ func (c *Conn) streamData(s *Stream, h frame.Header, content []byte, n int) {
 	}
 }
 
-// returnWindow gives the peer's window back what was read, unless too much is held. The caller holds
-// mu.
+// returnWindow gives the peer's window back what was read, unless too much is held. The caller
+// holds mu.
 func (c *Conn) returnWindow(b *Batch) {
 	step, most := clientConnWindow/4, clientHeld
 	if c.Upstream {
@@ -232,7 +232,8 @@ func (c *Conn) handleRequest(id uint32) error {
 	return nil
 }
 
-// handleAnswer takes a block of the app's: the head of an answer, interim or final, or its trailers.
+// handleAnswer takes a block of the app's: the head of an answer, interim or final, or its
+// trailers.
 func (c *Conn) handleAnswer(id uint32, s *Stream) error {
 	if s == nil {
 		c.mu.Lock()

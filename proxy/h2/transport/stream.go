@@ -18,7 +18,8 @@ type Exchange interface {
 	Body(b *Batch, s *Stream, p []byte, end bool)
 	// Trailers takes the fields that end what a client sends on s.
 	Trailers(b *Batch, s *Stream, fields []hpack.HeaderField)
-	// Answer takes a header block of the app's: the head of an answer, interim or final, or trailers.
+	// Answer takes a header block of the app's: the head of an answer, interim or final, or
+	// trailers.
 	Answer(b *Batch, block *header.Block)
 	// Broken ends the exchange because the peer of s broke the protocol, as code says.
 	Broken(b *Batch, s *Stream, code frame.Code)
