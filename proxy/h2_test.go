@@ -70,7 +70,7 @@ func proxyTo(t testing.TB, app string, edit func(*settings)) *proxied {
 		Address: "127.0.0.1:0",
 		Rules: &request.Rules{
 			Now: now, InFlight: &p.inFlight, Limiter: p.limiter, Drain: p.drain, Metrics: uncounted{},
-			Check: func(context.Context) error { return nil }, IgnoreAgents: []string{"kube-probe/"},
+			Check: func(context.Context) error { return nil }, Ignore: request.Ignore{Agents: []string{"kube-probe/"}},
 			ResponseTimeout: set.response, RequestTimeout: set.request, Log: log,
 		},
 		App: app, DialTimeout: time.Second, AppIdleTimeout: patience,

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/sluice-autoscaler/sluice/internal/cli"
+	"github.com/sluice-autoscaler/sluice/proxy/request"
 	"github.com/sluice-autoscaler/sluice/proxy/socket"
 )
 
@@ -102,7 +103,7 @@ func Default() Config {
 		IdleTimeout:    620 * time.Second, // load balancers keep connections for up to 600 s
 		Threads:        1,
 		MaxHeaderBytes: 128 << 10,
-		IgnoreAgents:   []string{"kube-probe/", "Prometheus/", "GoogleHC", "ELB-HealthChecker"},
+		IgnoreAgents:   request.ProbeAgents(),
 		Logging:        cli.Logging{Level: "info", Format: "json"},
 	}
 }

@@ -72,7 +72,7 @@ func New(cfg Config, version string, log *slog.Logger) (*Sidecar, error) {
 			Address: cfg.Listen,
 			Rules: &request.Rules{
 				Now: now, InFlight: &counter, Limiter: limiter, Drain: d, Metrics: metrics, Check: check.Check,
-				IgnorePaths: cfg.IgnorePaths, IgnoreAgents: cfg.IgnoreAgents,
+				Ignore:          request.Ignore{Paths: cfg.IgnorePaths, Agents: cfg.IgnoreAgents},
 				ResponseTimeout: cfg.ResponseTimeout, RequestTimeout: cfg.RequestTimeout, Log: log,
 			},
 			App: cfg.App, DialTimeout: cfg.AppDialTimeout, AppIdleTimeout: cfg.AppIdleTimeout,
