@@ -480,8 +480,9 @@ func (x *exchange) sendAgain() {
 func (x *exchange) Check(b *transport.Batch, now time.Duration) {
 	r, a := x.e.Rules, &x.account
 	late := a.Asked > 0 && a.Responded == 0 && r.AnswerLate(a.Asked, now)
+	long := x.bounded && r.RequestLate(a.Arrived, now)
 	switch {
-	case x.ended || !late && !(x.bounded && r.RequestLate(a.Arrived, now)):
+	case x.ended || !late && !long:
 	case a.Began > 0:
 		if !a.Own {
 			x.reset(b, &x.client, frame.InternalError)
