@@ -1,5 +1,5 @@
-// Package sidecar assembles the process that stands beside an app in its pod: a proxy that counts,
-// limits and drains the app's requests, and the port on which it tells of them.
+// Package sidecar assembles the process that runs beside an app in its pod: a proxy that counts,
+// limits and drains the app's requests, and a port that serves metrics and health.
 package sidecar
 
 import (
@@ -20,7 +20,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/proxy/socket"
 )
 
-// Config is the proxy mode's configuration. Default gives the usual one; Validate tells what is
+// Config is the proxy mode's configuration. Default returns the usual one; Validate reports what is
 // wrong.
 type Config struct {
 	// Listen is the address of the proxied port; MetricsListen that of /metrics, /healthz, /readyz
@@ -82,7 +82,7 @@ type Config struct {
 	// IgnorePaths and IgnoreAgents tell requests that are no demand: by URL path (all that begin
 	// so, if it ends in "*"), and by the beginning of the User-Agent.
 	IgnorePaths, IgnoreAgents []string
-	// Logging says what is logged, and in which format; JSON unless told otherwise.
+	// Logging is the level and the format of the log; JSON by default.
 	Logging cli.Logging
 }
 
@@ -138,7 +138,7 @@ func (c *Config) Bind(f *pflag.FlagSet) {
 	c.Logging.Bind(f)
 }
 
-// more is a flag that adds to a list.
+// more is a flag that appends to a list.
 type more struct{ list *[]string }
 
 // Set adds v.

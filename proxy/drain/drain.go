@@ -1,5 +1,5 @@
-// Package drain orders the end of a server: unready at once, serving on while the cluster learns of
-// it, then waiting for what still runs. It knows no transport.
+// Package drain orders the end of a server: it is unready at once, serves on while the cluster
+// learns of that, and then waits for running requests. It depends on no transport.
 package drain
 
 import (
@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Drain is one such end. New makes it; it is safe for concurrent use. It happens once and is never
-// taken back.
+// Drain is one such end. New makes it; it is safe for concurrent use. It happens once and cannot be
+// undone.
 type Drain struct {
 	lameDuck, limit time.Duration
 	draining        atomic.Bool

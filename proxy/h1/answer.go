@@ -45,7 +45,7 @@ func (c *conn) appendInterim() []byte {
 	return out
 }
 
-// framing is how the end of an answer is told.
+// framing is how the end of an answer's body is marked.
 type framing uint8
 
 const (

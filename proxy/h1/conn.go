@@ -31,8 +31,8 @@ const (
 )
 
 // conn is a client's connection and the request that runs on it. One goroutine serves it: it reads
-// a request, asks the app, passes the answer on. A second one, the pump, helps while a request's
-// body comes that is not there at once.
+// a request, sends it to the app, and passes the answer on. A second one, the pump, passes on a
+// body that has not arrived with the head.
 type conn struct {
 	socket.Client
 	e *Engine
@@ -196,8 +196,8 @@ func (c *conn) readHead(first bool) (int, error) {
 	}
 }
 
-// refuseHead ends a connection on which no request could be read. What came is no demand, only
-// refused: nobody can say what was asked.
+// refuseHead answers a connection on which no request could be read, and ends it. It counts as
+// refused, not as demand, since what was asked is unknown.
 func (c *conn) refuseHead(err error) {
 	fault, ok := errors.AsType[message.Fault](err)
 	var a request.Answer
@@ -218,8 +218,8 @@ func (c *conn) refuseHead(err error) {
 	c.linger()
 }
 
-// linger says that nothing more will come, and reads on for a while, so that the last answer is not
-// lost.
+// linger ends the sending side and reads on for a while: a close with unread bytes would reset the
+// connection, and the client could lose the last answer.
 func (c *conn) linger() {
 	if !c.enter(lingering, c.e.Rules.Now()) && c.cutCause() != headLate {
 		return

@@ -22,9 +22,9 @@ const (
 	maxReplays = 3
 )
 
-// exchange is a request over HTTP/2 and its answer: a stream to the client and one to the app.
-// Whoever changes it holds mu, so does whoever calls a method without an own remark. Exchanges are
-// used again for other requests.
+// exchange is a request over HTTP/2 and its answer: a stream to the client and one to the app. mu
+// guards it: the caller of a method holds mu, unless the method's comment says otherwise. Exchanges
+// are reused for other requests.
 type exchange struct {
 	mu               sync.Mutex
 	e                *Engine
@@ -132,7 +132,8 @@ func (x *exchange) forward(b *transport.Batch) {
 	}
 }
 
-// wait lets a goroutine wait for what the request needs: a place, or a connection to the app.
+// wait starts a goroutine that waits for what the request needs: a place under the limit, or a
+// connection to the app.
 func (x *exchange) wait(place bool) {
 	var ctx context.Context
 	ctx, x.cancel = context.WithCancel(x.e.ctx)
@@ -284,7 +285,7 @@ func (x *exchange) Body(b *transport.Batch, from *transport.Stream, p []byte, en
 		x.Broken(b, from, frame.ProtocolError) // a body before the head
 		return
 	case to.Conn() == nil && (from == &x.upstream || x.account.Responded > 0):
-		from.Credit(b, len(p), 0) // nobody wants it any more
+		from.Credit(b, len(p), 0) // no one reads it
 		return
 	}
 	if from == &x.client && x.account.Responded == 0 {
@@ -343,13 +344,13 @@ func (x *exchange) reset(b *transport.Batch, s *transport.Stream, code frame.Cod
 
 func (x *exchange) close(b *transport.Batch, s *transport.Stream) { s.Close(b, x.held(s)) }
 
-// complete ends an exchange whose answer went out as a whole.
+// complete ends an exchange whose answer was sent completely.
 func (x *exchange) complete(b *transport.Batch) {
 	if x.ended {
 		return
 	}
 	if !x.client.Received() {
-		x.reset(b, &x.client, frame.NoError) // what is left of the request is of no use
+		x.reset(b, &x.client, frame.NoError) // the rest of the request is not needed
 	}
 	if !x.upstream.Sent() || !x.upstream.Received() {
 		x.reset(b, &x.upstream, frame.Cancel)
@@ -357,7 +358,7 @@ func (x *exchange) complete(b *transport.Batch) {
 	x.end(b)
 }
 
-// end ends the account, and lets everything go that the exchange holds.
+// end ends the account, and frees what the exchange holds.
 func (x *exchange) end(b *transport.Batch) {
 	if x.ended {
 		return
@@ -372,12 +373,12 @@ func (x *exchange) end(b *transport.Batch) {
 		if x.cancel != nil {
 			x.cancel()
 		}
-		return // who waits recycles it
+		return // the waiting goroutine recycles it
 	}
 	x.recycle()
 }
 
-// recycle lets the exchange be used again; the caller does nothing more with it.
+// recycle returns the exchange to the pool; the caller does not use it afterwards.
 func (x *exchange) recycle() {
 	clear(x.request.Fields[:cap(x.request.Fields)])
 	x.e.exchanges.Put(x)
@@ -411,7 +412,7 @@ func (x *exchange) Broken(b *transport.Batch, s *transport.Stream, code frame.Co
 	x.end(b)
 }
 
-// giveUp ends an exchange whose side to the app has ended before its time.
+// giveUp ends an exchange whose stream to the app has ended early.
 func (x *exchange) giveUp(b *transport.Batch) {
 	if x.account.Began == 0 {
 		x.refuse(b, request.BrokenAnswer)
@@ -432,7 +433,7 @@ func (x *exchange) Reset(b *transport.Batch, s *transport.Stream, code frame.Cod
 	received := s.Received()
 	x.close(b, s)
 	switch {
-	case received: // it only wants no more of the request
+	case received: // the app only stops reading the request
 	case x.account.Responded > 0:
 		// neither is true of an answer that has begun
 		if code == frame.NoError || code == frame.RefusedStream {
@@ -459,8 +460,8 @@ func (x *exchange) Lost(b *transport.Batch, s *transport.Stream) {
 	switch {
 	case received:
 	case x.account.Responded == 0 && x.replayable && answeredBefore && x.tries == 0:
-		// A kept connection that the app closes just as a request is sent on it says nothing of the
-		// request.
+		// The app may close a kept connection just as a request is sent on it; it has not seen the
+		// request then.
 		x.sendAgain()
 	default:
 		x.giveUp(b)

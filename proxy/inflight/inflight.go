@@ -1,5 +1,5 @@
-// Package inflight measures the demand on one source exactly: the time integral of the requests in
-// flight.
+// Package inflight measures the demand on one source exactly, as the time integral of the requests
+// in flight.
 package inflight
 
 import (

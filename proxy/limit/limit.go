@@ -17,7 +17,7 @@ var (
 	ErrTimeout = errors.New("waited too long in the queue")
 )
 
-// Limiter hands out places. New makes one; it is safe for concurrent use.
+// Limiter grants places. New makes one; it is safe for concurrent use.
 type Limiter struct {
 	limit, room int
 	wait        time.Duration

@@ -1,4 +1,5 @@
-// Package appcheck asks whether the app beside the sidecar answers, no more often than needed.
+// Package appcheck checks whether the app beside the sidecar is ready, with at most one check at a
+// time.
 package appcheck
 
 import (
@@ -11,15 +12,15 @@ import (
 	"time"
 )
 
-// fresh is how long a good answer is believed: long enough that a gateway's probes every few
-// milliseconds cost one dial in many, short beside any reaction to an app's death.
+// fresh is how long a success is cached: long enough that a gateway's probes every few milliseconds
+// cost few dials, short compared with any reaction to an app's death.
 const fresh = 100 * time.Millisecond
 
 // agent is the User-Agent of probes.
 const agent = "sluice-probe/1"
 
-// Checker asks the app, with at most one question under way; callers meanwhile share its answer. It
-// is made by Dial, HTTP or GRPC and is safe for concurrent use.
+// Checker checks the app, with at most one check under way, whose result concurrent callers share.
+// Dial, HTTP and GRPC make it. It is safe for concurrent use.
 type Checker struct {
 	ask     func(ctx context.Context) error
 	timeout time.Duration

@@ -1,4 +1,4 @@
-// Package exposition puts a sidecar's state on /metrics, in the formats of Prometheus.
+// Package exposition serves a sidecar's state on /metrics, in the formats of Prometheus.
 package exposition
 
 import (

@@ -12,8 +12,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/internal/cli"
 )
 
-// Config is the observe mode's configuration. Default gives the usual one; Validate tells what is
-// wrong.
+// Config is the observe mode's configuration. Default returns the usual one; Validate reports what
+// is wrong.
 type Config struct {
 	// AppPort is the port that the app listens on, 1–65535, on whatever address.
 	AppPort int
@@ -28,7 +28,7 @@ type Config struct {
 	MaxCPU float64
 	// Drain is how long to observe on after SIGTERM while requests are in flight, ≥ 0.
 	Drain time.Duration
-	// Logging says what is logged, and in which format; JSON unless told otherwise.
+	// Logging is the level and the format of the log; JSON by default.
 	Logging cli.Logging
 }
 

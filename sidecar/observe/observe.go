@@ -1,7 +1,7 @@
-// Package observe measures an app's demand from outside the path of its requests: it reads the
-// kernel's view of the app's connections, again and again, and tells from who spoke last how many
-// requests are in flight. It adds no latency and can break nothing; what it tells is an estimate,
-// with an estimated error. docs/observe.md says how good it is and what it cannot see.
+// Package observe estimates an app's requests in flight from outside their path. It samples the
+// kernel's view of the app's connections: a request is in flight where data was received more
+// recently than sent. It adds no latency and cannot break a request. docs/observe.md states its
+// accuracy and its blind spots.
 package observe
 
 import (
@@ -91,7 +91,7 @@ type Observer struct {
 	state state
 }
 
-// state is what the exposition shows of the sampling.
+// state is what the metrics show of the sampling.
 type state struct {
 	at                time.Duration // of the last good sample
 	stats             Stats
@@ -202,7 +202,7 @@ func (o *Observer) loop(ctx context.Context) error {
 	}
 }
 
-// sampleAndNote samples, and notes and logs when that begins to fail or to work again.
+// sampleAndNote samples, and logs when sampling begins to fail or to work again.
 func (o *Observer) sampleAndNote(ctx context.Context) {
 	o.alive.Beat(time.Now())
 	err := o.sample()
@@ -272,9 +272,9 @@ func (o *Observer) sample() error {
 	return nil
 }
 
-// spend returns the CPU time that the process has taken since the last call, waking up and being
-// scraped included, and takes it off what was saved up. On a busy machine a sample may wait for the
-// processor for long: that costs nothing.
+// spend returns the CPU time that the process has used since the last call, wake-ups and scrapes
+// included, and subtracts it from the credit. On a busy machine a sample may wait for the processor
+// for long: that costs nothing.
 func (o *Observer) spend() time.Duration {
 	now := processTime()
 	cost := now - o.processTime
@@ -292,12 +292,12 @@ func smooth(mean, cost time.Duration) time.Duration {
 	return mean + (min(cost, 3*mean)-mean)/8
 }
 
-// maxCredit is the most CPU time that can be saved up.
+// maxCredit is the most CPU time that can be saved.
 func maxCredit(cfg Config) time.Duration {
 	return time.Duration(cfg.MaxCPU * float64(creditTime))
 }
 
-// scope is what a sample is made of.
+// scope is which connections a sample reads.
 type scope int
 
 const (

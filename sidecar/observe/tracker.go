@@ -30,7 +30,7 @@ const (
 	horizon = 30 * time.Second
 )
 
-// Kind is what the observer makes of a connection.
+// Kind is how the observer classifies a connection.
 type Kind int
 
 // The kinds. A connection that is Opaque stays so.
@@ -63,10 +63,10 @@ func (k Kind) String() string {
 	}
 }
 
-// Tracker tells from what the kernel says of connections, again and again, which ones have a
-// request in flight and which requests have ended. It is pure: the caller passes the instants, as
-// the time since a fixed origin, and what the kernel said. Between Begin and Commit the caller
-// calls See for each connection. It is not safe for concurrent use.
+// Tracker follows samples of the kernel's view of connections. It estimates which connections have
+// a request in flight and which requests have ended. It is pure: the caller passes the instants, as
+// the time since a fixed origin, and the samples. Between Begin and Commit the caller calls See for
+// each connection. It is not safe for concurrent use.
 //
 // On HTTP/1 client and app take turns, so a request is in flight when data was received more
 // recently than sent, and the kernel also tells how long ago. That gives the very instants (to a
@@ -92,7 +92,7 @@ type Tracker struct {
 	moved     bool
 }
 
-// Stats are what a Tracker has made of the last sample.
+// Stats are the results of the last sample.
 type Stats struct {
 	// Connections is their number by Kind.
 	Connections [kinds]int
@@ -105,9 +105,9 @@ type Stats struct {
 	Error float64
 	// Uncertain is the part of the integral, in request-seconds, that is a guess.
 	Uncertain float64
-	// Moved tells that data has passed since the sample before, or a request is in flight.
+	// Moved says that data has passed since the previous sample, or that a request is in flight.
 	Moved bool
-	// Churn tells that connections come and go so fast that only complete lists see enough of them.
+	// Churn says that connections are so short that only complete lists show enough of them.
 	Churn bool
 }
 
@@ -117,7 +117,7 @@ type event struct {
 	by int
 }
 
-// conn is what is remembered of a connection.
+// conn is the state of a connection.
 type conn struct {
 	round           uint64
 	family          uint8
@@ -201,7 +201,7 @@ func (t *Tracker) See(k *sockdiag.Conn) {
 	t.moved = t.moved || c.inFlight
 }
 
-// change is what has become of a connection since the last sample.
+// change is what changed on a connection since the last sample.
 type change struct {
 	fresh    bool   // the connection is new
 	was, is  bool   // whether a request was in flight, and is
@@ -212,7 +212,7 @@ type change struct {
 	ended    uint32 // requests
 }
 
-// update brings c up to what the kernel says now.
+// update updates c by the kernel's view of it.
 func (t *Tracker) update(c *conn, k *sockdiag.Conn, fresh bool) {
 	ch := change{fresh: fresh, was: c.inFlight}
 	// modulo 2³², as they wrap
@@ -248,7 +248,7 @@ func (t *Tracker) update(c *conn, k *sockdiag.Conn, fresh bool) {
 	}
 }
 
-// followSilence keeps a request in flight whose answer comes in bits, until it is silent for long.
+// followSilence keeps a request in flight whose answer comes in pieces, until it pauses for long.
 func (t *Tracker) followSilence(c *conn, k *sockdiag.Conn, ch *change) {
 	lastSent := t.now - k.SinceSent
 	if ch.out > 0 && ch.in == 0 && !ch.fresh && (!ch.was || c.maxSilence > 0) {
@@ -287,8 +287,7 @@ func (t *Tracker) countEnded(ch *change) uint32 {
 	return ended
 }
 
-// place notes the beginnings and ends of requests at the instants that the kernel tells, as far as
-// it does.
+// place dates the beginnings and ends of requests by the kernel's times, as far as those allow.
 func (t *Tracker) place(c *conn, k *sockdiag.Conn, ch *change) {
 	interval := t.now - t.prev
 	switch since := t.clamp(t.now - k.SinceReceived); {
@@ -408,7 +407,7 @@ func (c *conn) detectOpaque(was bool, in, out uint32, bytesIn, bytesOut uint64) 
 	}
 }
 
-// Commit ends the sample: it brings the integral up to now and returns what has become of the
+// Commit ends the sample: it advances the integral to now and returns the statistics of the
 // connections.
 func (t *Tracker) Commit() Stats {
 	for id, c := range t.conns {
@@ -478,14 +477,14 @@ func (t *Tracker) reportEnded(ended *uint32, d time.Duration) {
 	}
 }
 
-// addSpread notes that a connection's state was spread over an interval: it was in flight for
-// something between none and all of it, so by a standard deviation of interval/√12 wrong.
+// addSpread adds the error of a state that was spread over an interval: the request was in flight
+// for between none and all of it, which is a standard deviation of interval/√12.
 func (t *Tracker) addSpread(interval time.Duration) {
 	t.variance += interval.Seconds() * interval.Seconds() / 12
 	t.stats.Uncertain += interval.Seconds() / 2
 }
 
-// addDoubtful notes request-seconds that may be wrong altogether.
+// addDoubtful adds request-seconds that may be entirely wrong.
 func (t *Tracker) addDoubtful(seconds float64) {
 	t.doubtful += seconds
 	t.stats.Uncertain += seconds

@@ -17,11 +17,11 @@ const (
 	ErrBadLine       Fault = iota + 1 // a start line that is none
 	ErrBadVersion                     // another version than HTTP/1.0 and HTTP/1.1
 	ErrBadTarget                      // a request target that is none, or not allowed with its method
-	ErrBadField                       // a field line that is none, an obs-fold, or with a control character
+	ErrBadField                       // a malformed field line, an obs-fold, a control character
 	ErrBadLineEnd                     // LF without CR, or CR without LF
 	ErrBadHost                        // no Host, several, or one that cannot be a host
 	ErrBadLength                      // a Content-Length that is no number, or several
-	ErrBadCoding                      // a Transfer-Encoding that does not end in one chunked, or a Content-Length beside it
+	ErrBadCoding                      // does not end in one chunked, or beside a Content-Length
 	ErrUnknownCoding                  // a transfer coding other than chunked
 	ErrBadChunk                       // a chunk size or a chunk's end that is none
 	ErrBadTrailer                     // a trailer field that is none, or that would change the framing

@@ -41,8 +41,8 @@ const (
 	// smallBuffer is what is read at once where there are small frames only, largeBuffer elsewhere.
 	smallBuffer = 4 << 10
 	largeBuffer = 32 << 10
-	// announceTime is how long a client may take to hear of the coming end before it is told which
-	// stream was the last.
+	// announceTime is how long a client may take to acknowledge the first GOAWAY before the last
+	// one is sent.
 	announceTime = time.Second
 	// resetBurst and resetRate bound how many streams a client may reset before they were answered,
 	// at once and per second: each has cost the app a request.
@@ -99,14 +99,14 @@ func (g *Group) Go(f func()) { g.wg.Go(f) }
 // Wait waits for the goroutines of all connections.
 func (g *Group) Wait() { g.wg.Wait() }
 
-// Conn is an HTTP/2 connection, to a client or to the app. One goroutine reads it and does what the
-// frames ask for, on connections of the other side as well: it puts frames into their buffers, and
-// has them written before it waits for more. So the many small frames of a moment go out by one
-// write, and no frame waits for another goroutine.
+// Conn is an HTTP/2 connection, to a client or to the app. One goroutine reads it and handles its
+// frames, on connections of the other side as well: it appends frames to their buffers, and flushes
+// them before it reads again. So many small frames go out by one write, and no frame waits for
+// another goroutine.
 //
-// Nothing that a peer does may stop a reader: writes never block it. What the network does not take
-// waits in out, bounded by outRoom; what has no room there waits at its stream, bounded by the
-// window of the stream that it came from.
+// No peer can block a reader, because a reader never waits for a write. Frames that the network
+// does not take wait in out, bounded by outRoom. Data without room there waits at its stream,
+// bounded by the window of the stream that it came from.
 //
 // Of the locks, an exchange's is taken before a connection's, and never two of one kind.
 type Conn struct {
@@ -428,7 +428,8 @@ func (c *Conn) Look(b *Batch, now time.Duration) {
 	c.each(streams, func(s *Stream) { s.exchange.Check(b, now) })
 }
 
-// linger reads on for a while, so that what was said last is not lost.
+// linger reads on for a while: a close with unread bytes would reset the connection, and the peer
+// could lose the last frames.
 func (c *Conn) linger() {
 	_ = c.Net.SetReadDeadline(time.Now().Add(lingerTime))
 	_, _ = io.CopyN(io.Discard, c.IO, lingerBytes)

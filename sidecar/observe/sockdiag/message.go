@@ -1,5 +1,5 @@
 // Package sockdiag asks the kernel for its view of TCP connections, through netlink's sock_diag
-// with TCP_INFO. Asking needs no capability, and tells of the caller's network namespace only.
+// with TCP_INFO. Queries need no capability, and show the caller's network namespace only.
 package sockdiag
 
 import (
