@@ -109,19 +109,6 @@ func (p *Phases) first(s Seen, woken time.Duration) {
 	}
 }
 
-// Join puts the measurements of several replays together.
-func Join(all ...Phases) Phases {
-	var p Phases
-	for _, x := range all {
-		p.Woken, p.Created, p.Ready = append(p.Woken, x.Woken...), append(p.Created, x.Created...), append(p.Ready, x.Ready...)
-		p.Answered, p.Ended, p.Overhead = append(p.Answered, x.Answered...), append(p.Ended, x.Ended...), append(p.Overhead, x.Overhead...)
-	}
-	for _, x := range [][]time.Duration{p.Woken, p.Created, p.Ready, p.Answered, p.Ended, p.Overhead} {
-		slices.Sort(x)
-	}
-	return p
-}
-
 // mean is 0 for none.
 func mean(values []time.Duration) time.Duration {
 	var sum time.Duration

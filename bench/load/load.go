@@ -238,25 +238,6 @@ func (g *Generator) Follow(ctx context.Context, length time.Duration, calls iter
 	return run.result()
 }
 
-// Closed has clients (≥ 1) each send a request, wait for its answer, and send the next, for d; the last ones are waited for.
-// When ctx ends, nothing more is sent and what is under way is aborted.
-func (g *Generator) Closed(ctx context.Context, clients int, d time.Duration) Result {
-	run := newRun()
-	var wg sync.WaitGroup
-	for i := range clients {
-		rng := rand.New(rand.NewPCG(g.cfg.Seed, uint64(i)))
-		wg.Go(func() {
-			for ctx.Err() == nil && time.Since(run.start) < d {
-				now := time.Since(run.start)
-				fresh := rng.Float64() < g.cfg.FreshShare
-				run.add(g.send(ctx, run.start, Call{}, Record{Intended: now, Sent: run.begin(g, now), Fresh: fresh}))
-			}
-		})
-	}
-	wg.Wait()
-	return run.result()
-}
-
 // send sends a request that has begun and completes its record.
 func (g *Generator) send(ctx context.Context, start time.Time, c Call, r Record) Record {
 	status, tries, err := g.get(ctx, c, r.Fresh)

@@ -22,7 +22,7 @@ type Segment struct {
 // Shape is a rate of arrivals as a function of time: segments one after another, and 0 outside of them. It is a value; its
 // functions change nothing.
 //
-//	Ramp      ╱   Constant  ──   Steps  ▁▃▅   Burst  ▁█▁   Idle  ▁▁
+//	Ramp      ╱   Constant  ──   Burst  ▁█▁   Idle  ▁▁
 type Shape []Segment
 
 // Constant sends rate requests per second for d.
@@ -39,45 +39,8 @@ func Idle(d time.Duration) Shape { return Constant(0, d) }
 // Burst sends n requests evenly within d, which is above 0.
 func Burst(n int, d time.Duration) Shape { return Constant(float64(n)/d.Seconds(), d) }
 
-// Steps sends at each rate in turn, each for d.
-func Steps(d time.Duration, rates ...float64) Shape {
-	var s Shape
-	for _, r := range rates {
-		s = append(s, Constant(r, d)...)
-	}
-	return s
-}
-
 // Sequence is one shape after the other.
 func Sequence(shapes ...Shape) Shape { return slices.Concat(shapes...) }
-
-// Sum is shapes at once, from a common start: rate(t) = Σ rateᵢ(t). It is as long as the longest.
-func Sum(shapes ...Shape) Shape {
-	cuts := []time.Duration{0}
-	for _, s := range shapes {
-		var end time.Duration
-		for _, seg := range s {
-			end += seg.length()
-			cuts = append(cuts, end)
-		}
-	}
-	slices.Sort(cuts)
-	cuts = slices.Compact(cuts)
-	var sum Shape
-	for i := 1; i < len(cuts); i++ {
-		seg := Segment{Length: cuts[i] - cuts[i-1]}
-		for _, s := range shapes {
-			// Within a piece every rate is a straight line, which its ends give; the end's own instant belongs to the next piece.
-			at, offset, ok := s.at(cuts[i-1])
-			if ok {
-				seg.From += at.rate(offset)
-				seg.To += at.rate(offset + seg.Length)
-			}
-		}
-		sum = append(sum, seg)
-	}
-	return sum
-}
 
 // Length is how long the shape lasts.
 func (s Shape) Length() time.Duration {
@@ -86,15 +49,6 @@ func (s Shape) Length() time.Duration {
 		d += seg.length()
 	}
 	return d
-}
-
-// Rate is the rate at an instant since the shape's start, in requests per second.
-func (s Shape) Rate(t time.Duration) float64 {
-	seg, offset, ok := s.at(t)
-	if !ok {
-		return 0
-	}
-	return seg.rate(offset)
 }
 
 // Requests is the expected number of requests until an instant since the shape's start: ∫₀ᵗ rate(u) du.
@@ -108,20 +62,6 @@ func (s Shape) Requests(t time.Duration) float64 {
 		t -= seg.length()
 	}
 	return n
-}
-
-// at finds the segment that covers an instant, and the time since its start.
-func (s Shape) at(t time.Duration) (Segment, time.Duration, bool) {
-	if t < 0 {
-		return Segment{}, 0, false
-	}
-	for _, seg := range s {
-		if t < seg.length() {
-			return seg, t, true
-		}
-		t -= seg.length()
-	}
-	return Segment{}, 0, false
 }
 
 func (s Segment) length() time.Duration { return max(0, s.Length) }

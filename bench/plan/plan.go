@@ -63,7 +63,7 @@ type Job struct {
 
 // toldPolicy can be told the load to come, in requests in flight.
 type toldPolicy interface {
-	Tell(load func(at time.Time) float64)
+	SetKnownLoad(load func(at time.Time) float64)
 }
 
 // CanBeTold says whether a Job's Rate is of use to the policy.
@@ -158,7 +158,7 @@ func (j *Job) Run(ctx context.Context, o Options, progress func(float64)) (run s
 		if start.IsZero() {
 			start = sim.Epoch()
 		}
-		told.Tell(func(at time.Time) float64 { return j.Rate(at.Sub(start)) * service })
+		told.SetKnownLoad(func(at time.Time) float64 { return j.Rate(at.Sub(start)) * service })
 	}
 	return sim.Run(ctx, sim.Config{
 		Source: j.Source, Scenario: s, Policy: policy, Name: j.Policy.Label, Seed: j.Seed, Guard: j.Policy.Guard,

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/sluice-autoscaler/sluice/bench/score"
 )
@@ -47,6 +48,22 @@ func Metrics() []Metric {
 // ratioMetrics are compared by their ratio to the baseline's, deltaMetrics by their difference from it.
 func ratioMetrics() []string { return []string{"podSeconds", "cost", "coldStarts"} }
 func deltaMetrics() []string { return []string{"sloViolations", "waitP99"} }
+
+// MetricNamed is a field of a result as a metric with its title and unit, also one that Metrics does not list.
+func MetricNamed(name string) Metric {
+	for _, m := range Metrics() {
+		if m.Name == name {
+			return m
+		}
+	}
+	m := Metric{Name: name, Title: name}
+	if of, ok := strings.CutSuffix(name, "Share"); ok {
+		m.Title, m.Unit = strings.ReplaceAll(of, "coldStart", "cold start")+" share", "share"
+	} else if of, ok := strings.CutPrefix(name, "waitP"); ok {
+		m.Title, m.Unit = "p"+of+" wait", "s"
+	}
+	return m
+}
 
 // Row is one policy on one trace in one scenario, over all its seeds. The maps' keys are names of Metrics.
 type Row struct {

@@ -155,49 +155,6 @@ func Markdown(w io.Writer, verdicts []Verdict, c Contest) error {
 	return nil
 }
 
-// MarkdownTable writes the comparison as Markdown, a line for each trace, scenario and policy.
-func MarkdownTable(w io.Writer, s Summary) error {
-	metrics := tableMetrics()
-	fmt.Fprint(w, "| trace | scenario | policy |")
-	for _, m := range metrics {
-		fmt.Fprintf(w, " %s |", m.Title)
-		if m.Name == "podSeconds" && s.Baseline != "" {
-			fmt.Fprintf(w, " × %s |", escapeMarkdown(s.Baseline))
-		}
-	}
-	fmt.Fprint(w, "\n|---|---|---|")
-	for _, m := range metrics {
-		fmt.Fprint(w, "--:|")
-		if m.Name == "podSeconds" && s.Baseline != "" {
-			fmt.Fprint(w, "--:|")
-		}
-	}
-	fmt.Fprintln(w)
-	for start := 0; start < len(s.Comparison); {
-		end := groupEnd(s.Comparison, start)
-		group := s.Comparison[start:end]
-		for _, r := range group {
-			fmt.Fprintf(w, "| %s | %s | %s |", escapeMarkdown(r.Trace), escapeMarkdown(r.Scenario), escapeMarkdown(r.Policy))
-			for _, m := range metrics {
-				text := cell(m, r, lowest(group, m.Name))
-				if bold, ok := strings.CutSuffix(text, " *"); ok {
-					text = "**" + bold + "**"
-				}
-				fmt.Fprintf(w, " %s |", text)
-				if m.Name == "podSeconds" && s.Baseline != "" {
-					q, ok := r.Ratio[m.Name]
-					fmt.Fprintf(w, " %s |", ratio(q, ok))
-				}
-			}
-			if _, err := fmt.Fprintln(w); err != nil {
-				return err
-			}
-		}
-		start = end
-	}
-	return nil
-}
-
 // mean is the geometric mean of the positive ratios; it says how many there were if not all are.
 func mean(ratios []float64) string {
 	var g geometricMean

@@ -62,7 +62,6 @@ func TestGoldens(t *testing.T) {
 		"results.csv":  func(w io.Writer) error { return report.CSV(w, s.Results) },
 		"table.txt":    func(w io.Writer) error { return report.Text(w, s) },
 		"summary.json": func(w io.Writer) error { return report.Encode(w, s) },
-		"table.md":     func(w io.Writer) error { return report.MarkdownTable(w, s) },
 		"contest.md": func(w io.Writer) error {
 			return report.Markdown(w, report.Judge(s.Comparison, contest), contest)
 		},
@@ -261,7 +260,6 @@ func FuzzDecode(f *testing.F) {
 			func(w io.Writer) error { return report.Encode(w, s) },
 			func(w io.Writer) error { return report.Text(w, s) },
 			func(w io.Writer) error { return report.CSV(w, s.Results) },
-			func(w io.Writer) error { return report.MarkdownTable(w, s) },
 		} {
 			if err := write(io.Discard); err != nil {
 				t.Error(err)
@@ -503,14 +501,12 @@ func TestEmptyAndOdd(t *testing.T) {
 		"no names": report.Summarize(report.Summary{Results: []score.Result{{Policy: "a\tb\n\x1b[31mred"}, {Policy: "|*x*|"}}}),
 		"not real": report.Summarize(report.Summary{Results: []score.Result{{Policy: "a", PodSeconds: math.Inf(1), WaitP99: math.NaN()}}}),
 	} {
-		for kind, write := range map[string]func(io.Writer, report.Summary) error{"text": report.Text, "markdown": report.MarkdownTable} {
-			var b bytes.Buffer
-			if err := write(&b, s); err != nil {
-				t.Errorf("%s as %s: %v", name, kind, err)
-			}
-			if bytes.ContainsRune(b.Bytes(), '\x1b') {
-				t.Errorf("%s as %s lets an escape sequence through: %q", name, kind, b.String())
-			}
+		var b bytes.Buffer
+		if err := report.Text(&b, s); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if bytes.ContainsRune(b.Bytes(), '\x1b') {
+			t.Errorf("%s lets an escape sequence through: %q", name, b.String())
 		}
 	}
 	if err := report.Sparklines(io.Discard, score.Run{}, 0); err != nil {

@@ -94,22 +94,6 @@ func (h *Histogram) Quantile(q float64) time.Duration {
 	return h.max
 }
 
-// Above is the share of values above a bound, to within the bucket that the bound is in.
-func (h *Histogram) Above(d time.Duration) float64 {
-	if h.n == 0 {
-		return 0
-	}
-	from := 0
-	if d >= 0 {
-		from = index(uint64(d)) + 1
-	}
-	n := int64(0)
-	for _, c := range h.counts[from:] {
-		n += c
-	}
-	return float64(n) / float64(h.n)
-}
-
 // Buckets are the bars that are not empty, joined to at most eight for each doubling, in seconds.
 func (h *Histogram) Buckets() []Bucket {
 	var out []Bucket

@@ -2,6 +2,7 @@ package trace
 
 import (
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"time"
 )
@@ -29,11 +30,11 @@ func (p *part) Length() time.Duration { return p.to - p.from }
 
 // Open implements Source.
 func (p *part) Open(rng *rand.Rand) Arrivals {
-	return &partArrivals{parts: parts{[]Arrivals{p.Source.Open(rng)}}, from: p.from, to: p.to}
+	return &partArrivals{of: p.Source.Open(rng), from: p.from, to: p.to}
 }
 
 type partArrivals struct {
-	parts
+	of       Arrivals
 	from, to time.Duration
 	over     bool
 	err      error // of closing
@@ -44,14 +45,22 @@ func (p *partArrivals) Err() error {
 	if p.err != nil {
 		return p.err
 	}
-	return p.parts.Err()
+	return Err(p.of)
+}
+
+// Close closes what is a file.
+func (p *partArrivals) Close() error {
+	if c, ok := p.of.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
 }
 
 // Read implements Arrivals.
 func (p *partArrivals) Read(dst []Request) int {
 	for !p.over {
 		n := 0
-		read := p.of[0].Read(dst)
+		read := p.of.Read(dst)
 		for _, r := range dst[:read] {
 			if r.At >= p.to {
 				p.over, p.err = true, p.Close()

@@ -39,7 +39,11 @@ func NewSpace(base plan.Policy, sc *scenario.Scenario, specs []string) (*Space, 
 		return nil, fmt.Errorf("%s is no policy that decides: want one of the catalog's", base.Name)
 	}
 	if len(specs) == 0 {
-		if specs = DefaultRanges(base.Name); specs == nil {
+		entry, err := base.Entry()
+		if err != nil {
+			return nil, err
+		}
+		if specs = DefaultRanges(entry); specs == nil {
 			return nil, fmt.Errorf("policy %s has no default ranges: want --search NAME=LOW..HIGH for the parameters to search", base.Name)
 		}
 	}
@@ -233,7 +237,7 @@ func (s *Space) defaults() []float64 {
 		if v == nil && err == nil && !guarded {
 			for _, p := range entry.Parameters {
 				if p.Name == d.Path {
-					v = json.RawMessage(p.Default)
+					v = p.Value
 					if p.Name == "target" {
 						v = json.RawMessage(strconv.FormatFloat(s.target, 'f', -1, 64))
 					}

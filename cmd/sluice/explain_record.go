@@ -28,7 +28,11 @@ func keepRecord(ctx context.Context, name string, every time.Duration, get func(
 	defer func() { err = errors.Join(err, f.Close()) }()
 	fmt.Fprintf(stderr, "recording to %s: %s\n", name, recordCaveat)
 	n, err := recordEvery(ctx, every, get, f, stderr)
-	fmt.Fprintf(stderr, "recorded %s\n", plural(n, "observation"))
+	word := "observations"
+	if n == 1 {
+		word = "observation"
+	}
+	fmt.Fprintf(stderr, "recorded %d %s\n", n, word)
 	return err
 }
 

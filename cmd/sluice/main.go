@@ -43,8 +43,7 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 func command() *cobra.Command {
 	root := &cobra.Command{
 		Use: "sluice", Short: "Explain what Sluice decides, list its policies, try and simulate them",
-		Version:      cli.Version(),
-		SilenceUsage: true, SilenceErrors: true,
+		SilenceUsage: true, SilenceErrors: true, Version: cli.Version(),
 		RunE: func(*cobra.Command, []string) error { return fmt.Errorf("no command given: %w", errUsage) },
 	}
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
@@ -81,7 +80,7 @@ func policies() *cobra.Command {
 			}
 			fmt.Fprintln(w, "\nPARAMETER\tRANGE\tDEFAULT\tMEANING")
 			for _, p := range e.Parameters {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Name, p.Range, p.Default, p.Doc)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Name, p.Allowed(), p.Default, p.Meaning)
 			}
 			return w.Flush()
 		},

@@ -13,7 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/bench/backtest"
 	"github.com/sluice-autoscaler/sluice/bench/report"
+	"github.com/sluice-autoscaler/sluice/bench/tune"
 	"github.com/sluice-autoscaler/sluice/internal/cli"
 	"github.com/sluice-autoscaler/sluice/internal/promtest"
 )
@@ -98,7 +100,7 @@ func TestPrometheus(t *testing.T) {
 	if !ok {
 		t.Fatal("backtest failed")
 	}
-	var b backtestRecord
+	var b backtest.Record
 	readJSON(t, filepath.Join(out, "backtest.json"), &b)
 	within(t, "mean demand", b.Mean, 12, 0.01)
 	within(t, "peak demand", b.Peak, 21, 0.01)
@@ -158,7 +160,7 @@ func TestPrometheus(t *testing.T) {
 	if !ok || !strings.Contains(stdout, "held back  tuned") || !strings.Contains(stdout, "policy:\n    name: kpa") {
 		t.Error("tune failed, or does not say what a user needs")
 	}
-	var tuned tuneRecord
+	var tuned tune.Record
 	readJSON(t, filepath.Join(out, "tune.json"), &tuned)
 	if tuned.Top[0].Objective >= tuned.Default.Objective || !tuned.Top[0].Feasible() {
 		t.Errorf("tuned %v, as given %v: want less, within the limits", tuned.Top[0].Objective, tuned.Default.Objective)

@@ -41,7 +41,7 @@ func TestPlan(t *testing.T) {
 			s := b.shape()
 			total += s.Length()
 			for at := time.Duration(0); at < s.Length(); at += time.Second {
-				peak = max(peak, s.Rate(at))
+				peak = max(peak, s.Requests(at+time.Second)-s.Requests(at)) // in one second
 			}
 			if at := b.at(s.Length() - 1); len(b.parts) > 0 && at != b.parts[len(b.parts)-1].name {
 				t.Errorf("%s: at its end it names %q, want its last part", a.name, at)
