@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/gateway/assignment"
 	"github.com/sluice-autoscaler/sluice/gateway/hold"
+	"github.com/sluice-autoscaler/sluice/proxy/request"
 )
 
 // Target names one port of one Service.
@@ -63,7 +64,8 @@ type Config struct {
 	MaxReaders int
 	// ProbeAgents are prefixes of User-Agents that are health checks and scrapers: never held, never counted.
 	ProbeAgents []string
-	// ProbePaths are request paths that are treated as such from whatever agent.
+	// ProbePaths are request paths that are treated as such from whatever agent; one that ends in "*"
+	// stands for all that begin so.
 	ProbePaths []string
 }
 
@@ -73,7 +75,7 @@ func Default() Config {
 		MaxHeld: 10000, MaxHeldTotal: 50000, MaxHeldBytes: 64 << 20, HoldTimeout: time.Minute,
 		ProbeInterval: 5 * time.Millisecond, PodConcurrency: 100, DialTimeout: time.Second, TerminatingGrace: time.Second,
 		LameDuck: 5 * time.Second, Drain: time.Minute, MaxReaders: 16,
-		ProbeAgents: []string{"kube-probe/", "Prometheus/", "GoogleHC/", "ELB-HealthChecker/"},
+		ProbeAgents: request.ProbeAgents(),
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/gateway/assignment"
 	"github.com/sluice-autoscaler/sluice/gateway/hold"
 	"github.com/sluice-autoscaler/sluice/internal/serve"
+	"github.com/sluice-autoscaler/sluice/proxy/request"
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
@@ -291,13 +292,8 @@ func (g *Gateway) retire(ctx context.Context, l *lane) {
 
 // health reports whether a request comes from a health checker or scraper.
 func (g *Gateway) health(r *http.Request) bool {
-	agent := r.Header.Get("User-Agent")
-	for _, prefix := range g.cfg.ProbeAgents {
-		if len(agent) >= len(prefix) && agent[:len(prefix)] == prefix {
-			return true
-		}
-	}
-	return slices.Contains(g.cfg.ProbePaths, r.URL.Path)
+	ignore := request.Ignore{Agents: g.cfg.ProbeAgents, Paths: g.cfg.ProbePaths}
+	return request.Ignores(&ignore, r.URL.EscapedPath(), r.Header.Get("User-Agent"))
 }
 
 // now is the gateway's own monotonic clock, since its start.

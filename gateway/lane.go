@@ -14,20 +14,13 @@ import (
 
 // refusal is an answer that the gateway gives itself, as an error.
 type refusal struct {
-	code   int // HTTP
-	grpc   int
+	code   int    // HTTP; request.GRPCStatus tells gRPC's
 	reason string // Sluice-Reason
 	text   string
 	retry  bool // Retry-After
 }
 
 func (r *refusal) Error() string { return r.text }
-
-// gRPC status codes of refusals.
-const (
-	grpcDeadline    = 4
-	grpcUnavailable = 14
-)
 
 // errGone says that the client of a held request has left: there is nobody to answer.
 var errGone = errors.New("client left")
@@ -150,7 +143,7 @@ func (l *lane) wait(ctx context.Context, t *hold.Ticket, gone func() bool) error
 		case <-timer.C:
 			if l.leave(t, hold.Expired) {
 				return &refusal{
-					code: 504, grpc: grpcDeadline, reason: "held-too-long",
+					code: 504, reason: "held-too-long",
 					text: fmt.Sprintf("%s: no pod could take the request within %v", l.target, limit),
 				}
 			}
@@ -185,17 +178,17 @@ func (l *lane) refuse(t *hold.Ticket) error {
 	switch a := l.assigned.Load(); {
 	case full:
 		return &refusal{
-			code: 503, grpc: grpcUnavailable, reason: "full", retry: true,
+			code: 503, reason: "full", retry: true,
 			text: fmt.Sprintf("%s: too many requests wait for a pod", l.target),
 		}
 	case a.Failure != "":
 		return &refusal{
-			code: 503, grpc: grpcUnavailable, reason: a.Failure, retry: true,
+			code: 503, reason: a.Failure, retry: true,
 			text: fmt.Sprintf("%s: no pod can start: %s", l.target, a.Failure),
 		}
 	default: // the failure has been lifted since
 		return &refusal{
-			code: 503, grpc: grpcUnavailable, reason: "cannot-start", retry: true,
+			code: 503, reason: "cannot-start", retry: true,
 			text: fmt.Sprintf("%s: no pod could start", l.target),
 		}
 	}

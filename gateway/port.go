@@ -201,7 +201,7 @@ func (p *port) RoundTrip(r *http.Request) (*http.Response, error) {
 		if sent {
 			l.finish(t)
 			return nil, &refusal{
-				code: 502, grpc: grpcUnavailable, reason: "pod-failed",
+				code: 502, reason: "pod-failed",
 				text: fmt.Sprintf("%s: the pod ended the request: %v", l.target, err),
 			}
 		}
@@ -290,7 +290,7 @@ func (p *port) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	ref, ok := errors.AsType[*refusal](err)
 	if !ok {
-		ref = &refusal{code: 502, grpc: grpcUnavailable, reason: "pod-failed", text: err.Error()}
+		ref = &refusal{code: 502, reason: "pod-failed", text: err.Error()}
 	}
 	if p.closing.Load() {
 		w.Header().Set("Connection", "close")

@@ -11,7 +11,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// play sends the frames that ops stand for, three bytes each: what to send, on which stream, and a number.
+// play sends the frames that ops stand for, three bytes each: what to send, on which stream, and a
+// number.
 func (p *peer) play(ops []byte, fields ...string) {
 	for ; len(ops) >= 3; ops = ops[3:] {
 		id, n := uint32(ops[1]%16), ops[2]
@@ -56,7 +57,8 @@ func seeds(f *testing.F) {
 	f.Add([]byte{14, 4, 1, 14, 37, 1, 15, 0, 20})
 }
 
-// FuzzClientFrames lets a client send anything. Nothing may panic, and when it is gone nothing is in flight.
+// FuzzClientFrames lets a client send anything. Nothing may panic, and when it is gone nothing is
+// in flight.
 func FuzzClientFrames(f *testing.F) {
 	seeds(f)
 	app := appOf(f, func(w http.ResponseWriter, r *http.Request) {

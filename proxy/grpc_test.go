@@ -13,7 +13,8 @@ import (
 	"google.golang.org/grpc/keepalive"
 )
 
-// TestConnectionsOfTheAppAge has an app that ends its connections all the time, by GOAWAY in two steps; no call fails.
+// TestConnectionsOfTheAppAge has an app that ends its connections all the time, by GOAWAY in two
+// steps; no call fails.
 func TestConnectionsOfTheAppAge(t *testing.T) {
 	server := grpc.NewServer(grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: 20 * time.Millisecond, MaxConnectionAgeGrace: patience}))
 	healthpb.RegisterHealthServer(server, health.NewServer())

@@ -70,7 +70,7 @@ func proxyTo(t testing.TB, app string, edit func(*settings)) *proxied {
 		Address: "127.0.0.1:0",
 		Rules: &request.Rules{
 			Now: now, InFlight: &p.inFlight, Limiter: p.limiter, Drain: p.drain, Metrics: uncounted{},
-			Check: func(context.Context) error { return nil }, IgnoreAgents: []string{"kube-probe/"},
+			Check: func(context.Context) error { return nil }, Ignore: request.Ignore{Agents: []string{"kube-probe/"}},
 			ResponseTimeout: set.response, RequestTimeout: set.request, Log: log,
 		},
 		App: app, DialTimeout: time.Second, AppIdleTimeout: patience,
@@ -295,7 +295,8 @@ func (p *peer) ends() {
 	}
 }
 
-// rawApp serves connections of the proxy one by one by handle, which gets them after the exchange of settings.
+// rawApp serves connections of the proxy one by one by handle, which gets them after the exchange
+// of settings.
 func rawApp(t testing.TB, set []http2.Setting, handle func(n int, p *peer)) string {
 	t.Helper()
 	l := listen(t)
@@ -364,7 +365,8 @@ func pattern(n, seed int) []byte {
 	return p
 }
 
-// TestBodiesBothWays sends many bodies at once through windows that are much smaller, and each comes back as it was.
+// TestBodiesBothWays sends many bodies at once through windows that are much smaller, and each
+// comes back as it was.
 func TestBodiesBothWays(t *testing.T) {
 	app := appOf(t, func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).Flush()
@@ -384,7 +386,8 @@ func TestBodiesBothWays(t *testing.T) {
 	for i := range 30 {
 		wg.Go(func() {
 			want := pattern(i*i*1000, i)
-			resp, err := client.Post("http://"+p.addr, "", io.MultiReader(bytes.NewReader(want))) // of unknown length
+			// of unknown length
+			resp, err := client.Post("http://"+p.addr, "", io.MultiReader(bytes.NewReader(want)))
 			if err != nil {
 				t.Error(err)
 				return
@@ -399,8 +402,9 @@ func TestBodiesBothWays(t *testing.T) {
 	wg.Wait()
 }
 
-// TestSlowReaderStopsNobody has a client that opens its windows wide and reads nothing, one that gives one stream no window,
-// and checks that others are served, and that what the app can send to the former is bounded.
+// TestSlowReaderStopsNobody has a client that opens its windows wide and reads nothing, one that
+// gives one stream no window, and checks that others are served, and that what the app can send to
+// the former is bounded.
 func TestSlowReaderStopsNobody(t *testing.T) {
 	var written atomic.Int64
 	app := appOf(t, func(w http.ResponseWriter, r *http.Request) {
@@ -471,8 +475,8 @@ func TestSlowReaderStopsNobody(t *testing.T) {
 	_ = half.conn.Close()
 }
 
-// TestUnreadBodyStopsNobody has an app that does not read some bodies. Others pass: on the same client's connection as long as
-// the app's own window for it lasts, and beyond on others.
+// TestUnreadBodyStopsNobody has an app that does not read some bodies. Others pass: on the same
+// client's connection as long as the app's own window for it lasts, and beyond on others.
 func TestUnreadBodyStopsNobody(t *testing.T) {
 	release := make(chan struct{})
 	app := appOf(t, func(_ http.ResponseWriter, r *http.Request) {
@@ -508,7 +512,8 @@ func TestUnreadBodyStopsNobody(t *testing.T) {
 			expect(deaf)
 		}
 	}
-	time.Sleep(200 * time.Millisecond) // the app's window for the connection, 1 MiB, has run out by now
+	// the app's window for the connection, 1 MiB, has run out by now
+	time.Sleep(200 * time.Millisecond)
 	expect(clientOf(t))
 	expect(deaf)
 	close(release)
@@ -826,7 +831,8 @@ func TestResets(t *testing.T) {
 	p.count(0)
 }
 
-// TestRefusedByTheApp asks again what the app has not worked on: past the last stream of its GOAWAY, or by REFUSED_STREAM.
+// TestRefusedByTheApp asks again what the app has not worked on: past the last stream of its
+// GOAWAY, or by REFUSED_STREAM.
 func TestRefusedByTheApp(t *testing.T) {
 	const n = 5
 	app := rawApp(t, nil, func(conn int, p *peer) {
@@ -899,7 +905,8 @@ func TestAppsThatSpeakNoHTTP2(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = (&http.Server{ReadHeaderTimeout: patience, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)}).Serve(l) // HTTP/1.1 only
+		// HTTP/1.1 only
+		_ = (&http.Server{ReadHeaderTimeout: patience, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)}).Serve(l)
 	}()
 	none := listen(t)
 	_ = none.Close()
@@ -945,7 +952,8 @@ func TestLimitOverHTTP2(t *testing.T) {
 	if f := on[*http2.MetaHeadersFrame](c, 7); field(f, ":status") != "503" || field(f, "sluice-reason") != "queue-full" || field(f, "retry-after") != "1" {
 		t.Errorf("with a full queue: %v", f.Fields)
 	}
-	c.headers(9, true, requestFields("GET", "/", "user-agent", "kube-probe/1")...) // no demand: it passes
+	// no demand: it passes
+	c.headers(9, true, requestFields("GET", "/", "user-agent", "kube-probe/1")...)
 	c.headers(11, true, requestFields("GET", request.ReadyPath)...)
 	if f := on[*http2.MetaHeadersFrame](c, 11); field(f, ":status") != "200" {
 		t.Errorf("readiness: %v", f.Fields)
@@ -1068,7 +1076,8 @@ func TestDrainInTwoSteps(t *testing.T) {
 	_ = late.conn.Close()
 }
 
-// TestNothingIsLostOverHTTP2 keeps sending through a drain, over connections that are told to end all the time.
+// TestNothingIsLostOverHTTP2 keeps sending through a drain, over connections that are told to end
+// all the time.
 func TestNothingIsLostOverHTTP2(t *testing.T) {
 	app := appOf(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
 	p := proxyTo(t, app, func(s *settings) { s.lame, s.limit, s.queue = 500*time.Millisecond, 3, 10 })
@@ -1118,8 +1127,8 @@ func TestNothingIsLostOverHTTP2(t *testing.T) {
 	}
 }
 
-// TestAllocationsPerCall counts what the whole process allocates for a call in the steady state, client and app of this test
-// (which allocate nothing) included.
+// TestAllocationsPerCall counts what the whole process allocates for a call in the steady state,
+// client and app of this test (which allocate nothing) included.
 func TestAllocationsPerCall(t *testing.T) {
 	if raced {
 		t.Skip("pools forget under the race detector")

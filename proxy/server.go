@@ -1,6 +1,6 @@
-// Package proxy passes requests on to an app, and measures, limits and drains them. HTTP/1.1 (h1) and
-// HTTP/2 (h2) each have an engine of their own, which costs a request no allocation; a connection's
-// first bytes tell which. The rules of a request are the same for both (request).
+// Package proxy passes requests on to an app, and measures, limits and drains them. HTTP/1.1 (h1)
+// and HTTP/2 (h2) each have an engine of their own, which costs a request no allocation; a
+// connection's first bytes tell which. The rules of a request are the same for both (request).
 package proxy
 
 import (
@@ -44,23 +44,23 @@ type Server struct {
 	Rules *request.Rules
 	// App is the app's address, host:port or unix:/path.
 	App string
-	// DialTimeout bounds a connect to the app. AppIdleTimeout closes idle connections to it; shorter
-	// than the app's own keep-alive timeout, or the app may close a connection just as a request is
-	// sent on it.
+	// DialTimeout bounds a connect to the app. AppIdleTimeout closes idle connections to it;
+	// shorter than the app's own keep-alive timeout, or the app may close a connection just as a
+	// request is sent on it.
 	DialTimeout, AppIdleTimeout time.Duration
 	// TLS serves TLS only; nil serves none.
 	TLS *tls.Config
-	// HeaderTimeout bounds the time in which a client sends a request's headers; IdleTimeout how long
-	// a connection may be kept open without a request. Longer than the idle timeout of load balancers
-	// before it, or they may send a request just as the connection closes.
+	// HeaderTimeout bounds the time in which a client sends a request's headers; IdleTimeout how
+	// long a connection may be kept open without a request. Longer than the idle timeout of load
+	// balancers before it, or they may send a request just as the connection closes.
 	HeaderTimeout, IdleTimeout time.Duration
 	// MaxHeaderBytes bounds a request's headers; larger ones are answered 431.
 	MaxHeaderBytes int
-	// LateDrain bounds the wait for requests that run when the service is stopped although the drain
-	// was over.
+	// LateDrain bounds the wait for requests that run when the service is stopped although the
+	// drain was over.
 	LateDrain time.Duration
-	// Heartbeat beats each time that the connections are looked after, which takes every lock that a
-	// request takes; nil for none.
+	// Heartbeat beats each time that the connections are looked after, which takes every lock that
+	// a request takes; nil for none.
 	Heartbeat *serve.Heartbeat
 	Log       *slog.Logger
 
@@ -128,7 +128,8 @@ func (e engines) look(done <-chan struct{}, now func() time.Duration, heartbeat 
 	}
 }
 
-// closeIdle closes connections without a request, and waits for the others of HTTP/2 until ctx ends.
+// closeIdle closes connections without a request, and waits for the others of HTTP/2 until ctx
+// ends.
 func (e engines) closeIdle(ctx context.Context) error {
 	e.h1.CloseIdle()
 	e.h2.GoAway()

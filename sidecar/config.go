@@ -1,5 +1,5 @@
-// Package sidecar assembles the process that stands beside an app in its pod: a proxy that counts, limits and drains the
-// app's requests, and the port on which it tells of them.
+// Package sidecar assembles the process that runs beside an app in its pod: a proxy that counts,
+// limits and drains the app's requests, and a port that serves metrics and health.
 package sidecar
 
 import (
@@ -16,61 +16,73 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/sluice-autoscaler/sluice/internal/cli"
+	"github.com/sluice-autoscaler/sluice/proxy/request"
 	"github.com/sluice-autoscaler/sluice/proxy/socket"
 )
 
-// Config is the proxy mode's configuration. Default gives the usual one; Validate tells what is wrong.
+// Config is the proxy mode's configuration. Default returns the usual one; Validate reports what is
+// wrong.
 type Config struct {
-	// Listen is the address of the proxied port; MetricsListen that of /metrics, /healthz, /readyz and the drain.
+	// Listen is the address of the proxied port; MetricsListen that of /metrics, /healthz, /readyz
+	// and the drain.
 	Listen, MetricsListen string
-	// App is the app's address, host:port, or unix:/path of a socket. A name is looked up at each connect.
+	// App is the app's address, host:port, or unix:/path of a socket. A name is looked up at each
+	// connect.
 	App string
-	// AppReadyPath is asked by GET to learn whether the app is ready (200–399). Empty, and no AppReadyGRPC: it is ready when it
-	// accepts a connection.
+	// AppReadyPath is asked by GET to learn whether the app is ready (200–399). Empty, and no
+	// AppReadyGRPC: it is ready when it accepts a connection.
 	AppReadyPath string
-	// AppReadyGRPC asks the app's gRPC health service (grpc.health.v1, over HTTP/2 without TLS) whether AppReadyGRPCService is
-	// SERVING; empty is the app as a whole. Not together with AppReadyPath.
+	// AppReadyGRPC asks the app's gRPC health service (grpc.health.v1, over HTTP/2 without TLS)
+	// whether AppReadyGRPCService is SERVING; empty is the app as a whole. Not together with
+	// AppReadyPath.
 	AppReadyGRPC        bool
 	AppReadyGRPCService string
-	// AppDialTimeout bounds a connect to the app, and its answer to the question whether it is ready, > 0.
+	// AppDialTimeout bounds a connect to the app, and its answer to the question whether it is
+	// ready, > 0.
 	AppDialTimeout time.Duration
-	// AppIdleTimeout closes idle connections to the app, > 0. Keep it below the app's own keep-alive timeout; lower costs
-	// more connects.
+	// AppIdleTimeout closes idle connections to the app, > 0. Keep it below the app's own
+	// keep-alive timeout; lower costs more connects.
 	AppIdleTimeout time.Duration
 	// ConcurrencyLimit is how many requests the app gets at once, ≥ 0; 0 means no limit.
 	ConcurrencyLimit int
-	// QueueLimit is how many more may wait, ≥ 0; the next is answered 503. Of no effect without ConcurrencyLimit.
+	// QueueLimit is how many more may wait, ≥ 0; the next is answered 503. Of no effect without
+	// ConcurrencyLimit.
 	QueueLimit int
-	// QueueTimeout is how long one may wait, ≥ 0; then it is answered 503. 0 means as long as the client waits.
+	// QueueTimeout is how long one may wait, ≥ 0; then it is answered 503. 0 means as long as the
+	// client waits.
 	QueueTimeout time.Duration
-	// LameDuck is how long requests are served on after readiness fails, ≥ 0: too short loses requests of clients that
-	// have not yet learned that the pod goes, longer only delays its end.
+	// LameDuck is how long requests are served on after readiness fails, ≥ 0: too short loses
+	// requests of clients that have not yet learned that the pod goes, longer only delays its end.
 	LameDuck time.Duration
 	// Drain is how long running requests may take after the lame duck, ≥ 0.
 	Drain time.Duration
-	// DrainPath is where a GET on the metrics port starts the drain and returns when it is over. Empty:
-	// nowhere. It is answered to peers on a loopback address, and to others with the token in
-	// DrainTokenFile, read each time; without a file to no others.
+	// DrainPath is where a GET on the metrics port starts the drain and returns when it is over.
+	// Empty: nowhere. It is answered to peers on a loopback address, and to others with the token
+	// in DrainTokenFile, read each time; without a file to no others.
 	DrainPath, DrainTokenFile string
 	// HeaderTimeout is how long a client may take to send a request's headers, > 0.
 	HeaderTimeout time.Duration
-	// IdleTimeout is how long a client's connection may be idle, > 0. Keep it above that of load balancers before it.
+	// IdleTimeout is how long a client's connection may be idle, > 0. Keep it above that of load
+	// balancers before it.
 	IdleTimeout time.Duration
-	// ResponseTimeout is how long the app may take to begin an answer, RequestTimeout how long a request may take from its
-	// arrival to the end of its answer, ≥ 0; then it is answered 504, or the answer is cut. 0 means no bound. Streams (bodies
-	// of unknown length, upgrades) are exempt from the second. Lower frees places sooner and cuts more slow requests.
+	// ResponseTimeout is how long the app may take to begin an answer, RequestTimeout how long a
+	// request may take from its arrival to the end of its answer, ≥ 0; then it is answered 504, or
+	// the answer is cut. 0 means no bound. Streams (bodies of unknown length, upgrades) are exempt
+	// from the second. Lower frees places sooner and cuts more slow requests.
 	ResponseTimeout, RequestTimeout time.Duration
-	// TLSCert and TLSKey are files in PEM for TLS on the proxied port, read again when they change; empty for no TLS.
+	// TLSCert and TLSKey are files in PEM for TLS on the proxied port, read again when they change;
+	// empty for no TLS.
 	TLSCert, TLSKey string
-	// Threads is how many CPUs the process uses at once, ≥ 0; 0 is as many as there are. One is the cheapest per request and
-	// enough for tens of thousands of small ones per second.
+	// Threads is how many CPUs the process uses at once, ≥ 0; 0 is as many as there are. One is the
+	// cheapest per request and enough for tens of thousands of small ones per second.
 	Threads int
-	// MaxHeaderBytes bounds the headers of a request, 1024–16777216 bytes; each connection may use this much memory.
+	// MaxHeaderBytes bounds the headers of a request, 1024–16777216 bytes; each connection may use
+	// this much memory.
 	MaxHeaderBytes int
-	// IgnorePaths and IgnoreAgents tell requests that are no demand: by URL path (all that begin so, if it ends in "*"), and by
-	// the beginning of the User-Agent.
+	// IgnorePaths and IgnoreAgents tell requests that are no demand: by URL path (all that begin
+	// so, if it ends in "*"), and by the beginning of the User-Agent.
 	IgnorePaths, IgnoreAgents []string
-	// Logging says what is logged, and in which format; JSON unless told otherwise.
+	// Logging is the level and the format of the log; JSON by default.
 	Logging cli.Logging
 }
 
@@ -91,7 +103,7 @@ func Default() Config {
 		IdleTimeout:    620 * time.Second, // load balancers keep connections for up to 600 s
 		Threads:        1,
 		MaxHeaderBytes: 128 << 10,
-		IgnoreAgents:   []string{"kube-probe/", "Prometheus/", "GoogleHC", "ELB-HealthChecker"},
+		IgnoreAgents:   request.ProbeAgents(),
 		Logging:        cli.Logging{Level: "info", Format: "json"},
 	}
 }
@@ -126,7 +138,7 @@ func (c *Config) Bind(f *pflag.FlagSet) {
 	c.Logging.Bind(f)
 }
 
-// more is a flag that adds to a list.
+// more is a flag that appends to a list.
 type more struct{ list *[]string }
 
 // Set adds v.

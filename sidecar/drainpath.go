@@ -13,9 +13,9 @@ import (
 	"github.com/sluice-autoscaler/sluice/proxy/drain"
 )
 
-// drainHandler starts the drain and answers when it is over. A drain takes the pod out of service for
-// good, so it is for the pod itself, which asks from a loopback address, and for who has the token,
-// such as a kubelet whose preStop hook sends it.
+// drainHandler starts the drain and answers when it is over. A drain takes the pod out of service
+// and cannot be undone. So only two kinds of peers may start it: the pod itself, from a loopback
+// address, and holders of the token, such as a kubelet whose preStop hook sends it.
 type drainHandler struct {
 	drain     *drain.Drain
 	tokenFile string // empty: there is no token

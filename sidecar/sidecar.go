@@ -22,8 +22,8 @@ import (
 // metricsDrain bounds how long a scrape under way may hold up the end of the process.
 const metricsDrain = time.Second
 
-// livenessPeriod is the heartbeat's: /healthz fails when the loop that looks after connections, twenty
-// times a second, has not turned for two of them.
+// livenessPeriod is the heartbeat's: /healthz fails when the loop that looks after connections,
+// twenty times a second, has not turned for two of them.
 const livenessPeriod = 10 * time.Second
 
 // Sidecar is the proxy mode. New makes it, Run runs it once.
@@ -72,7 +72,7 @@ func New(cfg Config, version string, log *slog.Logger) (*Sidecar, error) {
 			Address: cfg.Listen,
 			Rules: &request.Rules{
 				Now: now, InFlight: &counter, Limiter: limiter, Drain: d, Metrics: metrics, Check: check.Check,
-				IgnorePaths: cfg.IgnorePaths, IgnoreAgents: cfg.IgnoreAgents,
+				Ignore:          request.Ignore{Paths: cfg.IgnorePaths, Agents: cfg.IgnoreAgents},
 				ResponseTimeout: cfg.ResponseTimeout, RequestTimeout: cfg.RequestTimeout, Log: log,
 			},
 			App: cfg.App, DialTimeout: cfg.AppDialTimeout, AppIdleTimeout: cfg.AppIdleTimeout,
@@ -130,8 +130,8 @@ func (c *Config) metricsHandler(scrape http.Handler, alive *serve.Heartbeat, che
 	return mux
 }
 
-// Run serves until ctx ends, drains, and returns nil, or returns what failed. The metrics port is up first and closes
-// last.
+// Run serves until ctx ends, drains, and returns nil, or returns what failed. The metrics port is
+// up first and closes last.
 func (s *Sidecar) Run(ctx context.Context) error {
 	var g serve.Group
 	g.Add(s.metrics.Service(), s.server.Service(), serve.Service{

@@ -283,7 +283,8 @@ func TestIntegralOverTheWire(t *testing.T) {
 		}()
 	}
 	r.wait(n, wire.InFlight)
-	// Between two scrapes the increase of the integral is exactly n times that of the source's own clock.
+	// Between two scrapes the increase of the integral is exactly n times that of the source's own
+	// clock.
 	read := func() (float64, float64) {
 		_, body := r.get("metrics:/metrics")
 		parser := expfmt.NewTextParser(model.UTF8Validation)

@@ -68,7 +68,7 @@ func parse(args []string, stdout io.Writer) (o options, answered bool, err error
 	f.DurationVar(&o.DialTimeout, "dial-timeout", o.DialTimeout, "how long a connection to a pod may take before another pod is tried")
 	f.DurationVar(&o.TerminatingGrace, "terminating-grace", o.TerminatingGrace, "how long a terminating pod may get new requests while there is no other; shorter than the pods' lame duck")
 	f.StringSliceVar(&o.ProbeAgents, "probe-agent", o.ProbeAgents, "`prefix` of the User-Agent of a health checker or scraper: not held, not counted; repeatable")
-	f.StringSliceVar(&o.ProbePaths, "probe-path", o.ProbePaths, "request `path` treated as a health check from any agent; repeatable")
+	f.StringSliceVar(&o.ProbePaths, "probe-path", o.ProbePaths, "request `path` treated as a health check from any agent; one that ends in * stands for all that begin so; repeatable")
 	f.IntVar(&o.MaxReaders, "max-readers", o.MaxReaders, "most readers of the report stream at once")
 	f.DurationVar(&o.LameDuck, "lame-duck", o.LameDuck, "how long to serve on, not ready, after SIGTERM")
 	f.DurationVar(&o.Drain, "drain", o.Drain, "how long held and running requests may take after that")

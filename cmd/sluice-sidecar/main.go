@@ -1,4 +1,5 @@
-// Command sluice-sidecar stands beside an app in its pod, passes its requests on, and tells how many there are.
+// Command sluice-sidecar stands beside an app in its pod, passes its requests on, and tells how
+// many there are.
 package main
 
 import (
@@ -70,7 +71,8 @@ type mode interface {
 	Validate() error
 }
 
-// parse reads a mode's flags into cfg and validates it. It returns true when help or the version was asked for and printed.
+// parse reads a mode's flags into cfg and validates it. It returns true when help or the version
+// was asked for and printed.
 func parse(command, usage string, cfg mode, args []string, stdout io.Writer) (answered bool, err error) {
 	flags := pflag.NewFlagSet(command, pflag.ContinueOnError)
 	cfg.Bind(flags)

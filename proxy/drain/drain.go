@@ -1,5 +1,5 @@
-// Package drain orders the end of a server: unready at once, serving on while the cluster learns of it, then waiting for
-// what still runs. It knows no transport.
+// Package drain orders the end of a server: it is unready at once, serves on while the cluster
+// learns of that, and then waits for running requests. It depends on no transport.
 package drain
 
 import (
@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// Drain is one such end. New makes it; it is safe for concurrent use. It happens once and is never taken back.
+// Drain is one such end. New makes it; it is safe for concurrent use. It happens once and cannot be
+// undone.
 type Drain struct {
 	lameDuck, limit time.Duration
 	draining        atomic.Bool
@@ -19,7 +20,8 @@ type Drain struct {
 	err             error // written before done is closed
 }
 
-// New returns a Drain that serves on for lameDuck ≥ 0 after its begin, and then gives running requests up to limit ≥ 0.
+// New returns a Drain that serves on for lameDuck ≥ 0 after its begin, and then gives running
+// requests up to limit ≥ 0.
 func New(lameDuck, limit time.Duration) *Drain {
 	return &Drain{lameDuck: lameDuck, limit: limit, begun: make(chan struct{}), done: make(chan struct{})}
 }
@@ -51,8 +53,9 @@ func (d *Drain) Err() error {
 	}
 }
 
-// Run waits for Begin, which the end of ctx causes too, then for the lame duck, and then calls finish, which is to close
-// what is idle and wait for what runs; finish's context ends when the limit is reached. Run is called once.
+// Run waits for Begin, which the end of ctx causes too, then for the lame duck, and then calls
+// finish, which is to close what is idle and wait for what runs; finish's context ends when the
+// limit is reached. Run is called once.
 func (d *Drain) Run(ctx context.Context, finish func(context.Context) error) error {
 	select {
 	case <-d.begun:

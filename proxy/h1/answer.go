@@ -27,8 +27,8 @@ func (c *conn) passInterim() error {
 	return err
 }
 
-// appendInterim writes the head of a 1xx answer to out, without the fields that end here and without
-// its last line.
+// appendInterim writes the head of a 1xx answer to out, without the fields that end here and
+// without its last line.
 func (c *conn) appendInterim() []byte {
 	out := appendStatus(c.out[:0], &c.resp)
 	for i := range c.resp.Fields {
@@ -45,7 +45,7 @@ func (c *conn) appendInterim() []byte {
 	return out
 }
 
-// framing is how the end of an answer is told.
+// framing is how the end of an answer's body is marked.
 type framing uint8
 
 const (

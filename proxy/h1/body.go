@@ -19,7 +19,7 @@ func (c *conn) startPump() {
 	go c.pump(c.upstream)
 }
 
-// pump passes the request's body on.
+// pump passes the request's body to the app.
 func (c *conn) pump(b *upstreamConn) {
 	var rerr, werr error
 	if c.chunked {
@@ -114,7 +114,7 @@ func (c *conn) ended() {
 	c.bodyRead.Store(true)
 }
 
-// readError tells an end that stopPump made from one that the client made.
+// readError distinguishes a read that stopPump ended from one that the client ended.
 func (c *conn) readError(err error) error {
 	if nerr, ok := errors.AsType[net.Error](err); ok && nerr.Timeout() {
 		return errStopped

@@ -18,19 +18,21 @@ import (
 const (
 	clientBuffer = 4 << 10 // what a connection begins with; heads and bodies in chunks make it grow
 	bodyBuffer   = 16 << 10
-	// lingerTime and lingerBytes bound what is read from a client after its last answer: a close with bytes unread
-	// would reset the connection, and the answer might be lost with it.
+	// lingerTime and lingerBytes bound what is read from a client after its last answer: a close
+	// with bytes unread would reset the connection, and the answer might be lost with it.
 	lingerTime  = 500 * time.Millisecond
 	lingerBytes = 256 << 10
-	// pumpWait is how long the rest of a request's body may take to the app when the answer is complete already.
+	// pumpWait is how long the rest of a request's body may take to the app when the answer is
+	// complete already.
 	pumpWait = 50 * time.Millisecond
-	// tunnelEnd is how long a client may keep its side of an upgraded connection open after the app has closed its own.
+	// tunnelEnd is how long a client may keep its side of an upgraded connection open after the app
+	// has closed its own.
 	tunnelEnd = 30 * time.Second
 )
 
-// conn is a client's connection and the request that runs on it. One goroutine serves it: it reads a
-// request, asks the app, passes the answer on. A second one, the pump, helps while a request's body
-// comes that is not there at once.
+// conn is a client's connection and the request that runs on it. One goroutine serves it: it reads
+// a request, sends it to the app, and passes the answer on. A second one, the pump, passes on a
+// body that has not arrived with the head.
 type conn struct {
 	socket.Client
 	e *Engine
@@ -132,8 +134,8 @@ func (c *conn) serve() (serveHTTP2 func()) {
 
 var errHTTP2 = errors.New("HTTP/2")
 
-// fill reads more from the client behind what is buffered; when the buffer is full it grows, up to limit bytes. A full
-// buffer at its limit gives 0 and no error.
+// fill reads more from the client behind what is buffered; when the buffer is full it grows, up to
+// limit bytes. A full buffer at its limit gives 0 and no error.
 func (c *conn) fill(limit int) (int, error) {
 	switch {
 	case c.r == c.w:
@@ -194,8 +196,8 @@ func (c *conn) readHead(first bool) (int, error) {
 	}
 }
 
-// refuseHead ends a connection on which no request could be read. What came is no demand, only
-// refused: nobody can say what was asked.
+// refuseHead answers a connection on which no request could be read, and ends it. It counts as
+// refused, not as demand, since what was asked is unknown.
 func (c *conn) refuseHead(err error) {
 	fault, ok := errors.AsType[message.Fault](err)
 	var a request.Answer
@@ -216,7 +218,8 @@ func (c *conn) refuseHead(err error) {
 	c.linger()
 }
 
-// linger says that nothing more will come, and reads on for a while, so that the last answer is not lost.
+// linger ends the sending side and reads on for a while: a close with unread bytes would reset the
+// connection, and the client could lose the last answer.
 func (c *conn) linger() {
 	if !c.enter(lingering, c.e.Rules.Now()) && c.cutCause() != headLate {
 		return

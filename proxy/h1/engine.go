@@ -1,4 +1,5 @@
-// Package h1 serves HTTP/1.1 to clients and asks the app by it, without an allocation for a request.
+// Package h1 serves HTTP/1.1 to clients and asks the app by it, without an allocation for a
+// request.
 package h1
 
 import (
@@ -33,8 +34,8 @@ type Config struct {
 	HTTP2 func(c socket.Client, ahead []byte) (serve func())
 }
 
-// Engine serves connections, a goroutine each. One more goroutine calls Look for all of them: what
-// is rare, such as timeouts and clients that leave, costs a single request nothing. New makes it;
+// Engine serves connections, a goroutine each. One more goroutine calls Look for all of them, so
+// that rare events, such as timeouts and clients that leave, cost a request nothing. New makes it;
 // it is safe for concurrent use.
 type Engine struct {
 	Config
@@ -73,7 +74,7 @@ func (e *Engine) Serve(nc net.Conn) {
 	e.wg.Go(c.run)
 }
 
-// release lets a connection go, and keeps its memory.
+// release forgets a connection and keeps its buffers.
 func (e *Engine) release(c *conn) {
 	e.mu.Lock()
 	delete(e.conns, c)
@@ -142,7 +143,7 @@ const (
 	asking                   // the app was asked and has not begun to answer
 	answering                // the answer is on its way
 	tunneling                // upgraded
-	lingering                // everything is said, the client may send a while yet
+	lingering                // the last answer was sent; the client may still send
 )
 
 // cause is why a connection was cut from outside its own goroutine.
@@ -196,7 +197,7 @@ func (c *conn) look(now time.Duration) {
 	}
 }
 
-// cut ends what the connection's goroutine waits for; it finds out why. The caller holds mu.
+// cut ends what the connection's goroutine waits for; cause says why. The caller holds mu.
 func (c *conn) cut(why cause) {
 	if c.cause == uncut {
 		c.cause = why

@@ -8,8 +8,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/proxy/request"
 )
 
-// appendRequest writes the head of the app's request to out. The proxy is of the app's own pod: what proxies
-// before it have said of the client stays, and the peer is added to it.
+// appendRequest writes the head of the app's request to out. The proxy is of the app's own pod:
+// what proxies before it have said of the client stays, and the peer is added to it.
 func (c *conn) appendRequest() {
 	h := &c.req
 	out := append(c.out[:0], h.Method...)

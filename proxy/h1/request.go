@@ -160,7 +160,8 @@ func (c *conn) forward() bool {
 		if err == nil {
 			break
 		}
-		// A kept connection that the app closes just as a request is sent on it says nothing of the request.
+		// The app may close a kept connection just as a request is sent on it; it has not seen the
+		// request then.
 		if c.replayable && b.used && try == 0 && b.r == b.w && errors.Is(err, errNoAnswer) && c.cutCause() == uncut {
 			c.releaseUpstream(b, false)
 			continue
@@ -204,8 +205,8 @@ func (c *conn) ask(anew bool) (*upstreamConn, error) {
 			c.releaseUpstream(b, false)
 			continue // not a byte went out
 		}
-		// The app needs a moment at any rate: requests that wait to be passed on go first, and often the answer is there
-		// when this one is looked at again, which saves the wait for it.
+		// The app needs a moment in any case. Other requests go first; often the answer is there
+		// when this goroutine runs again, which saves a wait in the poller.
 		runtime.Gosched()
 		return b, nil // a write error shows in the answer: the app may have said why it reads no more
 	}

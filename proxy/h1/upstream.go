@@ -12,7 +12,8 @@ import (
 const (
 	// upstreamBuffer is what is read of an answer at once, in bytes.
 	upstreamBuffer = 16 << 10
-	// trusted is how long an idle connection to the app is used again without a look whether the app has closed it.
+	// trusted is how long an idle connection to the app is used again without a look whether the
+	// app has closed it.
 	trusted = time.Millisecond
 	// maxIdle bounds the connections to the app that are kept without use.
 	maxIdle = 1 << 10
@@ -29,8 +30,8 @@ type upstreamConn struct {
 
 func (b *upstreamConn) buffered() []byte { return b.in[b.r:b.w] }
 
-// fill reads more behind what is buffered; when the buffer is full it grows, up to limit bytes. A full buffer at its
-// limit is the caller's to notice: fill returns 0 and no error.
+// fill reads more behind what is buffered; when the buffer is full it grows, up to limit bytes. A
+// full buffer at its limit is the caller's to notice: fill returns 0 and no error.
 func (b *upstreamConn) fill(limit int) (int, error) {
 	switch {
 	case b.r == b.w:
@@ -52,7 +53,8 @@ func (b *upstreamConn) fill(limit int) (int, error) {
 	return n, err
 }
 
-// upstreamPool keeps connections to the app. The one last used is used first, so that the others can go.
+// upstreamPool keeps connections to the app. The one last used is used first, so that the others
+// can go.
 type upstreamPool struct {
 	network, address string
 	dialer           net.Dialer

@@ -27,8 +27,8 @@ type Config struct {
 	MaxHeaderBytes int
 }
 
-// Engine serves connections. One more goroutine calls Look for all of them. New makes it; it is safe
-// for concurrent use.
+// Engine serves connections. One more goroutine calls Look for all of them. New makes it; it is
+// safe for concurrent use.
 type Engine struct {
 	Config
 	ctx       context.Context //nolint:containedctx // of all requests: it ends when the server cuts them
@@ -169,6 +169,6 @@ func (e *Engine) Cut() {
 	}
 }
 
-// Wait waits until the goroutines have ended that the engine has started. Those that serve what Take
-// returned are the caller's.
+// Wait waits until the goroutines have ended that the engine has started. Those that serve what
+// Take returned are the caller's.
 func (e *Engine) Wait() { e.group.Wait() }

@@ -15,16 +15,16 @@ import (
 )
 
 const (
-	// maxReplayBytes is how much of a request's body is kept for the case that the app has not worked
-	// on the request.
+	// maxReplayBytes is how much of a request's body is kept for the case that the app has not
+	// worked on the request.
 	maxReplayBytes = 4 << 10
 	// maxReplays bounds how often a request is sent again.
 	maxReplays = 3
 )
 
-// exchange is a request over HTTP/2 and its answer: a stream to the client and one to the app.
-// Whoever changes it holds mu, so does whoever calls a method without an own remark. Exchanges are
-// used again for other requests.
+// exchange is a request over HTTP/2 and its answer: a stream to the client and one to the app. mu
+// guards it: the caller of a method holds mu, unless the method's comment says otherwise. Exchanges
+// are reused for other requests.
 type exchange struct {
 	mu               sync.Mutex
 	e                *Engine
@@ -132,7 +132,8 @@ func (x *exchange) forward(b *transport.Batch) {
 	}
 }
 
-// wait lets a goroutine wait for what the request needs: a place, or a connection to the app.
+// wait starts a goroutine that waits for what the request needs: a place under the limit, or a
+// connection to the app.
 func (x *exchange) wait(place bool) {
 	var ctx context.Context
 	ctx, x.cancel = context.WithCancel(x.e.ctx)
@@ -284,7 +285,7 @@ func (x *exchange) Body(b *transport.Batch, from *transport.Stream, p []byte, en
 		x.Broken(b, from, frame.ProtocolError) // a body before the head
 		return
 	case to.Conn() == nil && (from == &x.upstream || x.account.Responded > 0):
-		from.Credit(b, len(p), 0) // nobody wants it any more
+		from.Credit(b, len(p), 0) // no one reads it
 		return
 	}
 	if from == &x.client && x.account.Responded == 0 {
@@ -343,13 +344,13 @@ func (x *exchange) reset(b *transport.Batch, s *transport.Stream, code frame.Cod
 
 func (x *exchange) close(b *transport.Batch, s *transport.Stream) { s.Close(b, x.held(s)) }
 
-// complete ends an exchange whose answer went out as a whole.
+// complete ends an exchange whose answer was sent completely.
 func (x *exchange) complete(b *transport.Batch) {
 	if x.ended {
 		return
 	}
 	if !x.client.Received() {
-		x.reset(b, &x.client, frame.NoError) // what is left of the request is of no use
+		x.reset(b, &x.client, frame.NoError) // the rest of the request is not needed
 	}
 	if !x.upstream.Sent() || !x.upstream.Received() {
 		x.reset(b, &x.upstream, frame.Cancel)
@@ -357,7 +358,7 @@ func (x *exchange) complete(b *transport.Batch) {
 	x.end(b)
 }
 
-// end ends the account, and lets everything go that the exchange holds.
+// end ends the account, and frees what the exchange holds.
 func (x *exchange) end(b *transport.Batch) {
 	if x.ended {
 		return
@@ -372,12 +373,12 @@ func (x *exchange) end(b *transport.Batch) {
 		if x.cancel != nil {
 			x.cancel()
 		}
-		return // who waits recycles it
+		return // the waiting goroutine recycles it
 	}
 	x.recycle()
 }
 
-// recycle lets the exchange be used again; the caller does nothing more with it.
+// recycle returns the exchange to the pool; the caller does not use it afterwards.
 func (x *exchange) recycle() {
 	clear(x.request.Fields[:cap(x.request.Fields)])
 	x.e.exchanges.Put(x)
@@ -411,13 +412,14 @@ func (x *exchange) Broken(b *transport.Batch, s *transport.Stream, code frame.Co
 	x.end(b)
 }
 
-// giveUp ends an exchange whose side to the app has ended before its time.
+// giveUp ends an exchange whose stream to the app has ended early.
 func (x *exchange) giveUp(b *transport.Batch) {
 	if x.account.Began == 0 {
 		x.refuse(b, request.BrokenAnswer)
 		return
 	}
-	x.reset(b, &x.client, frame.InternalError) // the client must be able to tell that the rest is missing
+	// the client must be able to tell that the rest is missing
+	x.reset(b, &x.client, frame.InternalError)
 	x.end(b)
 }
 
@@ -431,9 +433,10 @@ func (x *exchange) Reset(b *transport.Batch, s *transport.Stream, code frame.Cod
 	received := s.Received()
 	x.close(b, s)
 	switch {
-	case received: // it only wants no more of the request
+	case received: // the app only stops reading the request
 	case x.account.Responded > 0:
-		if code == frame.NoError || code == frame.RefusedStream { // neither is true of an answer that has begun
+		// neither is true of an answer that has begun
+		if code == frame.NoError || code == frame.RefusedStream {
 			code = frame.InternalError
 		}
 		x.reset(b, &x.client, code)
@@ -457,7 +460,8 @@ func (x *exchange) Lost(b *transport.Batch, s *transport.Stream) {
 	switch {
 	case received:
 	case x.account.Responded == 0 && x.replayable && answeredBefore && x.tries == 0:
-		// A kept connection that the app closes just as a request is sent on it says nothing of the request.
+		// The app may close a kept connection just as a request is sent on it; it has not seen the
+		// request then.
 		x.sendAgain()
 	default:
 		x.giveUp(b)
@@ -477,8 +481,9 @@ func (x *exchange) sendAgain() {
 func (x *exchange) Check(b *transport.Batch, now time.Duration) {
 	r, a := x.e.Rules, &x.account
 	late := a.Asked > 0 && a.Responded == 0 && r.AnswerLate(a.Asked, now)
+	long := x.bounded && r.RequestLate(a.Arrived, now)
 	switch {
-	case x.ended || !late && !(x.bounded && r.RequestLate(a.Arrived, now)):
+	case x.ended || !late && !long:
 	case a.Began > 0:
 		if !a.Own {
 			x.reset(b, &x.client, frame.InternalError)

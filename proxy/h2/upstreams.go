@@ -13,7 +13,8 @@ import (
 
 const (
 	// settingsTimeout bounds how long the app may take to its first settings. It is no bound of the
-	// app's start: a connection is accepted by the kernel at once, and read when the app gets to it.
+	// app's start: a connection is accepted by the kernel at once, and read when the app gets to
+	// it.
 	settingsTimeout = 10 * time.Second
 	// maxUpstreams is from how many connections on clients share them. Each costs both sides memory
 	// and a read of its own.
@@ -26,9 +27,10 @@ const (
 var errNoHTTP2 = errors.New("the app does not answer in HTTP/2")
 
 // upstreams are the connections to the app. Each client's connection is assigned one, as if it were
-// connected to the app itself: so a client whose uploads the app does not read exhausts the window of
-// its own connection, and an app with a worker per connection gets work for all. Beyond maxUpstreams
-// clients share; a request that finds no room on its assigned connection goes to another one.
+// connected to the app directly. So a client whose uploads the app does not read exhausts the
+// window of its own connection only, and an app with a worker per connection gets work for all
+// workers. Beyond maxUpstreams clients share; a request that finds no room on its assigned
+// connection uses another one.
 type upstreams struct {
 	e      *Engine
 	dialer net.Dialer

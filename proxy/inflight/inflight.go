@@ -1,4 +1,5 @@
-// Package inflight measures the demand on one source exactly: the time integral of the requests in flight.
+// Package inflight measures the demand on one source exactly, as the time integral of the requests
+// in flight.
 package inflight
 
 import (
@@ -6,18 +7,20 @@ import (
 	"time"
 )
 
-// Counter holds ∫ n dt, where n is the number of requests between Begin and End. The caller passes every instant, as the
-// time since some fixed origin on a clock that does not go backwards. The zero value is ready to use, at n = 0 and
-// instant 0. A Counter is safe for concurrent use, and its methods allocate nothing but Idle's channel.
+// Counter holds ∫ n dt, where n is the number of requests between Begin and End. The caller passes
+// every instant, as the time since some fixed origin on a clock that does not go backwards. The
+// zero value is ready to use, at n = 0 and instant 0. A Counter is safe for concurrent use, and its
+// methods allocate nothing but Idle's channel.
 //
-// Instants from several goroutines may arrive in another order than they were taken. One that is older than the newest
-// seen counts as the newest, so that the integral never decreases; the error is the delay between reading the clock and
-// calling.
+// Instants from several goroutines may arrive in another order than they were taken. One that is
+// older than the newest seen counts as the newest, so that the integral never decreases; the error
+// is the delay between reading the clock and calling.
 type Counter struct {
 	mu   sync.Mutex // held for a few additions only
 	n    int64
 	last time.Duration
-	// The integral, split because request-nanoseconds overflow 64 bits within months at a thousand in flight.
+	// The integral, split because request-nanoseconds overflow 64 bits within months at a thousand
+	// in flight.
 	seconds int64         // whole request-seconds
 	rest    time.Duration // the rest, in request-nanoseconds, [0, 1 s)
 	idle    chan struct{} // closed when n falls to 0; nil while nobody waits for it
@@ -25,7 +28,8 @@ type Counter struct {
 
 // Reading is the state of a Counter at one instant.
 type Reading struct {
-	// Now is the instant of the reading; later than the one asked for when a newer one was seen already.
+	// Now is the instant of the reading; later than the one asked for when a newer one was seen
+	// already.
 	Now time.Duration
 	// Seconds is the integral up to Now, in request-seconds.
 	Seconds float64
@@ -63,7 +67,8 @@ func (c *Counter) Read(now time.Duration) Reading {
 	return Reading{Now: c.last, Seconds: float64(c.seconds) + c.rest.Seconds(), InFlight: int(c.n)}
 }
 
-// Idle returns a channel that is closed as soon as nothing is in flight, at once when nothing is now.
+// Idle returns a channel that is closed as soon as nothing is in flight, at once when nothing is
+// now.
 func (c *Counter) Idle() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()

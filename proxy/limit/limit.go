@@ -1,4 +1,5 @@
-// Package limit bounds how many requests run at once; the others wait in a bounded queue, first come, first served.
+// Package limit bounds how many requests run at once; the others wait in a bounded queue, first
+// come, first served.
 package limit
 
 import (
@@ -16,7 +17,7 @@ var (
 	ErrTimeout = errors.New("waited too long in the queue")
 )
 
-// Limiter hands out places. New makes one; it is safe for concurrent use.
+// Limiter grants places. New makes one; it is safe for concurrent use.
 type Limiter struct {
 	limit, room int
 	wait        time.Duration
@@ -25,7 +26,8 @@ type Limiter struct {
 	mu      sync.Mutex
 	running int
 	queued  int
-	// The queue, oldest first. While it is not empty no place is free: Release passes its place to the head.
+	// The queue, oldest first. While it is not empty no place is free: Release passes its place to
+	// the head.
 	head, tail *waiter
 }
 
@@ -35,8 +37,8 @@ type waiter struct {
 	waiting    bool // in the queue; guarded by Limiter.mu
 }
 
-// New returns a Limiter of limit places (0: no limit) with room for queue waiting requests (0: none waits), each of which
-// waits no longer than wait (0: as long as its context allows).
+// New returns a Limiter of limit places (0: no limit) with room for queue waiting requests (0: none
+// waits), each of which waits no longer than wait (0: as long as its context allows).
 func New(limit, queue int, wait time.Duration) *Limiter {
 	return &Limiter{
 		limit: limit, room: queue, wait: wait,
@@ -44,7 +46,8 @@ func New(limit, queue int, wait time.Duration) *Limiter {
 	}
 }
 
-// TryAcquire takes a place if one is free, and says whether it did; then the caller owes one Release.
+// TryAcquire takes a place if one is free, and says whether it did; then the caller owes one
+// Release.
 func (l *Limiter) TryAcquire() bool {
 	if l.limit <= 0 {
 		return true
@@ -58,8 +61,8 @@ func (l *Limiter) TryAcquire() bool {
 	return true
 }
 
-// Acquire takes a place, waiting for one if it must. With a nil error the caller owes one Release. Otherwise the error
-// is ErrFull, ErrTimeout or the cause of ctx's end, and nothing is owed.
+// Acquire takes a place, waiting for one if it must. With a nil error the caller owes one Release.
+// Otherwise the error is ErrFull, ErrTimeout or the cause of ctx's end, and nothing is owed.
 func (l *Limiter) Acquire(ctx context.Context) error {
 	if l.limit <= 0 {
 		return nil

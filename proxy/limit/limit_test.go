@@ -100,7 +100,8 @@ func TestWhoLeavesGivesThePlaceBack(t *testing.T) {
 	}
 }
 
-// TestNoPlaceIsLostOrMadeUp lets requests leave at the very moment they are granted a place, many times.
+// TestNoPlaceIsLostOrMadeUp lets requests leave at the very moment they are granted a place, many
+// times.
 func TestNoPlaceIsLostOrMadeUp(t *testing.T) {
 	const places = 3
 	l := limit.New(places, 1000, 50*time.Microsecond)

@@ -87,7 +87,8 @@ func UpstreamFailure(err error) Failure {
 	return BrokenAnswer
 }
 
-// LimitFailure says why limit.Limiter gave no place; it is false when the wait was cut from outside.
+// LimitFailure says why limit.Limiter gave no place; it is false when the wait was cut from
+// outside.
 func LimitFailure(err error) (Failure, bool) {
 	switch {
 	case errors.Is(err, limit.ErrFull):

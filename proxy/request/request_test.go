@@ -35,7 +35,7 @@ func rulesAt(now *time.Duration) (*request.Rules, *recorder) {
 	return &request.Rules{
 		Now: func() time.Duration { return *now }, InFlight: new(inflight.Counter), Limiter: limit.New(1, 1, 0),
 		Drain: drain.New(0, 0), Metrics: m, Check: func(context.Context) error { return nil },
-		IgnorePaths: []string{"/healthz", "/probe/*"}, IgnoreAgents: []string{"kube-probe/"},
+		Ignore:          request.Ignore{Paths: []string{"/healthz", "/probe/*"}, Agents: request.ProbeAgents()},
 		ResponseTimeout: time.Second, RequestTimeout: time.Minute, Log: slog.New(slog.DiscardHandler),
 	}, m
 }
@@ -78,7 +78,7 @@ func TestKindOf(t *testing.T) {
 func TestKindOfAllocatesNothing(t *testing.T) {
 	now := time.Duration(0)
 	r, _ := rulesAt(&now)
-	r.IgnorePaths = nil
+	r.Ignore.Paths = nil
 	target, agent := []byte("/some/path"), []byte("curl/8.5")
 	if got := testing.AllocsPerRun(100, func() { request.KindOf(r, http.MethodGet, target, agent) }); got != 0 {
 		t.Errorf("%v allocations, want none", got)

@@ -48,10 +48,8 @@ type Rules struct {
 	Metrics  Metrics
 	// Check says whether the app answers.
 	Check func(context.Context) error
-	// IgnorePaths are URL paths that are no demand; one that ends in "*" stands for all that begin so.
-	IgnorePaths []string
-	// IgnoreAgents are beginnings of User-Agent values whose requests are no demand.
-	IgnoreAgents []string
+	// Ignore tells the requests that are no demand.
+	Ignore Ignore
 	// ResponseTimeout bounds the time from asking the app to the beginning of its answer,
 	// RequestTimeout that from a request's arrival to the end of its answer, except for streams
 	// (bodies of unknown length, upgrades); 0 is no bound.
@@ -60,6 +58,45 @@ type Rules struct {
 	Log *slog.Logger
 
 	date atomic.Pointer[date]
+}
+
+// Ignore tells requests that are no demand: those of health checkers and scrapers. The zero value
+// is none.
+type Ignore struct {
+	// Agents are beginnings of User-Agent values.
+	Agents []string
+	// Paths are URL paths; one that ends in "*" stands for all that begin so.
+	Paths []string
+}
+
+// ProbeAgents are the beginnings of the User-Agents of known health checkers and scrapers.
+func ProbeAgents() []string {
+	return []string{"kube-probe/", "Prometheus/", "GoogleHC/", "ELB-HealthChecker/"}
+}
+
+// Ignores says whether i tells a request of the target (a path and a query) and the User-Agent.
+func Ignores[T string | []byte](i *Ignore, target, agent T) bool {
+	for _, p := range i.Agents {
+		if len(agent) >= len(p) && string(agent[:len(p)]) == p {
+			return true
+		}
+	}
+	return len(i.Paths) > 0 && i.hasPath(string(target))
+}
+
+func (i *Ignore) hasPath(target string) bool {
+	path, _, _ := strings.Cut(target, "?")
+	if strings.Contains(path, "%") {
+		if p, err := url.PathUnescape(path); err == nil {
+			path = p
+		}
+	}
+	for _, p := range i.Paths {
+		if prefix, all := strings.CutSuffix(p, "*"); path == p || all && strings.HasPrefix(path, prefix) {
+			return true
+		}
+	}
+	return false
 }
 
 // Kind is what a request is counted as.
@@ -78,36 +115,12 @@ func KindOf[T string | []byte](r *Rules, method string, target, agent T) Kind {
 	switch {
 	case len(target) == len(ReadyPath) && string(target) == ReadyPath && (method == http.MethodGet || method == http.MethodHead):
 		return Readiness
-	case ignoresAgent(r.IgnoreAgents, agent) || len(r.IgnorePaths) > 0 && r.ignoresTarget(string(target)):
+	case Ignores(&r.Ignore, target, agent):
 		return Ignored
 	case method == http.MethodConnect:
 		return Connect
 	}
 	return Demand
-}
-
-func ignoresAgent[T string | []byte](prefixes []string, agent T) bool {
-	for _, p := range prefixes {
-		if len(agent) >= len(p) && string(agent[:len(p)]) == p {
-			return true
-		}
-	}
-	return false
-}
-
-func (r *Rules) ignoresTarget(target string) bool {
-	path, _, _ := strings.Cut(target, "?")
-	if strings.Contains(path, "%") {
-		if p, err := url.PathUnescape(path); err == nil {
-			path = p
-		}
-	}
-	for _, p := range r.IgnorePaths {
-		if prefix, all := strings.CutSuffix(p, "*"); path == p || all && strings.HasPrefix(path, prefix) {
-			return true
-		}
-	}
-	return false
 }
 
 // Replayable says whether a request of the method that has no body may be sent a second time, when

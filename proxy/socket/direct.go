@@ -7,16 +7,18 @@ import (
 	"unsafe"
 )
 
-// directSocket reads and writes a non-blocking socket without telling the scheduler of each call. Such calls do not block; but
-// one that the kernel interrupts in favour of the peer looks to the scheduler as if it did, and moving the work to another
-// thread and back costs more than the call. Waiting is the runtime's network poller's, with deadlines and Close as for
-// net.Conn. One goroutine reads and one writes at a time.
+// directSocket reads and writes a non-blocking socket without telling the scheduler of each call.
+// Such calls do not block; but one that the kernel interrupts in favour of the peer looks to the
+// scheduler as if it did, and moving the work to another thread and back costs more than the call.
+// Waiting is the runtime's network poller's, with deadlines and Close as for net.Conn. One
+// goroutine reads and one writes at a time.
 type directSocket struct {
 	raw         syscall.RawConn
 	read, write transfer
 }
 
-// transfer is one direction of a socket. Its closure is made once, so that a call allocates nothing.
+// transfer is one direction of a socket. Its closure is made once, so that a call allocates
+// nothing.
 type transfer struct {
 	call func(fd uintptr) (done bool)
 	p    []byte

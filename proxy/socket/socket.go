@@ -59,7 +59,7 @@ func CloseWrite(nc net.Conn) error {
 
 // TryWrite writes what the network takes of p without waiting, which may be nothing. It is false
 // when the connection can only be written to by waiting.
-func (c *Conn) TryWrite(p []byte) (n int, err error, ok bool) { //nolint:revive // ok belongs last
+func (c *Conn) TryWrite(p []byte) (n int, err error, ok bool) {
 	s, ok := c.IO.(*directSocket)
 	if !ok {
 		return 0, nil, false

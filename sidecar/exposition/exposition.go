@@ -1,4 +1,4 @@
-// Package exposition puts a sidecar's state on /metrics, in the formats of Prometheus.
+// Package exposition serves a sidecar's state on /metrics, in the formats of Prometheus.
 package exposition
 
 import (
@@ -16,7 +16,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
-// Options are what Metrics reads at each scrape. All functions are called by many goroutines at once.
+// Options are what Metrics reads at each scrape. All functions are called by many goroutines at
+// once.
 type Options struct {
 	// Start is when this source began its life, by the wall clock.
 	Start time.Time
@@ -24,7 +25,8 @@ type Options struct {
 	Now func() time.Duration
 	// InFlight is the integral to expose.
 	InFlight *inflight.Counter
-	// Queued is the number of requests that wait for a place; Limit the number of places, 0 for none.
+	// Queued is the number of requests that wait for a place; Limit the number of places, 0 for
+	// none.
 	Queued, Limit func() int
 	// Draining says whether the source has begun to drain.
 	Draining func() bool
@@ -32,7 +34,8 @@ type Options struct {
 	Version string
 }
 
-// Metrics counts what requests do and collects it with the integral. New makes it; it is safe for concurrent use.
+// Metrics counts what requests do and collects it with the integral. New makes it; it is safe for
+// concurrent use.
 type Metrics struct {
 	opts               Options
 	classes            [5]atomic.Uint64 // by code/100 − 1
@@ -81,7 +84,8 @@ func New(opts Options) *Metrics {
 	}
 }
 
-// Finished counts a request that has ended with the status code, after took, of which overhead was the sidecar's.
+// Finished counts a request that has ended with the status code, after took, of which overhead was
+// the sidecar's.
 func (m *Metrics) Finished(code int, took, overhead time.Duration) {
 	m.classes[min(max(code/100, 1), len(m.classes))-1].Add(1)
 	m.duration.Observe(took.Seconds())
@@ -99,7 +103,8 @@ func (m *Metrics) Ignored() { m.uncounted.Add(1) }
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(m, ch) }
 
-// Collect implements prometheus.Collector. The integral and the monotonic time it gives are of the same instant.
+// Collect implements prometheus.Collector. The integral and the monotonic time it gives are of the
+// same instant.
 func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	r := m.opts.InFlight.Read(m.opts.Now())
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
@@ -132,8 +137,8 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	m.overhead.Collect(ch)
 }
 
-// Handler serves the metrics as text, OpenMetrics or protobuf, as the client asks, from a registry that holds nothing
-// else. A scrape that cannot be answered whole is logged.
+// Handler serves the metrics as text, OpenMetrics or protobuf, as the client asks, from a registry
+// that holds nothing else. A scrape that cannot be answered whole is logged.
 func (m *Metrics) Handler(log *slog.Logger) (http.Handler, error) {
 	reg := prometheus.NewPedanticRegistry()
 	if err := reg.Register(m); err != nil {

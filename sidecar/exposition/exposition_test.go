@@ -29,7 +29,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite golden files")
 
-// source is a fixed life: started 10 s ago, two requests in flight since its 4th second, some ended.
+// source is a fixed life: started 10 s ago, two requests in flight since its 4th second, some
+// ended.
 func source(t *testing.T) (*exposition.Metrics, http.Handler) {
 	t.Helper()
 	var c inflight.Counter

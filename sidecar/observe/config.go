@@ -12,21 +12,23 @@ import (
 	"github.com/sluice-autoscaler/sluice/internal/cli"
 )
 
-// Config is the observe mode's configuration. Default gives the usual one; Validate tells what is wrong.
+// Config is the observe mode's configuration. Default returns the usual one; Validate reports what
+// is wrong.
 type Config struct {
 	// AppPort is the port that the app listens on, 1–65535, on whatever address.
 	AppPort int
 	// MetricsListen is the address of /metrics, /healthz and /readyz.
 	MetricsListen string
-	// MinInterval and MaxInterval bound the time between two samples, 1 ms–1 s: the first under load, the second at rest. Shorter
-	// sees more of short requests and costs more CPU, in so far as MaxCPU allows.
+	// MinInterval and MaxInterval bound the time between two samples, 1 ms–1 s: the first under
+	// load, the second at rest. Shorter sees more of short requests and costs more CPU, in so far
+	// as MaxCPU allows.
 	MinInterval, MaxInterval time.Duration
-	// MaxCPU bounds what the process takes, as a share of one core, 0.0005–1. It goes before MaxInterval: with thousands of
-	// connections samples get rarer, down to one a second.
+	// MaxCPU bounds what the process takes, as a share of one core, 0.0005–1. It goes before
+	// MaxInterval: with thousands of connections samples get rarer, down to one a second.
 	MaxCPU float64
 	// Drain is how long to observe on after SIGTERM while requests are in flight, ≥ 0.
 	Drain time.Duration
-	// Logging says what is logged, and in which format; JSON unless told otherwise.
+	// Logging is the level and the format of the log; JSON by default.
 	Logging cli.Logging
 }
 

@@ -11,8 +11,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/proxy/h1/message"
 )
 
-// boundary reads one request strictly: how long it is as a whole, and its body. Length 0 says that it is refused or not
-// whole.
+// boundary reads one request strictly: how long it is as a whole, and its body. Length 0 says that
+// it is refused or not whole.
 func boundary(p []byte) (length int, h message.Head, body []byte) {
 	end, _, err := message.End(p, 0)
 	if err != nil || end == 0 || h.Request(p[:end]) != nil {
@@ -34,8 +34,9 @@ func boundary(p []byte) (length int, h message.Head, body []byte) {
 	return end + used, h, rest[:keep]
 }
 
-// FuzzBoundary compares with net/http where each request ends that http1 takes: net/http must take it as well, see the same
-// method, body and end. (http1 may refuse what net/http takes: it is to be stricter.)
+// FuzzBoundary compares with net/http where each request ends that http1 takes: net/http must take
+// it as well, see the same method, body and end. (http1 may refuse what net/http takes: it is to be
+// stricter.)
 func FuzzBoundary(f *testing.F) {
 	for _, s := range []string{
 		"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -55,7 +56,8 @@ func FuzzBoundary(f *testing.F) {
 		in := bufio.NewReaderSize(bytes.NewReader(p), len(p)+16)
 		req, err := http.ReadRequest(in)
 		if err != nil {
-			// These have no bearing on the boundary: net/http parses the target as a URL and knows CONNECT.
+			// These have no bearing on the boundary: net/http parses the target as a URL and knows
+			// CONNECT.
 			if strings.Contains(err.Error(), "parse ") || string(h.Method) == http.MethodConnect {
 				return
 			}
@@ -63,7 +65,8 @@ func FuzzBoundary(f *testing.F) {
 		}
 		want, err := io.ReadAll(req.Body)
 		if err != nil {
-			if strings.Contains(err.Error(), "trailer") { // net/http knows more names that no trailer may have
+			// net/http knows more names that no trailer may have
+			if strings.Contains(err.Error(), "trailer") {
 				return
 			}
 			t.Fatalf("net/http refuses a body that http1 takes: %v", err)
@@ -77,7 +80,8 @@ func FuzzBoundary(f *testing.F) {
 	})
 }
 
-// FuzzChunks checks that it does not matter where reads end, and that what is passed on is read by net/http as the same data.
+// FuzzChunks checks that it does not matter where reads end, and that what is passed on is read by
+// net/http as the same data.
 func FuzzChunks(f *testing.F) {
 	f.Add([]byte("3\r\nabc\r\n0\r\n\r\n"), uint8(1))
 	f.Add([]byte("003;a=\"b\"\r\nabc\r\nA\r\n0123456789\r\n0;x\r\nX: y\r\n\r\nrest"), uint8(3))

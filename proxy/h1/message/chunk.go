@@ -10,7 +10,8 @@ const (
 
 // Chunks follows a chunked body. The zero value stands at its beginning.
 type Chunks struct {
-	// Plain takes the framing away and leaves the data, for who cannot read chunks; trailers are dropped.
+	// Plain takes the framing away and leaves the data, for who cannot read chunks; trailers are
+	// dropped.
 	Plain bool
 
 	left  uint64 // bytes of the present chunk's data
@@ -26,10 +27,10 @@ const (
 	atTrailer
 )
 
-// Step reads on in p. It has used the first used bytes and has turned them into the keep bytes at the beginning of p,
-// which are to be passed on: chunks without their extensions, or their data alone. Without done, the rest of p is the
-// beginning of a line (or trailer section) that Step wants to see whole, with what follows; the caller keeps room for
-// MaxTrailer bytes and some.
+// Step reads on in p. It has used the first used bytes and has turned them into the keep bytes at
+// the beginning of p, which are to be passed on: chunks without their extensions, or their data
+// alone. Without done, the rest of p is the beginning of a line (or trailer section) that Step
+// wants to see whole, with what follows; the caller keeps room for MaxTrailer bytes and some.
 func (c *Chunks) Step(p []byte) (keep, used int, done bool, err error) {
 	for {
 		rest := p[used:]
@@ -50,7 +51,8 @@ func (c *Chunks) Step(p []byte) (keep, used int, done bool, err error) {
 				return keep, used, false, ErrBadChunk
 			}
 			if size == 0 {
-				// The message ends with the trailers' empty line, which does not go on before they are known to be good.
+				// The message ends with the trailers' empty line, which does not go on before they
+				// are known to be good.
 				c.state = atTrailer
 				if !c.Plain {
 					keep += copy(p[keep:], "0\r\n")
@@ -135,7 +137,8 @@ func chunkSize(line []byte) (size uint64, n int, ok bool) {
 	return size, n, (len(ext) == 0 && n == len(line) || len(ext) > 0 && ext[0] == ';') && isValue(ext)
 }
 
-// trailers returns the length of a whole trailer section, the empty line included; 0 says that more is to come.
+// trailers returns the length of a whole trailer section, the empty line included; 0 says that more
+// is to come.
 func trailers(p []byte) (int, error) {
 	n := 0
 	for {

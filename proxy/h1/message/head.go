@@ -1,5 +1,6 @@
-// Package message reads HTTP/1.1 messages strictly (RFC 9112): what two readers could take for two different messages is a
-// fault, not a guess. It knows bytes only: no connection, no clock, no allocation in the steady state.
+// Package message reads HTTP/1.1 messages strictly (RFC 9112): what two readers could take for two
+// different messages is a fault, not a guess. It knows bytes only: no connection, no clock, no
+// allocation in the steady state.
 package message
 
 import (
@@ -16,11 +17,11 @@ const (
 	ErrBadLine       Fault = iota + 1 // a start line that is none
 	ErrBadVersion                     // another version than HTTP/1.0 and HTTP/1.1
 	ErrBadTarget                      // a request target that is none, or not allowed with its method
-	ErrBadField                       // a field line that is none, an obs-fold, or a control character in a value
+	ErrBadField                       // a malformed field line, an obs-fold, a control character
 	ErrBadLineEnd                     // LF without CR, or CR without LF
 	ErrBadHost                        // no Host, several, or one that cannot be a host
 	ErrBadLength                      // a Content-Length that is no number, or several
-	ErrBadCoding                      // a Transfer-Encoding that ends elsewhere than in one chunked, or comes with Content-Length
+	ErrBadCoding                      // does not end in one chunked, or beside a Content-Length
 	ErrUnknownCoding                  // a transfer coding other than chunked
 	ErrBadChunk                       // a chunk size or a chunk's end that is none
 	ErrBadTrailer                     // a trailer field that is none, or that would change the framing
@@ -83,7 +84,7 @@ const (
 	ContentLength
 	TransferEncoding
 	Connection
-	HopByHop // ends at the next hop whether or not Connection names it: Keep-Alive, Proxy-*, HTTP2-Settings
+	HopByHop // ends at the next hop, named or not: Keep-Alive, Proxy-*, HTTP2-Settings
 	TE
 	Upgrade
 	Expect
@@ -102,11 +103,13 @@ type Field struct {
 	Kind        Kind
 }
 
-// Head is the head of a request or a response. Its slices are parts of the bytes that were parsed, and live as long as
-// those are left alone. A Head may be parsed into again and again; it keeps its memory.
+// Head is the head of a request or a response. Its slices are parts of the bytes that were parsed,
+// and live as long as those are left alone. A Head may be parsed into again and again; it keeps its
+// memory.
 type Head struct {
-	// Method and Target are a request's, the target in origin form or "*". Authority is what an absolute-form target
-	// named as its host, else the value of Host; nil if there was neither (HTTP/1.0 only).
+	// Method and Target are a request's, the target in origin form or "*". Authority is what an
+	// absolute-form target named as its host, else the value of Host; nil if there was neither
+	// (HTTP/1.0 only).
 	Method, Target, Authority []byte
 	// Code and Reason are a response's.
 	Code   int
@@ -114,11 +117,12 @@ type Head struct {
 	// Minor is x of HTTP/1.x, 0 or 1.
 	Minor  int
 	Fields []Field
-	// Length is the Content-Length, −1 without. Chunked says that the message comes in chunks; then Length is −1.
+	// Length is the Content-Length, −1 without. Chunked says that the message comes in chunks; then
+	// Length is −1.
 	Length  int64
 	Chunked bool
-	// Close and KeepAlive are the connection options of those names; Upgrade says that Connection names upgrade and that
-	// there is an Upgrade field.
+	// Close and KeepAlive are the connection options of those names; Upgrade says that Connection
+	// names upgrade and that there is an Upgrade field.
 	Close, KeepAlive, Upgrade bool
 	// Trailers says that TE allows trailers; Continue that Expect is 100-continue.
 	Trailers, Continue bool
@@ -128,8 +132,8 @@ type Head struct {
 	upgradeOption  bool
 }
 
-// End looks for the end of a head in p, whose first from bytes it has seen before: it returns the head's length, or 0 and
-// the from of the next call. Lines that do not end in CR LF are a fault.
+// End looks for the end of a head in p, whose first from bytes it has seen before: it returns the
+// head's length, or 0 and the from of the next call. Lines that do not end in CR LF are a fault.
 func End(p []byte, from int) (end, next int, err error) {
 	for {
 		i := bytes.IndexByte(p[from:], '\n')
@@ -244,7 +248,8 @@ func (h *Head) target(t []byte) error {
 	return nil
 }
 
-// absolute takes a target in absolute form apart; its authority counts, not the Host field (RFC 9112, 3.2.2).
+// absolute takes a target in absolute form apart; its authority counts, not the Host field (RFC
+// 9112, 3.2.2).
 func (h *Head) absolute(t []byte) error {
 	switch {
 	case len(t) > 7 && EqualFold(t[:7], "http://"):
@@ -311,8 +316,8 @@ func (h *Head) fields(p []byte) error {
 	return err
 }
 
-// responseFields are read more mildly where no two readers can differ on the message's end: the app is trusted more than
-// clients are. Equal lengths are one; chunks go before a length.
+// responseFields are read more mildly where no two readers can differ on the message's end: the app
+// is trusted more than clients are. Equal lengths are one; chunks go before a length.
 func (h *Head) responseFields(p []byte) error {
 	codings := 0
 	err := h.eachField(p, func(f *Field) error {
@@ -394,8 +399,8 @@ func (h *Head) eachField(p []byte, framing func(*Field) error) error {
 	return nil
 }
 
-// Named says whether a Connection field names the field as one that ends at the next hop. Fields without which a message
-// would mean something else cannot be named away.
+// Named says whether a Connection field names the field as one that ends at the next hop. Fields
+// without which a message would mean something else cannot be named away.
 func (h *Head) Named(f *Field) bool {
 	if h.options == 0 || f.Kind != Other && f.Kind != UserAgent && f.Kind != Expect {
 		return false
@@ -496,7 +501,8 @@ func parseLength(v []byte) (int64, bool) {
 	return n, true
 }
 
-// EqualFold compares b with s, whose letters are lower case, and takes upper-case ASCII letters of b for lower-case ones.
+// EqualFold compares b with s, whose letters are lower case, and takes upper-case ASCII letters of
+// b for lower-case ones.
 func EqualFold(b []byte, s string) bool {
 	if len(b) != len(s) {
 		return false

@@ -1,5 +1,6 @@
-// Package frame reads and writes HTTP/2 frames (RFC 9113) as bytes in place: no connection, no clock, no allocation. What
-// the frames mean is their user's; header blocks are golang.org/x/net's hpack's.
+// Package frame reads and writes HTTP/2 frames (RFC 9113) as bytes in place: no connection, no
+// clock, no allocation. What the frames mean is their user's; header blocks are golang.org/x/net's
+// hpack's.
 package frame
 
 import "encoding/binary"
@@ -125,8 +126,9 @@ func Parse(p []byte) Header {
 	}
 }
 
-// Check says what is wrong with a frame of this header at any time: its length, or a stream where none may be, or none where
-// one must be. Faults of length are FrameSizeError, the others ProtocolError; NoError is none.
+// Check says what is wrong with a frame of this header at any time: its length, or a stream where
+// none may be, or none where one must be. Faults of length are FrameSizeError, the others
+// ProtocolError; NoError is none.
 func (h Header) Check() Code {
 	stream, length := true, true
 	switch h.Type {
@@ -162,8 +164,8 @@ func when(good bool, otherwise Code) Code {
 	return otherwise
 }
 
-// Content returns the payload of a Data or Headers frame without padding and priority. dependsOn is the stream that the
-// priority names, 0 for none. It is false when these do not fit in the payload.
+// Content returns the payload of a Data or Headers frame without padding and priority. dependsOn is
+// the stream that the priority names, 0 for none. It is false when these do not fit in the payload.
 func (h Header) Content(p []byte) (content []byte, dependsOn uint32, ok bool) {
 	pad := 0
 	if h.Has(Padded) {
@@ -184,8 +186,8 @@ func (h Header) Content(p []byte) (content []byte, dependsOn uint32, ok bool) {
 	return p[:len(p)-pad], dependsOn, true
 }
 
-// Number reads the payload that begins with a number of 31 bits: WindowUpdate, Reset (31 bits are enough for its codes),
-// GoAway, Priority.
+// Number reads the payload that begins with a number of 31 bits: WindowUpdate, Reset (31 bits are
+// enough for its codes), GoAway, Priority.
 func Number(p []byte) uint32 { return binary.BigEndian.Uint32(p) & MaxStream }
 
 // Parameter is what a setting sets.

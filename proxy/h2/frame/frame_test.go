@@ -66,7 +66,8 @@ func TestAppend(t *testing.T) {
 	}
 }
 
-// FuzzAgainstFramer compares what is taken for a good frame, and for its content, with golang.org/x/net's reading.
+// FuzzAgainstFramer compares what is taken for a good frame, and for its content, with
+// golang.org/x/net's reading.
 func FuzzAgainstFramer(f *testing.F) {
 	for _, seed := range []string{
 		"\x00\x00\x05\x00\x01\x00\x00\x00\x03hello", "\x00\x00\x05\x00\x08\x00\x00\x00\x03\x02hell", "\x00\x00\x07\x01\x2c\x00\x00\x00\x03\x01\x80\x00\x00\x03\x10x",

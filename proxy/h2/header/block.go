@@ -15,10 +15,11 @@ import (
 const (
 	// fieldOverhead is what the protocol reckons for a field beside its name and value, in bytes.
 	fieldOverhead = 32
-	// blockFactor bounds what is decoded of a header block past the bound of its fields, so that the stream can still be
-	// answered 431 and the connection kept: this many times the bound.
+	// blockFactor bounds what is decoded of a header block past the bound of its fields, so that
+	// the stream can still be answered 431 and the connection kept: this many times the bound.
 	blockFactor = 4
-	// continuationCost is what a Continuation frame counts against that at least: many small ones cost more than their bytes.
+	// continuationCost is what a Continuation frame counts against that at least: many small ones
+	// cost more than their bytes.
 	continuationCost = 1 << 10
 )
 

@@ -56,7 +56,8 @@ func (e *Encoder) put(name, value string) {
 	_ = e.hpack.WriteField(hpack.HeaderField{Name: name, Value: value}) // blockWriter never fails
 }
 
-// putOnce encodes a field whose value is not expected to come again: in the table it would only push out others.
+// putOnce encodes a field whose value is not expected to come again: in the table it would only
+// push out others.
 func (e *Encoder) putOnce(name, value string) {
 	out := append(e.out.p, 0)
 	out = append(appendLength(out, len(name)), name...)

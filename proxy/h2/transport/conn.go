@@ -22,10 +22,10 @@ const (
 	// maxClientStreams is how many streams a client may have open on one connection: a gateway or
 	// mesh may bring all its requests on one.
 	maxClientStreams = 1000
-	// clientWindow is what a client may send on a stream before it is passed on, clientConnWindow on
-	// a connection, in bytes. clientHeld is how much of a connection's may wait for the app before
-	// the connection's window is left to run out: up to there no stream whose body the app does not
-	// read stops another one.
+	// clientWindow is what a client may send on a stream before it is passed on, clientConnWindow
+	// on a connection, in bytes. clientHeld is how much of a connection's may wait for the app
+	// before the connection's window is left to run out: up to there no stream whose body the app
+	// does not read stops another one.
 	clientWindow     = 256 << 10
 	clientConnWindow = 1 << 20
 	clientHeld       = 3 << 20
@@ -34,15 +34,15 @@ const (
 	upstreamWindow     = frame.FirstWindow
 	upstreamConnWindow = 16 << 20
 	// outRoom is how much may wait to be written to a connection before bodies wait at their
-	// streams, outMost how much of other frames before the connection is given up: its peer asks for
-	// answers and does not read them.
+	// streams, outMost how much of other frames before the connection is given up: its peer asks
+	// for answers and does not read them.
 	outRoom = 64 << 10
 	outMost = 4 << 20
 	// smallBuffer is what is read at once where there are small frames only, largeBuffer elsewhere.
 	smallBuffer = 4 << 10
 	largeBuffer = 32 << 10
-	// announceTime is how long a client may take to hear of the coming end before it is told which
-	// stream was the last.
+	// announceTime is how long a client may take to acknowledge the first GOAWAY before the last
+	// one is sent.
 	announceTime = time.Second
 	// resetBurst and resetRate bound how many streams a client may reset before they were answered,
 	// at once and per second: each has cost the app a request.
@@ -99,22 +99,23 @@ func (g *Group) Go(f func()) { g.wg.Go(f) }
 // Wait waits for the goroutines of all connections.
 func (g *Group) Wait() { g.wg.Wait() }
 
-// Conn is an HTTP/2 connection, to a client or to the app. One goroutine reads it and does what the
-// frames ask for, on connections of the other side as well: it puts frames into their buffers, and
-// has them written before it waits for more. So the many small frames of a moment go out by one
-// write, and no frame waits for another goroutine.
+// Conn is an HTTP/2 connection, to a client or to the app. One goroutine reads it and handles its
+// frames, on connections of the other side as well: it appends frames to their buffers, and flushes
+// them before it reads again. So many small frames go out by one write, and no frame waits for
+// another goroutine.
 //
-// Nothing that a peer does may stop a reader: writes never block it. What the network does not take
-// waits in out, bounded by outRoom; what has no room there waits at its stream, bounded by the window
-// of the stream that it came from.
+// No peer can block a reader, because a reader never waits for a write. Frames that the network
+// does not take wait in out, bounded by outRoom. Data without room there waits at its stream,
+// bounded by the window of the stream that it came from.
 //
 // Of the locks, an exchange's is taken before a connection's, and never two of one kind.
 type Conn struct {
 	socket.Client
 	// Upstream says that the peer is the app.
 	Upstream bool
-	// Assigned is, for a client, the connection to the app that its requests go by, and Clients, for
-	// the app, how many clients' connections it is assigned to. They are the Owner's, who guards them.
+	// Assigned is, for a client, the connection to the app that its requests go by, and Clients,
+	// for the app, how many clients' connections it is assigned to. They are the Owner's, who
+	// guards them.
 	Assigned *Conn
 	Clients  int
 
@@ -186,7 +187,8 @@ func newConn(g *Group, client socket.Client) *Conn {
 	return c
 }
 
-// NewClient returns the connection of a client, of which ahead was read already, no more than 4 KiB.
+// NewClient returns the connection of a client, of which ahead was read already, no more than 4
+// KiB.
 func NewClient(g *Group, client socket.Client, ahead []byte) *Conn {
 	c := newConn(g, client)
 	c.w = copy(c.in, ahead)
@@ -238,8 +240,8 @@ func (c *Conn) Open(b *Batch, s *Stream, r *header.Request) bool {
 	return true
 }
 
-// Accept opens s, which Owner.Request was called for, on a client's connection. It is false when the
-// connection has ended. The caller holds the mutex of s.
+// Accept opens s, which Owner.Request was called for, on a client's connection. It is false when
+// the connection has ended. The caller holds the mutex of s.
 func (c *Conn) Accept(s *Stream, id uint32, block *header.Block) bool {
 	s.Renew(false)
 	c.mu.Lock()
@@ -312,7 +314,8 @@ func (c *Conn) read() error {
 		}
 		if len(c.batch.conns) > 0 {
 			if c.batch.hasUpstream() {
-				// Others that have something for the app go first, so that one write takes all of it there.
+				// Others that have something for the app go first, so that one write takes all of
+				// it there.
 				runtime.Gosched()
 			}
 			c.batch.Flush()
@@ -425,7 +428,8 @@ func (c *Conn) Look(b *Batch, now time.Duration) {
 	c.each(streams, func(s *Stream) { s.exchange.Check(b, now) })
 }
 
-// linger reads on for a while, so that what was said last is not lost.
+// linger reads on for a while: a close with unread bytes would reset the connection, and the peer
+// could lose the last frames.
 func (c *Conn) linger() {
 	_ = c.Net.SetReadDeadline(time.Now().Add(lingerTime))
 	_, _ = io.CopyN(io.Discard, c.IO, lingerBytes)

@@ -7,8 +7,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/proxy/h2/frame"
 )
 
-// announcePing is the payload of the ping whose answer shows that a client has heard of the coming
-// end.
+// announcePing is the payload of the ping behind the first GOAWAY. Its acknowledgement shows that
+// the client has read both.
 const announcePing = "draining"
 
 func (c *Conn) handlePing(h frame.Header, p []byte) {
@@ -26,8 +26,8 @@ func (c *Conn) handlePing(h frame.Header, p []byte) {
 	}
 }
 
-// AnnounceGoAway tells a client that the connection is to end: it should open no more streams. The
-// last GOAWAY follows when it has heard.
+// AnnounceGoAway sends the first GOAWAY to a client: it should open no more streams. The last
+// GOAWAY follows when the client has acknowledged it.
 func (c *Conn) AnnounceGoAway(b *Batch, now time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -40,7 +40,7 @@ func (c *Conn) AnnounceGoAway(b *Batch, now time.Duration) {
 	c.addTo(b)
 }
 
-// sendLastGoAway tells the peer which stream was the last. The caller holds mu.
+// sendLastGoAway sends the GOAWAY that names the last stream. The caller holds mu.
 func (c *Conn) sendLastGoAway(b *Batch) {
 	if c.phase >= leaving || c.closed {
 		return
@@ -51,7 +51,8 @@ func (c *Conn) sendLastGoAway(b *Batch) {
 	c.closeIfDone(b)
 }
 
-// lastOfPeer is the newest stream that the peer has opened; the app opens none. The caller holds mu.
+// lastOfPeer is the newest stream that the peer has opened; the app opens none. The caller holds
+// mu.
 func (c *Conn) lastOfPeer() uint32 {
 	if c.Upstream {
 		return 0
@@ -67,8 +68,7 @@ func (c *Conn) closeIfDone(b *Batch) {
 	}
 }
 
-// handleGoAway takes a peer's announcement that it has worked on no stream past last, and takes no
-// more.
+// handleGoAway handles the app's GOAWAY: it has worked on no stream past last, and takes no more.
 func (c *Conn) handleGoAway(last uint32) {
 	if !c.Upstream {
 		return // what it has opened is answered
@@ -89,7 +89,8 @@ func (c *Conn) handleGoAway(last uint32) {
 	c.each(refused, func(s *Stream) { s.exchange.Reset(&c.batch, s, frame.RefusedStream) })
 }
 
-// end ends what depends on the connection, and tells the peer why if it was at fault.
+// end ends the streams of the connection, and sends a GOAWAY with the code if the peer broke the
+// protocol.
 func (c *Conn) end(err error) {
 	f, guilty := errors.AsType[fault](err)
 	c.mu.Lock()

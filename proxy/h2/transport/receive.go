@@ -8,7 +8,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/proxy/request"
 )
 
-// handle does what a frame asks for.
+// handle handles a frame.
 func (c *Conn) handle(h frame.Header, p []byte) error {
 	if code := h.Check(); code != frame.NoError {
 		return fault{code}
@@ -53,8 +53,8 @@ func (c *Conn) isIdle(id uint32) bool {
 	return !c.isUnserved(id) && (id > c.lastStream || id%2 == 0)
 }
 
-// isUnserved says whether a client opened the stream although it was told, or before it heard, that
-// it would not be served: what comes on it is to be ignored. The caller holds mu.
+// isUnserved says whether a client opened the stream after the last GOAWAY, or before it read that.
+// Frames of such a stream are ignored. The caller holds mu.
 func (c *Conn) isUnserved(id uint32) bool {
 	return !c.Upstream && c.phase >= leaving && id > c.lastStream && id%2 == 1
 }
@@ -111,8 +111,8 @@ func (c *Conn) streamData(s *Stream, h frame.Header, content []byte, n int) {
 	}
 }
 
-// returnWindow gives the peer's window back what was read, unless too much is held. The caller holds
-// mu.
+// returnWindow returns the bytes that were read to the connection's window, unless too many are
+// held. The caller holds mu.
 func (c *Conn) returnWindow(b *Batch) {
 	step, most := clientConnWindow/4, clientHeld
 	if c.Upstream {
@@ -232,7 +232,8 @@ func (c *Conn) handleRequest(id uint32) error {
 	return nil
 }
 
-// handleAnswer takes a block of the app's: the head of an answer, interim or final, or its trailers.
+// handleAnswer takes a block of the app's: the head of an answer, interim or final, or its
+// trailers.
 func (c *Conn) handleAnswer(id uint32, s *Stream) error {
 	if s == nil {
 		c.mu.Lock()

@@ -18,7 +18,8 @@ type Exchange interface {
 	Body(b *Batch, s *Stream, p []byte, end bool)
 	// Trailers takes the fields that end what a client sends on s.
 	Trailers(b *Batch, s *Stream, fields []hpack.HeaderField)
-	// Answer takes a header block of the app's: the head of an answer, interim or final, or trailers.
+	// Answer takes a header block of the app's: the head of an answer, interim or final, or
+	// trailers.
 	Answer(b *Batch, block *header.Block)
 	// Broken ends the exchange because the peer of s broke the protocol, as code says.
 	Broken(b *Batch, s *Stream, code frame.Code)
@@ -34,8 +35,8 @@ type Exchange interface {
 	Check(b *Batch, now time.Duration)
 }
 
-// Stream is one HTTP/2 stream: a side of an Exchange, whose mutex guards it. Init makes it; it is
-// used again for one exchange after another.
+// Stream is an HTTP/2 stream, one side of an Exchange, whose mutex guards it. Init makes it. It is
+// reused for one exchange after another.
 type Stream struct {
 	exchange Exchange
 	mu       *sync.Mutex // of the exchange
@@ -57,7 +58,7 @@ type Stream struct {
 	trailers []hpack.HeaderField
 }
 
-// Init makes s a stream of x, whose mutex is mu, for good.
+// Init makes s a stream of x, whose mutex is mu, for the whole life of s.
 func (s *Stream) Init(g *Group, x Exchange, mu *sync.Mutex) {
 	s.group, s.exchange, s.mu = g, x, mu
 }
@@ -235,7 +236,7 @@ func (s *Stream) finish(b *Batch, trailers []hpack.HeaderField) {
 	s.exchange.Sent(b, s)
 }
 
-// Hold notes that n bytes that came on the stream wait on the other side of the exchange.
+// Hold counts n bytes that came on the stream and wait on the other side of the exchange.
 func (s *Stream) Hold(n int) {
 	if c := s.conn; c != nil {
 		c.mu.Lock()
@@ -244,7 +245,8 @@ func (s *Stream) Hold(n int) {
 	}
 }
 
-// Credit gives the peer's window n bytes back that were passed on; held of them had been held.
+// Credit returns n bytes to the peer's window, since they were passed on. Hold had counted held of
+// them.
 func (s *Stream) Credit(b *Batch, n, held int) {
 	c := s.conn
 	if c == nil {

@@ -2,11 +2,11 @@ package transport
 
 import "time"
 
-// Batch is the connections that a goroutine has put frames on and owes a Flush. The zero value is
-// empty. It belongs to one goroutine.
+// Batch collects the connections to which a goroutine has appended frames; Flush writes them. The
+// zero value is empty. It belongs to one goroutine.
 type Batch struct{ conns []*Conn }
 
-// Flush writes what the connections hold. The caller holds no lock.
+// Flush writes the frames of the batch's connections. The caller holds no lock.
 func (b *Batch) Flush() {
 	for i := 0; i < len(b.conns); i++ { // it may grow
 		b.conns[i].flush(b)
@@ -24,7 +24,7 @@ func (b *Batch) hasUpstream() bool {
 	return false
 }
 
-// addTo notes that there is something to write. The caller holds mu.
+// addTo adds the connection to a batch, since it has frames to write. The caller holds mu.
 func (c *Conn) addTo(b *Batch) {
 	if !c.inBatch {
 		c.inBatch = true
@@ -32,7 +32,7 @@ func (c *Conn) addTo(b *Batch) {
 	}
 }
 
-// flush writes out, as far as it goes without waiting; another goroutine does the rest.
+// flush writes out as much as the network takes at once; another goroutine writes the rest.
 func (c *Conn) flush(b *Batch) {
 	c.mu.Lock()
 	c.inBatch = false
@@ -74,7 +74,8 @@ func (c *Conn) wrote(p []byte, err error) {
 	}
 }
 
-// endWriting notes that nothing is left to write. It unlocks mu, and resumes what waited for room.
+// endWriting ends the writing, since out is empty. It unlocks mu, and resumes streams that waited
+// for room.
 func (c *Conn) endWriting(b *Batch) {
 	c.isWriting = false
 	last := c.phase == finishing
@@ -122,7 +123,8 @@ func (c *Conn) resume(b *Batch, waiting []*Stream) {
 	}
 }
 
-// overfull says whether the peer makes this side answer and does not read the answers.
+// overfull says whether too much waits to be written: the peer causes answers and does not read
+// them.
 func (c *Conn) overfull() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

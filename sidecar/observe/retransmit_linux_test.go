@@ -13,7 +13,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
-// deaf has a socket hear no acknowledgement that comes without data, so that its end sends again what the other has.
+// deaf has a socket hear no acknowledgement that comes without data, so that its end sends again
+// what the other has.
 func deaf(_, _ string, c syscall.RawConn) error {
 	const bare = 32 // bytes of a TCP header with time stamps; one that opens a connection is longer
 	filter := []unix.SockFilter{
@@ -31,7 +32,8 @@ func deaf(_, _ string, c syscall.RawConn) error {
 	return err
 }
 
-// What TCP sends again is neither a request nor an answer: a machine that stood still for a moment has all its connections do so.
+// What TCP sends again is neither a request nor an answer: a machine that stood still for a moment
+// has all its connections do so.
 func TestSentAgainIsNoMessage(t *testing.T) {
 	begun, release := make(chan struct{}), make(chan struct{})
 	a := newApp(t, "tcp4", "127.0.0.1:0", func(http.ResponseWriter, *http.Request) {
