@@ -1,14 +1,11 @@
 package gateway
 
 import (
-	"bytes"
-	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 
@@ -27,62 +24,14 @@ const (
 	readerPatience = 5 * time.Second
 )
 
-// Control returns the handler of the control port. token, when not nil, returns the bearer token that callers must
-// show.
-func (g *Gateway) Control(token func() (string, error)) http.Handler {
+// Control returns the handler of the control port. It asks nobody who he is: TLS does.
+func (g *Gateway) Control() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("PUT "+wire.OwnerPath("{owner}"), g.putAssignments)
 	mux.HandleFunc("DELETE "+wire.OwnerPath("{owner}"), g.deleteAssignments)
 	mux.HandleFunc("/", unknownPath)
 	mux.HandleFunc("GET "+wire.ReportsPath, g.getReports)
-	if token == nil {
-		return mux
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		want, err := token()
-		if err != nil {
-			g.log.Error("control token", slog.Any("error", err))
-			http.Error(w, "the gateway's token cannot be read", http.StatusServiceUnavailable)
-			return
-		}
-		if subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), []byte("Bearer "+want)) != 1 {
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			http.Error(w, "want the gateway's bearer token", http.StatusUnauthorized)
-			return
-		}
-		mux.ServeHTTP(w, r)
-	})
-}
-
-// TokenFile returns a function that gives a file's content without surrounding space, read again when it changes. It is
-// safe for concurrent use.
-func TokenFile(path string) func() (string, error) {
-	var (
-		mu    sync.Mutex
-		seen  time.Time
-		size  int64
-		token string
-	)
-	return func() (string, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		info, err := os.Stat(path)
-		if err != nil {
-			return "", fmt.Errorf("read token: %w", err)
-		}
-		if token != "" && info.ModTime().Equal(seen) && info.Size() == size {
-			return token, nil
-		}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return "", fmt.Errorf("read token: %w", err)
-		}
-		if b = bytes.TrimSpace(b); len(b) == 0 {
-			return "", fmt.Errorf("read token: %s is empty", path)
-		}
-		token, seen, size = string(b), info.ModTime(), info.Size()
-		return token, nil
-	}
+	return mux
 }
 
 func (g *Gateway) putAssignments(w http.ResponseWriter, r *http.Request) {

@@ -22,21 +22,22 @@ var layers = map[string]struct {
 	kube      bool
 	third     bool
 }{
-	"algorithms":        {allow: []string{"algorithms/..."}, forbidStd: []string{"net", "os", "log", "sync", "context", "net/http", "log/slog"}},
-	"algorithms/cel":    {allow: []string{"algorithms/..."}, third: true, forbidStd: []string{"net", "os", "log", "sync", "context", "net/http", "log/slog"}},
-	"wire/policy":       {third: true},
-	"docs":              {allow: []string{"wire/..."}, third: true},
-	"wire":              {forbidStd: []string{"net", "os", "net/http"}},
-	"api":               {allow: []string{"algorithms/...", "api/..."}, kube: true},
-	"sidecar":           {allow: []string{"wire/...", "sidecar/...", "internal/serve"}, third: true},
-	"gateway":           {allow: []string{"wire/...", "algorithms/...", "gateway/...", "internal/serve"}, third: true},
-	"gateway/endpoints": {allow: []string{"wire/...", "gateway/..."}, kube: true, third: true},
-	"adapter":           {allow: []string{"wire/...", "algorithms/...", "api/...", "prom", "adapter/...", "internal/serve"}, kube: true, third: true},
-	"scaler":            {allow: []string{"wire/...", "algorithms/...", "api/...", "prom", "scaler/...", "internal/serve"}, kube: true, third: true},
-	"prom":              {third: true},
-	"bench":             {allow: []string{"wire/...", "algorithms/...", "prom", "bench/..."}, third: true},
-	"internal":          {allow: []string{"internal/..."}, third: true},
-	"cmd":               {allow: []string{"..."}, kube: true, third: true},
+	"algorithms":           {allow: []string{"algorithms/..."}, forbidStd: []string{"net", "os", "log", "sync", "context", "net/http", "log/slog"}},
+	"algorithms/cel":       {allow: []string{"algorithms/..."}, third: true, forbidStd: []string{"net", "os", "log", "sync", "context", "net/http", "log/slog"}},
+	"wire/policy":          {third: true},
+	"docs":                 {allow: []string{"wire/..."}, third: true},
+	"wire":                 {forbidStd: []string{"net", "os", "net/http"}},
+	"api":                  {allow: []string{"algorithms/...", "api/..."}, kube: true},
+	"sidecar":              {allow: []string{"wire/...", "sidecar/...", "internal/serve"}, third: true},
+	"gateway":              {allow: []string{"wire/...", "algorithms/...", "gateway/...", "internal/serve"}, third: true},
+	"gateway/endpoints":    {allow: []string{"wire/...", "gateway/..."}, kube: true, third: true},
+	"adapter":              {allow: []string{"wire/...", "algorithms/...", "api/...", "prom", "adapter/...", "internal/serve"}, kube: true, third: true},
+	"scaler":               {allow: []string{"wire/...", "algorithms/...", "api/...", "prom", "scaler/...", "internal/serve"}, kube: true, third: true},
+	"prom":                 {third: true},
+	"bench":                {allow: []string{"wire/...", "algorithms/...", "prom", "bench/..."}, third: true},
+	"internal":             {allow: []string{"internal/..."}, third: true},
+	"internal/pki/secrets": {allow: []string{"internal/..."}, kube: true, third: true},
+	"cmd":                  {allow: []string{"..."}, kube: true, third: true},
 }
 
 type pkg struct {

@@ -212,7 +212,7 @@ func (a *Assigner) round(ctx context.Context, pushed map[string]push) {
 func (a *Assigner) put(ctx context.Context, g Gateway, raw []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://"+g.Control+wire.OwnerPath(owner), bytes.NewReader(raw))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, "https://"+g.Control+wire.OwnerPath(owner), bytes.NewReader(raw))
 	if err != nil {
 		return fmt.Errorf("address gateway %s: %w", g.Control, err)
 	}

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestAssignerPushesWholeSets(t *testing.T) {
 	t.Parallel()
 	got := make(chan wire.Assignments, 10)
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var a wire.Assignments
 		if err := json.NewDecoder(r.Body).Decode(&a); err != nil || r.Method != http.MethodPut || r.URL.Path != wire.OwnerPath("controller") {
 			t.Errorf("%s %s: %v", r.Method, r.URL.Path, err)
@@ -32,11 +32,12 @@ func TestAssignerPushesWholeSets(t *testing.T) {
 		w.WriteHeader(http.StatusNoContent)
 	}))
 	defer srv.Close()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	client := srv.Client()
+	defer client.CloseIdleConnections()
 	a := activation.NewAssigner(client, 42, nil, slog.New(slog.DiscardHandler))
 	gateway := func(start float64, gen uint64) []activation.Gateway {
 		return []activation.Gateway{{
-			Name: "gw", Control: strings.TrimPrefix(srv.URL, "http://"), Connected: true,
+			Name: "gw", Control: strings.TrimPrefix(srv.URL, "https://"), Connected: true,
 			Report: &wire.Report{StartTime: start, Owners: []wire.OwnerReport{{Owner: "controller", Epoch: 42, Generation: gen}}},
 		}}
 	}

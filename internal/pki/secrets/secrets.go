@@ -93,15 +93,12 @@ func (k *Keeper) AddListener(l dynamiccertificates.Listener) {
 	k.listeners = append(k.listeners, l)
 }
 
-// ClientTLS returns what connections to gateways are made with. It shows the controller's certificate
+// ClientTLS returns what connections to gateways are made with: it shows the controller's certificate
 // and believes a gateway by name. It is called for each connection, so that a new certificate needs no
-// restart.
+// restart. Nil means that there is no certificate yet.
 func (k *Keeper) ClientTLS() *tls.Config {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.config == nil {
-		return &tls.Config{MinVersion: tls.VersionTLS13, ServerName: "unknown"} // no gateway has that name
-	}
 	return k.config
 }
 

@@ -38,7 +38,8 @@ type Options struct {
 	Epoch int64
 	// Range holds the numbers to give; the zero value means DefaultRange.
 	Range Range
-	// TLS returns what a connection to a gateway is made with; nil means plain HTTP, for tests.
+	// TLS returns what the next connection to a gateway is made with; nil from it means that there is
+	// no certificate yet. A nil TLS means plain HTTP, for tests.
 	TLS func() *tls.Config
 	// Accept tells whether a gateway may be believed; nil believes all that are observed.
 	Accept func(*wire.Gateway) bool
