@@ -7,25 +7,26 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/sluice-autoscaler/sluice/gateway/lane"
 	"github.com/sluice-autoscaler/sluice/proxy/request"
 )
 
 // answer writes the gateway's own refusal; a gRPC client gets it as a status.
-func answer(w http.ResponseWriter, r *http.Request, f *refusal) {
+func answer(w http.ResponseWriter, r *http.Request, f *lane.Refusal) {
 	h := w.Header()
-	h.Set(request.ReasonHeader, printable(f.reason))
+	h.Set(request.ReasonHeader, printable(f.Reason))
 	if isGRPC(r) {
-		grpcStatus(w, request.GRPCStatus(f.code), f.text, nil)
+		grpcStatus(w, request.GRPCStatus(f.Code), f.Text, nil)
 		return
 	}
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
-	if f.retry {
+	if f.Retry {
 		h.Set("Retry-After", "1")
 	}
-	w.WriteHeader(f.code)
-	_, _ = io.WriteString(w, f.text+"\n")
+	w.WriteHeader(f.Code)
+	_, _ = io.WriteString(w, f.Text+"\n")
 }
 
 // answerHealth tells a health checker that the workload is well: at zero its pods are a request away.

@@ -8,13 +8,10 @@ import (
 	"flag"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
@@ -196,51 +193,6 @@ func TestReports(t *testing.T) {
 	p := newPod(t, nil)
 	b.source.set(web, up(p.address()))
 	wait()
-}
-
-func TestToken(t *testing.T) {
-	b := start(t, nil)
-	file := filepath.Join(t.TempDir(), "token")
-	write := func(s string, at time.Time) {
-		t.Helper()
-		if err := os.WriteFile(file, []byte(s), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Chtimes(file, at, at); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("old\n", time.Unix(1000, 0))
-	srv := httptest.NewServer(b.gw.Control(gateway.TokenFile(file)))
-	defer srv.Close()
-	code := func(header string) int {
-		req, _ := http.NewRequestWithContext(t.Context(), http.MethodPut, srv.URL+wire.OwnerPath("main"), strings.NewReader(`{}`))
-		if header != "" {
-			req.Header.Set("Authorization", header)
-		}
-		res, err := srv.Client().Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = res.Body.Close()
-		return res.StatusCode
-	}
-	for _, step := range []struct {
-		header string
-		want   int
-	}{{"", 401}, {"Bearer new", 401}, {"Bearer old", 204}} {
-		if got := code(step.header); got != step.want {
-			t.Errorf("PUT with %q = %d, want %d", step.header, got, step.want)
-		}
-	}
-	write("new\n", time.Unix(2000, 0))
-	if old, now := code("Bearer old"), code("Bearer new"); old != 401 || now != 204 {
-		t.Errorf("after the change: old token %d, new token %d, want 401, 204", old, now)
-	}
-	_ = os.Remove(file)
-	if got := code("Bearer new"); got != 503 {
-		t.Errorf("without the file = %d, want 503", got)
-	}
 }
 
 func TestMetrics(t *testing.T) {

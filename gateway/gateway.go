@@ -15,7 +15,9 @@ import (
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/gateway/assignment"
+	"github.com/sluice-autoscaler/sluice/gateway/control"
 	"github.com/sluice-autoscaler/sluice/gateway/hold"
+	"github.com/sluice-autoscaler/sluice/gateway/lane"
 	"github.com/sluice-autoscaler/sluice/internal/serve"
 	"github.com/sluice-autoscaler/sluice/proxy/request"
 	"github.com/sluice-autoscaler/sluice/wire"
@@ -37,7 +39,7 @@ type Gateway struct {
 	start   time.Time
 	budget  *hold.Budget
 	metrics *metrics
-	readers hub
+	readers control.Readers
 	ready   atomic.Bool
 	leaving atomic.Bool // from the lame duck on
 	beat    *serve.Heartbeat
@@ -47,19 +49,36 @@ type Gateway struct {
 	transports [4]*http.Transport // http1, http2, and both without reuse
 	buffers    *bufferPool
 
-	mu         sync.Mutex
-	work       *workers // nil while not running
-	lanes      map[Target]*lane
-	table      assignment.Table
-	draining   bool
-	retired    sync.WaitGroup // ports that drain although the gateway goes on
+	mu       sync.Mutex
+	work     *lane.Workers // nil while not running
+	lanes    map[Target]*slot
+	table    assignment.Table
+	draining bool
+	retired  sync.WaitGroup // ports that drain although the gateway goes on
+}
+
+// slot is a lane and what the gateway knows of it, guarded by Gateway.mu.
+type slot struct {
+	*lane.Lane
+	cancel func() // ends the subscription to its endpoints
+	live   bool   // is in the assignments in effect
+	owner  string // whose assignment is in effect
+	// port is the open one. A lane has another one after its assignment changed, while the first
+	// drains; ports counts both.
+	port  *port
+	ports int
+}
+
+// Control returns the handler of the control port. It does not ask who calls: TLS does.
+func (g *Gateway) Control() http.Handler {
+	return (&control.Server{Gateway: g, Readers: &g.readers, MaxReaders: g.cfg.MaxReaders, Over: g.over, Log: g.log}).Handler()
 }
 
 // New returns a gateway of a valid configuration; it does nothing until Run.
 func New(cfg Config, source Source, log *slog.Logger) *Gateway {
 	g := &Gateway{
 		cfg: cfg, source: source, log: log, start: time.Now(), budget: hold.NewBudget(cfg.MaxHeldTotal),
-		over: make(chan struct{}), buffers: newBufferPool(), lanes: map[Target]*lane{},
+		over: make(chan struct{}), buffers: newBufferPool(), lanes: map[Target]*slot{},
 		beat: serve.NewHeartbeat("ports", heartbeatPeriod, time.Now()),
 	}
 	dialer := &net.Dialer{Timeout: cfg.DialTimeout}
@@ -76,8 +95,8 @@ func New(cfg Config, source Source, log *slog.Logger) *Gateway {
 // Run serves what is and will be assigned until ctx ends, then goes on for the lame duck (not ready, all ports open),
 // and drains: it closes the ports, answers what is held and running, and returns.
 func (g *Gateway) Run(ctx context.Context) error {
-	w := newWorkers(ctx)
-	defer w.close()
+	w := lane.NewWorkers(ctx)
+	defer w.Close()
 	base := context.WithoutCancel(ctx)
 	g.mu.Lock()
 	if g.work != nil {
@@ -191,8 +210,8 @@ func (g *Gateway) apply(ctx context.Context) {
 		if l == nil {
 			l = g.newLane(t, w)
 			g.lanes[t] = l
-		} else if *l.assigned.Load() != w {
-			l.assign(w, g.cfg.TerminatingGrace)
+		} else if *l.Assigned() != w {
+			l.Assign(w)
 		}
 		l.live, l.owner = true, claim.Owner
 		if l.port == nil && !g.draining {
@@ -201,7 +220,7 @@ func (g *Gateway) apply(ctx context.Context) {
 			g.open(ctx, l.port)
 		}
 	}
-	g.readers.notify(false)
+	g.readers.Notify(false)
 }
 
 // resolve fills in the gateway's own defaults.
@@ -213,24 +232,20 @@ func (g *Gateway) resolve(a wire.Assignment) wire.Assignment {
 	return a
 }
 
-func (g *Gateway) newLane(t Target, a wire.Assignment) *lane {
-	l := &lane{
-		target: t, clock: g.now, notify: g.readers.notify, work: g.work, every: g.cfg.ProbeInterval,
-		kick: make(chan struct{}, 1), probe: probeHTTP,
-		queue: hold.New(hold.Limits{}, g.budget, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))),
-	}
-	if a.Protocol == assignment.TCP {
-		l.probe = probeTCP
-	}
-	l.queue.OnHold, l.queue.OnColdStart = g.metrics.observers(t)
-	l.assign(a, g.cfg.TerminatingGrace)
-	l.cancel = g.source.Subscribe(t, l.endpoints)
-	return l
+// newLane makes the lane of a Service port and follows its endpoints; g.mu is held.
+func (g *Gateway) newLane(t Target, a wire.Assignment) *slot {
+	queue := hold.New(hold.Limits{}, g.budget, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())))
+	queue.OnHold, queue.OnColdStart = g.metrics.observers(t)
+	l := lane.New(lane.Options{
+		Target: t, Clock: g.now, Notify: g.readers.Notify, Work: g.work, Queue: queue,
+		ProbeInterval: g.cfg.ProbeInterval, TCP: a.Protocol == assignment.TCP, TerminatingGrace: g.cfg.TerminatingGrace,
+	}, a)
+	return &slot{Lane: l, cancel: g.source.Subscribe(t, l.Endpoints)}
 }
 
-func (g *Gateway) newPort(l *lane, a wire.Assignment) *port {
+func (g *Gateway) newPort(l *slot, a wire.Assignment) *port {
 	return &port{
-		lane: l, number: a.Listen, protocol: a.Protocol, dial: g.dial, health: g.health, log: g.log, buffers: g.buffers,
+		lane: l.Lane, number: a.Listen, protocol: a.Protocol, dial: g.dial, health: g.health, log: g.log, buffers: g.buffers,
 		http1: g.transports[0], http2: g.transports[1], fresh1: g.transports[2], fresh2: g.transports[3],
 	}
 }
@@ -243,13 +258,13 @@ func (g *Gateway) open(ctx context.Context, p *port) {
 		fault = err.Error()
 	}
 	if fault != p.fault || err == nil {
-		log := g.log.With(slog.String("target", p.lane.target.String()), slog.Int("port", p.number))
+		log := g.log.With(slog.String("target", p.lane.Target.String()), slog.Int("port", p.number))
 		if err != nil {
 			log.Warn("cannot listen", slog.Any("error", err))
 		} else {
 			log.Info("listening", slog.String("protocol", p.protocol))
 		}
-		g.readers.notify(false)
+		g.readers.Notify(false)
 	}
 	p.fault = fault
 }
@@ -266,26 +281,26 @@ func (g *Gateway) reopen(ctx context.Context) {
 
 // retire takes a lane's port away: it accepts no more, drains in the background, and the lane is forgotten after the
 // last one unless it was assigned again; g.mu is held.
-func (g *Gateway) retire(ctx context.Context, l *lane) {
+func (g *Gateway) retire(ctx context.Context, l *slot) {
 	p := l.port
 	l.port = nil
 	p.stop()
-	g.log.Info("closing", slog.String("target", l.target.String()), slog.Int("port", p.number))
+	g.log.Info("closing", slog.String("target", l.Target.String()), slog.Int("port", p.number))
 	g.retired.Add(1) // not with drain, which sets draining first
-	g.work.start(func(context.Context) {
+	g.work.Start(func(context.Context) {
 		defer g.retired.Done()
 		p.drain(ctx, g.cfg.LameDuck, g.cfg.Drain)
 		g.mu.Lock()
 		l.ports--
-		forget := !l.live && l.ports == 0 && g.lanes[l.target] == l
+		forget := !l.live && l.ports == 0 && g.lanes[l.Target] == l
 		if forget {
-			delete(g.lanes, l.target)
-			g.metrics.drop(l.target, g.lanes)
+			delete(g.lanes, l.Target)
+			g.metrics.drop(l.Target, g.lanes)
 		}
 		g.mu.Unlock()
 		if forget {
 			l.cancel()
-			g.readers.notify(false)
+			g.readers.Notify(false)
 		}
 	})
 }
@@ -303,33 +318,26 @@ func (g *Gateway) now() time.Duration { return time.Since(g.start) }
 func (g *Gateway) Report() wire.Report {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	lanes := make([]*lane, 0, len(g.lanes))
-	for _, l := range g.lanes {
-		lanes = append(lanes, l)
+	slots := slices.SortedFunc(maps.Values(g.lanes), func(a, b *slot) int { return compare(a.Target, b.Target) })
+	lanes := make([]*lane.Lane, len(slots))
+	for i, l := range slots {
+		lanes[i] = l.Lane
 	}
-	slices.SortFunc(lanes, func(a, b *lane) int {
-		return cmp.Or(cmp.Compare(a.target.Namespace, b.target.Namespace), cmp.Compare(a.target.Service, b.target.Service), cmp.Compare(a.target.PortName, b.target.PortName))
-	})
-	// All locks, then one instant: an integral cannot be read backwards. Only Report takes several.
-	for _, l := range lanes {
-		l.mu.Lock()
-	}
-	now := g.now()
+	now, counts := lane.Counts(g.now, lanes)
+	refused := g.table.Refused()
 	r := wire.Report{
 		Gateway: g.cfg.Name, StartTime: float64(g.start.UnixNano()) / 1e9, Monotonic: now.Seconds(),
-		Owners: g.table.Owners(), Ports: make([]wire.PortReport, 0, len(lanes)),
+		Owners: g.table.Owners(), Ports: make([]wire.PortReport, 0, len(lanes)), Refused: refused[:min(len(refused), wire.MaxRefused)],
 	}
-	refused := g.table.Refused()
-	r.Refused = refused[:min(len(refused), wire.MaxRefused)]
-	for _, l := range lanes {
-		c := l.queue.Counts(now)
+	for i, l := range slots {
+		c := counts[i]
 		p := wire.PortReport{
-			Namespace: l.target.Namespace, Service: l.target.Service, PortName: l.target.PortName,
+			Namespace: l.Target.Namespace, Service: l.Target.Service, PortName: l.Target.PortName,
 			Waiting: c.Waiting, WaitingSeconds: c.WaitingSeconds, Forwarding: c.Forwarding, Arrived: c.Arrived,
 			Forwarded: c.Forwarded, Rejected: c.Rejected, Expired: c.Expired, Canceled: c.Canceled, ReadyPods: c.ReadyPods,
 		}
 		if l.live {
-			p.Owner, p.Listen = l.owner, l.assigned.Load().Listen
+			p.Owner, p.Listen = l.owner, l.Assigned().Listen
 		}
 		if l.port != nil {
 			p.Listening, p.Error = l.port.listener != nil, l.port.fault
@@ -342,10 +350,12 @@ func (g *Gateway) Report() wire.Report {
 		}
 		r.Ports = append(r.Ports, p)
 	}
-	for _, l := range lanes {
-		l.mu.Unlock()
-	}
 	return r
+}
+
+// compare is the order of ports in a report.
+func compare(a, b Target) int {
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Service, b.Service), cmp.Compare(a.PortName, b.PortName))
 }
 
 func (g *Gateway) unix(at time.Duration) int64 {

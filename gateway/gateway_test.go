@@ -89,7 +89,7 @@ func start(t *testing.T, change func(*gateway.Config)) *bench {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- b.gw.Run(ctx) }()
-	b.control = httptest.NewServer(b.gw.Control(nil))
+	b.control = httptest.NewServer(b.gw.Control())
 	b.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {

@@ -85,7 +85,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(p.desc, p.kind, v, s.namespace, s.name)
 		}
 	}
-	ch <- prometheus.MustNewConstMetric(m.readers, prometheus.GaugeValue, float64(m.gateway.readers.count()))
+	ch <- prometheus.MustNewConstMetric(m.readers, prometheus.GaugeValue, float64(m.gateway.readers.Count()))
 	m.hold.Collect(ch)
 	m.phase.Collect(ch)
 }
@@ -102,7 +102,7 @@ func (m *metrics) observers(t Target) (func(time.Duration), func(hold.ColdStart)
 }
 
 // drop forgets a Service's series unless another of its ports is still there.
-func (m *metrics) drop(t Target, lanes map[Target]*lane) {
+func (m *metrics) drop(t Target, lanes map[Target]*slot) {
 	for other := range lanes {
 		if other.Namespace == t.Namespace && other.Service == t.Service {
 			return

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/gateway/assignment"
 	"github.com/sluice-autoscaler/sluice/gateway/hold"
+	"github.com/sluice-autoscaler/sluice/gateway/lane"
 )
 
 const (
@@ -33,7 +34,7 @@ const (
 
 // port is one open port of a lane. A lane has another one after its assignment changed, while the first drains.
 type port struct {
-	lane     *lane
+	lane     *lane.Lane
 	number   int
 	protocol string
 	http1    http.RoundTripper
@@ -56,7 +57,7 @@ type port struct {
 }
 
 // open listens and serves; an error leaves the port closed, to be tried again.
-func (p *port) open(ctx context.Context, host string, work *workers) error {
+func (p *port) open(ctx context.Context, host string, work *lane.Workers) error {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(host, fmt.Sprint(p.number)))
 	if err != nil {
 		return err
@@ -64,7 +65,7 @@ func (p *port) open(ctx context.Context, host string, work *workers) error {
 	base, end := context.WithCancel(context.WithoutCancel(ctx))
 	p.listener, p.end = l, end
 	if p.protocol == assignment.TCP {
-		work.start(func(context.Context) { p.acceptTCP(base, l) })
+		work.Start(func(context.Context) { p.acceptTCP(base, l) })
 		return nil
 	}
 	proxy := &httputil.ReverseProxy{
@@ -93,9 +94,9 @@ func (p *port) open(ctx context.Context, host string, work *workers) error {
 		},
 		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 	}
-	work.start(func(context.Context) {
+	work.Start(func(context.Context) {
 		if err := p.server.Serve(l); !errors.Is(err, http.ErrServerClosed) && !p.closing.Load() {
-			p.log.Error("serving ended", slog.String("target", p.lane.target.String()), slog.Any("error", err))
+			p.log.Error("serving ended", slog.String("target", p.lane.Target.String()), slog.Any("error", err))
 		}
 	})
 	return nil
@@ -173,39 +174,39 @@ func (p *port) RoundTrip(r *http.Request) (*http.Response, error) {
 		health = p.health(r)
 	)
 	if health {
-		if t = l.try(); t == nil {
+		if t = l.Try(); t == nil {
 			return nil, errHealth
 		}
 	} else {
 		if r.ProtoMajor == 1 && r.Body != nil {
 			if conn, ok := ctx.Value(connKey{}).(net.Conn); ok {
-				gone = goneCheck(conn)
+				gone = lane.GoneCheck(conn)
 			}
 		}
-		if t, err = l.admit(ctx, buffered(r), gone); err != nil {
+		if t, err = l.Admit(ctx, buffered(r), gone); err != nil {
 			return nil, err
 		}
 	}
 	for {
 		res, sent, err := p.send(r, t)
 		if err == nil {
-			res.Body = release(res.Body, func() { l.finish(t) })
+			res.Body = release(res.Body, func() { l.Finish(t) })
 			return res, nil
 		}
 		if ctx.Err() != nil {
-			if !l.leave(t, hold.Canceled) {
-				l.finish(t)
+			if !l.Leave(t, hold.Canceled) {
+				l.Finish(t)
 			}
-			return nil, errGone
+			return nil, lane.ErrGone
 		}
 		if sent {
-			l.finish(t)
-			return nil, &refusal{
-				code: 502, reason: "pod-failed",
-				text: fmt.Sprintf("%s: the pod ended the request: %v", l.target, err),
+			l.Finish(t)
+			return nil, &lane.Refusal{
+				Code: 502, Reason: "pod-failed",
+				Text: fmt.Sprintf("%s: the pod ended the request: %v", l.Target, err),
 			}
 		}
-		err = l.refused(ctx, t, gone)
+		err = l.Refused(ctx, t, gone)
 		switch {
 		case err != nil && health:
 			return nil, errHealth
@@ -217,12 +218,12 @@ func (p *port) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // send makes one attempt at the ticket's pod. sent says that the pod may have seen the request.
 func (p *port) send(r *http.Request, t *hold.Ticket) (res *http.Response, sent bool, err error) {
-	address, fresh := p.lane.where(t)
+	address, fresh := p.lane.Where(t)
 	var connected atomic.Bool
 	out := r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
 		GotConn: func(httptrace.GotConnInfo) {
 			connected.Store(true)
-			p.lane.connected(t)
+			p.lane.Connected(t)
 		},
 	}))
 	to := *r.URL
@@ -276,7 +277,7 @@ func trailGRPC(res *http.Response) {
 }
 
 func (p *port) parting() bool {
-	return p.closing.Load() || (!p.lane.assigned.Load().InPath && p.lane.readyPods() > 0)
+	return p.closing.Load() || (!p.lane.Assigned().InPath && p.lane.ReadyPods() > 0)
 }
 
 // fail answers what no pod answered.
@@ -285,12 +286,12 @@ func (p *port) fail(w http.ResponseWriter, r *http.Request, err error) {
 		answerHealth(w, r)
 		return
 	}
-	if errors.Is(err, errGone) {
+	if errors.Is(err, lane.ErrGone) {
 		panic(http.ErrAbortHandler) // nobody reads an answer: cut the connection
 	}
-	ref, ok := errors.AsType[*refusal](err)
+	ref, ok := errors.AsType[*lane.Refusal](err)
 	if !ok {
-		ref = &refusal{code: 502, reason: "pod-failed", text: err.Error()}
+		ref = &lane.Refusal{Code: 502, Reason: "pod-failed", Text: err.Error()}
 	}
 	if p.closing.Load() {
 		w.Header().Set("Connection", "close")

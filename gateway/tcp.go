@@ -26,7 +26,7 @@ func (p *port) acceptTCP(ctx context.Context, l net.Listener) {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
-			p.log.Warn("accept", slog.String("target", p.lane.target.String()), slog.Any("error", err))
+			p.log.Warn("accept", slog.String("target", p.lane.Target.String()), slog.Any("error", err))
 			select { // out of descriptors, most likely: some will be given back
 			case <-time.After(10 * time.Millisecond):
 				continue
@@ -49,7 +49,7 @@ func (p *port) serveTCP(ctx context.Context, conn net.Conn) {
 	defer cancel()
 	first := readFirst(conn, cancel)
 	l := p.lane
-	t, err := l.admit(held, tcpBuffered, nil)
+	t, err := l.Admit(held, tcpBuffered, nil)
 	if err != nil {
 		first.stop()
 		reset(conn)
@@ -57,23 +57,23 @@ func (p *port) serveTCP(ctx context.Context, conn net.Conn) {
 	}
 	var pod net.Conn
 	for {
-		address, _ := l.where(t)
+		address, _ := l.Where(t)
 		if pod, err = p.dial(held, address); err == nil {
 			break
 		}
 		if held.Err() != nil {
-			l.leave(t, hold.Canceled)
+			l.Leave(t, hold.Canceled)
 			first.stop()
 			return
 		}
-		if err := l.refused(held, t, nil); err != nil {
+		if err := l.Refused(held, t, nil); err != nil {
 			first.stop()
 			reset(conn)
 			return
 		}
 	}
-	l.connected(t)
-	defer l.finish(t)
+	l.Connected(t)
+	defer l.Finish(t)
 	defer func() { _ = pod.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = pod.Close() })()
 	head, ended := first.stop()

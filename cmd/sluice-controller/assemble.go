@@ -23,6 +23,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/adapter"
 	"github.com/sluice-autoscaler/sluice/adapter/server"
 	"github.com/sluice-autoscaler/sluice/internal/cli"
+	"github.com/sluice-autoscaler/sluice/internal/pki"
+	"github.com/sluice-autoscaler/sluice/internal/pki/secrets"
 	"github.com/sluice-autoscaler/sluice/internal/serve"
 	"github.com/sluice-autoscaler/sluice/scaler"
 	"github.com/sluice-autoscaler/sluice/scaler/kube/path"
@@ -32,7 +34,7 @@ import (
 type process struct {
 	options
 	log     *slog.Logger
-	cert    *certificate
+	cert    *secrets.Keeper
 	adapter *adapter.Adapter
 	manager manager.Manager
 	// path, records, pokes and rounds belong to the scaler and are nil without it.
@@ -82,23 +84,26 @@ func assemble(ctx context.Context, o options, reg prometheus.Registerer, log *sl
 		return nil, fmt.Errorf("reach the cluster: %w", err)
 	}
 	p := &process{options: o, log: log}
-	p.cert = &certificate{kube: kube, dyn: dyn, namespace: o.namespace, log: log, clock: time.Now}
+	co := secrets.Options{
+		Kube: kube, Dynamic: dyn, Namespace: o.namespace, Issue: o.issueCertificates, Policy: pki.DefaultPolicy(), Log: log, Clock: time.Now,
+	}
 	if o.apiCustom {
-		p.cert.services = append(p.cert.services, "v1beta1.custom.metrics.k8s.io", "v1beta2.custom.metrics.k8s.io")
+		co.APIServices = append(co.APIServices, "v1beta1.custom.metrics.k8s.io", "v1beta2.custom.metrics.k8s.io")
 	}
 	if o.apiExternal {
-		p.cert.services = append(p.cert.services, "v1beta1.external.metrics.k8s.io")
+		co.APIServices = append(co.APIServices, "v1beta1.external.metrics.k8s.io")
 	}
 	if o.scaler {
-		p.cert.services = append(p.cert.services, server.JournalVersion+"."+server.JournalGroup)
+		co.APIServices = append(co.APIServices, server.JournalVersion+"."+server.JournalGroup)
 	}
-	if err := p.cert.ensure(ctx); err != nil {
+	p.cert = secrets.New(co)
+	if err := p.cert.Ensure(ctx); err != nil {
 		return nil, err
 	}
 	ao := adapter.Options{
 		Config: cfg, Log: log, Registerer: reg, Listen: o.apiListen, Certificate: p.cert,
 		Interval: o.collectInterval, DefaultWindow: o.metricsWindow, Custom: o.apiCustom, External: o.apiExternal,
-		GatewayNamespace: o.namespace, GatewayServiceAccount: gatewayServiceAccount, OnImpostor: p.onImpostor, OnReport: p.onReport,
+		GatewayNamespace: o.namespace, GatewayServiceAccount: o.gatewayServiceAccount, TLS: p.cert.ClientTLS, OnImpostor: p.onImpostor, OnReport: p.onReport,
 	}
 	if o.scaler {
 		ao.Journal = p.journal
@@ -115,14 +120,11 @@ func assemble(ctx context.Context, o options, reg prometheus.Registerer, log *sl
 	return p, nil
 }
 
-// gatewayServiceAccount is the ServiceAccount of the gateways' pods in the release's namespace.
-const gatewayServiceAccount = "sluice-gateway"
-
 // onImpostor makes an event of a pod that only looks like a gateway.
 func (p *process) onImpostor(pod *corev1.Pod) {
 	if p.manager != nil {
 		p.manager.GetEventRecorder("sluice").Eventf(pod, nil, corev1.EventTypeWarning, "GatewayImpostor", "Ignore",
-			"it has the label and port of a Sluice gateway and is none: gateways are pods of ServiceAccount %s in namespace %s; it gets no connection and no traffic", gatewayServiceAccount, p.namespace)
+			"it has the label and port of a Sluice gateway and is none: gateways are pods of ServiceAccount %s in namespace %s; it gets no connection and no traffic", p.gatewayServiceAccount, p.namespace)
 	}
 }
 
@@ -150,7 +152,7 @@ func (p *process) run(ctx context.Context, metrics http.Handler) error {
 		defer cancel()
 		return web.Shutdown(stop)
 	})
-	g.Go(func() error { return p.cert.run(ctx) })
+	g.Go(func() error { return p.cert.Run(ctx) })
 	g.Go(func() error { return p.adapter.Run(ctx) })
 	if p.manager != nil {
 		g.Go(func() error { return p.rounds.watch(ctx, p.manager.Elected(), p.poke) })

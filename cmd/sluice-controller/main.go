@@ -29,28 +29,33 @@ func main() { cli.Main(name, run) }
 
 // options are the command line.
 type options struct {
-	kubeconfig      string
-	namespace       string
-	apiListen       string
-	metricsListen   string
-	collectInterval time.Duration
-	metricsWindow   time.Duration
-	apiCustom       bool
-	apiExternal     bool
-	scaler          bool
-	leaderElect     bool
-	tick            time.Duration
-	grace           time.Duration
-	logging         cli.Logging
-	qps             float32
-	burst           int
-	history         historyFlags
+	kubeconfig string
+	namespace  string
+	// gatewayServiceAccount is whose pods in namespace are gateways.
+	gatewayServiceAccount string
+	issueCertificates     bool
+	apiListen             string
+	metricsListen         string
+	collectInterval       time.Duration
+	metricsWindow         time.Duration
+	apiCustom             bool
+	apiExternal           bool
+	scaler                bool
+	leaderElect           bool
+	tick                  time.Duration
+	grace                 time.Duration
+	logging               cli.Logging
+	qps                   float32
+	burst                 int
+	history               historyFlags
 }
 
 func flags(o *options) *pflag.FlagSet {
 	fs := pflag.NewFlagSet(name, pflag.ContinueOnError)
 	fs.StringVar(&o.kubeconfig, "kubeconfig", "", "path of the kubeconfig (default: the pod's service account)")
-	fs.StringVar(&o.namespace, "namespace", "", "the controller's own namespace, for its lease and its certificate (default: the service account's)")
+	fs.StringVar(&o.namespace, "namespace", "", "the controller's own namespace, for its lease, its certificates and its gateways (default: the service account's)")
+	fs.StringVar(&o.gatewayServiceAccount, "gateway-service-account", "sluice-gateway", "the ServiceAccount of the gateways' pods; any other pod is none")
+	fs.BoolVar(&o.issueCertificates, "issue-certificates", true, "issue and renew the certificates of controller, gateways and adapter; false reads Secrets that cert-manager keeps (SECURITY.md)")
 	fs.StringVar(&o.apiListen, "api-listen", ":6443", "address of the metrics APIs (TLS)")
 	fs.StringVar(&o.metricsListen, "metrics-listen", ":9090", "address of /metrics, /healthz and /readyz")
 	fs.DurationVar(&o.collectInterval, "collect-interval", time.Second, "how often each sidecar is read, 1s–60s")
@@ -84,6 +89,9 @@ func (o *options) validate() error {
 		if _, _, err := net.SplitHostPort(addr); err != nil {
 			errs = append(errs, fmt.Errorf("--%s = %q: want host:port, such as :6443", name, addr))
 		}
+	}
+	if o.gatewayServiceAccount == "" {
+		errs = append(errs, errors.New(`--gateway-service-account = "": want the name of a ServiceAccount`))
 	}
 	if o.metricsWindow%time.Second != 0 {
 		errs = append(errs, fmt.Errorf("--metrics-window = %v: want whole seconds, the only ones that the metrics APIs can tell", o.metricsWindow))

@@ -100,7 +100,7 @@ func (p *process) assembleScaler(ctx context.Context, cfg *rest.Config, client k
 	}
 	p.manager, p.pokes, p.records = m, make(chan event.GenericEvent, 1024), scaler.NewJournal()
 	p.path = path.New(path.Options{
-		Client: m.GetClient(), Owner: pathOwner, Epoch: time.Now().UnixNano(), Log: p.log, Clock: time.Now,
+		Client: m.GetClient(), Owner: pathOwner, Epoch: time.Now().UnixNano(), TLS: p.cert.ClientTLS, Log: p.log, Clock: time.Now,
 	})
 	targets := kube.NewTargets(m.GetClient(), scales, m.GetRESTMapper(), bindings{p.adapter})
 	o := scaler.Options{

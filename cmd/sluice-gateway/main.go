@@ -26,6 +26,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/gateway"
 	"github.com/sluice-autoscaler/sluice/gateway/endpoints"
 	"github.com/sluice-autoscaler/sluice/internal/cli"
+	"github.com/sluice-autoscaler/sluice/internal/pki"
 	"github.com/sluice-autoscaler/sluice/internal/serve"
 )
 
@@ -43,9 +44,12 @@ func main() { cli.Main(name, run) }
 
 type options struct {
 	gateway.Config
-	control, metrics      string
-	kubeconfig, tokenFile string
-	logging               cli.Logging
+	control, metrics string
+	kubeconfig       string
+	files            pki.Files
+	clientName       string
+	insecure         bool
+	logging          cli.Logging
 }
 
 // parse returns the validated options, or true when help or the version was asked for and printed.
@@ -58,7 +62,11 @@ func parse(args []string, stdout io.Writer) (o options, answered bool, err error
 	f.StringVar(&o.metrics, "metrics-listen", ":9097", "`address` of /metrics, /healthz and /readyz")
 	f.StringVar(&o.ListenHost, "listen-host", "", "`IP` on which assigned ports are opened (default every one)")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` that names the cluster (default the one this pod runs in)")
-	f.StringVar(&o.tokenFile, "token-file", "", "`file` with the bearer token that callers of the control port must show; read again when it changes (default none is asked for)")
+	f.StringVar(&o.files.Cert, "tls-cert-file", "", "`file` with the control port's certificate; like the next two read again when it changes")
+	f.StringVar(&o.files.Key, "tls-key-file", "", "`file` with its key")
+	f.StringVar(&o.files.CA, "client-ca-file", "", "`file` with the authorities that callers' certificates must be of")
+	f.StringVar(&o.clientName, "client-name", "sluice-controller.sluice.svc", "DNS `name` that callers' certificates must carry")
+	f.BoolVar(&o.insecure, "insecure-control", false, "serve the control port without TLS to whoever comes; for tests only")
 	f.IntVar(&o.MaxHeld, "max-held", o.MaxHeld, "most requests held at once for one Service port")
 	f.IntVar(&o.MaxHeldTotal, "max-held-total", o.MaxHeldTotal, "most requests held at once over all")
 	f.Var((*bytesValue)(&o.MaxHeldBytes), "max-held-bytes", "most bytes that held requests of one Service port keep buffered")
@@ -80,6 +88,14 @@ func parse(args []string, stdout io.Writer) (o options, answered bool, err error
 		o.Name = host
 	}
 	errs := []error{o.Validate()}
+	switch missing := o.files.Cert == "" || o.files.Key == "" || o.files.CA == ""; {
+	case o.insecure && o.files != (pki.Files{}):
+		errs = append(errs, errors.New("insecure-control together with certificates: want one or the other"))
+	case missing && !o.insecure:
+		errs = append(errs, errors.New("tls-cert-file, tls-key-file and client-ca-file are needed: whoever reaches the control port without them redirects held requests"))
+	case o.clientName == "":
+		errs = append(errs, errors.New("client-name is empty: want the DNS name in the controller's certificate"))
+	}
 	for _, a := range []struct{ name, address string }{{"control-listen", o.control}, {"metrics-listen", o.metrics}} {
 		if _, err := net.ResolveTCPAddr("tcp", a.address); err != nil {
 			errs = append(errs, fmt.Errorf("%s = %q: want host:port or :port", a.name, a.address))
@@ -114,15 +130,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	side.Handle("GET /healthz", serve.Health(serve.Check{Name: "gateway", Probe: func(context.Context) error { return gw.Alive() }}))
 	side.Handle("GET /readyz", serve.Health(serve.Check{Name: "gateway", Probe: func(context.Context) error { return gw.Ready() }}))
 
-	var token func() (string, error)
-	if o.tokenFile != "" {
-		token = gateway.TokenFile(o.tokenFile)
-		if _, err := token(); err != nil {
-			return err
-		}
-	}
 	metrics := &serve.HTTP{Name: "metrics", Address: o.metrics, Server: server(side, log), Drain: time.Second}
-	control := &serve.HTTP{Name: "control", Address: o.control, Server: server(gw.Control(token), log), Drain: time.Second}
+	control := &serve.HTTP{Name: "control", Address: o.control, Server: server(gw.Control(), log), Drain: time.Second}
+	if !o.insecure {
+		load := o.files.Loader()
+		if _, err := load(); err != nil {
+			return fmt.Errorf("read the control port's certificate: %w", err)
+		}
+		control.Server.TLSConfig = pki.ServerConfig(load, o.clientName)
+	}
 	var group serve.Group
 	// Stopped in reverse: the gateway drains while endpoints still come in and reports still go out.
 	group.Add(

@@ -18,6 +18,15 @@ import (
 	"time"
 )
 
+// Names of the Secrets in the release's namespace. All but the authority's have cert-manager's keys:
+// tls.crt, tls.key, ca.crt.
+const (
+	AuthoritySecret  = "sluice-ca"
+	AdapterSecret    = "sluice-adapter-tls"
+	GatewaySecret    = "sluice-gateway-tls"
+	ControllerSecret = "sluice-controller-tls"
+)
+
 // Identity says whom a certificate is for.
 type Identity struct {
 	// Names are DNS names. The first is the one that the other side checks.

@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/rest"
 
+	"github.com/sluice-autoscaler/sluice/internal/pki"
 	"github.com/sluice-autoscaler/sluice/testbed/kit"
 )
 
@@ -123,7 +124,20 @@ func TestReadsThroughTheAPIServer(t *testing.T) {
 }
 
 func TestWaitingSumsReadyGateways(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	now := time.Now()
+	authority, err := pki.Authority{}.Step(now, pki.DefaultPolicy())
+	if err != nil {
+		t.Fatal(err)
+	}
+	issue := func(id pki.Identity) pki.Pair {
+		p, err := authority.Renew(pki.Pair{}, id, now, pki.DefaultPolicy())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	mine, theirs := issue(pki.Controller(kit.Namespace)), issue(pki.Gateway(kit.Namespace))
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != wire.ReportsPath {
 			http.NotFound(w, r)
 			return
@@ -132,6 +146,8 @@ func TestWaitingSumsReadyGateways(t *testing.T) {
 		w.(http.Flusher).Flush()
 		<-r.Context().Done() // the answer never ends
 	}))
+	server.TLS = pki.ServerConfig(func() (pki.Pair, error) { return theirs, nil }, pki.Controller(kit.Namespace).Names[0])
+	server.StartTLS()
 	t.Cleanup(server.Close)
 	host, portText, _ := net.SplitHostPort(server.Listener.Addr().String())
 	port, _ := strconv.Atoi(portText)
@@ -142,7 +158,11 @@ func TestWaitingSumsReadyGateways(t *testing.T) {
 			Status:     corev1.PodStatus{PodIP: host, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: ready}}},
 		}
 	}
-	c := &kit.Cluster{Kube: fake.NewClientset(gateway("g1", corev1.ConditionTrue), gateway("g2", corev1.ConditionTrue), gateway("starting", corev1.ConditionFalse))}
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "sluice-controller-tls", Namespace: kit.Namespace},
+		Data:       map[string][]byte{"tls.crt": mine.Cert, "tls.key": mine.Key, "ca.crt": mine.CA},
+	}
+	c := &kit.Cluster{Kube: fake.NewClientset(secret, gateway("g1", corev1.ConditionTrue), gateway("g2", corev1.ConditionTrue), gateway("starting", corev1.ConditionFalse))}
 	if n, err := c.Waiting(t.Context(), "demo", "web"); err != nil || n != 14 {
 		t.Errorf("Waiting = %d, %v, want 14: 3 + 4 at each of two ready gateways", n, err)
 	}

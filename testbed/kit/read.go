@@ -3,6 +3,7 @@ package kit
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
+	"github.com/sluice-autoscaler/sluice/internal/pki"
 	"github.com/sluice-autoscaler/sluice/wire"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -191,6 +193,10 @@ func (c *Cluster) GatewayReports(ctx context.Context) ([]wire.Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	config, err := c.controllerTLS(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var all []wire.Report
 	var errs []error
 	for _, p := range pods {
@@ -200,7 +206,7 @@ func (c *Cluster) GatewayReports(ctx context.Context) ([]wire.Report, error) {
 		}
 		enough := errors.New("enough")
 		asking, cancel := context.WithTimeout(ctx, 2*time.Second)
-		err := reports(asking, address, func(r wire.Report) error {
+		err := reports(asking, config, address, func(r wire.Report) error {
 			all = append(all, r)
 			return enough
 		})
@@ -235,7 +241,9 @@ func (c *Cluster) FollowGateways(ctx context.Context, handle func(wire.Report)) 
 				continue
 			}
 			wg.Go(func() {
-				_ = reports(ctx, address, func(r wire.Report) error { handle(r); return nil }) // followed again in a second
+				if config, err := c.controllerTLS(ctx); err == nil {
+					_ = reports(ctx, config, address, func(r wire.Report) error { handle(r); return nil }) // followed again in a second
+				}
 				mu.Lock()
 				defer mu.Unlock()
 				delete(followed, address)
@@ -255,7 +263,7 @@ func reportsAddress(p corev1.Pod) string {
 	if !podReady(p) || port == 0 {
 		return ""
 	}
-	return "http://" + net.JoinHostPort(p.Status.PodIP, strconv.Itoa(int(port))) + wire.ReportsPath
+	return "https://" + net.JoinHostPort(p.Status.PodIP, strconv.Itoa(int(port))) + wire.ReportsPath
 }
 
 // Waiting returns how many requests the gateways hold for a Service now.
@@ -272,14 +280,24 @@ func (c *Cluster) Waiting(ctx context.Context, namespace, service string) (int, 
 	return n, err
 }
 
+// controllerTLS speaks to gateways as a controller does, with its certificate.
+func (c *Cluster) controllerTLS(ctx context.Context) (*tls.Config, error) {
+	s, err := c.Kube.CoreV1().Secrets(Namespace).Get(ctx, pki.ControllerSecret, metav1.GetOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("read the controller's certificate: %w", err)
+	}
+	pair := pki.Pair{Cert: s.Data[corev1.TLSCertKey], Key: s.Data[corev1.TLSPrivateKeyKey], CA: s.Data["ca.crt"]}
+	return pki.ClientConfig(pair, pki.Gateway(Namespace).Names[0])
+}
+
 // reports reads the endless answer of a gateway, line by line, until handle returns an error.
-func reports(ctx context.Context, address string, handle func(wire.Report) error) error {
+func reports(ctx context.Context, config *tls.Config, address string, handle func(wire.Report) error) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return err
 	}
 	// A connection of its own, since the answer never ends.
-	response, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
+	response, err := (&http.Transport{DisableKeepAlives: true, TLSClientConfig: config}).RoundTrip(request)
 	if err != nil {
 		return err
 	}

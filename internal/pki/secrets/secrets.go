@@ -26,14 +26,6 @@ import (
 	"github.com/sluice-autoscaler/sluice/internal/pki"
 )
 
-// Names of the Secrets. All but the authority's have cert-manager's keys: tls.crt, tls.key, ca.crt.
-const (
-	Authority  = "sluice-ca"
-	Adapter    = "sluice-adapter-tls"
-	Gateway    = "sluice-gateway-tls"
-	Controller = "sluice-controller-tls"
-)
-
 // Keys of the authority's Secret beside tls.crt and tls.key, which sign.
 const (
 	caKey       = "ca.crt"
@@ -77,7 +69,7 @@ type Keeper struct {
 func New(o Options) *Keeper { return &Keeper{Options: o} }
 
 // Name names the provider in the API server's logs.
-func (k *Keeper) Name() string { return Adapter }
+func (k *Keeper) Name() string { return pki.AdapterSecret }
 
 // CurrentCertKeyContent returns the adapter's certificate and key as PEM.
 func (k *Keeper) CurrentCertKeyContent() ([]byte, []byte) {
@@ -93,15 +85,12 @@ func (k *Keeper) AddListener(l dynamiccertificates.Listener) {
 	k.listeners = append(k.listeners, l)
 }
 
-// ClientTLS returns what connections to gateways are made with. It shows the controller's certificate
+// ClientTLS returns what connections to gateways are made with: it shows the controller's certificate
 // and believes a gateway by name. It is called for each connection, so that a new certificate needs no
-// restart.
+// restart. Nil means that there is no certificate yet.
 func (k *Keeper) ClientTLS() *tls.Config {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.config == nil {
-		return &tls.Config{MinVersion: tls.VersionTLS13, ServerName: "unknown"} // no gateway has that name
-	}
 	return k.config
 }
 
@@ -142,7 +131,7 @@ func (k *Keeper) Ensure(ctx context.Context) error {
 // read takes what others keep in the Secrets.
 func (k *Keeper) read(ctx context.Context) error {
 	found := map[string]pki.Pair{}
-	for _, name := range []string{Adapter, Controller} {
+	for _, name := range []string{pki.AdapterSecret, pki.ControllerSecret} {
 		s, err := k.get(ctx, name)
 		if err != nil {
 			return err
@@ -152,13 +141,13 @@ func (k *Keeper) read(ctx context.Context) error {
 		}
 		found[name] = pairOf(s)
 	}
-	return k.take(found[Adapter], found[Controller])
+	return k.take(found[pki.AdapterSecret], found[pki.ControllerSecret])
 }
 
 // issue does one attempt.
 func (k *Keeper) issue(ctx context.Context) error {
 	now := k.Clock()
-	ids := map[string]pki.Identity{Adapter: pki.Adapter(k.Namespace), Gateway: pki.Gateway(k.Namespace), Controller: pki.Controller(k.Namespace)}
+	ids := map[string]pki.Identity{pki.AdapterSecret: pki.Adapter(k.Namespace), pki.GatewaySecret: pki.Gateway(k.Namespace), pki.ControllerSecret: pki.Controller(k.Namespace)}
 	have, pairs := map[string]*corev1.Secret{}, map[string]pki.Pair{}
 	var issued []pki.Pair
 	for name := range ids {
@@ -171,7 +160,7 @@ func (k *Keeper) issue(ctx context.Context) error {
 			issued = append(issued, pairs[name])
 		}
 	}
-	s, err := k.get(ctx, Authority)
+	s, err := k.get(ctx, pki.AuthoritySecret)
 	if err != nil {
 		return err
 	}
@@ -181,7 +170,7 @@ func (k *Keeper) issue(ctx context.Context) error {
 		return err
 	}
 	if s == nil || !bytes.Equal(before.Cert, authority.Cert) || !bytes.Equal(before.Trusted, authority.Trusted) || !bytes.Equal(before.Next, authority.Next) {
-		if err := k.write(ctx, s, Authority, corev1.SecretTypeOpaque, authorityData(authority)); err != nil {
+		if err := k.write(ctx, s, pki.AuthoritySecret, corev1.SecretTypeOpaque, authorityData(authority)); err != nil {
 			return err
 		}
 		k.Log.InfoContext(ctx, "certificate authority changed", slog.Bool("next_trusted", len(authority.Next) > 0))
@@ -199,7 +188,7 @@ func (k *Keeper) issue(ctx context.Context) error {
 		}
 		pairs[name] = pair
 	}
-	return k.take(pairs[Adapter], pairs[Controller])
+	return k.take(pairs[pki.AdapterSecret], pairs[pki.ControllerSecret])
 }
 
 // get reads a Secret; nil when there is none.
@@ -260,7 +249,7 @@ func authorityData(a pki.Authority) map[string][]byte {
 func (k *Keeper) take(adapter, client pki.Pair) error {
 	config, err := pki.ClientConfig(client, pki.Gateway(k.Namespace).Names[0])
 	if err != nil {
-		return fmt.Errorf("read Secret %s: %w", Controller, err)
+		return fmt.Errorf("read Secret %s: %w", pki.ControllerSecret, err)
 	}
 	k.mu.Lock()
 	changed := !bytes.Equal(k.adapter.Cert, adapter.Cert)

@@ -170,7 +170,6 @@ func (d *Driver) choose(ctx context.Context, e *entry, v *view, name string, tak
 	for gcd(step, n) != 1 { // so that every number has its turn
 		step++
 	}
-	e.reserves = true
 	number := d.known(v.svc, name)
 	for i := range n + 1 {
 		if i > 0 {
@@ -220,7 +219,9 @@ func (d *Driver) reserve(number int, e *entry) bool {
 	if holder := d.reserved[number]; holder != nil && holder != e {
 		return false
 	}
-	d.reserved[number] = e
+	if d.reserved[number] == nil {
+		d.reserved[number], e.reserved = e, append(e.reserved, number)
+	}
 	return true
 }
 

@@ -38,7 +38,8 @@ type Options struct {
 	Epoch int64
 	// Range holds the numbers to give; the zero value means DefaultRange.
 	Range Range
-	// TLS returns what a connection to a gateway is made with; nil means plain HTTP, for tests.
+	// TLS returns what the next connection to a gateway is made with; nil from it means that there is
+	// no certificate yet. A nil TLS means plain HTTP, for tests.
 	TLS func() *tls.Config
 	// Accept tells whether a gateway may be believed; nil believes all that are observed.
 	Accept func(*wire.Gateway) bool
@@ -100,8 +101,10 @@ var _ scaler.Path = (*Driver)(nil)
 
 // entry is a registered workload. Its mutex is taken before the driver's.
 type entry struct {
-	ref      loop.Ref
-	workload Workload // guarded by Driver.mu
+	ref loop.Ref
+	// Guarded by Driver.mu: what is known of the workload, and the numbers that it has reserved.
+	workload Workload
+	reserved []int
 
 	mu sync.Mutex
 	// service is the Service that the rest is about; left are those before, whose slices are to go.
@@ -114,8 +117,6 @@ type entry struct {
 	assigned []wire.Assignment
 	// contested says since when a claim has waited for an unconfirmed one of another to go.
 	contested map[int]time.Time
-	// reserves says that numbers are reserved.
-	reserves bool
 }
 
 // New returns a Driver that pushes nothing before Run and Expect.
@@ -185,11 +186,12 @@ func (d *Driver) unclaim(e *entry, withdraw bool) {
 
 // free gives up the numbers that a workload has reserved; d.mu is held.
 func (d *Driver) free(e *entry) {
-	for n, holder := range d.reserved {
-		if holder == e {
+	for _, n := range e.reserved {
+		if d.reserved[n] == e {
 			delete(d.reserved, n)
 		}
 	}
+	e.reserved = nil
 }
 
 func serviceOf(ref loop.Ref, service string) types.NamespacedName {
@@ -414,11 +416,10 @@ func (d *Driver) Put(ctx context.Context, ref loop.Ref, want loop.PathState) err
 	if err != nil {
 		return classify(err)
 	}
-	if e.reserves && v.seen && len(c.claims) == 0 {
+	if v.seen && len(c.claims) == 0 {
 		d.mu.Lock()
 		d.free(e)
 		d.mu.Unlock()
-		e.reserves = false
 	}
 	if want.In {
 		// A slice that is to be in while nobody listens stays as it is: pointing at nothing would not help.

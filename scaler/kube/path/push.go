@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -34,6 +35,8 @@ const (
 	// patience is how long expected workloads may take. Then the rest is taken from their slices.
 	patience = 10 * time.Second
 )
+
+var errNoCertificate = errors.New("there is no certificate for gateways yet")
 
 // pusher keeps the set of all assignments and each gateway's copy of it equal.
 type pusher struct {
@@ -67,7 +70,11 @@ func newPusher(d *Driver) *pusher {
 	transport := &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute}
 	if d.TLS != nil {
 		transport.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-			return (&tls.Dialer{NetDialer: dialer, Config: d.TLS()}).DialContext(ctx, network, address)
+			config := d.TLS()
+			if config == nil {
+				return nil, errNoCertificate
+			}
+			return (&tls.Dialer{NetDialer: dialer, Config: config}).DialContext(ctx, network, address)
 		}
 	}
 	p.client = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}

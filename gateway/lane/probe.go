@@ -1,4 +1,4 @@
-package gateway
+package lane
 
 import (
 	"context"
@@ -28,30 +28,15 @@ const (
 )
 
 // probeLoop probes while something waits and a pod could be won; do starts it and it ends by itself.
-func (l *lane) probeLoop(ctx context.Context) {
+func (l *Lane) probeLoop(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
-	type attempt struct {
-		since, next time.Time
-		flying      int
-		over        bool // won or not wanted any more; kept until its last probe has ended
-		cancel      context.CancelFunc
-		probe       func()
-	}
-	type result struct {
-		address string
-		up      bool
-	}
-	var (
-		attempts = map[string]*attempt{}
-		results  = make(chan result, probeInFlight)
-		flying   int
-		timer    = time.NewTimer(0)
-	)
+	p := &prober{lane: l, attempts: map[string]*attempt{}, results: make(chan result, probeInFlight)}
+	timer := time.NewTimer(0)
 	defer func() {
 		cancel()
 		timer.Stop()
-		for range flying {
-			<-results
+		for range p.flying {
+			<-p.results
 		}
 	}()
 	for {
@@ -65,64 +50,101 @@ func (l *lane) probeLoop(ctx context.Context) {
 		if len(addresses) == 0 {
 			return
 		}
-		wanted := make(map[string]bool, len(addresses))
-		now, sleep := time.Now(), probeSlow
-		for _, addr := range addresses {
-			wanted[addr] = true
-			a := attempts[addr]
-			if a == nil {
-				own, end := context.WithCancel(ctx)
-				a = &attempt{since: now, next: now, cancel: end, probe: func() { results <- result{addr, l.probe(own, addr)} }}
-				attempts[addr] = a
-			}
-			if a.over {
-				continue
-			}
-			if !now.Before(a.next) && a.flying < probeOverlap && flying < probeInFlight {
-				every := l.every
-				if now.Sub(a.since) > probeEager {
-					every = max(every, probeSlow)
-				}
-				if a.flying > 0 { // the one before hangs: overlap, but do not pile up
-					every = max(every, probeConnect/probeOverlap)
-				}
-				// Many pods at once share the rate that 16 would have.
-				a.next = now.Add(every * time.Duration(1+len(addresses)/16))
-				a.flying++
-				flying++
-				go a.probe()
-			}
-			if a.flying < probeOverlap {
-				sleep = min(sleep, a.next.Sub(now))
-			}
-		}
-		for addr, a := range attempts {
-			if !wanted[addr] {
-				a.over = true
-				a.cancel()
-				if a.flying == 0 {
-					delete(attempts, addr)
-				}
-			}
-		}
-		timer.Reset(max(sleep, time.Millisecond))
+		timer.Reset(max(p.launch(ctx, time.Now(), addresses), time.Millisecond))
 		select {
-		case r := <-results:
-			flying--
-			a := attempts[r.address]
-			a.flying--
-			if r.up {
-				a.over = true
-				a.cancel()
-				l.do(func(q *hold.Queue, now time.Duration) { q.Answered(now, r.address) })
-			}
-			if a.over && a.flying == 0 {
-				delete(attempts, r.address)
-			}
+		case r := <-p.results:
+			p.take(r)
 		case <-timer.C:
 		case <-l.kick:
 		case <-ctx.Done():
 		}
+	}
+}
+
+// prober is the state of a probe loop.
+type prober struct {
+	lane     *Lane
+	attempts map[string]*attempt // by address
+	results  chan result
+	flying   int // probes under way, at all addresses
+}
+
+// attempt is the probing of one address.
+type attempt struct {
+	since, next time.Time
+	flying      int
+	over        bool // won or not wanted any more; kept until its last probe has ended
+	cancel      context.CancelFunc
+	probe       func()
+}
+
+type result struct {
+	address string
+	up      bool
+}
+
+// launch starts the probes that are due, ends those of other addresses, and returns when the next is
+// due.
+func (p *prober) launch(ctx context.Context, now time.Time, addresses []string) time.Duration {
+	wanted := make(map[string]bool, len(addresses))
+	sleep := probeSlow
+	for _, addr := range addresses {
+		wanted[addr] = true
+		a := p.attempts[addr]
+		if a == nil {
+			own, end := context.WithCancel(ctx)
+			a = &attempt{since: now, next: now, cancel: end, probe: func() { p.results <- result{addr, p.lane.probe(own, addr)} }}
+			p.attempts[addr] = a
+		}
+		if a.over {
+			continue
+		}
+		if !now.Before(a.next) && a.flying < probeOverlap && p.flying < probeInFlight {
+			every := p.lane.ProbeInterval
+			if now.Sub(a.since) > probeEager {
+				every = max(every, probeSlow)
+			}
+			if a.flying > 0 { // the one before hangs: overlap, but do not pile up
+				every = max(every, probeConnect/probeOverlap)
+			}
+			// Many pods at once share the rate that 16 would have.
+			a.next = now.Add(every * time.Duration(1+len(addresses)/16))
+			a.flying++
+			p.flying++
+			go a.probe()
+		}
+		if a.flying < probeOverlap {
+			sleep = min(sleep, a.next.Sub(now))
+		}
+	}
+	for addr, a := range p.attempts {
+		if !wanted[addr] {
+			p.end(addr, a)
+		}
+	}
+	return sleep
+}
+
+// take notes the end of one probe.
+func (p *prober) take(r result) {
+	p.flying--
+	a := p.attempts[r.address]
+	a.flying--
+	if r.up {
+		a.over = true
+		p.lane.do(func(q *hold.Queue, now time.Duration) { q.Answered(now, r.address) })
+	}
+	if a.over {
+		p.end(r.address, a)
+	}
+}
+
+// end cancels the probes of an address, and forgets it after the last.
+func (p *prober) end(address string, a *attempt) {
+	a.over = true
+	a.cancel()
+	if a.flying == 0 {
+		delete(p.attempts, address)
 	}
 }
 

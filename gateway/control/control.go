@@ -1,14 +1,13 @@
-package gateway
+// Package control is the gateway's side of the wire: it takes assignments and streams reports.
+package control
 
 import (
-	"bytes"
-	"crypto/subtle"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 
@@ -27,71 +26,44 @@ const (
 	readerPatience = 5 * time.Second
 )
 
-// Control returns the handler of the control port. token, when not nil, returns the bearer token that callers must
-// show.
-func (g *Gateway) Control(token func() (string, error)) http.Handler {
+// Gateway is who holds and forwards.
+type Gateway interface {
+	// Apply replaces what an owner has assigned, and returns which of its ports are refused.
+	Apply(ctx context.Context, owner string, a wire.Assignments) ([]wire.RefusedPort, error)
+	// Withdraw forgets an owner.
+	Withdraw(ctx context.Context, owner string) error
+	// Report reads all counters at one instant.
+	Report() wire.Report
+}
+
+// Server answers on the control port. Its fields are set before Handler is called.
+type Server struct {
+	Gateway Gateway
+	// Readers are woken by the gateway, at most MaxReaders of them.
+	Readers    *Readers
+	MaxReaders int
+	// Over is closed when reports are to end.
+	Over <-chan struct{}
+	Log  *slog.Logger
+}
+
+// Handler returns the handler of the control port. It does not ask who calls: TLS does.
+func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("PUT "+wire.OwnerPath("{owner}"), g.putAssignments)
-	mux.HandleFunc("DELETE "+wire.OwnerPath("{owner}"), g.deleteAssignments)
+	mux.HandleFunc("PUT "+wire.OwnerPath("{owner}"), s.putAssignments)
+	mux.HandleFunc("DELETE "+wire.OwnerPath("{owner}"), s.deleteAssignments)
 	mux.HandleFunc("/", unknownPath)
-	mux.HandleFunc("GET "+wire.ReportsPath, g.getReports)
-	if token == nil {
-		return mux
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		want, err := token()
-		if err != nil {
-			g.log.Error("control token", slog.Any("error", err))
-			http.Error(w, "the gateway's token cannot be read", http.StatusServiceUnavailable)
-			return
-		}
-		if subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), []byte("Bearer "+want)) != 1 {
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			http.Error(w, "want the gateway's bearer token", http.StatusUnauthorized)
-			return
-		}
-		mux.ServeHTTP(w, r)
-	})
+	mux.HandleFunc("GET "+wire.ReportsPath, s.getReports)
+	return mux
 }
 
-// TokenFile returns a function that gives a file's content without surrounding space, read again when it changes. It is
-// safe for concurrent use.
-func TokenFile(path string) func() (string, error) {
-	var (
-		mu    sync.Mutex
-		seen  time.Time
-		size  int64
-		token string
-	)
-	return func() (string, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		info, err := os.Stat(path)
-		if err != nil {
-			return "", fmt.Errorf("read token: %w", err)
-		}
-		if token != "" && info.ModTime().Equal(seen) && info.Size() == size {
-			return token, nil
-		}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return "", fmt.Errorf("read token: %w", err)
-		}
-		if b = bytes.TrimSpace(b); len(b) == 0 {
-			return "", fmt.Errorf("read token: %s is empty", path)
-		}
-		token, seen, size = string(b), info.ModTime(), info.Size()
-		return token, nil
-	}
-}
-
-func (g *Gateway) putAssignments(w http.ResponseWriter, r *http.Request) {
+func (s *Server) putAssignments(w http.ResponseWriter, r *http.Request) {
 	a, err := assignment.Decode(http.MaxBytesReader(w, r.Body, maxAssignments))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	refused, err := g.Apply(r.Context(), r.PathValue("owner"), a)
+	refused, err := s.Gateway.Apply(r.Context(), r.PathValue("owner"), a)
 	switch {
 	case errors.Is(err, assignment.ErrOwner):
 		http.Error(w, err.Error(), http.StatusBadRequest)
@@ -107,8 +79,8 @@ func (g *Gateway) putAssignments(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (g *Gateway) deleteAssignments(w http.ResponseWriter, r *http.Request) {
-	if err := g.Withdraw(r.Context(), r.PathValue("owner")); err != nil {
+func (s *Server) deleteAssignments(w http.ResponseWriter, r *http.Request) {
+	if err := s.Gateway.Withdraw(r.Context(), r.PathValue("owner")); err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
@@ -121,13 +93,13 @@ func unknownPath(w http.ResponseWriter, r *http.Request) {
 		r.Method, r.URL.Path[:min(len(r.URL.Path), 100)], wire.Version, wire.AssignmentsPath, wire.ReportsPath), http.StatusNotFound)
 }
 
-func (g *Gateway) getReports(w http.ResponseWriter, r *http.Request) {
-	me := g.readers.join(g.cfg.MaxReaders)
+func (s *Server) getReports(w http.ResponseWriter, r *http.Request) {
+	me := s.Readers.join(s.MaxReaders)
 	if me == nil {
-		http.Error(w, fmt.Sprintf("%d readers are here already", g.cfg.MaxReaders), http.StatusServiceUnavailable)
+		http.Error(w, fmt.Sprintf("%d readers are here already", s.MaxReaders), http.StatusServiceUnavailable)
 		return
 	}
-	defer g.readers.leave(me)
+	defer s.Readers.leave(me)
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-store")
 	out, enc := http.NewResponseController(w), json.NewEncoder(w)
@@ -136,8 +108,8 @@ func (g *Gateway) getReports(w http.ResponseWriter, r *http.Request) {
 	for {
 		// Each report is made when the reader can take it: nothing piles up for a slow one.
 		sent := time.Now()
-		if err := errors.Join(out.SetWriteDeadline(sent.Add(readerPatience)), enc.Encode(g.Report()), out.Flush()); err != nil {
-			g.log.Debug("report reader dropped", slog.Any("error", err))
+		if err := errors.Join(out.SetWriteDeadline(sent.Add(readerPatience)), enc.Encode(s.Gateway.Report()), out.Flush()); err != nil {
+			s.Log.Debug("report reader dropped", slog.Any("error", err))
 			return
 		}
 		beat.Reset(heartbeat)
@@ -156,7 +128,7 @@ func (g *Gateway) getReports(w http.ResponseWriter, r *http.Request) {
 				beat.Reset(rest)
 			case <-beat.C:
 				break wait
-			case <-g.over:
+			case <-s.Over:
 				return
 			case <-r.Context().Done():
 				return
@@ -165,15 +137,15 @@ func (g *Gateway) getReports(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// hub wakes the readers of the report stream. The zero value has none. It is safe for concurrent use.
-type hub struct {
+// Readers wakes the readers of the report stream. The zero value has none. It is safe for concurrent use.
+type Readers struct {
 	mu      sync.Mutex
 	readers map[*reader]struct{}
 }
 
 type reader struct{ urgent, changed chan struct{} }
 
-func (h *hub) join(limit int) *reader {
+func (h *Readers) join(limit int) *reader {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.readers) >= limit {
@@ -187,13 +159,14 @@ func (h *hub) join(limit int) *reader {
 	return r
 }
 
-func (h *hub) leave(r *reader) {
+func (h *Readers) leave(r *reader) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.readers, r)
 }
 
-func (h *hub) notify(urgent bool) {
+// Notify makes every reader's next report come: at once when urgent, else soon.
+func (h *Readers) Notify(urgent bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for r := range h.readers {
@@ -205,8 +178,17 @@ func (h *hub) notify(urgent bool) {
 	}
 }
 
-func (h *hub) count() int {
+// Count is how many readers there are.
+func (h *Readers) Count() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return len(h.readers)
+}
+
+// poke leaves one token in a channel of capacity 1.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }
