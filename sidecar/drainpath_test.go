@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -116,5 +117,27 @@ func TestDrainTokenMustBeThere(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "read the drain token: ") || !strings.Contains(err.Error(), want) {
 			t.Errorf("New = %v, want %q", err, want)
 		}
+	}
+}
+
+// TestExampleDrains holds the token that the example's hook sends against the one that its sidecar
+// reads.
+func TestExampleDrains(t *testing.T) {
+	text, err := os.ReadFile("../deploy/examples/web.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	find := func(pattern string) string {
+		found := regexp.MustCompile(pattern).FindSubmatch(text)
+		if found == nil {
+			t.Fatalf("the example has no %s", pattern)
+		}
+		return string(found[1])
+	}
+	if sent, kept := find(`value: Bearer ([^}\n]+)}`), find(`stringData: {drain-token: ([^}\n]+)}`); sent != kept {
+		t.Errorf("the hook sends the token %q, the Secret holds %q", sent, kept)
+	}
+	if file, mount := find(`--drain-token-file=([^\],\s]+)`), find(`mountPath: ([^,\s]+)`); file != mount+"/drain-token" {
+		t.Errorf("the sidecar reads %q, the Secret is mounted at %q", file, mount)
 	}
 }
