@@ -47,12 +47,12 @@ type Gateway struct {
 	transports [4]*http.Transport // http1, http2, and both without reuse
 	buffers    *bufferPool
 
-	mu         sync.Mutex
-	work       *workers // nil while not running
-	lanes      map[Target]*lane
-	table      assignment.Table
-	draining   bool
-	retired    sync.WaitGroup // ports that drain although the gateway goes on
+	mu       sync.Mutex
+	work     *workers // nil while not running
+	lanes    map[Target]*lane
+	table    assignment.Table
+	draining bool
+	retired  sync.WaitGroup // ports that drain although the gateway goes on
 }
 
 // New returns a gateway of a valid configuration; it does nothing until Run.
