@@ -82,8 +82,9 @@ func New(cfg Config, source Source, log *slog.Logger) *Gateway {
 	return g
 }
 
-// Run serves what is and will be assigned until ctx ends, then goes on for the lame duck (not ready, all ports open),
-// and drains: it closes the ports, answers what is held and running, and returns.
+// Run serves what is and will be assigned until ctx ends, then goes on for the lame duck (not
+// ready, all ports open), and drains: it closes the ports, answers what is held and running, and
+// returns.
 func (g *Gateway) Run(ctx context.Context) error {
 	w := lane.NewWorkers(ctx)
 	defer w.Close()
@@ -118,7 +119,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 	return nil
 }
 
-// drain closes all ports and waits for what they have. Lanes stay in the reports meanwhile: what they hold is demand.
+// drain closes all ports and waits for what they have. Lanes stay in the reports meanwhile: what
+// they hold is demand.
 func (g *Gateway) drain(ctx context.Context) {
 	g.mu.Lock()
 	g.draining = true
@@ -144,8 +146,8 @@ func (g *Gateway) drain(ctx context.Context) {
 }
 
 // Apply replaces what an owner has assigned, and returns which of its ports are refused. Ports that
-// are assigned no more stop accepting, and what they hold is still answered; the bounds of those that
-// stay change in place.
+// are assigned no more stop accepting, and what they hold is still answered; the bounds of those
+// that stay change in place.
 func (g *Gateway) Apply(ctx context.Context, owner string, a wire.Assignments) ([]wire.RefusedPort, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -267,8 +269,8 @@ func (g *Gateway) reopen(ctx context.Context) {
 	}
 }
 
-// retire takes a lane's port away: it accepts no more, drains in the background, and the lane is forgotten after the
-// last one unless it was assigned again; g.mu is held.
+// retire takes a lane's port away: it accepts no more, drains in the background, and the lane is
+// forgotten after the last one unless it was assigned again; g.mu is held.
 func (g *Gateway) retire(ctx context.Context, l *slot) {
 	p := l.port
 	l.port = nil
@@ -358,7 +360,8 @@ func (g *Gateway) unix(at time.Duration) int64 {
 	return g.start.UnixNano() + int64(at)
 }
 
-// Ready returns nil while the gateway serves and knows the cluster's endpoints, else what is missing.
+// Ready returns nil while the gateway serves and knows the cluster's endpoints, else what is
+// missing.
 func (g *Gateway) Ready() error {
 	if !g.ready.Load() {
 		return errors.New("not serving")

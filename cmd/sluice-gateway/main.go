@@ -1,4 +1,5 @@
-// Command sluice-gateway holds requests for workloads that have no pod and forwards them as soon as one answers.
+// Command sluice-gateway holds requests for workloads that have no pod and forwards them as soon as
+// one answers.
 package main
 
 import (
@@ -37,7 +38,8 @@ func main() {
 	os.Exit(status(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// status runs the command and returns its exit status: 2 for a fault of the command line, 1 for any other.
+// status runs the command and returns its exit status: 2 for a fault of the command line, 1 for any
+// other.
 func status(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -168,7 +170,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		control.Server.TLSConfig = pki.ServerConfig(load, o.clientName)
 	}
 	var group serve.Group
-	// Stopped in reverse: the gateway drains while endpoints still come in and reports still go out.
+	// Stopped in reverse: the gateway drains while endpoints still come in and reports still go
+	// out.
 	group.Add(
 		metrics.Service(),
 		serve.Service{Name: "endpoints", Run: source.Run},
