@@ -31,10 +31,12 @@ import (
 	"github.com/sluice-autoscaler/sluice/adapter/store"
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/loop"
+	"github.com/sluice-autoscaler/sluice/internal/serve"
+	"github.com/sluice-autoscaler/sluice/wire"
 )
 
-// Options configure an Adapter. Config, Log, Registerer, GatewayNamespace, GatewayServiceAccount and,
-// where an API is served, Listen and Certificate are needed.
+// Options configure an Adapter. Config, Log, Registerer, GatewayNamespace, GatewayServiceAccount
+// and, where an API is served, Listen and Certificate are needed.
 type Options struct {
 	// Config is the cluster's address.
 	Config *rest.Config
@@ -58,13 +60,14 @@ type Options struct {
 	// GatewayNamespace and GatewayServiceAccount are those of the gateways' pods; see
 	// discover.Options.
 	GatewayNamespace, GatewayServiceAccount string
-	// OnImpostor, when given, is told once of each pod that only looks like a gateway. It must return
-	// within milliseconds.
+	// OnImpostor, when given, is told once of each pod that only looks like a gateway. It must
+	// return within milliseconds.
 	OnImpostor func(pod *corev1.Pod)
 	// TLS is how gateways are spoken to; see scrape.Options. Nil means plain HTTP.
 	TLS func() *tls.Config
-	// Assigned, when given, says whether a gateway was given a port of a Service; see scrape.Options.
-	Assigned func(gateway, namespace, service, port string) bool
+	// Assigned, when given, says whether a gateway was given a port that it reports; see
+	// scrape.Options.
+	Assigned func(gateway string, p *wire.PortReport) bool
 	// OnReport, when given, is called with each gateway report at once. It must return within
 	// milliseconds.
 	OnReport func(GatewayReport)
@@ -76,12 +79,10 @@ type Binding = store.Binding
 // Pod is a pod as it was last seen.
 type Pod = store.Pod
 
-// Gateway is a gateway as it was last heard of.
-type Gateway = store.Gateway
-
-// GatewayReport is news of one gateway: a report, or (Gateway.Connected false) the end of its stream.
+// GatewayReport is news of one gateway: a report, or (Gateway.Connected false) the end of its
+// stream.
 type GatewayReport struct {
-	Gateway Gateway
+	Gateway wire.Gateway
 	// Urgent names the Services of which it says something that somebody waits for: requests are
 	// held, a port opened, closed or failed, pods began or ceased to take requests, a wake-up went
 	// on.
@@ -123,6 +124,7 @@ type Adapter struct {
 	store      *store.Store
 	scraper    *scrape.Scraper
 	discoverer *discover.Discoverer
+	heartbeat  *serve.Heartbeat
 	factory    informers.SharedInformerFactory
 	// objects and provider are nil when no metrics API is served, server when no API is.
 	objects  *provider.Informers
@@ -140,9 +142,10 @@ func New(o Options) (*Adapter, error) {
 		return nil, fmt.Errorf("reach the cluster: %w", err)
 	}
 	a := &Adapter{
-		opts:    o,
-		store:   store.New(store.Options{Interval: o.Interval}),
-		factory: informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(discover.Strip)),
+		opts:      o,
+		store:     store.New(store.Options{Interval: o.Interval}),
+		heartbeat: serve.NewHeartbeat("adapter", store.SweepPeriod, time.Now()),
+		factory:   informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(discover.Strip)),
 	}
 	a.scraper, err = scrape.New(scrape.Options{
 		Store: a.store, Log: o.Log, Registerer: o.Registerer, Interval: o.Interval, TLS: o.TLS, Assigned: o.Assigned, OnReport: a.onReport,
@@ -193,7 +196,7 @@ func (a *Adapter) serve(client kubernetes.Interface) error {
 	return err
 }
 
-func (a *Adapter) onReport(g store.Gateway, urgent []types.NamespacedName) {
+func (a *Adapter) onReport(g wire.Gateway, urgent []types.NamespacedName) {
 	if a.opts.OnReport != nil {
 		a.opts.OnReport(GatewayReport{Gateway: g, Urgent: urgent})
 	}
@@ -204,7 +207,7 @@ func (a *Adapter) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	defer a.factory.Shutdown()
 	a.factory.StartWithContext(ctx)
-	g.Go(func() error { return a.store.Run(ctx) })
+	g.Go(func() error { return a.store.Run(ctx, a.heartbeat.Beat) })
 	g.Go(func() error { return a.scraper.Run(ctx) })
 	g.Go(func() error { return a.discoverer.Run(ctx) })
 	if a.objects != nil {
@@ -215,6 +218,9 @@ func (a *Adapter) Run(ctx context.Context) error {
 	}
 	return g.Wait()
 }
+
+// Alive says why the adapter hangs; nil while its loop turns. It asks nobody else.
+func (a *Adapter) Alive() error { return a.heartbeat.Alive(time.Now()) }
 
 // Ready says why nothing can be answered yet; nil once everything has been listed and every pod has
 // been read, or has failed to be, and from then on.
@@ -260,4 +266,4 @@ func (a *Adapter) Pods(namespace string, selector labels.Selector) []Pod {
 }
 
 // Gateways lists the gateways, by name.
-func (a *Adapter) Gateways() []Gateway { return a.store.Gateways() }
+func (a *Adapter) Gateways() []wire.Gateway { return a.store.Gateways() }

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -9,14 +8,15 @@ import (
 	"sync"
 
 	"github.com/sluice-autoscaler/sluice/gateway/lane"
+	"github.com/sluice-autoscaler/sluice/proxy/request"
 )
 
 // answer writes the gateway's own refusal; a gRPC client gets it as a status.
 func answer(w http.ResponseWriter, r *http.Request, f *lane.RefusalError) {
 	h := w.Header()
-	h.Set("Sluice-Reason", printable(f.Reason))
+	h.Set(request.ReasonHeader, printable(f.Reason))
 	if isGRPC(r) {
-		grpcStatus(w, f.GRPC, f.Text, nil)
+		grpcStatus(w, request.GRPCStatus(f.Code), f.Text, nil)
 		return
 	}
 	h.Set("Content-Type", "text/plain; charset=utf-8")
@@ -32,7 +32,7 @@ func answer(w http.ResponseWriter, r *http.Request, f *lane.RefusalError) {
 // answerHealth tells a health checker that the workload is well: at zero its pods are a request
 // away.
 func answerHealth(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Sluice-Reason", "at-zero")
+	w.Header().Set(request.ReasonHeader, "at-zero")
 	if isGRPC(r) {
 		// grpc.health.v1.HealthCheckResponse{status: SERVING}, with its frame.
 		grpcStatus(w, 0, "", []byte{0, 0, 0, 0, 2, 8, 1})
@@ -43,7 +43,7 @@ func answerHealth(w http.ResponseWriter, r *http.Request) {
 }
 
 func isGRPC(r *http.Request) bool {
-	return r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
+	return r.ProtoMajor == 2 && request.IsGRPC(r.Header.Get("Content-Type"))
 }
 
 func grpcStatus(w http.ResponseWriter, code int, message string, body []byte) {
@@ -54,21 +54,8 @@ func grpcStatus(w http.ResponseWriter, code int, message string, body []byte) {
 	_ = http.NewResponseController(w).Flush()
 	h.Set(http.TrailerPrefix+"Grpc-Status", strconv.Itoa(code))
 	if message != "" {
-		h.Set(http.TrailerPrefix+"Grpc-Message", percent(message))
+		h.Set(http.TrailerPrefix+"Grpc-Message", request.GRPCMessage(message))
 	}
-}
-
-// percent encodes a message as gRPC wants it in a trailer.
-func percent(s string) string {
-	var b strings.Builder
-	for _, c := range []byte(s) {
-		if c < ' ' || c > '~' || c == '%' {
-			fmt.Fprintf(&b, "%%%02X", c)
-			continue
-		}
-		b.WriteByte(c)
-	}
-	return b.String()
 }
 
 // printable makes s fit for a header: ASCII, one line, bounded.

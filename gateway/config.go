@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/gateway/assignment"
 	"github.com/sluice-autoscaler/sluice/gateway/hold"
+	"github.com/sluice-autoscaler/sluice/proxy/request"
 )
 
 // Target names one port of one Service.
@@ -22,8 +23,8 @@ type Target = assignment.Target
 
 // Source tells which endpoints the cluster knows. It is safe for concurrent use.
 type Source interface {
-	// Subscribe calls update with all of a target's endpoints, soon and after each change, one call
-	// at a time, until cancel has returned. update must not block.
+	// Subscribe calls update with all of a target's endpoints, soon and whenever they differ, one
+	// call at a time, until cancel has returned. update must not block.
 	Subscribe(t Target, update func([]hold.Endpoint)) (cancel func())
 	// Synced reports whether the first view of the cluster is complete.
 	Synced() bool
@@ -68,7 +69,8 @@ type Config struct {
 	// ProbeAgents are prefixes of User-Agents that are health checks and scrapers: never held,
 	// never counted.
 	ProbeAgents []string
-	// ProbePaths are request paths that are treated as such from whatever agent.
+	// ProbePaths are request paths that are treated as such from whatever agent; one that ends in "*"
+	// stands for all that begin so.
 	ProbePaths []string
 }
 
@@ -78,7 +80,7 @@ func Default() Config {
 		MaxHeld: 10000, MaxHeldTotal: 50000, MaxHeldBytes: 64 << 20, HoldTimeout: time.Minute,
 		ProbeInterval: 5 * time.Millisecond, PodConcurrency: 100, DialTimeout: time.Second, TerminatingGrace: time.Second,
 		LameDuck: 5 * time.Second, Drain: time.Minute, MaxReaders: 16,
-		ProbeAgents: []string{"kube-probe/", "Prometheus/", "GoogleHC/", "ELB-HealthChecker/"},
+		ProbeAgents: request.ProbeAgents(),
 	}
 }
 

@@ -18,11 +18,18 @@ import (
 	"github.com/sluice-autoscaler/sluice/gateway/control"
 	"github.com/sluice-autoscaler/sluice/gateway/hold"
 	"github.com/sluice-autoscaler/sluice/gateway/lane"
+	"github.com/sluice-autoscaler/sluice/internal/serve"
+	"github.com/sluice-autoscaler/sluice/proxy/request"
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
 // reopen is how often a port that could not be opened is tried again.
 const reopen = time.Second
+
+// heartbeatPeriod is the longest time between two steps of the loop that opens ports. A step takes g.mu, as reports and
+// assignments do: whoever holds it for good stops the loop. It is far above reopen, so that a busy machine is not taken
+// for a hung gateway.
+const heartbeatPeriod = 10 * time.Second
 
 // Gateway holds and forwards for the Service ports assigned to it. It is safe for concurrent use.
 type Gateway struct {
@@ -34,6 +41,8 @@ type Gateway struct {
 	metrics *metrics
 	readers control.Readers
 	ready   atomic.Bool
+	leaving atomic.Bool // from the lame duck on
+	beat    *serve.Heartbeat
 	over    chan struct{} // closed when all is drained: streams end
 
 	dial       func(ctx context.Context, address string) (net.Conn, error)
@@ -70,6 +79,7 @@ func New(cfg Config, source Source, log *slog.Logger) *Gateway {
 	g := &Gateway{
 		cfg: cfg, source: source, log: log, start: time.Now(), budget: hold.NewBudget(cfg.MaxHeldTotal),
 		over: make(chan struct{}), buffers: newBufferPool(), lanes: map[Target]*slot{},
+		beat: serve.NewHeartbeat("ports", heartbeatPeriod, time.Now()),
 	}
 	dialer := &net.Dialer{Timeout: cfg.DialTimeout}
 	g.dial = func(ctx context.Context, address string) (net.Conn, error) {
@@ -102,10 +112,12 @@ func (g *Gateway) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
-		case <-tick.C:
+		case now := <-tick.C:
+			g.beat.Beat(now)
 			g.reopen(base)
 		}
 	}
+	g.leaving.Store(true)
 	g.ready.Store(false)
 	g.log.Info("draining soon", slog.Float64("lame_duck_seconds", g.cfg.LameDuck.Seconds()))
 	timer := time.NewTimer(g.cfg.LameDuck)
@@ -297,13 +309,8 @@ func (g *Gateway) retire(ctx context.Context, l *slot) {
 
 // health reports whether a request comes from a health checker or scraper.
 func (g *Gateway) health(r *http.Request) bool {
-	agent := r.Header.Get("User-Agent")
-	for _, prefix := range g.cfg.ProbeAgents {
-		if len(agent) >= len(prefix) && agent[:len(prefix)] == prefix {
-			return true
-		}
-	}
-	return slices.Contains(g.cfg.ProbePaths, r.URL.Path)
+	ignore := request.Ignore{Agents: g.cfg.ProbeAgents, Paths: g.cfg.ProbePaths}
+	return request.Ignores(&ignore, r.URL.EscapedPath(), r.Header.Get("User-Agent"))
 }
 
 // now is the gateway's own monotonic clock, since its start.
@@ -360,8 +367,16 @@ func (g *Gateway) unix(at time.Duration) int64 {
 	return g.start.UnixNano() + int64(at)
 }
 
-// Ready returns nil while the gateway serves and knows the cluster's endpoints, else what is
-// missing.
+// Alive returns nil while the gateway's loop turns, else since when it does not. From the lame duck on it returns nil: the
+// end is bounded by itself, and whoever restarts a draining gateway loses requests.
+func (g *Gateway) Alive() error {
+	if g.leaving.Load() {
+		return nil
+	}
+	return g.beat.Alive(time.Now())
+}
+
+// Ready returns nil while the gateway serves and knows the cluster's endpoints, else what is missing.
 func (g *Gateway) Ready() error {
 	if !g.ready.Load() {
 		return errors.New("not serving")

@@ -204,7 +204,7 @@ func (p *port) RoundTrip(r *http.Request) (*http.Response, error) {
 		if sent {
 			l.Finish(t)
 			return nil, &lane.RefusalError{
-				Code: 502, GRPC: lane.GRPCUnavailable, Reason: "pod-failed",
+				Code: 502, Reason: "pod-failed",
 				Text: fmt.Sprintf("%s: the pod ended the request: %v", l.Target, err),
 			}
 		}
@@ -294,7 +294,7 @@ func (p *port) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	ref, ok := errors.AsType[*lane.RefusalError](err)
 	if !ok {
-		ref = &lane.RefusalError{Code: 502, GRPC: lane.GRPCUnavailable, Reason: "pod-failed", Text: err.Error()}
+		ref = &lane.RefusalError{Code: 502, Reason: "pod-failed", Text: err.Error()}
 	}
 	if p.closing.Load() {
 		w.Header().Set("Connection", "close")

@@ -1,5 +1,6 @@
-// Package prom speaks with a Prometheus: a client of its HTTP API for ranges of one series, and templates of PromQL queries
-// whose placeholders are filled in safely. What Prometheus does not know stays unknown here.
+// Package prom speaks with a Prometheus: a client of its HTTP API for ranges of one series, and
+// templates of PromQL queries whose placeholders are filled in safely. What Prometheus does not
+// know stays unknown here.
 package prom
 
 import (
@@ -36,7 +37,8 @@ const (
 	timeout = 2 * time.Minute
 )
 
-// Client reads from the HTTP API of one Prometheus, or of what speaks its API. It is safe for concurrent use.
+// Client reads from the HTTP API of one Prometheus, or of what speaks its API. It is safe for
+// concurrent use.
 type Client struct {
 	api v1.API
 	url string
@@ -50,7 +52,8 @@ type Auth struct {
 	Headers http.Header
 }
 
-// NewClient makes a client of the Prometheus at a URL (http or https, with the path before /api/v1 if there is one).
+// NewClient makes a client of the Prometheus at a URL (http or https, with the path before /api/v1
+// if there is one).
 func NewClient(address string, auth Auth) (*Client, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
@@ -121,9 +124,9 @@ type Range struct {
 	Step     time.Duration
 }
 
-// Query reads a range, in as many requests as Prometheus's limit of points takes. The value at an instant stands for the
-// step that ends there. An empty answer, NaN, infinite and negative values are unknown, never zero. Warnings are
-// Prometheus's own.
+// Query reads a range, in as many requests as Prometheus's limit of points takes. The value at an
+// instant stands for the step that ends there. An empty answer, NaN, infinite and negative values
+// are unknown, never zero. Warnings are Prometheus's own.
 func (c *Client) Query(ctx context.Context, q Range) (s Series, warnings []string, err error) {
 	if q.Step < time.Second || q.Step > 24*time.Hour {
 		return s, nil, fmt.Errorf("step = %v: want 1s–24h", q.Step)
@@ -193,7 +196,8 @@ func (c *Client) once(ctx context.Context, promQL string, r v1.Range) (model.Val
 	return value, append(warnings, notes...), err
 }
 
-// passing tells whether the same request may succeed later: the network or the server failed, not the query.
+// passing reports whether the same request may succeed later: the network or the server failed, not
+// the query.
 func passing(err error) bool {
 	if errors.Is(err, errTooLarge) {
 		return false

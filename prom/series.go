@@ -46,8 +46,8 @@ func (s Series) Known() iter.Seq2[time.Time, float64] {
 	}
 }
 
-// Widen extends each gap by a margin on both sides: next to a gap the window of a rate is covered in part only, and the rate
-// is too low.
+// Widen extends each gap by a margin on both sides: next to a gap the window of a rate is covered
+// in part only, and the rate is too low.
 func (s Series) Widen(margin time.Duration) Series {
 	by := int((margin + s.Step - 1) / s.Step)
 	if by <= 0 {

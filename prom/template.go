@@ -8,15 +8,16 @@ import (
 	"time"
 )
 
-// Template is a PromQL query with placeholders for a workload. Text in braces that is not a placeholder stays as it is.
+// Template is a PromQL query with placeholders for a workload. Text in braces that is not a
+// placeholder stays as it is.
 //
 //	{namespace}  the workload's namespace
 //	{name}       its name
 //	{pods}       a regular expression of the names of its pods, see PodNames
 //	{step}       the time between two points, such as 60s
 //
-// Names stand in a string and are escaped for it. After =~ and !~ a string is a regular expression, in which a name matches
-// itself alone.
+// Names stand in a string and are escaped for it. After =~ and !~ a string is a regular expression,
+// in which a name matches itself alone.
 type Template string
 
 // Rate is the template of a counter's rate per second, summed over the pods of a workload.
@@ -50,14 +51,15 @@ func leading(text string) placeholder {
 	return ""
 }
 
-// quoting is the place in a query: the quote of the string around it, 0 outside of strings, and whether that string is a
-// regular expression.
+// quoting is the place in a query: the quote of the string around it, 0 outside of strings, and
+// whether that string is a regular expression.
 type quoting struct {
 	quote   byte
 	pattern bool
 }
 
-// Expand fills in the placeholders. The error says what is wrong with the template, or that a name cannot stand in it.
+// Expand fills in the placeholders. The error says what is wrong with the template, or that a name
+// cannot stand in it.
 func (t Template) Expand(w Workload, step time.Duration) (string, error) {
 	text := string(t)
 	if strings.TrimSpace(text) == "" {
@@ -134,9 +136,10 @@ func (q quoting) value(p placeholder, w Workload, step time.Duration) (string, e
 // generated matches a character of the suffixes that Kubernetes generates for names.
 const generated = "[bcdfghjklmnpqrstvwxz2456789]"
 
-// PodNames is a regular expression of the names that the pods of a workload have, to be anchored at both ends, as Prometheus
-// does. A kind that Kubernetes does not have itself is taken to name its pods as a Deployment does. Pods of a workload whose
-// name has more than 47 characters are not found, since Kubernetes cuts it in their names.
+// PodNames is a regular expression of the names that the pods of a workload have, to be anchored at
+// both ends, as Prometheus does. A kind that Kubernetes does not have itself is taken to name its
+// pods as a Deployment does. Pods of a workload whose name has more than 47 characters are not
+// found, since Kubernetes cuts it in their names.
 func PodNames(kind, name string) string {
 	name = regexp.QuoteMeta(name)
 	switch kind {

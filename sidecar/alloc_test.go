@@ -46,8 +46,8 @@ func exchangeBytes(t *testing.T, answer []byte) (addr string) {
 	return l.Addr().String()
 }
 
-// TestAllocationsPerRequest counts what the whole process allocates for a request in the steady state, client and app of
-// this test (which allocate nothing) included.
+// TestAllocationsPerRequest counts what the whole process allocates for a request in the steady
+// state, client and app of this test (which allocate nothing) included.
 func TestAllocationsPerRequest(t *testing.T) {
 	const head = "Host: web.example\r\nUser-Agent: curl/8.5\r\nAccept: */*\r\nCookie: session=0123456789abcdef\r\nX-Forwarded-For: 192.0.2.1\r\n"
 	cases := []struct{ name, request, answer string }{

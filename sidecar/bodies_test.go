@@ -13,8 +13,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
-// TestLargeBodies sends bodies of many sizes both ways, by length and in chunks, on one connection: the bytes and the
-// messages' ends must survive every way that they may take through the proxy.
+// TestLargeBodies sends bodies of many sizes both ways, by length and in chunks, on one connection:
+// the bytes and the messages' ends must survive every way that they may take through the proxy.
 func TestLargeBodies(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -88,8 +88,8 @@ func TestHTTP10(t *testing.T) {
 	}
 }
 
-// TestAppClosesKeptConnections is an app that closes each connection after its first answer without saying so. Nothing of it
-// may reach clients.
+// TestAppClosesKeptConnections is an app that closes each connection after its first answer without
+// saying so. Nothing of it may reach clients.
 func TestAppClosesKeptConnections(t *testing.T) {
 	app := rawApp(t, func(conn net.Conn) {
 		_, _ = http.ReadRequest(bufio.NewReader(conn))

@@ -1,5 +1,5 @@
-// Package sidecar assembles the process that stands beside an app in its pod: a proxy that counts, limits and drains the
-// app's requests, and the port on which it tells of them.
+// Package sidecar assembles the process that runs beside an app in its pod: a proxy that counts,
+// limits and drains the app's requests, and a port that serves metrics and health.
 package sidecar
 
 import (
@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,60 +15,75 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/sluice-autoscaler/sluice/sidecar/proxy"
+	"github.com/sluice-autoscaler/sluice/internal/cli"
+	"github.com/sluice-autoscaler/sluice/proxy/request"
+	"github.com/sluice-autoscaler/sluice/proxy/socket"
 )
 
-// Config is the proxy mode's configuration. Default gives the usual one; Validate tells what is wrong.
+// Config is the proxy mode's configuration. Default returns the usual one; Validate reports what is
+// wrong.
 type Config struct {
-	// Listen is the address of the proxied port; MetricsListen that of /metrics, /healthz, /readyz and the drain.
+	// Listen is the address of the proxied port; MetricsListen that of /metrics, /healthz, /readyz
+	// and the drain.
 	Listen, MetricsListen string
-	// App is the app's address, host:port, or unix:/path of a socket. A name is looked up at each connect.
+	// App is the app's address, host:port, or unix:/path of a socket. A name is looked up at each
+	// connect.
 	App string
-	// AppReadyPath is asked by GET to learn whether the app is ready (200–399). Empty, and no AppReadyGRPC: it is ready when it
-	// accepts a connection.
+	// AppReadyPath is asked by GET to learn whether the app is ready (200–399). Empty, and no
+	// AppReadyGRPC: it is ready when it accepts a connection.
 	AppReadyPath string
-	// AppReadyGRPC asks the app's gRPC health service (grpc.health.v1, over HTTP/2 without TLS) whether AppReadyGRPCService is
-	// SERVING; empty is the app as a whole. Not together with AppReadyPath.
+	// AppReadyGRPC asks the app's gRPC health service (grpc.health.v1, over HTTP/2 without TLS)
+	// whether AppReadyGRPCService is SERVING; empty is the app as a whole. Not together with
+	// AppReadyPath.
 	AppReadyGRPC        bool
 	AppReadyGRPCService string
-	// AppDialTimeout bounds a connect to the app, and its answer to the question whether it is ready, > 0.
+	// AppDialTimeout bounds a connect to the app, and its answer to the question whether it is
+	// ready, > 0.
 	AppDialTimeout time.Duration
-	// AppIdleTimeout closes idle connections to the app, > 0. Keep it below the app's own keep-alive timeout; lower costs
-	// more connects.
+	// AppIdleTimeout closes idle connections to the app, > 0. Keep it below the app's own
+	// keep-alive timeout; lower costs more connects.
 	AppIdleTimeout time.Duration
 	// ConcurrencyLimit is how many requests the app gets at once, ≥ 0; 0 means no limit.
 	ConcurrencyLimit int
-	// QueueLimit is how many more may wait, ≥ 0; the next is answered 503. Of no effect without ConcurrencyLimit.
+	// QueueLimit is how many more may wait, ≥ 0; the next is answered 503. Of no effect without
+	// ConcurrencyLimit.
 	QueueLimit int
-	// QueueTimeout is how long one may wait, ≥ 0; then it is answered 503. 0 means as long as the client waits.
+	// QueueTimeout is how long one may wait, ≥ 0; then it is answered 503. 0 means as long as the
+	// client waits.
 	QueueTimeout time.Duration
-	// LameDuck is how long requests are served on after readiness fails, ≥ 0: too short loses requests of clients that
-	// have not yet learned that the pod goes, longer only delays its end.
+	// LameDuck is how long requests are served on after readiness fails, ≥ 0: too short loses
+	// requests of clients that have not yet learned that the pod goes, longer only delays its end.
 	LameDuck time.Duration
 	// Drain is how long running requests may take after the lame duck, ≥ 0.
 	Drain time.Duration
-	// DrainPath is where a GET on the metrics port starts the drain and returns when it is over. Empty: nowhere.
-	DrainPath string
+	// DrainPath is where a GET on the metrics port starts the drain and returns when it is over.
+	// Empty: nowhere. It is answered to peers on a loopback address, and to others with the token
+	// in DrainTokenFile, read each time; without a file to no others.
+	DrainPath, DrainTokenFile string
 	// HeaderTimeout is how long a client may take to send a request's headers, > 0.
 	HeaderTimeout time.Duration
-	// IdleTimeout is how long a client's connection may be idle, > 0. Keep it above that of load balancers before it.
+	// IdleTimeout is how long a client's connection may be idle, > 0. Keep it above that of load
+	// balancers before it.
 	IdleTimeout time.Duration
-	// ResponseTimeout is how long the app may take to begin an answer, RequestTimeout how long a request may take from its
-	// arrival to the end of its answer, ≥ 0; then it is answered 504, or the answer is cut. 0 means no bound. Streams (bodies
-	// of unknown length, upgrades) are exempt from the second. Lower frees places sooner and cuts more slow requests.
+	// ResponseTimeout is how long the app may take to begin an answer, RequestTimeout how long a
+	// request may take from its arrival to the end of its answer, ≥ 0; then it is answered 504, or
+	// the answer is cut. 0 means no bound. Streams (bodies of unknown length, upgrades) are exempt
+	// from the second. Lower frees places sooner and cuts more slow requests.
 	ResponseTimeout, RequestTimeout time.Duration
-	// TLSCert and TLSKey are files in PEM for TLS on the proxied port, read again when they change; empty for no TLS.
+	// TLSCert and TLSKey are files in PEM for TLS on the proxied port, read again when they change;
+	// empty for no TLS.
 	TLSCert, TLSKey string
-	// Threads is how many CPUs the process uses at once, ≥ 0; 0 is as many as there are. One is the cheapest per request and
-	// enough for tens of thousands of small ones per second.
+	// Threads is how many CPUs the process uses at once, ≥ 0; 0 is as many as there are. One is the
+	// cheapest per request and enough for tens of thousands of small ones per second.
 	Threads int
-	// MaxHeaderBytes bounds the headers of a request, 1024–16777216 bytes; each connection may use this much memory.
+	// MaxHeaderBytes bounds the headers of a request, 1024–16777216 bytes; each connection may use
+	// this much memory.
 	MaxHeaderBytes int
-	// IgnorePaths and IgnoreAgents tell requests that are no demand: by URL path (all that begin so, if it ends in "*"), and by
-	// the beginning of the User-Agent.
+	// IgnorePaths and IgnoreAgents tell requests that are no demand: by URL path (all that begin
+	// so, if it ends in "*"), and by the beginning of the User-Agent.
 	IgnorePaths, IgnoreAgents []string
-	// LogLevel is debug, info, warn or error.
-	LogLevel string
+	// Logging is the level and the format of the log; JSON by default.
+	Logging cli.Logging
 }
 
 // Default returns the configuration without any flag.
@@ -87,8 +103,8 @@ func Default() Config {
 		IdleTimeout:    620 * time.Second, // load balancers keep connections for up to 600 s
 		Threads:        1,
 		MaxHeaderBytes: 128 << 10,
-		IgnoreAgents:   []string{"kube-probe/", "Prometheus/", "GoogleHC", "ELB-HealthChecker"},
-		LogLevel:       "info",
+		IgnoreAgents:   request.ProbeAgents(),
+		Logging:        cli.Logging{Level: "info", Format: "json"},
 	}
 }
 
@@ -107,7 +123,8 @@ func (c *Config) Bind(f *pflag.FlagSet) {
 	f.DurationVar(&c.QueueTimeout, "queue-timeout", c.QueueTimeout, "how long a request may wait; 0 means as long as its client does")
 	f.DurationVar(&c.LameDuck, "lame-duck", c.LameDuck, "how long to serve on after readiness has failed")
 	f.DurationVar(&c.Drain, "drain", c.Drain, "how long running requests may take after the lame duck")
-	f.StringVar(&c.DrainPath, "drain-path", c.DrainPath, "`path` on the metrics port whose GET starts the drain and returns when it is over; empty for none")
+	f.StringVar(&c.DrainPath, "drain-path", c.DrainPath, "`path` on the metrics port whose GET starts the drain and returns when it is over, for peers on a loopback address; empty for none")
+	f.StringVar(&c.DrainTokenFile, "drain-token-file", c.DrainTokenFile, "`file` with a token; who sends it as \"Authorization: Bearer TOKEN\" may drain from any address, as a kubelet for a preStop hook")
 	f.DurationVar(&c.HeaderTimeout, "header-timeout", c.HeaderTimeout, "how long a client may take to send a request's headers")
 	f.DurationVar(&c.IdleTimeout, "idle-timeout", c.IdleTimeout, "close clients' connections when idle for so long; keep it above that of load balancers")
 	f.DurationVar(&c.ResponseTimeout, "response-timeout", c.ResponseTimeout, "how long the app may take to begin an answer; 0 means no bound")
@@ -118,10 +135,10 @@ func (c *Config) Bind(f *pflag.FlagSet) {
 	f.IntVar(&c.MaxHeaderBytes, "max-header-bytes", c.MaxHeaderBytes, "answer 431 to requests with larger headers")
 	f.StringArrayVar(&c.IgnorePaths, "ignore-path", c.IgnorePaths, "`path` whose requests are not demand; one that ends in * stands for all that begin so (repeatable)")
 	f.Var(&more{&c.IgnoreAgents}, "ignore-agent", "`beginning` of User-Agent values whose requests are not demand, in addition to known health checkers and scrapers (repeatable)")
-	f.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
+	c.Logging.Bind(f)
 }
 
-// more is a flag that adds to a list.
+// more is a flag that appends to a list.
 type more struct{ list *[]string }
 
 // Set adds v.
@@ -135,16 +152,53 @@ func (m *more) Type() string { return "string" }
 
 // Validate returns every fault, joined, or nil.
 func (c *Config) Validate() error {
-	var errs []error
+	errs := slices.Concat(c.addressFaults(), c.durationFaults(), c.boundFaults(), c.appReadyFaults(), c.drainFaults(), c.ignoreFaults())
+	return errors.Join(append(errs, c.Logging.Validate())...)
+}
+
+func (c *Config) boundFaults() (errs []error) {
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.ConcurrencyLimit < 0 {
+		bad("concurrency-limit = %d: want ≥ 0 (requests)", c.ConcurrencyLimit)
+	}
+	if c.QueueLimit < 0 {
+		bad("queue-limit = %d: want ≥ 0 (requests)", c.QueueLimit)
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		bad("tls-cert = %q, tls-key = %q: want both or none", c.TLSCert, c.TLSKey)
+	}
+	if c.Threads < 0 {
+		bad("threads = %d: want ≥ 0", c.Threads)
+	}
+	if c.MaxHeaderBytes < 1<<10 || c.MaxHeaderBytes > 16<<20 {
+		bad("max-header-bytes = %d: want 1024–16777216 (bytes)", c.MaxHeaderBytes)
+	}
+	return errs
+}
+
+func (c *Config) ignoreFaults() (errs []error) {
+	for _, p := range c.IgnorePaths {
+		if !strings.HasPrefix(p, "/") {
+			errs = append(errs, fmt.Errorf("ignore-path = %q: want a path that begins with /", p))
+		}
+	}
+	for _, a := range c.IgnoreAgents {
+		if a == "" {
+			errs = append(errs, fmt.Errorf("ignore-agent = %q: want a beginning of a User-Agent; this would be every one", a))
+		}
+	}
+	return errs
+}
+
+func (c *Config) addressFaults() (errs []error) {
 	for _, a := range []struct{ flag, value string }{
 		{"listen", c.Listen},
 		{"metrics-listen", c.MetricsListen},
 		{"app", c.App},
 	} {
-		if network, path := proxy.Network(a.value); a.flag == "app" && network == "unix" {
+		if network, path := socket.Address(a.value); a.flag == "app" && network == "unix" {
 			if !strings.HasPrefix(path, "/") {
-				bad("app = %q: want unix: and an absolute path", a.value)
+				errs = append(errs, fmt.Errorf("app = %q: want unix: and an absolute path", a.value))
 			}
 			continue
 		}
@@ -152,11 +206,15 @@ func (c *Config) Validate() error {
 		n, convErr := strconv.ParseUint(port, 10, 16)
 		switch {
 		case err != nil || convErr != nil:
-			bad("%s = %q: want host:port with a port of 0–65535", a.flag, a.value)
+			errs = append(errs, fmt.Errorf("%s = %q: want host:port with a port of 0–65535", a.flag, a.value))
 		case a.flag == "app" && (host == "" || n == 0):
-			bad("app = %q: want a host and a port of 1–65535", a.value)
+			errs = append(errs, fmt.Errorf("app = %q: want a host and a port of 1–65535", a.value))
 		}
 	}
+	return errs
+}
+
+func (c *Config) durationFaults() (errs []error) {
 	for _, d := range []struct {
 		flag  string
 		value time.Duration
@@ -174,59 +232,40 @@ func (c *Config) Validate() error {
 	} {
 		switch {
 		case d.value < 0 && d.zero:
-			bad("%s = %v: want ≥ 0", d.flag, d.value)
+			errs = append(errs, fmt.Errorf("%s = %v: want ≥ 0", d.flag, d.value))
 		case d.value <= 0 && !d.zero:
-			bad("%s = %v: want > 0", d.flag, d.value)
+			errs = append(errs, fmt.Errorf("%s = %v: want > 0", d.flag, d.value))
 		}
 	}
-	if c.ConcurrencyLimit < 0 {
-		bad("concurrency-limit = %d: want ≥ 0 (requests)", c.ConcurrencyLimit)
-	}
-	if c.QueueLimit < 0 {
-		bad("queue-limit = %d: want ≥ 0 (requests)", c.QueueLimit)
-	}
-	if (c.TLSCert == "") != (c.TLSKey == "") {
-		bad("tls-cert = %q, tls-key = %q: want both or none", c.TLSCert, c.TLSKey)
-	}
-	if c.Threads < 0 {
-		bad("threads = %d: want ≥ 0", c.Threads)
-	}
-	if c.MaxHeaderBytes < 1<<10 || c.MaxHeaderBytes > 16<<20 {
-		bad("max-header-bytes = %d: want 1024–16777216 (bytes)", c.MaxHeaderBytes)
-	}
+	return errs
+}
+
+func (c *Config) appReadyFaults() (errs []error) {
 	if p := c.AppReadyPath; p != "" {
 		if _, err := http.NewRequest(http.MethodGet, "http://app"+p, nil); err != nil || p[0] != '/' { //nolint:noctx // only parsed, never sent
-			bad("app-ready-path = %q: want a path that begins with /", p)
+			errs = append(errs, fmt.Errorf("app-ready-path = %q: want a path that begins with /", p))
 		}
 	}
 	if c.AppReadyGRPC && c.AppReadyPath != "" {
-		bad("app-ready-path = %q, app-ready-grpc = true: want one of both", c.AppReadyPath)
+		errs = append(errs, fmt.Errorf("app-ready-path = %q, app-ready-grpc = true: want one of both", c.AppReadyPath))
 	}
 	if s := c.AppReadyGRPCService; s != "" && !c.AppReadyGRPC {
-		bad("app-ready-grpc-service = %q: want it with app-ready-grpc only", s)
+		errs = append(errs, fmt.Errorf("app-ready-grpc-service = %q: want it with app-ready-grpc only", s))
 	} else if !utf8.ValidString(s) {
-		bad("app-ready-grpc-service = %q: want UTF-8", s)
+		errs = append(errs, fmt.Errorf("app-ready-grpc-service = %q: want UTF-8", s))
 	}
-	if p := c.DrainPath; p != "" {
-		switch {
-		case p[0] != '/' || strings.ContainsAny(p, " ?#{}"):
-			bad("drain-path = %q: want a path that begins with /, without ?, #, braces and spaces", p)
-		case p == "/metrics" || p == "/healthz" || p == "/readyz":
-			bad("drain-path = %q: taken", p)
-		}
+	return errs
+}
+
+func (c *Config) drainFaults() (errs []error) {
+	switch p := c.DrainPath; {
+	case p == "" && c.DrainTokenFile != "":
+		errs = append(errs, fmt.Errorf("drain-token-file = %q: want it with a drain-path only", c.DrainTokenFile))
+	case p == "":
+	case p[0] != '/' || strings.ContainsAny(p, " ?#{}"):
+		errs = append(errs, fmt.Errorf("drain-path = %q: want a path that begins with /, without ?, #, braces and spaces", p))
+	case p == "/metrics" || p == "/healthz" || p == "/readyz":
+		errs = append(errs, fmt.Errorf("drain-path = %q: taken", p))
 	}
-	for _, p := range c.IgnorePaths {
-		if !strings.HasPrefix(p, "/") {
-			bad("ignore-path = %q: want a path that begins with /", p)
-		}
-	}
-	for _, a := range c.IgnoreAgents {
-		if a == "" {
-			bad("ignore-agent = %q: want a beginning of a User-Agent; this would be every one", a)
-		}
-	}
-	if _, ok := logLevel(c.LogLevel); !ok {
-		bad("log-level = %q: want debug, info, warn or error", c.LogLevel)
-	}
-	return errors.Join(errs...)
+	return errs
 }

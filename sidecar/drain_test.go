@@ -17,7 +17,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
-// long is a lame duck that a test ends by no wait of its own: it only has to outlast what the test does meanwhile.
+// long is a lame duck that a test ends by no wait of its own: it only has to outlast what the test
+// does meanwhile.
 const long = 2 * time.Second
 
 func TestDrainOnRequest(t *testing.T) {
@@ -67,7 +68,8 @@ func TestDrainOnRequest(t *testing.T) {
 			t.Errorf("%s while draining = %d, want 503", path, resp.StatusCode)
 		}
 	}
-	// An idle connection was not cut: its next request is answered, and is its last. So are new connections.
+	// An idle connection was not cut: its next request is answered, and is its last. So are new
+	// connections.
 	ask(idle, "/")
 	expectAnswer(t, idleIn, true)
 	expectEnd(t, idleIn)
@@ -205,7 +207,8 @@ func TestUpgradedConnectionIsDrainedThenCut(t *testing.T) {
 	}
 }
 
-// TestLameDuckTooShort: connections that come until its end say that the cluster learns too slowly for it.
+// TestLameDuckTooShort: connections that come until its end say that the cluster learns too slowly
+// for it.
 func TestLameDuckTooShort(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -318,8 +321,9 @@ func TestGoAway(t *testing.T) {
 	}
 }
 
-// TestNothingIsLost keeps sending, each request on a connection of its own or a kept one, while the sidecar drains as in a pod's
-// shutdown: the drain is asked for, and clients learn of it a while later, within the lame duck.
+// TestNothingIsLost keeps sending, each request on a connection of its own or a kept one, while the
+// sidecar drains as in a pod's shutdown: the drain is asked for, and clients learn of it a while
+// later, within the lame duck.
 func TestNothingIsLost(t *testing.T) {
 	app := serveApp(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
 	r := start(t, app, func(c *sidecar.Config) { c.LameDuck = long })

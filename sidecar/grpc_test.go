@@ -74,8 +74,8 @@ func (r *running) caller(t *testing.T) healthpb.HealthClient {
 	return healthpb.NewHealthClient(conn)
 }
 
-// TestGRPCRefusals has the sidecar answer gRPC callers in the app's place: by a status that they understand, with its text and
-// reason, counted as what it is.
+// TestGRPCRefusals has the sidecar answer gRPC callers in the app's place: by a status that they
+// understand, with its text and reason, counted as what it is.
 func TestGRPCRefusals(t *testing.T) {
 	hold := func(t *testing.T) string {
 		return serveApp(t, func(_ http.ResponseWriter, req *http.Request) { <-req.Context().Done() })

@@ -92,7 +92,8 @@ func isTimeout(err error) bool {
 	return ok && nerr.Timeout()
 }
 
-// TestH2Upgrade asks for HTTP/2 in a way that RFC 9113 has done away with (3.1): the answer comes by HTTP/1.1.
+// TestH2Upgrade asks for HTTP/2 in a way that RFC 9113 has done away with (3.1): the answer comes
+// by HTTP/1.1.
 func TestH2Upgrade(t *testing.T) {
 	r := start(t, serveApp(t, func(w http.ResponseWriter, req *http.Request) { _, _ = io.WriteString(w, req.Proto) }), nil)
 	resp, body := r.get("/", "Connection", "Upgrade, HTTP2-Settings", "Upgrade", "h2c", "HTTP2-Settings", "AAMAAABkAAQAAP__")
@@ -101,7 +102,8 @@ func TestH2Upgrade(t *testing.T) {
 	}
 }
 
-// TestH2Answers looks at answers on the wire: what the app says, and how it fails, must be told apart.
+// TestH2Answers looks at answers on the wire: what the app says, and how it fails, must be told
+// apart.
 func TestH2Answers(t *testing.T) {
 	left := make(chan struct{}, 1)
 	app := serveApp(t, func(w http.ResponseWriter, req *http.Request) {
@@ -181,8 +183,8 @@ func TestH2Answers(t *testing.T) {
 	r.wait(0, wire.InFlight)
 }
 
-// TestH2GoAway reads what a drain says on the wire: GOAWAY without an error, naming a stream that covers what runs; that ends
-// well; then the connection is closed.
+// TestH2GoAway reads what a drain says on the wire: GOAWAY without an error, naming a stream that
+// covers what runs; that ends well; then the connection is closed.
 func TestH2GoAway(t *testing.T) {
 	release := make(chan struct{})
 	app := serveApp(t, func(w http.ResponseWriter, _ *http.Request) { <-release; _, _ = io.WriteString(w, "ok") })
@@ -205,7 +207,8 @@ func TestH2GoAway(t *testing.T) {
 	c.closes()
 }
 
-// pressed is an app that notes how many requests it has at once, and holds each until its client leaves.
+// pressed is an app that notes how many requests it has at once, and holds each until its client
+// leaves.
 type pressed struct{ now, most atomic.Int64 }
 
 func (p *pressed) ServeHTTP(_ http.ResponseWriter, req *http.Request) {
@@ -270,9 +273,9 @@ func TestH2StreamLimit(t *testing.T) {
 	r.wait(0, wire.InFlight)
 }
 
-// TestH2RapidReset opens streams and has them reset at once, by itself (CVE-2023-44487) or by an error of its making that the
-// sidecar must answer so (CVE-2025-8671). The app must not get more requests at once than there may be streams, others are
-// served, and nothing stays behind.
+// TestH2RapidReset opens streams and has them reset at once, by itself (CVE-2023-44487) or by an
+// error of its making that the sidecar must answer so (CVE-2025-8671). The app must not get more
+// requests at once than there may be streams, others are served, and nothing stays behind.
 func TestH2RapidReset(t *testing.T) {
 	for name, reset := range map[string]func(c *h2, id uint32){
 		"by the client":  func(c *h2, id uint32) { _ = c.fr.WriteRSTStream(id, cancel) },
@@ -335,7 +338,8 @@ func TestH2HeaderBounds(t *testing.T) {
 			}
 			c.pieces(c.block(fields...))
 		},
-		// One entry of the table, named again and again: few bytes that stand for many (an HPACK bomb).
+		// One entry of the table, named again and again: few bytes that stand for many (an HPACK
+		// bomb).
 		"one field by index": func(c *h2) {
 			c.get(1, "/free", "x", long)
 			c.expect(1, "200")
@@ -378,7 +382,8 @@ func TestH2HeaderBounds(t *testing.T) {
 				close(sent)
 			}
 			got := c.outcome(3)
-			// Pieces without content are within all bounds: that they did not hold others up is enough.
+			// Pieces without content are within all bounds: that they did not hold others up is
+			// enough.
 			if got == "nothing" || got == "answer 200" && name != "endless, without content" {
 				t.Errorf("%s, want an end", got)
 			}
@@ -404,8 +409,8 @@ func (c *h2) pieces(block []byte) {
 	}
 }
 
-// TestH2Floods sends frames that ask for an answer, and reads none. The sidecar may close, read no more, or give no answer; it
-// may not gather answers. 64 MiB are more than what sockets hold.
+// TestH2Floods sends frames that ask for an answer, and reads none. The sidecar may close, read no
+// more, or give no answer; it may not gather answers. 64 MiB are more than what sockets hold.
 func TestH2Floods(t *testing.T) {
 	var app pressed
 	r := start(t, serveApp(t, app.ServeHTTP), nil)

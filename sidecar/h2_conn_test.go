@@ -15,8 +15,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// h2 is a client's HTTP/2 connection that sends whatever a case wants, right or wrong, and notes what comes. Nothing reads
-// but the test itself, so nothing happens behind a case's back.
+// h2 is a client's HTTP/2 connection that sends whatever a case wants, right or wrong, and notes
+// what comes. Nothing reads but the test itself, so nothing happens behind a case's back.
 type h2 struct {
 	t   *testing.T
 	nc  net.Conn
@@ -85,8 +85,8 @@ func (r *running) openH2(t *testing.T) *h2 {
 	return c
 }
 
-// apart returns the connection for writing in another goroutine than the one that reads, and answers what is to be answered.
-// Only one of both may send headers from then on.
+// apart returns the connection for writing in another goroutine than the one that reads, and
+// answers what is to be answered. Only one of both may send headers from then on.
 func (c *h2) apart() *h2 {
 	w := &h2{t: c.t, nc: c.nc, out: c.nc, windows: map[uint32]int64{}}
 	w.fr = http2.NewFramer(c.nc, nil)
@@ -101,7 +101,8 @@ func (c *h2) hello() {
 	c.set()
 }
 
-// write sends bytes. An error shows in what is read: the sidecar may have said why it reads no more.
+// write sends bytes. An error shows in what is read: the sidecar may have said why it reads no
+// more.
 func (c *h2) write(p []byte) { _, _ = c.out.Write(p) }
 
 // frame sends one frame with any content.
@@ -293,8 +294,9 @@ func (c *h2) ended() string {
 	return "connection closed"
 }
 
-// outcome reads until a stream, or for 0 the connection, has ended, and says how: "answer 200", "stream CODE", "connection
-// CODE", "connection closed", or "nothing" when the test's patience is at its end.
+// outcome reads until a stream, or for 0 the connection, has ended, and says how: "answer 200",
+// "stream CODE", "connection CODE", "connection closed", or "nothing" when the test's patience is
+// at its end.
 func (c *h2) outcome(stream uint32) string {
 	for {
 		if s := c.ended(); s != "" {
@@ -339,7 +341,8 @@ func field(fields []hpack.HeaderField, name string) []string {
 type h2want struct {
 	stream   uint32 // the one that is looked at; 0 for the connection
 	outcomes []string
-	// today is one more outcome that net/http's server, which serves HTTP/2 today, comes to, and the RFC does not allow.
+	// today is one more outcome that net/http's server, which serves HTTP/2 today, comes to, and
+	// the RFC does not allow.
 	today string
 	// final says that the connection serves no other request after this.
 	final bool
@@ -354,7 +357,8 @@ func named(what string, codes []http2.ErrCode) []string {
 	return all
 }
 
-// broken wants a connection error. RFC 9113, 5.4.1: a GOAWAY should tell the code, the close may be all.
+// broken wants a connection error. RFC 9113, 5.4.1: a GOAWAY should tell the code, the close may be
+// all.
 func broken(codes ...http2.ErrCode) h2want {
 	return h2want{outcomes: append(named("connection", codes), "connection closed")}
 }
@@ -366,7 +370,8 @@ func refused(stream uint32, codes ...http2.ErrCode) h2want {
 	return w
 }
 
-// malformed wants the message on stream 1 to be refused: by a stream error, or an answer that says so (RFC 9113, 8.1.1).
+// malformed wants the message on stream 1 to be refused: by a stream error, or an answer that says
+// so (RFC 9113, 8.1.1).
 func malformed() h2want {
 	w := refused(1, http2.ErrCodeProtocol)
 	w.outcomes = append(w.outcomes, "answer 400")

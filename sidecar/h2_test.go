@@ -16,8 +16,9 @@ import (
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
-// h2case is what a client may do by a rule of RFC 9113, right or wrong, and what must come of it. It uses a connection and a
-// path of its own. When no answer 200 comes, no whole request of that path may have reached the app.
+// h2case is what a client may do by a rule of RFC 9113, right or wrong, and what must come of it.
+// It uses a connection and a path of its own. When no answer 200 comes, no whole request of that
+// path may have reached the app.
 type h2case struct {
 	name string
 	send func(c *h2, path string)
@@ -247,7 +248,8 @@ func h2rules() map[string][]h2case {
 			{"padded, and a priority", func(c *h2, path string) {
 				c.frame(http2.FrameHeaders, endHeaders|endStream|padded|ranked, 1, slices.Concat([]byte{3, 0, 0, 0, 0, 15}, c.block(asking("GET", path)...), []byte{0, 0, 0}))
 			}, answered(1, "200")},
-			// net/http resets the stream and leaves the block undecoded, so that both sides' tables differ from here on (4.3).
+			// net/http resets the stream and leaves the block undecoded, so that both sides' tables
+			// differ from here on (4.3).
 			{"more padding than frame", func(c *h2, path string) {
 				c.frame(http2.FrameHeaders, endHeaders|endStream|padded, 1, append([]byte{255}, c.block(asking("GET", path)...)...))
 			}, refused(1, protocol).last()},
@@ -600,7 +602,8 @@ func h2rules() map[string][]h2case {
 				c.data(1, false, "ab")
 				c.data(1, true, "c")
 			}, malformed()},
-			// net/http looks at no length of a request that HEADERS end, and of several at the first; it passes none of them on.
+			// net/http looks at no length of a request that HEADERS end, and of several at the
+			// first; it passes none of them on.
 			{"of a body that is not there", func(c *h2, path string) { c.headers(1, true, asking("POST", path, "content-length", "3")...) }, malformed().except("answer 200")},
 			{"two that differ", func(c *h2, path string) {
 				c.post(1, path, "content-length", "3", "content-length", "4")
@@ -642,7 +645,8 @@ func h2rules() map[string][]h2case {
 			// net/http passes it on with an empty host.
 			{"neither host nor authority", func(c *h2, path string) { c.headers(1, true, ":method", "GET", ":scheme", "http", ":path", path) }, malformed().except("answer 200")},
 			{"host and authority that agree", func(c *h2, path string) { c.get(1, path, "host", "a") }, answered(1, "200")},
-			// A server should refuse it, and must, if it goes by authority, at least not be misled by host.
+			// A server should refuse it, and must, if it goes by authority, at least not be misled
+			// by host.
 			{"host and authority that differ", func(c *h2, path string) {
 				c.get(1, path, "host", "evil")
 				if c.outcome(1) == "answer 200" && !strings.Contains(string(c.answer(1).body), `host="a"`) {
@@ -673,7 +677,8 @@ func h2rules() map[string][]h2case {
 		},
 	}
 	add := func(rule string, c h2case) { rules[rule] = append(rules[rule], c) }
-	// net/http takes what is no number for 0, asks the app, and resets the stream when DATA come, often too late.
+	// net/http takes what is no number for 0, asks the app, and resets the stream when DATA come,
+	// often too late.
 	for _, v := range []string{"", "-3", "+3", "3,3", "3 ", "0x3", "three", "99999999999999999999"} {
 		add("8.1.1 content-length", h2case{fmt.Sprintf("%q", v), func(c *h2, path string) {
 			c.post(1, path, "content-length", v)
@@ -798,8 +803,8 @@ func (a *h2app) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		body[:min(size, 64)], req.Header.Get("X"), req.Header.Get("Cookie"), req.Trailer.Get("X-Sum"))
 }
 
-// TestH2 goes through the rules of RFC 9113. After a connection error the connection is closed; after anything else, it serves
-// the next request.
+// TestH2 goes through the rules of RFC 9113. After a connection error the connection is closed;
+// after anything else, it serves the next request.
 func TestH2(t *testing.T) {
 	app := &h2app{whole: map[string]int{}}
 	r := start(t, serveApp(t, app.ServeHTTP), nil)

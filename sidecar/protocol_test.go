@@ -126,8 +126,8 @@ func sortHeader(message string) string {
 	return strings.Join(lines, "\n") + "\n\n" + body
 }
 
-// TestRefusedFraming sends requests whose end two readers could see in two places. None of them may reach the app whole,
-// nor may the bytes behind them be read as another request.
+// TestRefusedFraming sends requests whose end two readers could see in two places. None of them may
+// reach the app whole, nor may the bytes behind them be read as another request.
 func TestRefusedFraming(t *testing.T) {
 	const smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
 	cases := []struct{ name, send string }{
@@ -172,7 +172,8 @@ func TestRefusedFraming(t *testing.T) {
 			for first := true; ; first = false {
 				resp, err := http.ReadResponse(in, nil)
 				if err != nil {
-					// A malformed body may close the connection without an answer. Running into the deadline is not that.
+					// A malformed body may close the connection without an answer. Running into the
+					// deadline is not that.
 					if nerr, ok := errors.AsType[net.Error](err); ok && nerr.Timeout() {
 						t.Error("the connection was left open")
 					}
@@ -235,7 +236,8 @@ func TestAnswersPassUnchanged(t *testing.T) {
 	}
 }
 
-// TestStreams proves over HTTP/1.1 and h2c that nothing waits for a whole body: each side answers what the other sent before it goes on.
+// TestStreams proves over HTTP/1.1 and h2c that nothing waits for a whole body: each side answers
+// what the other sent before it goes on.
 func TestStreams(t *testing.T) {
 	for _, proto := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		t.Run(proto, func(t *testing.T) {
@@ -264,7 +266,8 @@ func TestStreams(t *testing.T) {
 			body, send := io.Pipe()
 			req := r.request(http.MethodPost, "/", body)
 			req.Trailer = http.Header{"X-Sum": nil}
-			resp, err := r.client.Do(req) // returns when the headers have come, with no byte of the body sent
+			// returns when the headers have come, with no byte of the body sent
+			resp, err := r.client.Do(req)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -472,8 +475,9 @@ func TestGRPC(t *testing.T) {
 	r.wait(3, wire.Requests, "code", "2xx")
 }
 
-// TestEarlyAnswer is an app that answers without reading the body. The client gets the answer before it has sent all, and
-// the connection ends, since what follows on it could be the rest of the body.
+// TestEarlyAnswer is an app that answers without reading the body. The client gets the answer
+// before it has sent all, and the connection ends, since what follows on it could be the rest of
+// the body.
 func TestEarlyAnswer(t *testing.T) {
 	app := rawApp(t, func(conn net.Conn) {
 		in := bufio.NewReader(conn)

@@ -40,8 +40,8 @@ func secured(cert, key string, log *slog.Logger) (*tls.Config, error) {
 	}, nil
 }
 
-// get returns the certificate, read again at most every ten seconds, and when its files have changed. One that cannot be
-// read leaves the one before in use.
+// get returns the certificate, read again at most every ten seconds, and when its files have
+// changed. One that cannot be read leaves the one before in use.
 func (c *certificate) get(now time.Time) *tls.Certificate {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -18,8 +18,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/sidecar"
 )
 
-// pair is a certificate's files. Each write makes them a minute younger, because a file system's clock may not have moved
-// between two writes.
+// pair is a certificate's files. Each write makes them a minute younger, because a file system's
+// clock may not have moved between two writes.
 type pair struct {
 	t         *testing.T
 	cert, key string
@@ -66,8 +66,8 @@ func (p *pair) read(name string) string {
 	return string(b)
 }
 
-// TestCertificateReload goes through the life of a certificate's files, on a clock of its own: they are looked at every ten
-// seconds, when a client comes.
+// TestCertificateReload goes through the life of a certificate's files, on a clock of its own: they
+// are looked at every ten seconds, when a client comes.
 func TestCertificateReload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		files := newPair(t)

@@ -15,10 +15,11 @@ import (
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
-// torture is one request by a rule of RFC 9110 or 9112. With code 200 it must reach the app as want says, and the request
-// sent behind it on the same connection must be answered, too: both sides agree where the message ended. With another code,
-// that is the only answer, the connection ends, and nothing reaches the app: neither the request as a whole nor what was sent
-// behind it. Code 0: a malformed body, which may be found out before or after an answer has begun.
+// torture is one request by a rule of RFC 9110 or 9112. With code 200 it must reach the app as want
+// says, and the request sent behind it on the same connection must be answered, too: both sides
+// agree where the message ended. With another code, that is the only answer, the connection ends,
+// and nothing reaches the app: neither the request as a whole nor what was sent behind it. Code 0:
+// a malformed body, which may be found out before or after an answer has begun.
 type torture struct {
 	name, send string
 	code       int

@@ -36,7 +36,8 @@ const (
 // wsMask is every client's mask here: what a proxy may not undo.
 var wsMask = [4]byte{0xde, 0xad, 0xbe, 0xef}
 
-// wsFrame is one frame, as it is on the wire: the first byte, whether it is masked, and what it says.
+// wsFrame is one frame, as it is on the wire: the first byte, whether it is masked, and what it
+// says.
 type wsFrame struct {
 	first   byte // FIN, reserved bits, opcode
 	masked  bool
@@ -109,7 +110,8 @@ func readWS(in io.Reader) (wsFrame, error) {
 	return f, nil
 }
 
-// wsApp is an app whose connections are served by handle, after their request's head was read, all at once.
+// wsApp is an app whose connections are served by handle, after their request's head was read, all
+// at once.
 func wsApp(t *testing.T, handle func(req *http.Request, conn *net.TCPConn, in *bufio.Reader)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -168,7 +170,8 @@ func wsRefuse(req *http.Request, nc net.Conn) {
 
 const wsAccepted = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
 
-// wsEcho is the usual app: it sends back messages frame by frame, answers pings, and does its part of the close.
+// wsEcho is the usual app: it sends back messages frame by frame, answers pings, and does its part
+// of the close.
 func wsEcho(_ *http.Request, conn *net.TCPConn, in *bufio.Reader) {
 	_, _ = io.WriteString(conn, wsAccepted+"\r\n")
 	for {
@@ -326,7 +329,8 @@ func TestWebSocket(t *testing.T) {
 		{"2.1 a ping and its content", func(c *ws) { c.say(wsFin|wsPing, "are you there"); c.want(wsFin|wsPong, "are you there") }},
 		{"2.2 an empty ping", func(c *ws) { c.say(wsFin|wsPing, ""); c.want(wsFin|wsPong, "") }},
 		{"2.3 a ping of 125 bytes", func(c *ws) { c.say(wsFin|wsPing, noise(125)); c.want(wsFin|wsPong, noise(125)) }},
-		{"2.4 a pong nobody asked for", func(c *ws) { c.echo(wsFin|wsPong, "x") }}, // the app sends back everything
+		// the app sends back everything
+		{"2.4 a pong nobody asked for", func(c *ws) { c.echo(wsFin|wsPong, "x") }},
 		{"2.5 ten pings at once", func(c *ws) {
 			var all []byte
 			for i := range 10 {
@@ -742,7 +746,8 @@ func TestWebSocketRaw(t *testing.T) {
 	r.wait(0, wire.InFlight)
 }
 
-// TestWebSocketOutlivesTimeouts sets every timeout far below the time that the app lets pass before it speaks.
+// TestWebSocketOutlivesTimeouts sets every timeout far below the time that the app lets pass before
+// it speaks.
 func TestWebSocketOutlivesTimeouts(t *testing.T) {
 	const short = 50 * time.Millisecond
 	r := start(t, wsApp(t, func(_ *http.Request, conn *net.TCPConn, in *bufio.Reader) {
@@ -762,7 +767,8 @@ func TestWebSocketOutlivesTimeouts(t *testing.T) {
 	r.wait(0, wire.InFlight)
 }
 
-// TestWebSocketsAreCounted opens many at once: each is in flight, and holds its place under the limit, for as long as it is open.
+// TestWebSocketsAreCounted opens many at once: each is in flight, and holds its place under the
+// limit, for as long as it is open.
 func TestWebSocketsAreCounted(t *testing.T) {
 	const n = 100
 	r := start(t, wsApp(t, wsEcho), func(c *sidecar.Config) { c.ConcurrencyLimit, c.QueueLimit = n, 0 })
@@ -797,7 +803,8 @@ func TestWebSocketsAreCounted(t *testing.T) {
 	}
 }
 
-// TestWebSocketDrain stops the sidecar with connections open: they live on, and it ends as soon as they have.
+// TestWebSocketDrain stops the sidecar with connections open: they live on, and it ends as soon as
+// they have.
 func TestWebSocketDrain(t *testing.T) {
 	r := start(t, wsApp(t, wsEcho), func(c *sidecar.Config) { c.LameDuck = 10 * time.Millisecond })
 	c := r.open(t)

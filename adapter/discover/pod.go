@@ -13,8 +13,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
-// Strip is a transform for informers that keeps of a pod what is looked at, so that a cluster's pods
-// fit in little memory. Objects of other types lose their managed fields only.
+// Strip is a transform for informers that keeps of a pod what is looked at, so that a cluster's
+// pods fit in little memory. Objects of other types lose their managed fields only.
 func Strip(obj any) (any, error) {
 	pod, ok := obj.(*corev1.Pod)
 	if !ok {
@@ -61,8 +61,8 @@ func statuses(all []corev1.ContainerStatus) []corev1.ContainerStatus {
 	return kept
 }
 
-// podOf returns the pod of an informer's object, nil for anything else. An object whose deletion was
-// missed comes wrapped.
+// podOf returns the pod of an informer's object, nil for anything else. An object whose deletion
+// was missed comes wrapped.
 func podOf(obj any) *corev1.Pod {
 	if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 		obj = gone.Obj

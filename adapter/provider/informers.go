@@ -19,8 +19,9 @@ import (
 )
 
 // Informers is the Objects of a cluster: watches on Services, Deployments, StatefulSets and
-// ReplicaSets of all namespaces, of which only what lookups need is kept. Indexes find what belongs to
-// an object, so that a lookup does not look at the whole namespace. It is safe for concurrent use.
+// ReplicaSets of all namespaces, of which only what lookups need is kept. Indexes find what belongs
+// to an object, so that a lookup does not look at the whole namespace. It is safe for concurrent
+// use.
 type Informers struct {
 	factory informers.SharedInformerFactory
 	watches []watch
@@ -149,7 +150,8 @@ func (i *Informers) target(o any) Target {
 	return t
 }
 
-// service looks behind a Service: if any workload that it selects has no sidecar, its sum would lack that one's share.
+// service looks behind a Service: if any workload that it selects has no sidecar, its sum would
+// lack that one's share.
 func (i *Informers) service(s *corev1.Service) Target {
 	t := Target{Name: s.Name, Services: []string{s.Name}, Pods: labels.SelectorFromSet(s.Spec.Selector), Untyped: true}
 	if len(s.Spec.Selector) == 0 {
@@ -212,8 +214,8 @@ const (
 	templateIndex = "template"
 )
 
-// selectorLabel indexes a Service by the last of its selector's labels, in the order of keys. Common
-// ones, such as app.kubernetes.io/part-of, sort before many others; any would do.
+// selectorLabel indexes a Service by the last of its selector's labels, in the order of keys.
+// Common ones, such as app.kubernetes.io/part-of, sort before many others; any would do.
 func selectorLabel(o any) ([]string, error) {
 	s, ok := o.(*corev1.Service)
 	if !ok || len(s.Spec.Selector) == 0 {

@@ -32,10 +32,11 @@ type Metric struct {
 	Name, Unit string
 	// Describes are the kinds of which the custom metrics API serves it.
 	Describes []Kind
-	// Absent says, in words that follow the resource's name, why kinds of which one might ask for it
-	// have none.
+	// Absent says, in words that follow the resource's name, why kinds of which one might ask for
+	// it have none.
 	Absent map[schema.GroupResource]string
-	// External says that the external metrics API serves it as well, of those kinds that have a Key.
+	// External says that the external metrics API serves it as well, of those kinds that have a
+	// Key.
 	External bool
 	// Source answers; Signal is the metric's name there.
 	Source Source

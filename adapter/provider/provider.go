@@ -34,11 +34,11 @@ const (
 
 // Options say what a Provider answers from.
 type Options struct {
-	// Metrics are what is served; at least one. Of one resource no two have the same name, and no two
-	// external ones have.
+	// Metrics are what is served; at least one. Of one resource no two have the same name, and no
+	// two external ones have.
 	Metrics []Metric
-	// DefaultWindow is the time over which values are means when a request names none: 1 s to 1 h in
-	// whole seconds. A longer one is steadier and later; the controller's default of 15 s is one
+	// DefaultWindow is the time over which values are means when a request names none: 1 s to 1 h
+	// in whole seconds. A longer one is steadier and later; the controller's default of 15 s is one
 	// period of a HorizontalPodAutoscaler.
 	DefaultWindow time.Duration
 	// Clock tells the time; nil means time.Now.
@@ -146,8 +146,8 @@ func (p *Provider) GetMetricByName(_ context.Context, name types.NamespacedName,
 	return q.item(name.Name, v)
 }
 
-// GetMetricBySelector answers for every selected object that has a value. An answer without any would
-// tell a HorizontalPodAutoscaler nothing but that it is empty; an error says why.
+// GetMetricBySelector answers for every selected object that has a value. An answer without any
+// would tell a HorizontalPodAutoscaler nothing but that it is empty; an error says why.
 func (p *Provider) GetMetricBySelector(_ context.Context, namespace string, selector labels.Selector, info metricsapi.CustomMetricInfo, metricSelector labels.Selector) (*custom_metrics.MetricValueList, error) {
 	q, err := p.query(namespace, info, metricSelector)
 	if err != nil {
@@ -281,8 +281,8 @@ func (q Query) quantity(name string, v store.Value) (resource.Quantity, error) {
 	return *resource.NewMilliQuantity(int64(milli), resource.DecimalSI), nil
 }
 
-// timestamp is the instant of the newest reading; where nothing had to be read (a zero at zero pods)
-// it is now.
+// timestamp is the instant of the newest reading; where nothing had to be read (a zero at zero
+// pods) it is now.
 func (q Query) timestamp(v store.Value) metav1.Time {
 	if v.At.IsZero() {
 		return metav1.NewTime(q.Now)

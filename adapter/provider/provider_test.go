@@ -337,7 +337,8 @@ func TestExternal(t *testing.T) {
 	}
 }
 
-// Before everything is listed and read, an object that is not known yet must not be taken for one that does not exist.
+// Before everything is listed and read, an object that is not known yet must not be taken for one
+// that does not exist.
 func TestNotReady(t *testing.T) {
 	for name, spoil := range map[string]func(*memory, *shelf){
 		"objects": func(_ *memory, s *shelf) { s.unready = errors.New("not listed yet: services") },
@@ -383,6 +384,98 @@ func TestOptions(t *testing.T) {
 	for _, w := range []string{"metrics are missing", "default window = 1ms"} {
 		if err == nil || !strings.Contains(err.Error(), w) {
 			t.Errorf("error %v does not name %q", err, w)
+		}
+	}
+}
+
+// fixed is a Source with one value for all objects, and readiness of its own.
+type fixed struct {
+	value   float64
+	unready error
+}
+
+func (f *fixed) Object(q provider.Query, name string) (store.Value, error) {
+	if name == "ghost" {
+		return store.Value{}, q.NotFound(name, "there is no such ingress")
+	}
+	return store.Value{Value: f.value, Known: true, At: read, Window: q.Window}, nil
+}
+
+func (f *fixed) Objects(q provider.Query, _ labels.Selector) ([]provider.ObjectValue, error) {
+	v, err := f.Object(q, "public")
+	return []provider.ObjectValue{{Name: "ghost", Err: q.NotFound("ghost", "there is no such ingress")}, {Name: "public", Value: v}}, err
+}
+
+func (f *fixed) Ready() error { return f.unready }
+
+// The table says what is served: a metric of another source, of another kind and without a namespace is listed and answered, and
+// a source that is not ready makes only its own metrics unknown.
+func TestMetricsAreATable(t *testing.T) {
+	m, s := fixture()
+	ingresses := provider.Kind{
+		Resource: schema.GroupResource{Group: "networking.k8s.io", Resource: "ingresses"},
+		Version:  schema.GroupVersion{Group: "networking.k8s.io", Version: "v1"}, Kind: "Ingress", Key: "ingress", Namespaced: true,
+	}
+	nodes := provider.Kind{Resource: schema.GroupResource{Resource: "nodes"}, Version: schema.GroupVersion{Version: "v1"}, Kind: "Node"}
+	source := &fixed{value: 2.5}
+	p, err := provider.New(provider.Options{
+		Metrics: append(provider.RequestMetrics(m, s), provider.Metric{
+			Name: "hits", Unit: "hits/s", Describes: []provider.Kind{ingresses, nodes}, External: true, Source: source, Signal: "hits",
+		}),
+		DefaultWindow: 15 * time.Second, Clock: func() time.Time { return now },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var listed []string
+	for _, i := range p.ListAllMetrics() {
+		if i.Metric == "hits" {
+			listed = append(listed, i.String())
+		}
+	}
+	if d := cmp.Diff([]string{"ingresses.networking.k8s.io/hits(namespaced)", "nodes/hits"}, listed); d != "" {
+		t.Errorf("listed (-want +got):\n%s", d)
+	}
+	if got := len(p.ListAllExternalMetrics()); got != 4 {
+		t.Errorf("%d external metrics, want 4", got)
+	}
+	hits := func(k provider.Kind) metricsapi.CustomMetricInfo {
+		return metricsapi.CustomMetricInfo{GroupResource: k.Resource, Namespaced: k.Namespaced, Metric: "hits"}
+	}
+	one, err := p.GetMetricByName(t.Context(), types.NamespacedName{Namespace: "shop", Name: "public"}, hits(ingresses), labels.Everything())
+	if err != nil || one.Value.String() != "2500m" || one.DescribedObject.Kind != "Ingress" || one.DescribedObject.APIVersion != "networking.k8s.io/v1" {
+		t.Errorf("of an ingress: %+v, %v", one, err)
+	}
+	one, err = p.GetMetricByName(t.Context(), types.NamespacedName{Name: "n1"}, hits(nodes), labels.Everything())
+	if err != nil || one.DescribedObject.Namespace != "" || one.DescribedObject.Name != "n1" {
+		t.Errorf("of a node: %+v, %v", one, err)
+	}
+	many, err := p.GetMetricBySelector(t.Context(), "shop", labels.Everything(), hits(ingresses), labels.Everything())
+	if err != nil || len(many.Items) != 1 || many.Items[0].DescribedObject.Name != "public" {
+		t.Errorf("of ingresses: %+v, %v; want the one that exists", many, err)
+	}
+	sum, err := p.GetExternalMetric(t.Context(), "shop", parse(t, "ingress=public"), metricsapi.ExternalMetricInfo{Metric: "hits"})
+	if err != nil || len(sum.Items) != 1 || sum.Items[0].MetricLabels["ingress"] != "public" {
+		t.Errorf("external: %+v, %v", sum, err)
+	}
+	_, err = p.GetExternalMetric(t.Context(), "shop", parse(t, "deployment=web"), metricsapi.ExternalMetricInfo{Metric: "hits"})
+	status(t, "a key of another metric", err, 400, "deployment", "ingress, window")
+	_, err = p.GetMetricByName(t.Context(), types.NamespacedName{Namespace: "shop", Name: "web"},
+		metricsapi.CustomMetricInfo{GroupResource: deployments, Namespaced: true, Metric: "hits"}, labels.Everything())
+	status(t, "of a deployment", err, 404, "hits", "request_concurrency, request_rate, request_waiting")
+
+	source.unready = errors.New("the server is away")
+	_, err = p.GetMetricByName(t.Context(), types.NamespacedName{Namespace: "shop", Name: "public"}, hits(ingresses), labels.Everything())
+	status(t, "its own source is away", err, 503, "the server is away")
+	if _, err := p.GetMetricByName(t.Context(), types.NamespacedName{Namespace: "shop", Name: "web"},
+		metricsapi.CustomMetricInfo{GroupResource: deployments, Namespaced: true, Metric: provider.Rate}, labels.Everything()); err != nil {
+		t.Errorf("another source is away: %v", err)
+	}
+
+	_, err = provider.New(provider.Options{Metrics: append(provider.RequestMetrics(m, s), provider.RequestMetrics(m, s)[0], provider.Metric{Name: "x"}), DefaultWindow: time.Second})
+	for _, want := range []string{"request_concurrency of pods is there twice", "request_concurrency of the external API is there twice", `("x") has no name or no source`} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("New = %v, want it to tell of %q", err, want)
 		}
 	}
 }

@@ -54,13 +54,14 @@ func requestKinds() []Kind {
 	}
 }
 
-// Reader answers with signals from memory. Implementations are safe for concurrent use and do no I/O.
+// Reader answers with signals from memory. Implementations are safe for concurrent use and do no
+// I/O.
 type Reader interface {
-	// Workload sums a signal (algorithms.Concurrency, Rate or Waiting) over the selected pods and what
-	// gateways hold for the Services.
+	// Workload sums a signal (algorithms.Concurrency, Rate or Waiting) over the selected pods and
+	// what gateways hold for the Services.
 	Workload(now time.Time, namespace string, pods labels.Selector, services []string, signal string, window time.Duration) store.Value
-	// Pods gives a signal pod by pod, for every selected pod that takes requests. Known is false where
-	// it has no value.
+	// Pods gives a signal pod by pod, for every selected pod that takes requests. Known is false
+	// where it has no value.
 	Pods(now time.Time, namespace string, pods labels.Selector, signal string, window time.Duration) []store.PodValue
 	// Pod gives a signal of one pod; ok is false when there is no such pod that takes requests.
 	Pod(now time.Time, namespace, name, signal string, window time.Duration) (v store.PodValue, ok bool)
@@ -75,11 +76,11 @@ type Target struct {
 	// Pods selects its pods; Services are those whose held requests are its demand too.
 	Pods     labels.Selector
 	Services []string
-	// Fault, when not empty, says why it cannot be measured and what to do, in words that follow the
-	// object's name.
+	// Fault, when not empty, says why it cannot be measured and what to do, in words that follow
+	// the object's name.
 	Fault string
-	// Untyped says that no pod template was found for it, so that only its pods can tell whether they
-	// are measured.
+	// Untyped says that no pod template was found for it, so that only its pods can tell whether
+	// they are measured.
 	Untyped bool
 }
 
@@ -164,7 +165,8 @@ func (r *requests) workload(q Query, t Target) (store.Value, error) {
 	}
 	v := r.reader.Workload(q.Now, q.Namespace, t.Pods, t.Services, q.Metric.Signal, q.Window)
 	if t.Untyped && len(r.reader.Pods(q.Now, q.Namespace, t.Pods, q.Metric.Signal, q.Window)) == 0 {
-		// Nothing tells a workload at zero from one that is not measured at all, so that zero would be a guess.
+		// Nothing tells a workload at zero from one that is not measured at all, so that zero would
+		// be a guess.
 		return store.Value{}, q.NotFound(t.Name, "none of its pods has a container port named "+portName+" and no workload that is behind it is known; "+remedy)
 	}
 	return v, nil

@@ -15,8 +15,8 @@ import (
 // windowKey is the key of a metric selector that names the window.
 const windowKey = "window"
 
-// pairs reads a metric selector as key=value pairs. Another operator, a key that is not known or one
-// given twice is a fault of the request.
+// pairs reads a metric selector as key=value pairs. Another operator, a key that is not known or
+// one given twice is a fault of the request.
 func pairs(selector labels.Selector, known ...string) (map[string]string, error) {
 	out := map[string]string{}
 	if selector == nil {

@@ -1,4 +1,8 @@
 package scrape
 
-// Parse is parse, for its tests.
-var Parse = parse
+// For tests.
+var (
+	Parse     = parse
+	Urgent    = urgent
+	SortPorts = sortPorts
+)

@@ -16,8 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// readPod reads one pod until ctx ends: at once, then quickly until it answers, then at the interval,
-// at an offset of its own so that reads spread.
+// readPod reads one pod until ctx ends: at once, then quickly until it answers, then at the
+// interval, at an offset of its own so that reads spread.
 func (s *Scraper) readPod(ctx context.Context, t *target, namespace string, uid types.UID) {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(uid))

@@ -13,8 +13,10 @@ import (
 const (
 	// maxPorts bounds the ports of a report; a line holds no more.
 	maxPorts = 32_768
-	// maxRequests bounds the requests that one port can hold or forward at a time, and the pods that
-	// it knows. It is far beyond what a gateway's memory holds.
+	// maxOwners bounds the owners of a report; a gateway takes fewer.
+	maxOwners = 1000
+	// maxRequests bounds the requests that one port can hold or forward at a time, and the pods
+	// that it knows. It is far beyond what a gateway's memory holds.
 	maxRequests = 1_000_000
 	// maxSeconds bounds clocks and start times: no gateway lives that long.
 	maxSeconds = 1e11
@@ -26,7 +28,8 @@ const (
 // to be believed either.
 var errInvalid = errors.New("a report that cannot be true")
 
-// checkReport refuses a report whose numbers cannot be true, and names the first of them.
+// checkReport refuses a report whose numbers cannot be true, and names the first of them. The ports
+// are in order.
 func checkReport(r *wire.Report) error {
 	switch {
 	case !within(r.StartTime, maxSeconds):
@@ -35,10 +38,17 @@ func checkReport(r *wire.Report) error {
 		return fmt.Errorf("%w: monotonic = %v, want 0–%g seconds", errInvalid, r.Monotonic, maxSeconds)
 	case len(r.Ports) > maxPorts:
 		return fmt.Errorf("%w: %d ports, want %d at most", errInvalid, len(r.Ports), maxPorts)
+	case len(r.Owners) > maxOwners:
+		return fmt.Errorf("%w: %d owners, want %d at most", errInvalid, len(r.Owners), maxOwners)
+	case len(r.Refused) > wire.MaxRefused:
+		return fmt.Errorf("%w: %d refused ports, want %d at most", errInvalid, len(r.Refused), wire.MaxRefused)
 	}
 	for i := range r.Ports {
 		if err := checkPort(&r.Ports[i], r.Monotonic); err != nil {
 			return fmt.Errorf("%w: ports[%d]: %w", errInvalid, i, err)
+		}
+		if i > 0 && comparePorts(r.Ports[i-1], r.Ports[i]) == 0 {
+			return fmt.Errorf("%w: ports[%d]: port %q of Service %s/%s is there twice", errInvalid, i, r.Ports[i].PortName, r.Ports[i].Namespace, r.Ports[i].Service)
 		}
 	}
 	return nil
@@ -52,7 +62,7 @@ func checkPort(p *wire.PortReport, lived float64) error {
 	for _, n := range []struct {
 		name  string
 		value int
-	}{{"waiting", p.Waiting}, {"forwarding", p.Forwarding}, {"readyPods", p.ReadyPods}} {
+	}{{"waiting", p.Waiting}, {"forwarding", p.Forwarding}, {"readyPods", p.ReadyPods}, {"listen", p.Listen}} {
 		if n.value < 0 || n.value > maxRequests {
 			return fmt.Errorf("%s = %d, want 0–%d", n.name, n.value, maxRequests)
 		}
@@ -70,7 +80,8 @@ func checkPort(p *wire.PortReport, lived float64) error {
 // within is false for NaN as well.
 func within(v, most float64) bool { return v >= 0 && v <= most && !math.IsInf(v, 0) }
 
-// cut shortens what a report says in words, and leaves out the ports that nobody gave to the gateway.
+// cut shortens what a report says in words, and leaves out the ports that nobody gave to the
+// gateway.
 func (s *Scraper) cut(gateway string, r *wire.Report) {
 	for i := range r.Ports {
 		if p := &r.Ports[i]; len(p.Error) > maxText {
@@ -81,6 +92,6 @@ func (s *Scraper) cut(gateway string, r *wire.Report) {
 		return
 	}
 	r.Ports = slices.DeleteFunc(r.Ports, func(p wire.PortReport) bool {
-		return !s.Assigned(gateway, p.Namespace, p.Service, p.PortName)
+		return !s.Assigned(gateway, &p)
 	})
 }

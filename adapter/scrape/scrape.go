@@ -1,5 +1,5 @@
-// Package scrape reads what pods and gateways say, and puts it into a store. Pods are read by HTTP at
-// an interval; gateways send their reports on a stream that is held open.
+// Package scrape reads what pods and gateways say, and puts it into a store. Pods are read by HTTP
+// at an interval; gateways send their reports on a stream that is held open.
 package scrape
 
 import (
@@ -19,6 +19,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/adapter/store"
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/wire"
 )
 
 // Options configure a Scraper. Store, Log and Registerer are needed.
@@ -33,18 +34,18 @@ type Options struct {
 	// TLS returns the configuration of the next connection to a gateway, with the client's
 	// certificate; nil from it means that there is none yet. A nil TLS means plain HTTP, for tests.
 	TLS func() *tls.Config
-	// Assigned says whether a gateway was given a port of a Service. What it reports of others is
-	// left out. It must return within microseconds; nil means that every port counts.
-	Assigned func(gateway, namespace, service, port string) bool
+	// Assigned says whether a gateway was given a port that it reports. What it reports of others
+	// is left out. It must return within microseconds; nil means that every port counts.
+	Assigned func(gateway string, p *wire.PortReport) bool
 	// OnReport is told of each report of a gateway, at once, and of a stream that ended (not
 	// Connected then). It must return within milliseconds, and is called by one goroutine per
 	// gateway. Urgent names the Services of which the report says something new.
-	OnReport func(g store.Gateway, urgent []types.NamespacedName)
+	OnReport func(g wire.Gateway, urgent []types.NamespacedName)
 }
 
 const (
-	// firstRetry is the wait after the first failed read of a pod that was never read; it doubles up
-	// to the interval.
+	// firstRetry is the wait after the first failed read of a pod that was never read; it doubles
+	// up to the interval.
 	firstRetry = 100 * time.Millisecond
 	// maxReads bounds the reads at once.
 	maxReads = 128
@@ -98,7 +99,7 @@ func New(o Options) (*Scraper, error) {
 		return nil, fmt.Errorf("scraper: %w", err)
 	}
 	if o.OnReport == nil {
-		o.OnReport = func(store.Gateway, []types.NamespacedName) {}
+		o.OnReport = func(wire.Gateway, []types.NamespacedName) {}
 	}
 	s := &Scraper{
 		Options: o, slots: make(chan struct{}, maxReads),
@@ -172,8 +173,8 @@ func (s *Scraper) DeletePod(now time.Time, namespace string, uid types.UID) {
 	s.Store.DeletePod(now, namespace, uid)
 }
 
-// SetGateway takes a gateway's new state, and follows its reports from now on until it is gone or ctx
-// ends.
+// SetGateway takes a gateway's new state, and follows its reports from now on until it is gone or
+// ctx ends.
 func (s *Scraper) SetGateway(ctx context.Context, now time.Time, g store.GatewayPod) {
 	s.Store.SetGateway(now, g)
 	s.mu.Lock()

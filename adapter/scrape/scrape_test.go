@@ -81,7 +81,7 @@ type cluster struct {
 	reg   *prometheus.Registry
 }
 
-func newCluster(t *testing.T, onReport func(store.Gateway, []types.NamespacedName), pods ...*corev1.Pod) *cluster {
+func newCluster(t *testing.T, onReport func(wire.Gateway, []types.NamespacedName), pods ...*corev1.Pod) *cluster {
 	t.Helper()
 	return newClusterWith(t, scrape.Options{OnReport: onReport}, nil, pods...)
 }
@@ -154,7 +154,8 @@ func eventually(t *testing.T, what string, cond func() bool) {
 	}
 }
 
-// newPod is ready and has a port on which the server listens; in a native sidecar, as our manifests have it.
+// newPod is ready and has a port on which the server listens; in a native sidecar, as our manifests
+// have it.
 func newPod(t *testing.T, name, server, portName string) *corev1.Pod {
 	t.Helper()
 	host, port, err := net.SplitHostPort(strings.TrimPrefix(server, "http://"))
@@ -321,7 +322,7 @@ func TestGatewayStream(t *testing.T) {
 		Urgent    string
 	}
 	heard := make(chan news, 100)
-	c := newCluster(t, func(g store.Gateway, urgent []types.NamespacedName) {
+	c := newCluster(t, func(g wire.Gateway, urgent []types.NamespacedName) {
 		heard <- news{g.Connected, fmt.Sprint(urgent)}
 	}, p)
 	expect := func(what string, want news) {
@@ -503,10 +504,15 @@ func TestHostileReports(t *testing.T) {
 		"negative pods":      port(func(p *wire.PortReport) { p.ReadyPods = -1 }),
 		"no name":            port(func(p *wire.PortReport) { p.Service = "" }),
 		"long name":          port(func(p *wire.PortReport) { p.PortName = strings.Repeat("x", 300) }),
-		"cold start":         port(func(p *wire.PortReport) { p.ColdStart = &wire.ColdStart{Detected: -1} }),
-		"negative clock":     {StartTime: 1000, Monotonic: -1},
-		"absurd start":       {StartTime: 1e200, Monotonic: 3},
-		"too many ports":     {StartTime: 1000, Monotonic: 3, Ports: make([]wire.PortReport, 32_769)},
+		"twice": func() wire.Report {
+			r := port(func(*wire.PortReport) {})
+			r.Ports = append(r.Ports, r.Ports[0])
+			return r
+		}(),
+		"cold start":     port(func(p *wire.PortReport) { p.ColdStart = &wire.ColdStart{Detected: -1} }),
+		"negative clock": {StartTime: 1000, Monotonic: -1},
+		"absurd start":   {StartTime: 1e200, Monotonic: 3},
+		"too many ports": {StartTime: 1000, Monotonic: 3, Ports: make([]wire.PortReport, 32_769)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -554,7 +560,8 @@ func (c *cluster) reports(result string) float64 {
 	return 0
 }
 
-// What a gateway says of ports that nobody gave it is left out, of what is kept and of what is told.
+// What a gateway says of ports that nobody gave it is left out, of what is kept and of what is
+// told.
 func TestUnassignedPortsAreLeftOut(t *testing.T) {
 	t.Parallel()
 	url, reports, _ := newGateway(t)
@@ -562,10 +569,10 @@ func TestUnassignedPortsAreLeftOut(t *testing.T) {
 	asGateway(p)
 	urgent := make(chan string, 1)
 	c := newClusterWith(t, scrape.Options{
-		Assigned: func(gateway, namespace, service, port string) bool {
-			return gateway == "gw" && namespace == "ns" && service == "web" && port == "http"
+		Assigned: func(gateway string, p *wire.PortReport) bool {
+			return gateway == "gw" && p.Namespace == "ns" && p.Service == "web" && p.PortName == "http"
 		},
-		OnReport: func(_ store.Gateway, of []types.NamespacedName) { urgent <- fmt.Sprint(of) },
+		OnReport: func(_ wire.Gateway, of []types.NamespacedName) { urgent <- fmt.Sprint(of) },
 	}, nil, p)
 	select {
 	case reports <- wire.Report{StartTime: 1000, Monotonic: 1, Ports: []wire.PortReport{

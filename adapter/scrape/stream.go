@@ -8,16 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
-	"slices"
-	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/sluice-autoscaler/sluice/adapter/store"
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
@@ -153,6 +149,7 @@ func (s *Scraper) takeReport(line []byte, uid types.UID, name string) error {
 	if err := json.Unmarshal(line, &r); err != nil {
 		return fmt.Errorf("%w: %w", errContent, err)
 	}
+	sortPorts(&r)
 	if err := checkReport(&r); err != nil {
 		return err
 	}
@@ -164,60 +161,4 @@ func (s *Scraper) takeReport(line []byte, uid types.UID, name string) error {
 	s.metrics.reports.WithLabelValues("ok").Inc()
 	s.OnReport(after, urgent(before, after))
 	return nil
-}
-
-// services names the Services of a report.
-func services(r *wire.Report) []types.NamespacedName {
-	if r == nil {
-		return nil
-	}
-	set := map[types.NamespacedName]struct{}{}
-	for i := range r.Ports {
-		set[types.NamespacedName{Namespace: r.Ports[i].Namespace, Name: r.Ports[i].Service}] = struct{}{}
-	}
-	return sorted(set)
-}
-
-func sorted(set map[types.NamespacedName]struct{}) []types.NamespacedName {
-	return slices.SortedFunc(maps.Keys(set), func(a, b types.NamespacedName) int {
-		return strings.Compare(a.String(), b.String())
-	})
-}
-
-// urgent names the Services of which a report says something that somebody waits for: requests are
-// held, or a port opened, closed or failed, or pods began to take requests, or a wake-up went on.
-func urgent(before, after store.Gateway) []types.NamespacedName {
-	set := map[types.NamespacedName]struct{}{}
-	type key struct{ namespace, service, port string }
-	old := map[key]*wire.PortReport{}
-	if before.Connected && before.Report != nil && before.Report.StartTime == after.Report.StartTime {
-		for i := range before.Report.Ports {
-			p := &before.Report.Ports[i]
-			old[key{p.Namespace, p.Service, p.PortName}] = p
-		}
-	}
-	for i := range after.Report.Ports {
-		p := &after.Report.Ports[i]
-		k := key{p.Namespace, p.Service, p.PortName}
-		was := old[k]
-		delete(old, k)
-		if was == nil || p.Waiting > 0 || changed(p, was) {
-			set[types.NamespacedName{Namespace: p.Namespace, Name: p.Service}] = struct{}{}
-		}
-	}
-	for k := range old {
-		set[types.NamespacedName{Namespace: k.namespace, Name: k.service}] = struct{}{}
-	}
-	return sorted(set)
-}
-
-// changed says that a port's state is not what it was.
-func changed(p, was *wire.PortReport) bool {
-	if p.Listening != was.Listening || p.Error != was.Error || p.ReadyPods != was.ReadyPods {
-		return true
-	}
-	if p.ColdStart == nil || was.ColdStart == nil {
-		return p.ColdStart != was.ColdStart
-	}
-	return *p.ColdStart != *was.ColdStart
 }

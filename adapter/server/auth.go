@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	// reviewTimeout bounds one question to the cluster's API server; reviewTTL is how long its answer
-	// is kept.
+	// reviewTimeout bounds one question to the cluster's API server; reviewTTL is how long its
+	// answer is kept.
 	reviewTimeout = 10 * time.Second
 	reviewTTL     = 10 * time.Second
 	// authConfigMap is where the cluster's API server publishes who signs its front proxy's
@@ -30,8 +30,8 @@ const (
 	authConfigMap = "extension-apiserver-authentication"
 )
 
-// frontProxy follows what the ConfigMap says of the aggregation layer: its CA and the headers in which
-// it passes users on.
+// frontProxy follows what the ConfigMap says of the aggregation layer: its CA and the headers in
+// which it passes users on.
 type frontProxy struct {
 	*dynamiccertificates.ConfigMapCAController
 	headers *headerrequest.RequestHeaderAuthRequestController
@@ -100,8 +100,8 @@ func authenticate(config *genericapiserver.Config, client kubernetes.Interface) 
 	}, nil
 }
 
-// authorize asks the cluster's API server what a user may do. The health paths are open to everyone,
-// and system:masters may do everything.
+// authorize asks the cluster's API server what a user may do. The health paths are open to
+// everyone, and system:masters may do everything.
 func authorize(config *genericapiserver.Config, client kubernetes.Interface) error {
 	paths, err := path.NewAuthorizer([]string{"/healthz", "/readyz", "/livez"})
 	if err != nil {

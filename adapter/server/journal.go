@@ -19,8 +19,8 @@ import (
 	"sigs.k8s.io/custom-metrics-apiserver/pkg/apiserver"
 )
 
-// The journal's API: GET /apis/explain.sluice.dev/v1alpha1/namespaces/NS/autoscalers/NAME/journal. To
-// the cluster's authorization that is the verb get on autoscalers/journal.
+// The journal's API: GET /apis/explain.sluice.dev/v1alpha1/namespaces/NS/autoscalers/NAME/journal.
+// To the cluster's authorization that is the verb get on autoscalers/journal.
 const (
 	JournalGroup   = "explain.sluice.dev"
 	JournalVersion = "v1alpha1"
@@ -29,8 +29,8 @@ const (
 )
 
 // Journal writes the journal of an Autoscaler as JSON. An error that wraps ErrNoJournal is answered
-// 404, one that wraps ErrNotLeader 503, another 500; nothing of what was written goes out then. It is
-// called by many goroutines.
+// 404, one that wraps ErrNotLeader 503, another 500; nothing of what was written goes out then. It
+// is called by many goroutines.
 type Journal func(namespace, name string, w io.Writer) error
 
 var (

@@ -41,11 +41,12 @@ const name = "sluice-adapter"
 
 // Options say what is served and how.
 type Options struct {
-	// Config reaches the cluster's API server, which is asked who a caller is and what it may do. It
-	// needs the right to create TokenReviews and SubjectAccessReviews and to read the ConfigMap
+	// Config reaches the cluster's API server, which is asked who a caller is and what it may do.
+	// It needs the right to create TokenReviews and SubjectAccessReviews and to read the ConfigMap
 	// extension-apiserver-authentication in kube-system.
 	Config *rest.Config
-	// Listen is the host:port to serve on; an empty host means every address. Listener, when set, is served on instead.
+	// Listen is the host:port to serve on; an empty host means every address. Listener, when set,
+	// is served on instead.
 	Listen   string
 	Listener net.Listener
 	// Certificate is the serving certificate. It may change at any time; its listeners are told.
@@ -98,8 +99,8 @@ func New(o Options) (*Server, error) {
 	return &Server{options: o}, nil
 }
 
-// Ready says why requests are refused whatever the metrics are: it does not serve yet, or has not read
-// who the aggregation layer is. It is safe for concurrent use.
+// Ready says why requests are refused whatever the metrics are: it does not serve yet, or has not
+// read who the aggregation layer is. It is safe for concurrent use.
 func (s *Server) Ready() error {
 	identified := s.identified.Load()
 	if identified == nil {
@@ -110,7 +111,8 @@ func (s *Server) Ready() error {
 
 // Run serves until ctx ends, then answers what it has begun and returns. It is called once.
 //
-// The cluster's API server need not be reachable when it starts: until it is, callers are refused and /readyz fails.
+// The cluster's API server need not be reachable when it starts: until it is, callers are refused
+// and /readyz fails.
 func (s *Server) Run(ctx context.Context) error {
 	listener := s.options.Listener
 	if listener == nil {
@@ -142,7 +144,8 @@ func (s *Server) prepare(listener net.Listener) (run func(context.Context) error
 	config := genericapiserver.NewConfig(apiserver.Codecs)
 	config.ExternalAddress = listener.Addr().String()
 	config.EnableProfiling = false
-	// The default checks also watch klog, with a goroutine that nothing ends, though nothing here depends on klog.
+	// The default checks also watch klog, with a goroutine that nothing ends, though nothing here
+	// depends on klog.
 	config.HealthzChecks, config.LivezChecks, config.ReadyzChecks = ping(), ping(), ping()
 	config.OpenAPIConfig = genericapiserver.DefaultOpenAPIConfig(o.definitions, openapinamer.NewDefinitionNamer(apiserver.Scheme))
 	config.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(o.definitions, openapinamer.NewDefinitionNamer(apiserver.Scheme))
@@ -199,9 +202,9 @@ func reviewer(c *rest.Config) (kubernetes.Interface, error) {
 	return client, nil
 }
 
-// discover writes the groups into the discovery documents with all their versions and resources. The
-// library would name only the first version there, and none in the aggregated document, which is the
-// one that the cluster's API server merges.
+// discover writes the groups into the discovery documents with all their versions and resources.
+// The library would name only the first version there, and none in the aggregated document, which
+// is the one that the cluster's API server merges.
 func (o Options) discover(server *genericapiserver.GenericAPIServer) error {
 	add := func(group string, lister discovery.APIResourceLister) error {
 		legacy := metav1.APIGroup{Name: group}

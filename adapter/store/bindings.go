@@ -61,8 +61,8 @@ func (b *binding) remove(src *podSource) {
 
 // bind enters a binding and the pods that it selects.
 func (n *namespace) bind(b *binding) {
-	// A pod looks at the bindings of each of its labels. The pair that the fewest bindings have tells
-	// workloads apart; of these, the one that the fewest pods have.
+	// A pod looks at the bindings of each of its labels. The pair that the fewest bindings have
+	// tells workloads apart; of these, the one that the fewest pods have.
 	for _, p := range pairs(b.Selector) {
 		bindings, best := len(n.byKey[p]), len(n.byKey[b.key])
 		if !b.keyed || bindings < best || bindings == best && len(n.byLabel[p]) < len(n.byLabel[b.key]) {
@@ -142,9 +142,9 @@ func (s *Store) binding(ref loop.Ref) *binding {
 	return s.bindings[ref]
 }
 
-// Signals appends a signal for each need of a workload: what Workload answers for its binding. Needs
-// that are no signal of ours are answered as unknown, and so is every need of a workload that is
-// bound to nothing.
+// Signals appends a signal for each need of a workload: what Workload answers for its binding.
+// Needs that are no signal of ours are answered as unknown, and so is every need of a workload that
+// is bound to nothing.
 func (s *Store) Signals(now time.Time, ref loop.Ref, needs []algorithms.Need, dst []algorithms.Signal) []algorithms.Signal {
 	b := s.binding(ref)
 	if b == nil {

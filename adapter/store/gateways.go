@@ -21,18 +21,6 @@ const (
 	waitingSum     = 0
 )
 
-// Gateway is one gateway as the controller sees it.
-type Gateway struct {
-	// Name is the pod's name, IP its address, Control its control address ("host:port").
-	Name, IP, Control string
-	// Connected says whether its report stream is up; Report is the last one, nil before the first.
-	// It is not to be changed.
-	Connected bool
-	Report    *wire.Report
-	// Leaving says that its pod does not run, or is told to go: nothing new is to be sent to it.
-	Leaving bool
-}
-
 // GatewayPod is a gateway's pod as the informer last showed it.
 type GatewayPod struct {
 	UID types.UID
@@ -95,7 +83,7 @@ type gatewaySource struct {
 
 	// mu guards what follows. services changes with reportMu held as well.
 	mu       sync.RWMutex
-	gateway  Gateway
+	gateway  wire.Gateway
 	running  bool
 	services map[types.NamespacedName]*serviceSource
 	// since is when it last began to be expected; read the receipt of the newest report.
@@ -145,10 +133,10 @@ func (s *Store) SetGateway(now time.Time, p GatewayPod) {
 }
 
 // SetConnected notes whether a gateway's report stream is up, and returns the gateway.
-func (s *Store) SetConnected(uid types.UID, up bool) (Gateway, bool) {
+func (s *Store) SetConnected(uid types.UID, up bool) (wire.Gateway, bool) {
 	g := s.findGateway(uid)
 	if g == nil {
-		return Gateway{}, false
+		return wire.Gateway{}, false
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -181,10 +169,10 @@ func (s *Store) sweepGateways(now time.Time) {
 }
 
 // Gateways lists the gateways, by name.
-func (s *Store) Gateways() []Gateway {
+func (s *Store) Gateways() []wire.Gateway {
 	s.gatewayMu.RLock()
 	defer s.gatewayMu.RUnlock()
-	out := make([]Gateway, 0, len(s.gateways))
+	out := make([]wire.Gateway, 0, len(s.gateways))
 	for _, g := range s.gateways {
 		g.mu.RLock()
 		if g.deleted.IsZero() {
@@ -197,12 +185,12 @@ func (s *Store) Gateways() []Gateway {
 	return out
 }
 
-// AddReport takes a gateway's report received at now. It returns the gateway as it was before and as
-// it is; ok is false for a gateway that is not there. The report must not be changed any more.
+// AddReport takes a gateway's report received at now. It returns the gateway as it was before and
+// as it is; ok is false for a gateway that is not there. The report must not be changed any more.
 //
 // Readers of a Service see the report's part about it at once or not at all. They wait for that
 // part, not for the rest.
-func (s *Store) AddReport(now time.Time, uid types.UID, r *wire.Report) (before, after Gateway, ok bool) {
+func (s *Store) AddReport(now time.Time, uid types.UID, r *wire.Report) (before, after wire.Gateway, ok bool) {
 	g := s.findGateway(uid)
 	if g == nil {
 		return before, after, false
@@ -213,7 +201,7 @@ func (s *Store) AddReport(now time.Time, uid types.UID, r *wire.Report) (before,
 	before, ok = g.gateway, g.deleted.IsZero()
 	g.mu.RUnlock()
 	if !ok {
-		return Gateway{}, after, false
+		return wire.Gateway{}, after, false
 	}
 	g.turn++
 	order := g.sorted(r.Ports)
@@ -226,12 +214,15 @@ func (s *Store) AddReport(now time.Time, uid types.UID, r *wire.Report) (before,
 		order = order[n:]
 	}
 	g.releaseOthers(now)
+	next := wire.Gateway{}.WithReport(r)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.deleted.IsZero() {
-		return Gateway{}, after, false
+		return wire.Gateway{}, after, false
 	}
-	g.gateway.Connected, g.gateway.Report, g.read = true, r, now
+	was := g.gateway
+	g.gateway, g.read = next, now
+	g.gateway.Name, g.gateway.IP, g.gateway.Control, g.gateway.Connected = was.Name, was.IP, was.Control, true
 	return before, g.gateway, true
 }
 
@@ -245,10 +236,13 @@ func (g *gatewaySource) sorted(ports []wire.PortReport) []int32 {
 	for i := range ports {
 		g.order = append(g.order, int32(i)) //nolint:gosec // the number of ports is bounded
 	}
-	slices.SortStableFunc(g.order, func(i, j int32) int {
+	byService := func(i, j int32) int {
 		a, b := &ports[i], &ports[j]
 		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Service, b.Service))
-	})
+	}
+	if !slices.IsSortedFunc(g.order, byService) { // the wire promises it
+		slices.SortStableFunc(g.order, byService)
+	}
 	return g.order
 }
 
@@ -269,7 +263,8 @@ func (g *gatewaySource) addService(now time.Time, key types.NamespacedName, last
 		pr := &r.Ports[i]
 		p, fresh := svc.port(pr.PortName)
 		if fresh && last != nil && last.StartTime == r.StartTime && last.Monotonic < r.Monotonic {
-			// It was not assigned when the report before was made: nothing was held for it until then.
+			// It was not assigned when the report before was made: nothing was held for it until
+			// then.
 			for _, mono := range []float64{max(0, last.Monotonic-window.Longest.Seconds()), last.Monotonic} {
 				age := time.Duration((r.Monotonic - mono) * float64(time.Second))
 				p.series.Add(window.Reading{Life: r.StartTime, Mono: mono, At: now.Add(-age)})

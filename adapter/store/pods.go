@@ -32,8 +32,8 @@ type Pod struct {
 	// such port).
 	Running                            bool
 	Created, Scheduled, Started, Ready time.Time
-	// Limit is how many requests it works on at a time, as its sidecar last said; 0 is without limit
-	// or unknown.
+	// Limit is how many requests it works on at a time, as its sidecar last said; 0 is without
+	// limit or unknown.
 	Limit float64
 	// Trouble is why it cannot start without help ("ImagePullBackOff: …"), "" when nothing is known
 	// to be wrong.
@@ -49,8 +49,8 @@ func (p *Pod) expected() bool {
 
 // Sample is one reading of a pod's sidecar.
 type Sample struct {
-	// Reading holds as sums the concurrency integral, in request-seconds, and the number of requests
-	// answered.
+	// Reading holds as sums the concurrency integral, in request-seconds, and the number of
+	// requests answered.
 	Reading window.Reading
 	// InFlight, Queued and Limit are the gauges of that instant, in requests.
 	InFlight, Queued, Limit float64
@@ -99,14 +99,14 @@ func (p *podSource) set(now time.Time, pod Pod) {
 	p.pod, p.deleted = pod, time.Time{}
 }
 
-// labelPair is a key of the indexes. Labels have a key, so that the pair without one is free for the
-// pod's name.
+// labelPair is a key of the indexes. Labels have a key, so that the pair without one is free for
+// the pod's name.
 type labelPair struct{ key, value string }
 
 func nameKey(name string) labelPair { return labelPair{value: name} }
 
-// namespace holds the pods of a namespace, those that windows still reach included, and the bindings
-// that may select them.
+// namespace holds the pods of a namespace, those that windows still reach included, and the
+// bindings that may select them.
 type namespace struct {
 	mu      sync.RWMutex
 	pods    map[types.UID]*podSource
@@ -159,7 +159,8 @@ func (n *namespace) unindex(src *podSource) {
 	src.members = nil
 }
 
-// remove takes v out of an index's entry; an entry without values goes. Their order is of no meaning.
+// remove takes v out of an index's entry; an entry without values goes. Their order is of no
+// meaning.
 func remove[V comparable](index map[labelPair][]V, key labelPair, v V) {
 	kept := without(index[key], v)
 	if len(kept) == 0 {

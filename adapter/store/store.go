@@ -22,8 +22,8 @@ type Options struct {
 	// Interval is how often pods are read.
 	Interval time.Duration
 	// Stale is the age beyond which a pod that is expected to report makes values unknown; 0 means
-	// max(3×Interval, 5 s). Lower reacts sooner to what cannot be read, higher bridges longer pauses
-	// with the last mean.
+	// max(3×Interval, 5 s). Lower reacts sooner to what cannot be read, higher bridges longer
+	// pauses with the last mean.
 	Stale time.Duration
 	// GatewayStale is the same for gateways, which report each second; 0 means 5 s.
 	GatewayStale time.Duration
@@ -103,18 +103,23 @@ func (s *Store) allNamespaces() map[string]*namespace {
 	return all
 }
 
-// sweepEvery is how often Run drops what no window reaches.
-const sweepEvery = time.Minute
+// SweepPeriod is how often Run drops what no window reaches. A sweep takes the store's locks, so
+// whoever holds one for good stops it.
+const SweepPeriod = 10 * time.Second
 
-// Run keeps the store small until ctx ends.
-func (s *Store) Run(ctx context.Context) error {
-	sweep := time.NewTicker(sweepEvery)
+// Run keeps the store small until ctx ends. Beat, where it is not nil, is called at the beginning of
+// each sweep.
+func (s *Store) Run(ctx context.Context, beat func(now time.Time)) error {
+	sweep := time.NewTicker(SweepPeriod)
 	defer sweep.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case now := <-sweep.C:
+			if beat != nil {
+				beat(now)
+			}
 			s.Sweep(now)
 		}
 	}
@@ -168,8 +173,8 @@ func (s *Store) Synced() {
 	s.synced = true
 }
 
-// Ready says why nothing can be answered yet; nil once every pod that is expected to report has been
-// read or has failed to be, and from then on.
+// Ready says why nothing can be answered yet; nil once every pod that is expected to report has
+// been read or has failed to be, and from then on.
 func (s *Store) Ready() error {
 	s.readyMu.Lock()
 	defer s.readyMu.Unlock()

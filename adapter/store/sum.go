@@ -43,12 +43,12 @@ type PodValue struct {
 }
 
 // Workload answers a signal: the concurrency of the selected pods and what gateways hold for the
-// Services, the rate of the pods, or what gateways hold. The value is the sum of the sources' means.
-// A source that is gone (its pod was deleted) contributes nothing from then on, one that was born
-// within the window nothing before. A pod that was ready and whose container runs, or a gateway that
-// holds for one of the Services, makes the value unknown when it was not heard of for longer than
-// the stale bound; so does a window of which less than half is known. Value and Coverage are then
-// those of the others.
+// Services, the rate of the pods, or what gateways hold. The value is the sum of the sources'
+// means. A source that is gone (its pod was deleted) contributes nothing from then on, one that was
+// born within the window nothing before. A pod that was ready and whose container runs, or a
+// gateway that holds for one of the Services, makes the value unknown when it was not heard of for
+// longer than the stale bound; so does a window of which less than half is known. Value and
+// Coverage are then those of the others.
 func (s *Store) Workload(now time.Time, namespace string, pods labels.Selector, services []string, signal string, width time.Duration) Value {
 	t := [1]sum{{explain: true}}
 	t[0].begin(now, algorithms.Need{Name: signal, Window: width})

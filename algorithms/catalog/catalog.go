@@ -11,12 +11,11 @@ import (
 	"strings"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/params"
 )
 
-// Parameter documents one parameter of a policy.
-type Parameter struct {
-	Name, Range, Default, Doc string
-}
+// Parameter is what is known of one parameter of a policy.
+type Parameter = params.Parameter
 
 // Entry documents a policy and makes it.
 type Entry struct {
@@ -24,18 +23,21 @@ type Entry struct {
 	// Note is what a user must know besides, a sentence or two; it may be empty.
 	Note       string
 	Parameters []Parameter
-	// New makes the policy for a target per pod, 0 meaning the policy's own default; params override it and the defaults.
+	// New makes the policy for a target per pod, 0 meaning the policy's own default; params
+	// override it and the defaults.
 	New func(targetPerPod float64, params json.RawMessage) (algorithms.Policy, error)
 }
 
-// maker returns a function that reads parameters over defaults and makes a policy of them.
-func maker[C any, P algorithms.Policy](defaults func() C, target func(*C) *float64, build func(C) (P, error)) func(float64, json.RawMessage) (algorithms.Policy, error) {
-	return func(t float64, params json.RawMessage) (algorithms.Policy, error) {
+// entry completes an Entry by the parameters of a Config and by a New that reads them over the
+// defaults. The Config's default target, where it has one, yields to the target per pod.
+func entry[C any, P algorithms.Policy](e Entry, list params.List[C], defaults func() C, target func(*C) *float64, build func(C) (P, error)) Entry {
+	e.Parameters = list.Describe(defaults())
+	e.New = func(t float64, raw json.RawMessage) (algorithms.Policy, error) {
 		c := defaults()
-		if p := target(&c); p != nil && t > 0 {
-			*p = t
+		if target != nil && t > 0 {
+			*target(&c) = t
 		}
-		if err := Read(params, &c); err != nil {
+		if err := Read(raw, &c); err != nil {
 			return nil, err
 		}
 		p, err := build(c)
@@ -44,17 +46,18 @@ func maker[C any, P algorithms.Policy](defaults func() C, target func(*C) *float
 		}
 		return p, nil
 	}
+	return e
 }
 
-// Read reads JSON parameters into a Config that holds the defaults. Its errors name each parameter that is at fault, in the order
-// of their names; after one the Config is to be thrown away.
-func Read[C any](params json.RawMessage, c *C) error {
-	err := algorithms.Strict(params, c)
+// Read reads JSON parameters into a Config that holds the defaults. Its errors name each faulty
+// parameter, in the order of the names; after an error the Config is undefined.
+func Read[C any](raw json.RawMessage, c *C) error {
+	err := algorithms.Strict(raw, c)
 	if err == nil {
 		return nil
 	}
 	var given map[string]json.RawMessage
-	if json.Unmarshal(params, &given) != nil {
+	if json.Unmarshal(raw, &given) != nil {
 		return readable(err)
 	}
 	var errs []error
@@ -80,7 +83,7 @@ func Read[C any](params json.RawMessage, c *C) error {
 // errUnknown is what New adds the list of parameters to.
 var errUnknown = errors.New("unknown parameter")
 
-// readable says what encoding/json means in the words of parameters.
+// readable says in the words of parameters what encoding/json means.
 func readable(err error) error {
 	if t, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		at := t.Field
@@ -123,8 +126,8 @@ type Catalog struct {
 // of the same name.
 func Default(extra ...Entry) Catalog {
 	var own Catalog
-	entries := builtin(func(name string, target float64, params json.RawMessage) (algorithms.Policy, error) {
-		return own.New(name, target, params)
+	entries := builtin(func(name string, target float64, raw json.RawMessage) (algorithms.Policy, error) {
+		return own.New(name, target, raw)
 	})
 	own = sorted(slices.Clone(entries))
 	for _, e := range extra {
@@ -161,16 +164,17 @@ func (c Catalog) Find(name string) (Entry, error) {
 }
 
 // New makes the policy of that name. The target per pod, in the unit of the policy's signal, is a
-// default that params override; 0 leaves the policy's own. Errors for unknown names and parameters
-// list the known ones. An error that is ErrTemporary may pass without a change of params.
+// default that the parameters override; 0 leaves the policy's own. Errors for unknown names and
+// parameters list the known ones. An error that is ErrTemporary may pass though the parameters
+// stay.
 //
 // A policy that is also an io.Closer holds a connection and must be closed after use.
-func (c Catalog) New(name string, targetPerPod float64, params json.RawMessage) (algorithms.Policy, error) {
+func (c Catalog) New(name string, targetPerPod float64, raw json.RawMessage) (algorithms.Policy, error) {
 	e, err := c.Find(name)
 	if err != nil {
 		return nil, err
 	}
-	p, err := e.New(targetPerPod, params)
+	p, err := e.New(targetPerPod, raw)
 	if errors.Is(err, errUnknown) {
 		return nil, fmt.Errorf("policy %s: %w (parameters: %s)", name, err, strings.Join(e.known(), ", "))
 	}
@@ -180,10 +184,14 @@ func (c Catalog) New(name string, targetPerPod float64, params json.RawMessage) 
 	return p, nil
 }
 
+// known lists the names at the top of the JSON parameters.
 func (e Entry) known() []string {
 	names := make([]string, 0, len(e.Parameters))
 	for _, p := range e.Parameters {
-		names = append(names, p.Name)
+		name, _, _ := strings.Cut(p.Name, ".")
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
 	}
 	return names
 }

@@ -30,12 +30,12 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/target"
 )
 
-// configs are the parameters as the policies read them.
+// configs are the Configs of the policies with their defaults.
 func configs() map[string]any {
 	return map[string]any{
-		"cel": cel.Config{}, "fixed": fixed.Config{}, "hpa": hpa.Config{}, "keda": keda.Config{}, "kpa": kpa.Config{}, "pid": pid.Config{},
-		"histogram": histogram.Config{}, "lookahead": lookahead.Config{}, "portfolio": portfolio.Config{}, "seasonal": seasonal.Config{},
-		"schedule": schedule.Config{}, "staffing": staffing.Config{}, "step": step.Config{}, "target": target.Config{},
+		"cel": cel.Default(), "fixed": fixed.Default(), "hpa": hpa.Default(), "keda": keda.Default(), "kpa": kpa.Default(), "pid": pid.Default(),
+		"histogram": histogram.Default(), "lookahead": lookahead.Default(), "portfolio": portfolio.Default(), "seasonal": seasonal.Default(),
+		"schedule": schedule.Default(), "staffing": staffing.Default(), "step": step.Default(), "target": target.Default(),
 	}
 }
 
@@ -44,9 +44,9 @@ func TestParametersAreDocumented(t *testing.T) {
 	t.Parallel()
 	known := configs()
 	for _, e := range catalog.Default().All() {
-		var documented, read []string
+		var documented []string
 		for _, p := range e.Parameters {
-			if p.Range == "" || p.Default == "" || p.Doc == "" {
+			if p.Range == "" || p.Default == "" || p.Meaning == "" {
 				t.Errorf("%s: parameter %s lacks range, default or meaning", e.Name, p.Name)
 			}
 			documented = append(documented, p.Name)
@@ -57,10 +57,7 @@ func TestParametersAreDocumented(t *testing.T) {
 			continue
 		}
 		delete(known, e.Name)
-		for f := range reflect.TypeOf(c).Fields() {
-			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-			read = append(read, name)
-		}
+		read := fields(c)
 		slices.Sort(documented)
 		slices.Sort(read)
 		if diff := cmp.Diff(read, documented); diff != "" {

@@ -182,16 +182,20 @@ func (l *Loop) Step(v View) Commands {
 	return l.commands(&v, path, &o, &d, &p)
 }
 
-// observe makes the policy's observation of a view, and learns from it.
-func (l *Loop) observe(v *View) algorithms.Observation {
-	m := &l.memory
+// DataTime is the instant up to which all signals of a view are known, or that of an earlier view if
+// that is later. It is the policy's time in the Step that follows.
+func (l *Loop) DataTime(v *View) time.Time {
 	age := time.Duration(0)
 	for i := range v.Signals {
 		age = max(age, v.Signals[i].Age)
 	}
-	if at := v.Now.Add(-age); at.After(m.dataTime) {
-		m.dataTime = at
-	}
+	return later(v.Now.Add(-age), l.memory.dataTime)
+}
+
+// observe makes the policy's observation of a view, and learns from it.
+func (l *Loop) observe(v *View) algorithms.Observation {
+	m := &l.memory
+	m.dataTime = l.DataTime(v)
 	o := algorithms.Observation{
 		Now: m.dataTime, Signals: v.Signals, ActiveSince: m.activeSince, Quiet: l.cfg.Quiet, Scratch: l.scratch[:0],
 		Replicas: algorithms.Replicas{Current: v.Replicas}, Limits: l.cfg.Limits, Cost: l.cfg.Cost,

@@ -34,3 +34,9 @@ func TestScenarios(t *testing.T) {
 	t.Parallel()
 	looptest.Scenarios(t, "looptest/testdata", open)
 }
+
+// TestHistoriesRepeat holds the loop against itself: the same views give the same commands.
+func TestHistoriesRepeat(t *testing.T) {
+	t.Parallel()
+	looptest.Same(t, 50, 100, open, open)
+}

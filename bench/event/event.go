@@ -1,6 +1,7 @@
-// Package event holds what a discrete-event simulation keeps its time with: the heap of the requests at work, the
-// schedule of everything else, queues of waiting requests, and counts with their integrals over time. Instants are
-// nanoseconds since the beginning of the run. Nothing here is safe for concurrent use; every zero value is empty.
+// Package event holds what a discrete-event simulation keeps its time with: the heap of the
+// requests at work, the schedule of everything else, queues of waiting requests, and counts with
+// their integrals over time. Instants are nanoseconds since the beginning of the run. Nothing here
+// is safe for concurrent use; every zero value is empty.
 package event
 
 // Never is later than every instant.
@@ -12,7 +13,8 @@ type Departure struct {
 	Pod int32
 }
 
-// Departures is a heap with four children to a node, the earliest first. A simulation spends most of its time here.
+// Departures is a heap with four children to a node, the earliest first. A simulation spends most
+// of its time here.
 type Departures []Departure
 
 // Next is the instant of the earliest departure, Never when there is none.
@@ -88,7 +90,8 @@ type Planned struct {
 
 func (p *Planned) before(q *Planned) bool { return p.At < q.At || p.At == q.At && p.seq < q.seq }
 
-// Schedule is a binary heap of planned events, the earliest first. Equal instants come in the order of their planning.
+// Schedule is a binary heap of planned events, the earliest first. Equal instants come in the order
+// of their planning.
 type Schedule struct {
 	heap []Planned
 	seq  int64

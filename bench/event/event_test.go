@@ -8,7 +8,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/event"
 )
 
-// Departures come in the order of their instants, whatever is pushed, dropped and replaced in between.
+// Departures come in the order of their instants, whatever is pushed, dropped and replaced in
+// between.
 func TestDepartures(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))

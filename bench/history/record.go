@@ -12,12 +12,14 @@ import (
 	"github.com/sluice-autoscaler/sluice/prom"
 )
 
-// longestSilence is how long an observation may speak for at most, unless its window or the step is longer.
+// longestSilence is how long an observation may speak for at most, unless its window or the step is
+// longer.
 const longestSilence = time.Minute
 
-// ReadRecords reads recorded observations (algorithms/record) as concurrency and replicas over time. Each speaks for the time since the
-// one before it, up to a minute, the step or its window, whichever is longest; the rest is a gap, and so is the time of one whose
-// concurrency is unknown. A step of which less than half is known is unknown.
+// ReadRecords reads recorded observations (algorithms/record) as concurrency and replicas over
+// time. Each speaks for the time since the one before it, up to a minute, the step or its window,
+// whichever is longest; the rest is a gap, and so is the time of one whose concurrency is unknown.
+// A step of which less than half is known is unknown.
 func ReadRecords(r io.Reader, step time.Duration) (concurrency, replicas Series, err error) {
 	if step < time.Second || step > 24*time.Hour {
 		return concurrency, replicas, fmt.Errorf("step = %v: want 1s–24h", step)

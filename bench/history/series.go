@@ -1,5 +1,5 @@
-// Package history is what a workload went through, read from a Prometheus or from recorded observations. What is unknown stays
-// unknown until a declared rule fills it.
+// Package history is what a workload went through, read from a Prometheus or from recorded
+// observations. What is unknown stays unknown until a declared rule fills it.
 package history
 
 import (
@@ -14,7 +14,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/prom"
 )
 
-// Series is a value over time in steps of equal length, as prom.Series, with rules that fill its gaps.
+// Series is a value over time in steps of equal length, as prom.Series, with rules that fill its
+// gaps.
 type Series prom.Series
 
 // End is where the last step ends.
@@ -71,8 +72,8 @@ const (
 	FillInterpolate Fill = "interpolate"
 	// FillHold keeps the value before the gap.
 	FillHold Fill = "hold"
-	// FillDay takes the same time of the nearest day on which it is known, up to a week away, the day before first; where there is none it
-	// interpolates.
+	// FillDay takes the same time of the nearest day on which it is known, up to a week away, the
+	// day before first; where there is none it interpolates.
 	FillDay Fill = "day"
 )
 
@@ -85,7 +86,8 @@ func ParseFill(name string) (Fill, error) {
 	return "", fmt.Errorf("%q: want interpolate, hold or day", name)
 }
 
-// Fill returns the series without gaps. What lies before the first or after the last known value is held. All must not be unknown.
+// Fill returns the series without gaps. What lies before the first or after the last known value is
+// held. All must not be unknown.
 func (s Series) Fill(rule Fill) (Series, error) {
 	out := s
 	out.Values = slices.Clone(s.Values)

@@ -29,8 +29,8 @@ func (l Line) Ratio() float64 {
 	return l.Simulated / l.Live
 }
 
-// Compare lays the figures of a simulated run beside those of a live one, the ones that matter first. Where nobody watched the pods,
-// those that need them are left out.
+// Compare lays the figures of a simulated run beside those of a live one, the ones that matter
+// first. Where the pods were not watched, those that need them are left out.
 func Compare(simulated, live score.Result, watched bool) []Line {
 	lines := figures(simulated, live)
 	if watched {

@@ -19,7 +19,7 @@ import (
 const second = time.Second
 
 // seen is a workload that wakes at 10 s for a request, gets a second pod at 20 s, and ends both.
-func seen() live.Seen {
+func seen() live.Observations {
 	pod := func(name string, created, ready, ending, gone time.Duration) live.Pod {
 		return live.Pod{Name: name, Steps: []live.Step{
 			{At: created, State: live.Created},
@@ -36,7 +36,7 @@ func seen() live.Seen {
 	lost.Cause = load.CauseTimeout
 	aborted := answered(33*second, 0, second)
 	aborted.Cause = load.CauseAborted
-	return live.Seen{
+	return live.Observations{
 		Requests: []load.Record{answered(10*second, 4*second, 2*second), answered(12*second, 2*second, second), answered(30*second, 0, second), lost, aborted},
 		Cluster: &live.Cluster{
 			Pods: []live.Pod{

@@ -11,14 +11,15 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 )
 
-// Phases are a cluster's own times, as a replay has shown them, each in ascending order. They are what a scenario has to say of a
-// cluster before a simulation of it can be right.
+// Phases are a cluster's own times, as a replay has shown them, each in ascending order. They are
+// what a scenario has to say of a cluster before a simulation of it can be right.
 type Phases struct {
-	// Woken is from the first request at zero to the change of spec.replicas; Created from a change to a new pod.
+	// Woken is from the first request at zero to the change of spec.replicas; Created from a change
+	// to a new pod.
 	Woken   []time.Duration
 	Created []time.Duration
-	// Ready is from a pod's creation until the cluster says that it is ready. Answered is how much earlier the first pod of a wake-up
-	// began to work on what was held.
+	// Ready is from a pod's creation until the cluster says that it is ready. Answered is how much
+	// earlier the first pod of a wake-up began to work on what was held.
 	Ready    []time.Duration
 	Answered []time.Duration
 	// Ended is from a ready pod's deletion to its end.
@@ -27,11 +28,12 @@ type Phases struct {
 	Overhead []time.Duration
 }
 
-// disorder is by how much a pod may be seen before the change that it came from: they come by two watches.
+// disorder is by how much a pod may be seen before the change that it came from: they come by two
+// watches.
 const disorder = 50 * time.Millisecond
 
 // Measure reads the phases off what was seen of a replay.
-func Measure(s Seen) Phases {
+func Measure(s Observations) Phases {
 	var p Phases
 	if s.Cluster == nil {
 		return p
@@ -89,7 +91,7 @@ func Measure(s Seen) Phases {
 }
 
 // first notes how much before its readiness the first pod of a wake-up began to work.
-func (p *Phases) first(s Seen, woken time.Duration) {
+func (p *Phases) first(s Observations, woken time.Duration) {
 	ready := time.Duration(-1)
 	for _, pod := range s.Cluster.Pods {
 		for _, step := range pod.Steps {
@@ -109,19 +111,6 @@ func (p *Phases) first(s Seen, woken time.Duration) {
 	}
 }
 
-// Join puts the measurements of several replays together.
-func Join(all ...Phases) Phases {
-	var p Phases
-	for _, x := range all {
-		p.Woken, p.Created, p.Ready = append(p.Woken, x.Woken...), append(p.Created, x.Created...), append(p.Ready, x.Ready...)
-		p.Answered, p.Ended, p.Overhead = append(p.Answered, x.Answered...), append(p.Ended, x.Ended...), append(p.Overhead, x.Overhead...)
-	}
-	for _, x := range [][]time.Duration{p.Woken, p.Created, p.Ready, p.Answered, p.Ended, p.Overhead} {
-		slices.Sort(x)
-	}
-	return p
-}
-
 // mean is 0 for none.
 func mean(values []time.Duration) time.Duration {
 	var sum time.Duration
@@ -134,7 +123,8 @@ func mean(values []time.Duration) time.Duration {
 // kept bounds the values of an empirical distribution.
 const kept = 50
 
-// Apply puts the phases into a scenario; lameDuck is what the pods' sidecars are told of it. What was not measured stays as it is.
+// Apply puts the phases into a scenario; lameDuck is what the pods' sidecars are told of it. What
+// was not measured stays as it is.
 //
 //	wakeDelay            the median of Woken
 //	startup.schedule     Created

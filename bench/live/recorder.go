@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Recorder gathers what is seen of a cluster as it comes. Instants are given by the caller. It is safe for concurrent use; the zero
-// value has seen nothing.
+// Recorder collects observations of a cluster. Instants are given by the caller. It is safe for
+// concurrent use; the zero value has seen nothing.
 type Recorder struct {
 	mu     sync.Mutex
 	pods   []*seenPod
@@ -30,7 +30,8 @@ type seenCount struct {
 	replicas int
 }
 
-// Pod notes that a pod, by its identity, is in a state. The same state again changes nothing, and what is gone stays so.
+// Pod notes that a pod, by its identity, is in a state. The same state again changes nothing, and
+// what is gone stays so.
 func (r *Recorder) Pod(at time.Time, id, name string, s State) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -81,8 +82,8 @@ func (r *Recorder) Ready() int {
 	return n
 }
 
-// Cluster is all that was seen, in times since start. Pods that were gone before it are left out, and of counts the last before it
-// is kept.
+// Cluster is all that was seen, in times since start. Pods that were gone before it are left out,
+// and of counts the last before it is kept.
 func (r *Recorder) Cluster(start time.Time) *Cluster {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -1,8 +1,9 @@
 // Package load sends HTTP requests by plan and keeps a record of each one.
 //
-// In an open loop requests are sent at intended instants, whether or not earlier ones were answered, and latency counts from
-// the intended instant: a slow server cannot hide behind a client that waits for it. In a closed loop a fixed number of
-// clients each send the next request when the last is answered.
+// In an open loop requests are sent at intended instants, whether or not earlier ones were
+// answered, and latency counts from the intended instant: a slow server cannot hide behind a client
+// that waits for it. In a closed loop a fixed number of clients each send the next request when the
+// last is answered.
 //
 // A request is lost when it got no answer, or one outside 200–299.
 package load
@@ -37,7 +38,8 @@ const (
 	CauseReset   = "connection reset"
 	CauseEOF     = "connection closed without an answer"
 	CauseOther   = "other error"
-	// CauseAborted is the cause of a request that was under way when its run was cancelled. It is not counted as lost.
+	// CauseAborted is the cause of a request that was under way when its run was cancelled. It is
+	// not counted as lost.
 	CauseAborted = "aborted"
 )
 
@@ -49,18 +51,20 @@ type Config struct {
 	Host string
 	// Header is sent with each request.
 	Header http.Header
-	// Timeout bounds each request from its sending to the end of its answer, > 0. A longer one waits out slower servers, a
-	// shorter one counts them as loss.
+	// Timeout bounds each request from its sending to the end of its answer, > 0. A longer one
+	// waits out slower servers, a shorter one counts them as loss.
 	Timeout time.Duration
-	// FreshShare is the share (0–1) of requests that open a connection of their own and close it; the others share
-	// keep-alive connections. More fresh ones meet newly ready pods sooner and cost a handshake each.
+	// FreshShare is the share (0–1) of requests that open a connection of their own and close it;
+	// the others share keep-alive connections. More fresh ones meet newly ready pods sooner and
+	// cost a handshake each.
 	FreshShare float64
-	// MaxInFlight bounds requests in flight at once in an open loop, 1–1000000. A request that meets the bound is sent later,
-	// and counted late, never dropped.
+	// MaxInFlight bounds requests in flight at once in an open loop, 1–1000000. A request that
+	// meets the bound is sent later, and counted late, never dropped.
 	MaxInFlight int
 	// Poisson makes the arrivals of an open loop a Poisson process; else they are evenly spaced.
 	Poisson bool
-	// Seed seeds arrivals and the choice of fresh connections. The same seed plans the same requests.
+	// Seed seeds arrivals and the choice of fresh connections. The same seed plans the same
+	// requests.
 	Seed uint64
 	// RoundTripper, if not nil, sends in place of real connections; for tests.
 	RoundTripper http.RoundTripper
@@ -100,23 +104,26 @@ type Record struct {
 	Done time.Duration `json:"done"`
 	// Status is the answer's code; 0 without an answer.
 	Status int `json:"status,omitempty"`
-	// Cause is empty for an answer of 200–299, else one of the causes above or "status 503" and the like.
+	// Cause is empty for an answer of 200–299, else one of the causes above or "status 503" and the
+	// like.
 	Cause string `json:"cause,omitempty"`
 	// Error is the error's text, if there was one.
 	Error string `json:"error,omitempty"`
 	// Work is how long the server was asked to work on it, where the plan says so.
 	Work time.Duration `json:"work,omitempty"`
-	// Fresh tells that it had a connection of its own.
+	// Fresh says that it had a connection of its own.
 	Fresh bool `json:"fresh,omitempty"`
-	// Tries is how often it was sent. It is above 1 where a keep-alive connection turned out to be closed before any byte of an
-	// answer, and Go's HTTP client sent the request again, as it does for GET.
+	// Tries is how often it was sent. It is above 1 where a keep-alive connection turned out to be
+	// closed before any byte of an answer, and Go's HTTP client sent the request again, as it does
+	// for GET.
 	Tries int `json:"tries"`
 }
 
 // OK tells that it was answered with 200–299.
 func (r Record) OK() bool { return r.Cause == "" }
 
-// Lost tells that it got no answer, or another than 200–299. A request that was aborted is neither OK nor lost.
+// Lost tells that it got no answer, or another than 200–299. A request that was aborted is neither
+// OK nor lost.
 func (r Record) Lost() bool { return r.Cause != "" && r.Cause != CauseAborted }
 
 // Latency is the time from the intended instant to the end of the answer.
@@ -170,8 +177,8 @@ func (g *Generator) Counts() Counts {
 	return c
 }
 
-// Open sends by a shape and returns when every request is answered or has failed. When ctx ends, nothing more is sent and
-// what is under way is aborted.
+// Open sends by a shape and returns when every request is answered or has failed. When ctx ends,
+// nothing more is sent and what is under way is aborted.
 func (g *Generator) Open(ctx context.Context, s Shape) Result {
 	arrivals := s.Even()
 	if g.cfg.Poisson {
@@ -198,8 +205,9 @@ type Call struct {
 	Work time.Duration
 }
 
-// Follow sends the calls of a plan, each at its instant, and returns when length is over and every request is answered or has
-// failed. When ctx ends, nothing more is sent and what is under way is aborted.
+// Follow sends the calls of a plan, each at its instant, and returns when length is over and every
+// request is answered or has failed. When ctx ends, nothing more is sent and what is under way is
+// aborted.
 func (g *Generator) Follow(ctx context.Context, length time.Duration, calls iter.Seq[Call]) Result {
 	rng := rand.New(rand.NewPCG(g.cfg.Seed, 0))
 	run := newRun()
@@ -221,7 +229,8 @@ func (g *Generator) Follow(ctx context.Context, length time.Duration, calls iter
 		if ctx.Err() != nil {
 			break
 		}
-		// Counted here and not by the goroutine, so that a request that is due is in flight at once.
+		// Counted here and not by the goroutine, so that a request that is due is in flight at
+		// once.
 		sent := run.begin(g, c.At)
 		wg.Go(func() {
 			run.add(g.send(ctx, run.start, c, Record{Intended: c.At, Sent: sent, Work: c.Work, Fresh: fresh}))
@@ -233,25 +242,6 @@ func (g *Generator) Follow(ctx context.Context, length time.Duration, calls iter
 	select {
 	case <-ctx.Done():
 	case <-timer.C:
-	}
-	wg.Wait()
-	return run.result()
-}
-
-// Closed has clients (≥ 1) each send a request, wait for its answer, and send the next, for d; the last ones are waited for.
-// When ctx ends, nothing more is sent and what is under way is aborted.
-func (g *Generator) Closed(ctx context.Context, clients int, d time.Duration) Result {
-	run := newRun()
-	var wg sync.WaitGroup
-	for i := range clients {
-		rng := rand.New(rand.NewPCG(g.cfg.Seed, uint64(i)))
-		wg.Go(func() {
-			for ctx.Err() == nil && time.Since(run.start) < d {
-				now := time.Since(run.start)
-				fresh := rng.Float64() < g.cfg.FreshShare
-				run.add(g.send(ctx, run.start, Call{}, Record{Intended: now, Sent: run.begin(g, now), Fresh: fresh}))
-			}
-		})
 	}
 	wg.Wait()
 	return run.result()

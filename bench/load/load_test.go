@@ -27,6 +27,22 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const second = time.Second
 
+// rate is the rate of a shape at an instant, by the formula of Segment.
+func rate(s load.Shape, t time.Duration) float64 {
+	for _, seg := range s {
+		length := max(0, seg.Length)
+		if t >= 0 && t < length {
+			from, to := max(0, seg.From), max(0, seg.To)
+			if math.IsNaN(seg.From) {
+				from = 0
+			}
+			return from + (to-from)*t.Seconds()/length.Seconds()
+		}
+		t -= length
+	}
+	return 0
+}
+
 func TestShapes(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -38,16 +54,11 @@ func TestShapes(t *testing.T) {
 		{"constant", load.Constant(10, 3*second), 3 * second, 30, map[time.Duration]float64{-1: 0, 0: 10, 2 * second: 10, 3 * second: 0}},
 		{"ramp", load.Ramp(0, 10, 4*second), 4 * second, 20, map[time.Duration]float64{0: 0, second: 2.5, 2 * second: 5}},
 		{"burst", load.Burst(50, second/2), second / 2, 50, map[time.Duration]float64{0: 100}},
-		{"steps", load.Steps(second, 1, 3, 2), 3 * second, 6, map[time.Duration]float64{second / 2: 1, 3 * second / 2: 3, 5 * second / 2: 2}},
+		{"steps", load.Sequence(load.Constant(1, second), load.Constant(3, second), load.Constant(2, second)), 3 * second, 6, map[time.Duration]float64{second / 2: 1, 3 * second / 2: 3, 5 * second / 2: 2}},
 		{
 			"sequence with a gap", load.Sequence(load.Constant(5, second), load.Idle(2*second), load.Ramp(4, 0, second)),
 			4 * second, 7,
 			map[time.Duration]float64{second: 0, 3 * second: 4},
-		},
-		{
-			"sum of different lengths", load.Sum(load.Constant(5, 4*second), load.Ramp(0, 10, 2*second), load.Sequence(load.Idle(second), load.Constant(1, second))),
-			4 * second, 31,
-			map[time.Duration]float64{0: 5, second / 2: 7.5, 3 * second / 2: 13.5, 3 * second: 5},
 		},
 		{"nonsense counts as 0", load.Shape{{Length: second, From: math.NaN(), To: -3}, {Length: -second, From: 9, To: 9}}, second, 0, map[time.Duration]float64{0: 0}},
 		{"nothing", nil, 0, 0, map[time.Duration]float64{0: 0}},
@@ -61,8 +72,8 @@ func TestShapes(t *testing.T) {
 				t.Errorf("Requests(Length()) = %v, want %v", got, tt.total)
 			}
 			for at, want := range tt.rates {
-				if got := tt.shape.Rate(at); math.Abs(got-want) > 1e-9 {
-					t.Errorf("Rate(%v) = %v, want %v", at, got, want)
+				if got := rate(tt.shape, at); math.Abs(got-want) > 1e-9 {
+					t.Errorf("the rate at %v is %v, want %v", at, got, want)
 				}
 			}
 			even := slices.Collect(tt.shape.Even())
@@ -78,7 +89,7 @@ func TestShapes(t *testing.T) {
 	}
 }
 
-// Requests is checked against a slow sum of Rate, on random shapes.
+// Requests is checked against a slow sum of the rate, on random shapes.
 func TestRequestsIsTheIntegralOfRate(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 7))
 	for range 50 {
@@ -90,11 +101,11 @@ func TestRequestsIsTheIntegralOfRate(t *testing.T) {
 			return s
 		}
 		a, b := random(), random()
-		for _, s := range []load.Shape{a, load.Sum(a, b), load.Sequence(a, b)} {
+		for _, s := range []load.Shape{a, load.Sequence(a, b)} {
 			var naive float64
 			const step = 100 * time.Microsecond
 			for at := time.Duration(0); at < s.Length(); at += step {
-				naive += s.Rate(at+step/2) * step.Seconds()
+				naive += rate(s, at+step/2) * step.Seconds()
 			}
 			if got := s.Requests(s.Length()); math.Abs(got-naive) > 0.01 {
 				t.Fatalf("Requests of %v = %v, want %v", s, got, naive)
@@ -232,25 +243,6 @@ func TestOpenLoopDoesNotWaitForAnswers(t *testing.T) {
 	})
 }
 
-func TestClosedLoopHoldsItsNumber(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := &server{delay: func(n int64) time.Duration { return time.Duration(50+10*(n%5)) * time.Millisecond }}
-		g := generator(t, s, nil)
-		done := make(chan load.Result)
-		go func() { done <- g.Closed(t.Context(), 7, 10*second) }()
-		for range 90 {
-			time.Sleep(101 * time.Millisecond)
-			synctest.Wait()
-			if n := g.Counts().InFlight; n != 7 {
-				t.Fatalf("%d in flight, want 7", n)
-			}
-		}
-		if r := <-done; s.most.Load() != 7 || len(r.Records) < 900 {
-			t.Errorf("at most %d at once, %d records, want 7 and some thousand", s.most.Load(), len(r.Records))
-		}
-	})
-}
-
 func TestLossByCause(t *testing.T) {
 	timeout := func(c *load.Config) { c.Timeout = second }
 	tests := []struct {
@@ -308,7 +300,8 @@ func TestJoin(t *testing.T) {
 	}
 }
 
-// Over real connections: keep-alive ones are shared, fresh ones are not, and Host and headers arrive.
+// Over real connections: keep-alive ones are shared, fresh ones are not, and Host and headers
+// arrive.
 func TestConnections(t *testing.T) {
 	for _, tt := range []struct {
 		name       string

@@ -50,8 +50,8 @@ type Summary struct {
 	Aborted int `json:"aborted"`
 	// Causes counts the lost ones by cause.
 	Causes map[string]int `json:"causes,omitempty"`
-	// Late counts requests sent later than LateAfter past their intended instant; a high share means that the client itself
-	// was short of time or places.
+	// Late counts requests sent later than LateAfter past their intended instant; a high share
+	// means that the client itself was short of time or places.
 	Late int `json:"late"`
 	// Resent counts requests that Go's HTTP client sent more than once; see Record.Tries.
 	Resent int `json:"resent"`

@@ -15,14 +15,15 @@ import (
 type Segment struct {
 	// Length is how long it lasts, ≥ 0.
 	Length time.Duration
-	// From and To are the rates at its start and end, in requests per second, finite and ≥ 0. Anything else counts as 0.
+	// From and To are the rates at its start and end, in requests per second, finite and ≥ 0.
+	// Anything else counts as 0.
 	From, To float64
 }
 
-// Shape is a rate of arrivals as a function of time: segments one after another, and 0 outside of them. It is a value; its
-// functions change nothing.
+// Shape is a rate of arrivals as a function of time: segments one after another, and 0 outside of
+// them. It is a value; its functions change nothing.
 //
-//	Ramp      ╱   Constant  ──   Steps  ▁▃▅   Burst  ▁█▁   Idle  ▁▁
+//	Ramp      ╱   Constant  ──   Burst  ▁█▁   Idle  ▁▁
 type Shape []Segment
 
 // Constant sends rate requests per second for d.
@@ -39,45 +40,8 @@ func Idle(d time.Duration) Shape { return Constant(0, d) }
 // Burst sends n requests evenly within d, which is above 0.
 func Burst(n int, d time.Duration) Shape { return Constant(float64(n)/d.Seconds(), d) }
 
-// Steps sends at each rate in turn, each for d.
-func Steps(d time.Duration, rates ...float64) Shape {
-	var s Shape
-	for _, r := range rates {
-		s = append(s, Constant(r, d)...)
-	}
-	return s
-}
-
 // Sequence is one shape after the other.
 func Sequence(shapes ...Shape) Shape { return slices.Concat(shapes...) }
-
-// Sum is shapes at once, from a common start: rate(t) = Σ rateᵢ(t). It is as long as the longest.
-func Sum(shapes ...Shape) Shape {
-	cuts := []time.Duration{0}
-	for _, s := range shapes {
-		var end time.Duration
-		for _, seg := range s {
-			end += seg.length()
-			cuts = append(cuts, end)
-		}
-	}
-	slices.Sort(cuts)
-	cuts = slices.Compact(cuts)
-	var sum Shape
-	for i := 1; i < len(cuts); i++ {
-		seg := Segment{Length: cuts[i] - cuts[i-1]}
-		for _, s := range shapes {
-			// Within a piece every rate is a straight line, which its ends give; the end's own instant belongs to the next piece.
-			at, offset, ok := s.at(cuts[i-1])
-			if ok {
-				seg.From += at.rate(offset)
-				seg.To += at.rate(offset + seg.Length)
-			}
-		}
-		sum = append(sum, seg)
-	}
-	return sum
-}
 
 // Length is how long the shape lasts.
 func (s Shape) Length() time.Duration {
@@ -88,16 +52,8 @@ func (s Shape) Length() time.Duration {
 	return d
 }
 
-// Rate is the rate at an instant since the shape's start, in requests per second.
-func (s Shape) Rate(t time.Duration) float64 {
-	seg, offset, ok := s.at(t)
-	if !ok {
-		return 0
-	}
-	return seg.rate(offset)
-}
-
-// Requests is the expected number of requests until an instant since the shape's start: ∫₀ᵗ rate(u) du.
+// Requests is the expected number of requests until an instant since the shape's start: ∫₀ᵗ rate(u)
+// du.
 func (s Shape) Requests(t time.Duration) float64 {
 	var n float64
 	for _, seg := range s {
@@ -108,20 +64,6 @@ func (s Shape) Requests(t time.Duration) float64 {
 		t -= seg.length()
 	}
 	return n
-}
-
-// at finds the segment that covers an instant, and the time since its start.
-func (s Shape) at(t time.Duration) (Segment, time.Duration, bool) {
-	if t < 0 {
-		return Segment{}, 0, false
-	}
-	for _, seg := range s {
-		if t < seg.length() {
-			return seg, t, true
-		}
-		t -= seg.length()
-	}
-	return Segment{}, 0, false
 }
 
 func (s Segment) length() time.Duration { return max(0, s.Length) }
@@ -145,7 +87,8 @@ func (s Segment) requests(t time.Duration) float64 {
 func (s Segment) after(n float64) time.Duration {
 	from, to := s.ends()
 	slope := (to - from) / s.length().Seconds()
-	// The smaller root of slope/2·t² + from·t − n = 0, written so that it stays exact as slope goes to 0.
+	// The smaller root of slope/2·t² + from·t − n = 0, written so that it stays exact as slope goes
+	// to 0.
 	root := math.Sqrt(max(0, from*from+2*slope*n))
 	return min(s.length(), time.Duration(2*n/(from+root)*float64(time.Second)))
 }
@@ -157,14 +100,16 @@ func sane(rate float64) float64 {
 	return max(0, rate)
 }
 
-// Even yields the instants of arrivals, since the shape's start, at equal distances of ∫ rate: the kth, from 0, at the t where
-// Requests(t) = k + ½. There are Requests(Length()) of them, rounded to a whole number.
+// Even yields the instants of arrivals, since the shape's start, at equal distances of ∫ rate: the
+// kth, from 0, at the t where Requests(t) = k + ½. There are Requests(Length()) of them, rounded to
+// a whole number.
 func (s Shape) Even() iter.Seq[time.Duration] {
 	return s.times(0.5, func() float64 { return 1 })
 }
 
-// Poisson yields the instants of arrivals of a Poisson process whose rate is the shape. The same state of rng gives the same
-// instants. (Unit-rate arrivals are mapped through the inverse of Requests.)
+// Poisson yields the instants of arrivals of a Poisson process whose rate is the shape. The same
+// state of rng gives the same instants. (Unit-rate arrivals are mapped through the inverse of
+// Requests.)
 func (s Shape) Poisson(rng *rand.Rand) iter.Seq[time.Duration] {
 	return func(yield func(time.Duration) bool) {
 		s.times(rng.ExpFloat64(), rng.ExpFloat64)(yield)
@@ -190,8 +135,8 @@ func (s Shape) times(first float64, gap func() float64) iter.Seq[time.Duration] 
 	}
 }
 
-// Quantile returns the smallest value that at least the share q (0–1) of values do not exceed, and 0 if there are none. The
-// values must be sorted.
+// Quantile returns the smallest value that at least the share q (0–1) of values do not exceed, and
+// 0 if there are none. The values must be sorted.
 func Quantile[T cmp.Ordered](sorted []T, q float64) T {
 	var zero T
 	if len(sorted) == 0 {

@@ -13,8 +13,9 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
-// Template makes a request of an arrival: text in which {work_ms} is the work in whole milliseconds, {work_us} in microseconds,
-// {work_s} in seconds with a fraction, and {n} the request's number, from 0.
+// Template makes a request of an arrival: text in which {work_ms} is the work in whole
+// milliseconds, {work_us} in microseconds, {work_s} in seconds with a fraction, and {n} the
+// request's number, from 0.
 type Template struct {
 	// URL is the address, such as http://127.0.0.1:8080/?ms={work_ms}.
 	URL string
@@ -25,7 +26,7 @@ type Template struct {
 // placeholders are what a template may hold.
 func placeholders() []string { return []string{"{work_ms}", "{work_us}", "{work_s}", "{n}"} }
 
-// Validate tells of a placeholder that there is none of.
+// Validate refuses an unknown placeholder.
 func (t Template) Validate() error {
 	texts := []string{t.URL}
 	for _, values := range t.Header {
@@ -41,7 +42,7 @@ func (t Template) Validate() error {
 	return nil
 }
 
-// TellsWork says whether the server learns how long it is to work.
+// TellsWork reports whether the server learns how long it is to work.
 func (t Template) TellsWork() bool {
 	tells := strings.Contains(t.URL, "{work_")
 	for _, values := range t.Header {
@@ -83,7 +84,8 @@ func (t Template) Call(n int, r trace.Request) Call {
 	return c
 }
 
-// Calls makes requests of arrivals, at most that many; cut is told if there were more, and may be nil.
+// Calls makes requests of arrivals, at most that many; cut is called if there were more, and may be
+// nil.
 func (t Template) Calls(arrivals trace.Arrivals, most int, cut func()) iter.Seq[Call] {
 	return func(yield func(Call) bool) {
 		buf := make([]trace.Request, 256)

@@ -11,8 +11,9 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
-// The published run of SimFaaS (pacslab/simfaas README): λ = 0.9, exponential service of 1.991 s warm and 2.244 s cold, an idle
-// expiry of 600 s over 10⁶ s gives 0.14 % cold requests, 7.6612 servers, 1.7879 running, a lifespan of 6335 s.
+// The published run of SimFaaS (pacslab/simfaas README): λ = 0.9, exponential service of 1.991 s
+// warm and 2.244 s cold, an idle expiry of 600 s over 10⁶ s gives 0.14 % cold requests, 7.6612
+// servers, 1.7879 running, a lifespan of 6335 s.
 func TestSimFaaS(t *testing.T) {
 	t.Parallel()
 	src, err := trace.Generate("poisson:rate=0.9,duration=1000000s")
@@ -44,7 +45,8 @@ func TestSimFaaS(t *testing.T) {
 	}
 	near("servers", servers, 7.6612, 0.015)
 	near("running", running, 1.7879, 0.015)
-	// One published run tells rare events to about 3 % (1213 cold requests), and the lifespan likewise.
+	// One published run tells rare events to about 3 % (1213 cold requests), and the lifespan
+	// likewise.
 	near("cold share", share, 0.00135, 0.05)
 	near("lifespan", life, 6335.1, 0.05)
 }

@@ -29,8 +29,9 @@ func Generated(spec string) (Load, error) {
 	return func(*scenario.Scenario) (trace.Source, error) { return src, nil }, nil
 }
 
-// Recorded is the load of a trace, with arrivals within its bins after a model. read makes the trace, given the mean work, which a
-// trace of concurrency needs. A scenario's PeakReplicas scale it.
+// Recorded is the load of a trace, with arrivals within its bins after a model. read makes the
+// trace, given the mean work, which a trace of concurrency needs. A scenario's PeakReplicas scale
+// it.
 func Recorded(read func(service time.Duration) (*trace.Trace, error), model trace.Model) Load {
 	return func(s *scenario.Scenario) (trace.Source, error) {
 		t, err := read(s.Service.Mean())
@@ -53,28 +54,30 @@ type Job struct {
 	Scenario scenario.Scenario
 	Policy   Policy
 	Seed     uint64
-	// Warmup is simulated and not scored; Start is the instant at which it begins, and History what was before (sim.Config).
+	// Warmup is simulated and not scored; Start is the instant at which it begins, and History what
+	// was before (sim.Config).
 	Warmup  time.Duration
 	Start   time.Time
 	History []algorithms.Sample
-	// Rate, unless it is nil, is the load's in requests per second at an instant since its start: a policy that can be told the load is told it.
+	// Rate, unless it is nil, is the load's in requests per second at an instant since its start: a
+	// policy that takes a forecast gets it.
 	Rate func(at time.Duration) float64
 }
 
-// toldPolicy can be told the load to come, in requests in flight.
-type toldPolicy interface {
-	Tell(load func(at time.Time) float64)
+// forecastPolicy takes a forecast of the load, in requests in flight.
+type forecastPolicy interface {
+	SetKnownLoad(load func(at time.Time) float64)
 }
 
-// CanBeTold says whether a Job's Rate is of use to the policy.
-func (p *Policy) CanBeTold() bool {
+// TakesForecast reports whether a Job's Rate is of use to the policy.
+func (p *Policy) TakesForecast() bool {
 	made, err := p.New(1)
-	_, ok := made.(toldPolicy)
+	_, ok := made.(forecastPolicy)
 	return err == nil && closePolicy(made) == nil && ok
 }
 
-// Matrix is every policy on every load in every scenario with every seed from 1 on, in that order from the outside: scenario, load, policy,
-// seed.
+// Matrix is every policy on every load in every scenario with every seed from 1 on, in that order
+// from the outside: scenario, load, policy, seed.
 func Matrix(scenarios []scenario.Scenario, loads []Load, policies []Policy, firstSeed uint64, seeds int) ([]Job, error) {
 	var jobs []Job
 	for _, s := range scenarios {
@@ -100,11 +103,13 @@ type Options struct {
 	// Points bounds the rows of each run's series; Explain has decisions worded.
 	Points  int
 	Explain bool
-	// Share is told the share of all work that is done, from several goroutines; it may be nil.
+	// Share is called with the share of all work that is done, from several goroutines; it may be
+	// nil.
 	Share func(float64)
 }
 
-// Run runs jobs and hands each result to done, from several goroutines and in no order. The first fault ends all.
+// Run runs jobs and hands each result to done, from several goroutines and in no order. The first
+// fault ends all.
 func Run(ctx context.Context, jobs []Job, o Options, done func(i int, run score.Run) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(1, o.Workers))
@@ -133,7 +138,7 @@ func Run(ctx context.Context, jobs []Job, o Options, done func(i int, run score.
 	return g.Wait()
 }
 
-// Run does one; progress is told the share of it that is done, and may be nil.
+// Run does one; progress is called with the share of it that is done, and may be nil.
 func (j *Job) Run(ctx context.Context, o Options, progress func(float64)) (run score.Run, err error) {
 	s := j.Scenario
 	if j.Policy.Tick > 0 {
@@ -153,12 +158,12 @@ func (j *Job) Run(ctx context.Context, o Options, progress func(float64)) (run s
 		return score.Run{}, j.fault(err)
 	}
 	defer func() { err = errors.Join(err, closePolicy(policy)) }()
-	if told, ok := policy.(toldPolicy); ok && j.Rate != nil {
+	if forecast, ok := policy.(forecastPolicy); ok && j.Rate != nil {
 		start, service := j.Start, s.Service.Mean().Seconds()
 		if start.IsZero() {
 			start = sim.Epoch()
 		}
-		told.Tell(func(at time.Time) float64 { return j.Rate(at.Sub(start)) * service })
+		forecast.SetKnownLoad(func(at time.Time) float64 { return j.Rate(at.Sub(start)) * service })
 	}
 	return sim.Run(ctx, sim.Config{
 		Source: j.Source, Scenario: s, Policy: policy, Name: j.Policy.Label, Seed: j.Seed, Guard: j.Policy.Guard,

@@ -1,4 +1,5 @@
-// Package plan lays out runs of the simulator: policies × loads × scenarios × seeds, in parallel and in a fixed order.
+// Package plan lays out runs of the simulator: policies × loads × scenarios × seeds, in parallel
+// and in a fixed order.
 package plan
 
 import (
@@ -32,7 +33,8 @@ type Policy struct {
 	policies catalog.Catalog
 }
 
-// PerRequest is the name of scaling per request, as function platforms do it. It is no policy: the simulator knows it itself.
+// PerRequest is the name of scaling per request, as function platforms do it. It is no policy: the
+// simulator knows it itself.
 const PerRequest = "perrequest"
 
 // own are the keys of a specification that are not the policy's.
@@ -45,10 +47,11 @@ const (
 // syncPeriod is how often a HorizontalPodAutoscaler decides, KEDA's too.
 const syncPeriod = 15 * time.Second
 
-// ParsePolicy reads NAME[:key=value,…] of a policy of the catalog. Values are JSON or else strings; a comma within brackets, braces, parentheses or quotes
-// does not end one. The name "perrequest" stands for scaling per request (perrequest.Params). Besides the policy's parameters there are tick (the time
-// between decisions; hpa and keda have 15s, the others the scenario's, or less where they ask for it; told to a policy that has such a
-// parameter), guard (a JSON object of guard's parameters) and label.
+// ParsePolicy reads NAME[:key=value,…] of a policy of the catalog. Values are JSON or else strings; a comma within brackets,
+// braces, parentheses or quotes does not end one. The name "perrequest" stands for scaling per
+// request (perrequest.Params). Besides the policy's parameters there are tick (the time between
+// decisions; hpa and keda have 15s, the others the scenario's, or less where they ask for it; told
+// to a policy that has such a parameter), guard (a JSON object of guard's parameters) and label.
 func ParsePolicy(policies catalog.Catalog, spec string) (Policy, error) {
 	name, rest, _ := strings.Cut(spec, ":")
 	p := Policy{Label: spec, Name: strings.TrimSpace(name), policies: policies}
@@ -103,7 +106,7 @@ func ParsePolicy(policies catalog.Catalog, spec string) (Policy, error) {
 	return p, nil
 }
 
-// paced tells whether the policy has to know the time between its decisions.
+// paced reports whether the policy has to know the time between its decisions.
 func paced(policies catalog.Catalog, name string) bool {
 	e, err := policies.Find(name)
 	return err == nil && slices.ContainsFunc(e.Parameters, func(p catalog.Parameter) bool { return p.Name == keyTick })

@@ -1,3 +1,6 @@
+// Package report shows what a bench found: tables for terminals, and a folder's files, which are a
+// CSV, pictures and one HTML page. All of it is derived from the summary and the raw records, and
+// can be made again.
 package report
 
 import (
@@ -6,37 +9,43 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/sluice-autoscaler/sluice/bench/chart"
+	"github.com/sluice-autoscaler/sluice/bench/folder"
+	"github.com/sluice-autoscaler/sluice/bench/page"
 	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/summary"
+	"github.com/sluice-autoscaler/sluice/bench/text"
 )
 
-// RenderOptions choose what Render draws. The zero value is the first trace, scenario and seed, and the first five policies.
-type RenderOptions struct {
-	Page PageOptions
-	// Trace, Scenario and Policies choose the runs of load.png, and the first two the points of pareto.png: all traces together if
-	// there are several and Trace is empty.
+// Options choose what Render draws. The zero value is the first trace, scenario and seed, and the
+// first five policies.
+type Options struct {
+	Page page.Options
+	// Trace, Scenario and Policies choose the runs of load.png, and the first two the points of
+	// pareto.png: all traces together if there are several and Trace is empty.
 	Trace, Scenario string
 	Policies        []string
 	// Title is of the pictures; empty means the trace and the scenario.
 	Title string
 }
 
-// Render makes the folder's reports anew from its summary and raw records: results.csv, report.html, load.png and pareto.png. It
-// returns the paths that it wrote. Each is written whole or not at all.
-func (f *Folder) Render(o RenderOptions) ([]string, error) {
+// Render makes a folder's reports anew from its summary and raw records: results.csv, report.html,
+// load.png and pareto.png. It returns the paths that it wrote. Each is written whole or not at all.
+func Render(f *folder.Folder, o Options) ([]string, error) {
 	s := f.Summary
 	var written []string
 	file := func(name string, write func(io.Writer) error) error {
 		path := filepath.Join(f.Dir, name)
-		if err := writeFile(path, write); err != nil {
+		if err := folder.WriteFile(path, write); err != nil {
 			return fmt.Errorf("write %s: %w", path, err)
 		}
 		written = append(written, path)
 		return nil
 	}
-	if err := file(csvFile, func(w io.Writer) error { return CSV(w, s.Results) }); err != nil {
+	if err := file(folder.CSVFile, func(w io.Writer) error { return folder.CSV(w, s.Results) }); err != nil {
 		return written, err
 	}
-	if err := file(pageFile, func(w io.Writer) error { return HTML(w, s, f, o.Page) }); err != nil {
+	if err := file(folder.PageFile, func(w io.Writer) error { return page.HTML(w, s, f, o.Page) }); err != nil {
 		return written, err
 	}
 	if len(s.Results) == 0 {
@@ -49,21 +58,21 @@ func (f *Folder) Render(o RenderOptions) ([]string, error) {
 	if o.Scenario == "" {
 		o.Scenario = s.Results[0].Scenario
 	}
-	order := policies(s.Results)
+	order := summary.Policies(s.Results)
 	if len(o.Policies) == 0 {
 		o.Policies = Chosen(order, s.Baseline, 5)
 	}
 	title := o.Title
 	if title == "" {
-		title = heading(o.Trace, o.Scenario)
+		title = text.Heading(o.Trace, o.Scenario)
 	}
-	runs := f.pick(o)
+	runs := pick(f, o)
 	if len(runs) > 0 {
-		if err := file(loadFile, func(w io.Writer) error { return TimeChart(w, title, order, runs) }); err != nil {
+		if err := file(folder.LoadFile, func(w io.Writer) error { return chart.Time(w, title, order, runs) }); err != nil {
 			return written, err
 		}
 	}
-	var rows []Row
+	var rows []summary.Row
 	for _, r := range s.Comparison {
 		if r.Trace == o.Trace && r.Scenario == o.Scenario {
 			rows = append(rows, r)
@@ -72,23 +81,24 @@ func (f *Folder) Render(o RenderOptions) ([]string, error) {
 	if together {
 		all := o.Title
 		if all == "" {
-			all = heading("all traces", o.Scenario)
+			all = text.Heading("all traces", o.Scenario)
 		}
-		var overall []Overall
+		var overall []summary.Overall
 		for _, v := range s.Overall {
 			if v.Scenario == o.Scenario {
 				overall = append(overall, v)
 			}
 		}
-		err := file(paretoFile, func(w io.Writer) error { return OverallParetoChart(w, all, s.Baseline, order, overall) })
+		err := file(folder.ParetoFile, func(w io.Writer) error { return chart.OverallPareto(w, all, s.Baseline, order, overall) })
 		return written, err
 	}
-	err := file(paretoFile, func(w io.Writer) error { return ParetoChart(w, title, order, rows) })
+	err := file(folder.ParetoFile, func(w io.Writer) error { return chart.Pareto(w, title, order, rows) })
 	return written, err
 }
 
-// pick reads the raw records of the first seed of the chosen trace and scenario that has any, one of each chosen policy.
-func (f *Folder) pick(o RenderOptions) []score.Run {
+// pick reads the raw records of the first seed of the chosen trace and scenario that has any, one
+// of each chosen policy.
+func pick(f *folder.Folder, o Options) []score.Run {
 	var out []score.Run
 	for _, name := range o.Policies {
 		for i, r := range f.Summary.Results {

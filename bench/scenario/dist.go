@@ -25,7 +25,8 @@ const (
 	empirical
 )
 
-// Dist is a distribution of times. The zero value is the constant 0. It is immutable and safe for concurrent use.
+// Dist is a distribution of times. The zero value is the constant 0. It is immutable and safe for
+// concurrent use.
 //
 //	const:200ms              always that
 //	exp:200ms                exponential with that mean

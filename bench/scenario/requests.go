@@ -6,8 +6,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
-// The streams of randomness of a run. Each has a stream of its own, so that policies that are compared under one seed meet
-// the same requests with the same work.
+// The streams of randomness of a run. Each has a stream of its own, so that policies that are
+// compared under one seed meet the same requests with the same work.
 const (
 	Arrivals = iota + 1
 	Work

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/loop"
 )
 
 // How requests find a pod.
@@ -166,15 +167,16 @@ func Default() Scenario {
 		}
 		return d
 	}
+	t := loop.DefaultTiming()
 	return Scenario{
 		Name: "default", Service: must("exp:100ms"), PodConcurrency: 10, Routing: RoutingShared, PodQueue: 1000,
 		HoldRequests: 10000, HoldTimeout: algorithms.Duration(time.Minute),
 		Startup: Startup{Start: must("const:2s")}, Termination: must("const:0s"), Drain: algorithms.Duration(30 * time.Second),
 		MinReplicas: 0, MaxReplicas: 100, InitialReplicas: 1,
 		ScaleToZeroAfter: algorithms.Duration(time.Minute),
-		Tick:             algorithms.Duration(2 * time.Second), WakeDelay: algorithms.Duration(10 * time.Millisecond),
-		Settle: algorithms.Duration(2 * time.Second), SettleWake: algorithms.Duration(6 * time.Second), ZeroGrace: algorithms.Duration(2 * time.Second),
-		Recheck: algorithms.Duration(100 * time.Millisecond), Linger: algorithms.Duration(5 * time.Second), SliceLag: algorithms.Duration(100 * time.Millisecond), Gateways: 2,
+		Tick:             algorithms.Duration(t.Tick), WakeDelay: algorithms.Duration(10 * time.Millisecond),
+		Settle: algorithms.Duration(t.Settle), SettleWake: algorithms.Duration(t.SettleWake), ZeroGrace: algorithms.Duration(t.Grace),
+		Recheck: algorithms.Duration(t.Recheck), Linger: algorithms.Duration(t.Linger), SliceLag: algorithms.Duration(100 * time.Millisecond), Gateways: 2,
 		Scrape:         Scrape{Interval: algorithms.Duration(time.Second), Lag: algorithms.Duration(50 * time.Millisecond)},
 		SLO:            SLO{Wait: algorithms.Duration(500 * time.Millisecond), Share: 0.01},
 		Cost:           algorithms.Cost{PodSecond: 1},
@@ -188,6 +190,14 @@ func Parse(s Scenario, raw json.RawMessage) (Scenario, error) {
 		return s, fmt.Errorf("scenario: %w", err)
 	}
 	return s, s.Validate()
+}
+
+// Timing is the loop's waits, as the scenario has them.
+func (s *Scenario) Timing() loop.Timing {
+	return loop.Timing{
+		Tick: time.Duration(s.Tick), Recheck: time.Duration(s.Recheck), Settle: time.Duration(s.Settle),
+		SettleWake: time.Duration(s.SettleWake), Grace: time.Duration(s.ZeroGrace), Linger: time.Duration(s.Linger),
+	}
 }
 
 // PerPod is Target, or what it defaults to.

@@ -1,6 +1,6 @@
-// Package scenario describes a run of the bench but for its arrivals and its policy: how long requests and starts take,
-// how requests find a pod, what is read when, and what is promised. The standard scenarios are YAML files in this folder;
-// each says what differs from Default.
+// Package scenario describes a run of the bench but for its arrivals and its policy: how long
+// requests and starts take, how requests find a pod, what is read when, and what is promised. The
+// standard scenarios are YAML files in this folder; each says what differs from Default.
 package scenario
 
 import (
@@ -25,7 +25,8 @@ func Names() []string {
 	return names
 }
 
-// Standard returns the YAML text of a standard scenario; ok is false when there is none of that name.
+// Standard returns the YAML text of a standard scenario; ok is false when there is none of that
+// name.
 func Standard(name string) (yaml []byte, ok bool) {
 	if !slices.Contains(Names(), name) {
 		return nil, false

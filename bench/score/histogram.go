@@ -12,8 +12,9 @@ const (
 	sub     = 1 << subBits
 )
 
-// Histogram counts times in buckets whose width grows with the value, so that every quantile is told to within 0.4 % of itself, in
-// bounded memory. The zero value is empty. It is not safe for concurrent use.
+// Histogram counts times in buckets whose width grows with the value, so that every quantile is
+// told to within 0.4 % of itself, in bounded memory. The zero value is empty. It is not safe for
+// concurrent use.
 type Histogram struct {
 	counts [(64 - subBits) * sub]int64
 	n      int64
@@ -75,7 +76,8 @@ func (h *Histogram) MeanSeconds() float64 {
 	return h.sum / float64(h.n) / float64(time.Second)
 }
 
-// Quantile is the value that the share q (0–1) of all do not exceed, to within 0.4 %; 0 when there are none.
+// Quantile is the value that the share q (0–1) of all do not exceed, to within 0.4 %; 0 when there
+// are none.
 func (h *Histogram) Quantile(q float64) time.Duration {
 	if h.n == 0 {
 		return 0
@@ -92,22 +94,6 @@ func (h *Histogram) Quantile(q float64) time.Duration {
 		}
 	}
 	return h.max
-}
-
-// Above is the share of values above a bound, to within the bucket that the bound is in.
-func (h *Histogram) Above(d time.Duration) float64 {
-	if h.n == 0 {
-		return 0
-	}
-	from := 0
-	if d >= 0 {
-		from = index(uint64(d)) + 1
-	}
-	n := int64(0)
-	for _, c := range h.counts[from:] {
-		n += c
-	}
-	return float64(n) / float64(h.n)
 }
 
 // Buckets are the bars that are not empty, joined to at most eight for each doubling, in seconds.

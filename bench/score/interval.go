@@ -6,8 +6,8 @@ import (
 	"math"
 )
 
-// Interval is an estimate over seeds with its confidence interval. Of a single value there is none: then N is 1 and Low, High and
-// Mean are the same.
+// Interval is an estimate over seeds with its confidence interval. Of a single value there is none:
+// then N is 1 and Low, High and Mean are the same.
 type Interval struct {
 	Mean float64 `json:"mean"`
 	Low  float64 `json:"low"`
@@ -19,8 +19,9 @@ type Interval struct {
 // Confidence95 is the usual confidence.
 const Confidence95 = 0.95
 
-// Mean is the mean of independent values with Student's interval, mean ± t·s/√n with n−1 degrees of freedom, at a confidence within
-// 0–1, both excluded. It fails without values and if one is not finite.
+// Mean is the mean of independent values with Student's interval, mean ± t·s/√n with n−1 degrees of
+// freedom, at a confidence within 0–1, both excluded. It fails without values and if one is not
+// finite.
 func Mean(values []float64, confidence float64) (Interval, error) {
 	if err := check(confidence, values); err != nil {
 		return Interval{}, err
@@ -65,8 +66,8 @@ func check(confidence float64, lists ...[]float64) error {
 	return nil
 }
 
-// Difference is the mean of a−b over pairs (the same seeds), with its interval: what two policies differ by, free of what the seeds
-// have in common.
+// Difference is the mean of a−b over pairs (the same seeds), with its interval: what two policies
+// differ by, free of what the seeds have in common.
 func Difference(a, b []float64, confidence float64) (Interval, error) {
 	if err := check(confidence, a, b); err != nil {
 		return Interval{}, err
@@ -78,8 +79,9 @@ func Difference(a, b []float64, confidence float64) (Interval, error) {
 	return Mean(d, confidence)
 }
 
-// Ratio is mean(a)/mean(b) over pairs, with the interval r ± t·s/(√n·mean(b)), s² the variance of a − r·b (the ratio estimator,
-// Cochran, Sampling Techniques, ch. 6). It fails if the mean of b is not above 0.
+// Ratio is mean(a)/mean(b) over pairs, with the interval r ± t·s/(√n·mean(b)), s² the variance of a
+// − r·b (the ratio estimator, Cochran, Sampling Techniques, ch. 6). It fails if the mean of b is
+// not above 0.
 func Ratio(a, b []float64, confidence float64) (Interval, error) {
 	if err := check(confidence, a, b); err != nil {
 		return Interval{}, err
@@ -102,8 +104,8 @@ func Ratio(a, b []float64, confidence float64) (Interval, error) {
 	return Interval{Mean: r, Low: r - half, High: r + half, N: len(a)}, nil
 }
 
-// GeometricMean is exp of the mean of the logarithms, with exp of its interval: the right mean of ratios over traces. It fails if one
-// is not above 0.
+// GeometricMean is exp of the mean of the logarithms, with exp of its interval: the right mean of
+// ratios over traces. It fails if one is not above 0.
 func GeometricMean(ratios []float64, confidence float64) (Interval, error) {
 	logs := make([]float64, len(ratios))
 	for i, r := range ratios {
@@ -119,8 +121,9 @@ func GeometricMean(ratios []float64, confidence float64) (Interval, error) {
 	return Interval{Mean: math.Exp(in.Mean), Low: math.Exp(in.Low), High: math.Exp(in.High), N: in.N}, nil
 }
 
-// StudentT is the quantile of Student's t distribution: the x with P(T ≤ x) = p, for 0 < p < 1 and df > 0 degrees of freedom; NaN
-// otherwise. It inverts the distribution by bisection, to about 1e-12 relative.
+// StudentT is the quantile of Student's t distribution: the x with P(T ≤ x) = p, for 0 < p < 1 and
+// df > 0 degrees of freedom; NaN otherwise. It inverts the distribution by bisection, to about
+// 1e-12 relative.
 func StudentT(p, df float64) float64 {
 	if !(p > 0 && p < 1) || !(df > 0) {
 		return math.NaN()
@@ -155,8 +158,8 @@ func studentTail(x, df float64) float64 {
 	return incompleteBeta(df/2, 0.5, df/(df+x*x), x*x/(df+x*x)) / 2
 }
 
-// logBetaHalf is ln B(a, ½) for a ≥ ½, for large a by its asymptotic series, as the difference of two large logarithms of Γ would lose
-// its digits.
+// logBetaHalf is ln B(a, ½) for a ≥ ½, for large a by its asymptotic series, as the difference of
+// two large logarithms of Γ would lose its digits.
 func logBetaHalf(a float64) float64 {
 	logPi := math.Log(math.Pi) / 2 // ln Γ(½)
 	if a > 100 {
@@ -167,8 +170,8 @@ func logBetaHalf(a float64) float64 {
 	return logPi + la - lab
 }
 
-// incompleteBeta is the regularised incomplete beta function I_x(a, b), y = 1−x, where the lesser of a and b is ½, by its continued fraction (DLMF 8.17.22) with
-// Lentz's method.
+// incompleteBeta is the regularised incomplete beta function I_x(a, b), y = 1−x, where the lesser
+// of a and b is ½, by its continued fraction (DLMF 8.17.22) with Lentz's method.
 func incompleteBeta(a, b, x, y float64) float64 {
 	if x <= 0 {
 		return 0

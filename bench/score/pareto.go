@@ -12,8 +12,9 @@ type Point struct {
 	Cost, Violations float64
 }
 
-// Pareto gives the indices of the points that no other one beats, by rising cost: none is at most as bad in both and better in one.
-// Equal points are all in it, in their order; those with NaN never.
+// Pareto gives the indices of the points that no other one beats, by rising cost: none is at most
+// as bad in both and better in one. Equal points are all in it, in their order; those with NaN
+// never.
 func Pareto(points []Point) []int {
 	var order []int
 	for i, p := range points {

@@ -1,17 +1,20 @@
-// Package score turns what happened in a run into numbers: quantiles, elasticity, costs, intervals over seeds, and what one who
-// knew the future would have paid. It is pure.
+// Package score is the result of a run in numbers: quantiles, elasticity and costs, with intervals
+// over seeds and Pareto fronts. It is pure.
 package score
 
-// Result is one run in numbers: one policy on one trace with one seed. Times are in seconds, shares within 0–1.
+// Result is one run in numbers: one policy on one trace with one seed. Times are in seconds, shares
+// within 0–1.
 type Result struct {
 	Policy   string `json:"policy"`
 	Trace    string `json:"trace"`
 	Scenario string `json:"scenario"`
 	Seed     uint64 `json:"seed"`
-	// Length is the time simulated, from the first instant of the trace until its last request was answered.
+	// Length is the time simulated, from the first instant of the trace until its last request was
+	// answered.
 	Length float64 `json:"length"`
 
-	// Requests = served + Lost. Lost ones met a full hold or queue, or waited longer than it allows.
+	// Requests = served + Lost. Lost ones met a full hold or queue, or waited longer than it
+	// allows.
 	Requests int64 `json:"requests"`
 	Lost     int64 `json:"lost"`
 	// Waits are from arrival until a pod begins to work on the request; of the served ones.
@@ -27,35 +30,39 @@ type Result struct {
 	// SLOViolations is the share of requests that waited longer than the SLO allows or were lost.
 	SLOViolations float64 `json:"sloViolations"`
 
-	// ColdStarts are requests that arrived while no pod was ready; WakeUps how often the workload left zero; Starts how often a pod
-	// was started, FailedStarts how often in vain.
+	// ColdStarts are requests that arrived while no pod was ready; WakeUps how often the workload
+	// left zero; Starts how often a pod was started, FailedStarts how often in vain.
 	ColdStarts     int64   `json:"coldStarts"`
 	ColdStartShare float64 `json:"coldStartShare"`
 	WakeUps        int64   `json:"wakeUps"`
 	Starts         int64   `json:"starts"`
 	FailedStarts   int64   `json:"failedStarts"`
 
-	// PodSeconds is what is paid for: from a pod's creation to its end. It is the sum of ready, starting and terminating time.
-	// IdleSeconds is the slots × time that a ready pod did not work, in pods; ZeroDemandSeconds the pod time of steps without demand.
+	// PodSeconds is what is paid for: from a pod's creation to its end. It is the sum of ready,
+	// starting and terminating time. IdleSeconds is the slots × time that a ready pod did not work,
+	// in pods; ZeroDemandSeconds the pod time of steps without demand.
 	PodSeconds         float64 `json:"podSeconds"`
 	ReadySeconds       float64 `json:"readySeconds"`
 	StartingSeconds    float64 `json:"startingSeconds"`
 	TerminatingSeconds float64 `json:"terminatingSeconds"`
 	IdleSeconds        float64 `json:"idleSeconds"`
 	ZeroDemandSeconds  float64 `json:"zeroDemandSeconds"`
-	// WorkSeconds is Σ work / pod concurrency: the pod-seconds that the work itself is worth, a bound below which nothing can go.
+	// WorkSeconds is Σ work / pod concurrency: the pod-seconds that the work itself is worth, a
+	// bound below which nothing can go.
 	WorkSeconds float64 `json:"workSeconds"`
 	// Cost is by the scenario's rates.
 	Cost float64 `json:"cost"`
 
-	// SPEC RG elasticity (Herbst et al. 2016), as shares rather than percent: accuracy θ, timeshare τ, instability υ.
+	// SPEC RG elasticity (Herbst et al. 2016), as shares rather than percent: accuracy θ, timeshare
+	// τ, instability υ.
 	ThetaU  float64 `json:"thetaU"`
 	ThetaO  float64 `json:"thetaO"`
 	TauU    float64 `json:"tauU"`
 	TauO    float64 `json:"tauO"`
 	Upsilon float64 `json:"upsilon"`
 
-	// Changes counts changes of the wanted count, Reversals those that went the other way than the one before.
+	// Changes counts changes of the wanted count, Reversals those that went the other way than the
+	// one before.
 	Changes      int64 `json:"changes"`
 	Reversals    int64 `json:"reversals"`
 	PeakReplicas int   `json:"peakReplicas"`
@@ -63,12 +70,14 @@ type Result struct {
 	Decisions int64 `json:"decisions"`
 }
 
-// Series is a run over time, in steps of equal length; every slice has the same length. Means are over the step.
+// Series is a run over time, in steps of equal length; every slice has the same length. Means are
+// over the step.
 type Series struct {
 	// Step is in seconds.
 	Step float64 `json:"step"`
-	// Arrivals are requests per second; Demand is the mean of the requests that would be in service if pods were endless, in pods;
-	// Waiting the mean number of requests that wait; Wanted, Ready and Starting mean pods.
+	// Arrivals are requests per second; Demand is the mean of the requests that would be in service
+	// if pods were endless, in pods; Waiting the mean number of requests that wait; Wanted, Ready
+	// and Starting mean pods.
 	Arrivals []float32 `json:"arrivals"`
 	Demand   []float32 `json:"demand"`
 	Waiting  []float32 `json:"waiting"`
@@ -88,7 +97,8 @@ type Bucket struct {
 	Count int64   `json:"count"`
 }
 
-// Run is a Result with all from which it and its reports can be made again; one file under DIR/raw holds one.
+// Run is a Result with all from which it and its reports can be made again; one file under DIR/raw
+// holds one.
 type Run struct {
 	Result Result   `json:"result"`
 	Series Series   `json:"series"`

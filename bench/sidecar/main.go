@@ -1,9 +1,10 @@
-// Command sidecar-bench measures what a proxy beside an app costs: Sluice's, Knative's queue-proxy, nginx and haproxy, and Sluice's
-// observe mode, against the app alone, in interleaved rounds of one run. "make bench-sidecar" builds what it needs.
+// Command sidecar-bench measures what a proxy beside an app costs: Sluice's, Knative's queue-proxy,
+// nginx and haproxy, and Sluice's observe mode, against the app alone, in interleaved rounds of one
+// run. "make bench-sidecar" builds what it needs.
 //
-// CPU per request is the proxy's own user and system time over the requests it passed on; it is the figure that carries from run
-// to run. Requests per second and latencies are those of a machine that load generator, proxy and app share: compare
-// them within one run only.
+// CPU per request is the proxy's own user and system time over the requests it passed on; it is the
+// figure that carries from run to run. Requests per second and latencies are those of a machine
+// that load generator, proxy and app share: compare them within one run only.
 package main
 
 import (
@@ -111,7 +112,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return err
 }
 
-// enter runs this program again in a network namespace of its own: queue-proxy's ports are fixed, and may be taken outside.
+// enter runs this program again in a network namespace of its own: queue-proxy's ports are fixed,
+// and may be taken outside.
 func enter(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	c := command(ctx, "/proc/self/exe", args...)
 	c.Stdout, c.Stderr = stdout, stderr

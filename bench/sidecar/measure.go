@@ -92,7 +92,8 @@ type bench struct {
 	out  io.Writer
 }
 
-// openConnections is the number of connections of the open loop, and of the figures that are compared.
+// openConnections is the number of connections of the open loop, and of the figures that are
+// compared.
 const openConnections = 32
 
 func (b *bench) run(ctx context.Context) (*result, error) {
@@ -118,67 +119,18 @@ func (b *bench) run(ctx context.Context) (*result, error) {
 	}
 	defer goApp.stop()
 
-	connections := []int{1, openConnections, 64}
-	if b.quick {
-		connections = []int{openConnections}
-	}
-	all := targets()
-	all = slices.DeleteFunc(all, func(t target) bool {
-		if t.start == nil {
-			return false
-		}
-		cmd, err := t.start(ctx, b, staticAddress, false)
-		if cmd == nil && err == nil {
-			r.Skipped = append(r.Skipped, t.name)
-			fmt.Fprintf(b.out, "%s: not in this build, left out\n", t.name)
-			return true
-		}
-		return false
-	})
+	all := b.available(ctx, r)
 	for round := range b.rounds {
-		for _, k := range kinds() {
-			for _, n := range connections {
-				for i := range all {
-					t := all[(i+round)%len(all)]
-					m, err := b.closed(ctx, t, k, n, round)
-					if ctx.Err() != nil {
-						return nil, ctx.Err()
-					}
-					if err != nil {
-						return nil, fmt.Errorf("%s, %s, %d connections: %w", t.name, k.name, n, err)
-					}
-					fmt.Fprintf(b.out, "round %d  %-11s %2d connections  %-14s %8.0f requests/s  %8.1f µs CPU/request  %5.1f MiB  %d failed\n",
-						round+1, k.name, n, t.name, m.Rate, m.PerRequest, float64(m.RSS)/(1<<20), m.Failed)
-					r.Measurements = append(r.Measurements, m)
-				}
-			}
+		if err := b.closedRound(ctx, r, all, round); err != nil {
+			return nil, err
 		}
-		// Half of what it can do with this client, but not more than half of what haproxy can: the same for all that can keep up.
 		if round == 0 {
-			for _, t := range all {
-				l, err := b.open(ctx, t, math.Inf(1), openConnections, 0)
-				if err != nil {
-					return nil, fmt.Errorf("%s, capacity: %w", t.name, err)
-				}
-				r.Capacities = append(r.Capacities, l)
+			if err := b.capacities(ctx, r, all); err != nil {
+				return nil, err
 			}
 		}
-		half := func(name string) float64 {
-			for _, c := range r.Capacities {
-				if c.Target == name {
-					return c.Rate / 2
-				}
-			}
-			return math.Inf(1)
-		}
-		for i := range all {
-			t := all[(i+round)%len(all)]
-			l, err := b.open(ctx, t, min(half(t.name), half("haproxy")), openConnections, round)
-			if err != nil {
-				return nil, fmt.Errorf("%s, open loop: %w", t.name, err)
-			}
-			fmt.Fprintf(b.out, "round %d  open loop %8.0f requests/s  %-14s p50 %v  p99 %v\n", round+1, l.Rate, t.name, l.P50, l.P99)
-			r.Latencies = append(r.Latencies, l)
+		if err := b.openRound(ctx, r, all, round); err != nil {
+			return nil, err
 		}
 	}
 	for _, t := range all {
@@ -191,6 +143,83 @@ func (b *bench) run(ctx context.Context) (*result, error) {
 		}
 	}
 	return r, nil
+}
+
+// available returns the targets that this build has, and notes the others in r.
+func (b *bench) available(ctx context.Context, r *result) []target {
+	return slices.DeleteFunc(targets(), func(t target) bool {
+		if t.start == nil {
+			return false
+		}
+		cmd, err := t.start(ctx, b, staticAddress, false)
+		if cmd == nil && err == nil {
+			r.Skipped = append(r.Skipped, t.name)
+			fmt.Fprintf(b.out, "%s: not in this build, left out\n", t.name)
+			return true
+		}
+		return false
+	})
+}
+
+// closedRound measures every target under every kind of request in a closed loop.
+func (b *bench) closedRound(ctx context.Context, r *result, all []target, round int) error {
+	connections := []int{1, openConnections, 64}
+	if b.quick {
+		connections = []int{openConnections}
+	}
+	for _, k := range kinds() {
+		for _, n := range connections {
+			for i := range all {
+				t := all[(i+round)%len(all)]
+				m, err := b.closed(ctx, t, k, n, round)
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				if err != nil {
+					return fmt.Errorf("%s, %s, %d connections: %w", t.name, k.name, n, err)
+				}
+				fmt.Fprintf(b.out, "round %d  %-11s %2d connections  %-14s %8.0f requests/s  %8.1f µs CPU/request  %5.1f MiB  %d failed\n",
+					round+1, k.name, n, t.name, m.Rate, m.PerRequest, float64(m.RSS)/(1<<20), m.Failed)
+				r.Measurements = append(r.Measurements, m)
+			}
+		}
+	}
+	return nil
+}
+
+// capacities measures what every target can do with the client of the open loop.
+func (b *bench) capacities(ctx context.Context, r *result, all []target) error {
+	for _, t := range all {
+		l, err := b.open(ctx, t, math.Inf(1), openConnections, 0)
+		if err != nil {
+			return fmt.Errorf("%s, capacity: %w", t.name, err)
+		}
+		r.Capacities = append(r.Capacities, l)
+	}
+	return nil
+}
+
+// openRound measures every target in an open loop, at half of its capacity, but at most at half of
+// haproxy's: at the same rate for all that can keep up.
+func (b *bench) openRound(ctx context.Context, r *result, all []target, round int) error {
+	half := func(name string) float64 {
+		for _, c := range r.Capacities {
+			if c.Target == name {
+				return c.Rate / 2
+			}
+		}
+		return math.Inf(1)
+	}
+	for i := range all {
+		t := all[(i+round)%len(all)]
+		l, err := b.open(ctx, t, min(half(t.name), half("haproxy")), openConnections, round)
+		if err != nil {
+			return fmt.Errorf("%s, open loop: %w", t.name, err)
+		}
+		fmt.Fprintf(b.out, "round %d  open loop %8.0f requests/s  %-14s p50 %v  p99 %v\n", round+1, l.Rate, t.name, l.P50, l.P99)
+		r.Latencies = append(r.Latencies, l)
+	}
+	return nil
 }
 
 // begin starts a target for an app and returns where to send; p is nil when nothing runs.
@@ -210,7 +239,8 @@ func (b *bench) begin(ctx context.Context, t target, k kind) (p *process, addres
 	return p, proxyAddress, err
 }
 
-// closed measures a target with n connections, each of which sends the next request when the last is answered.
+// closed measures a target with n connections, each of which sends the next request when the last
+// is answered.
 func (b *bench) closed(ctx context.Context, t target, k kind, n, round int) (measurement, error) {
 	m := measurement{Target: t.name, Kind: k.name, Connections: n, Round: round}
 	p, address, err := b.begin(ctx, t, k)
@@ -294,9 +324,10 @@ func unary(ctx context.Context, address string, n int, d time.Duration) (request
 	return done.Load(), lost.Load(), err
 }
 
-// open measures a target with small requests at intended instants, evenly over n connections. A request whose connection is
-// still waiting for an answer is sent when that is there; its latency counts from when it should have been. At an infinite rate
-// it sends one after another, and the rate becomes what was reached.
+// open measures a target with small requests at intended instants, evenly over n connections. A
+// request whose connection is still waiting for an answer is sent when that is there; its latency
+// counts from when it should have been. At an infinite rate it sends one after another, and the
+// rate becomes what was reached.
 func (b *bench) open(ctx context.Context, t target, rate float64, n, round int) (latency, error) {
 	l := latency{Target: t.name, Round: round, Rate: rate}
 	p, address, err := b.begin(ctx, t, kinds()[0])
@@ -314,7 +345,8 @@ func (b *bench) open(ctx context.Context, t target, rate float64, n, round int) 
 	period := time.Duration(float64(n) / rate * float64(time.Second))
 	start := time.Now().Add(50 * time.Millisecond)
 	length := 2 * b.length
-	// Each connection has a thread and a processor of the runtime to itself, and nothing stops the world.
+	// Each connection has a thread and a processor of the runtime to itself, and nothing stops the
+	// world.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(n + 4))
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	var g errgroup.Group
@@ -392,11 +424,13 @@ func dial(address string) (int, error) {
 	return fd, nil
 }
 
-// sleep is the kernel's, as the runtime's wakes up to a millisecond late. Like read and write below it keeps its processor of the
-// runtime, of which open sees to it that there are enough: to hand it over and back would cost more than the request.
+// sleep is the kernel's, as the runtime's wakes up to a millisecond late. Like read and write below
+// it keeps its processor of the runtime, of which open sees to it that there are enough: to hand it
+// over and back would cost more than the request.
 func sleep(d time.Duration) {
 	ts := syscall.NsecToTimespec(int64(d))
-	_, _, _ = syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0) // cut short at worst
+	// cut short at worst
+	_, _, _ = syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
 }
 
 func raw(call uintptr, fd int, b []byte) int {

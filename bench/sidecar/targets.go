@@ -16,7 +16,8 @@ import (
 // target is one way to reach the app.
 type target struct {
 	name string
-	// start gives the command that proxies app at proxyAddress, over HTTP/2 if h2; nil when there is none.
+	// start gives the command that proxies app at proxyAddress, over HTTP/2 if h2; nil when there
+	// is none.
 	start func(ctx context.Context, b *bench, app string, h2 bool) (*exec.Cmd, error)
 	// aside tells that the command stands beside the path, and the load goes to the app itself.
 	aside bool
@@ -235,8 +236,8 @@ func (p *process) used() (u usage) {
 	return u
 }
 
-// threads is the CPU time of a process's living threads, in nanoseconds by the scheduler, which the sums in stat round to 10 ms;
-// 0 where the kernel does not tell.
+// threads is the CPU time of a process's living threads, in nanoseconds by the scheduler, which the
+// sums in stat round to 10 ms; 0 where the kernel does not tell.
 func threads(pid int) (cpu time.Duration) {
 	all, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	if err != nil {

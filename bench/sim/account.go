@@ -4,7 +4,7 @@ import (
 	"math"
 	"time"
 
-	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/loop"
 	"github.com/sluice-autoscaler/sluice/bench/event"
 	"github.com/sluice-autoscaler/sluice/bench/score"
 )
@@ -116,7 +116,7 @@ func (a *account) lose(n int64) {
 }
 
 // changed notes a change of the wanted count.
-func (a *account) changed(e *engine, from, to int, d algorithms.Decision) {
+func (a *account) changed(e *engine, from, to int, r *loop.Record) {
 	a.wanted.Set(e.clock(), to)
 	a.changes++
 	direction := 1
@@ -130,7 +130,7 @@ func (a *account) changed(e *engine, from, to int, d algorithms.Decision) {
 	if len(a.log) >= 2*keptChanges {
 		a.log = a.log[:copy(a.log, a.log[keptChanges:])]
 	}
-	a.log = append(a.log, score.Change{T: float64(e.now-a.warm) * 1e-9, From: from, To: to, Reason: d.Reason, Message: d.Message})
+	a.log = append(a.log, score.Change{T: float64(e.now-a.warm) * 1e-9, From: from, To: to, Reason: r.Reason, Message: r.Message})
 }
 
 // frame ends a step of the record. Steps after the trace's end do not count.

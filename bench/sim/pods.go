@@ -30,8 +30,9 @@ type pod struct {
 	load int32
 	// prev and next link the usable pods of equal load; place is its index among the ready ones.
 	prev, next, place int32
-	created           int64
-	serveUntil        int64 // a pod that is to go serves on until then in any case
+	created, readyAt  int64
+	id                string // names it in views; its place's, since one pod is there at a time
+	serveUntil        int64  // a pod that is to go serves on until then in any case
 	attempts          int
 	queue             event.FIFO
 

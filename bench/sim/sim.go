@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/guard"
+	"github.com/sluice-autoscaler/sluice/algorithms/loop"
 	"github.com/sluice-autoscaler/sluice/bench/event"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
@@ -53,15 +54,19 @@ type Config struct {
 // Epoch is the instant at which runs begin unless they say otherwise, a Monday.
 func Epoch() time.Time { return time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC) }
 
-// guarded wraps the policy in the guard that the scenario describes, as the scaler does.
-func (c *Config) guarded() (*guard.Policy, error) {
+// loop makes the control loop that the scenario describes, the very one of the scaler.
+func (c *Config) loop() (*loop.Loop, error) {
+	s := &c.Scenario
 	g := guard.Default()
-	g.IdleAfter, g.Target = time.Duration(c.Scenario.ScaleToZeroAfter), c.Scenario.PerPod()
+	g.IdleAfter, g.Target = time.Duration(s.ScaleToZeroAfter), s.PerPod()
 	g, err := guard.Parse(g, c.Guard)
 	if err != nil {
 		return nil, err
 	}
-	return guard.New(g, c.Policy)
+	return loop.Build(loop.Config{
+		Policy: c.Policy, Guard: g, Timing: s.Timing(), Cost: s.Cost, Quiet: !c.Explain,
+		Limits: algorithms.Limits{Min: s.MinReplicas, Max: s.MaxReplicas, PodConcurrency: float64(s.PodConcurrency)},
+	})
 }
 
 // warm is where scoring begins, the warm-up in whole elasticity steps.
@@ -82,7 +87,7 @@ func Run(ctx context.Context, c Config) (score.Run, error) {
 		return score.Run{}, fmt.Errorf("warm-up = %v (%v in whole steps): want at least 0s and less than the %v of trace %s",
 			c.Warmup, time.Duration(warm), c.Source.Length(), c.Source.Name())
 	}
-	policy, err := c.guarded()
+	control, err := c.loop()
 	if err != nil {
 		return score.Run{}, err
 	}
@@ -93,11 +98,11 @@ func Run(ctx context.Context, c Config) (score.Run, error) {
 		if last := c.History[len(c.History)-1].At; last.After(c.Start) {
 			return score.Run{}, fmt.Errorf("history ends at %s: want no later than the start at %s", last.Format(time.RFC3339), c.Start.Format(time.RFC3339))
 		}
-		if err := policy.Learn(c.History); err != nil {
+		if err := control.Learn(c.History); err != nil {
 			return score.Run{}, fmt.Errorf("%s learns from history: %w", c.Name, err)
 		}
 	}
-	e := newEngine(&c, policy)
+	e := newEngine(&c, control)
 	if err := e.run(ctx); err != nil {
 		return score.Run{}, fmt.Errorf("simulate %s on %s: %w", c.Name, c.Source.Name(), err)
 	}
@@ -106,10 +111,9 @@ func Run(ctx context.Context, c Config) (score.Run, error) {
 
 // engine is one run's state. Instants are nanoseconds since its beginning.
 type engine struct {
-	cfg    *Config
-	sc     *scenario.Scenario
-	policy *guard.Policy
-	needs  []algorithms.Need
+	cfg  *Config
+	sc   *scenario.Scenario
+	loop *loop.Loop
 
 	now, end int64
 	arrivals trace.Arrivals
@@ -130,23 +134,17 @@ type engine struct {
 
 	starts, route, read *rand.Rand
 
-	wanted      int // spec.replicas
-	capacity    int // places on nodes, −1 without bound
-	placed      int // pods on nodes
-	coming      int // nodes that come
-	nodes       int
-	round       int32 // generation of the next planned round
-	changedAt   int64
-	wokenAt     int64
-	zeroSince   int64
-	readySince  int64 // since when pods are ready; longAgo while none is
-	nextRound   int64 // when the planned round is
-	poked       bool  // a round is due at once
-	waking      bool  // between zero and the end of the wake-up
-	inPath      bool  // the gateway is beside the ready pods in the path
-	pathUntil   int64 // and for proxies it is so until then
-	dataTime    time.Time
-	activeSince time.Time
+	wanted    int // spec.replicas
+	capacity  int // places on nodes, −1 without bound
+	placed    int // pods on nodes
+	coming    int // nodes that come
+	nodes     int
+	roundGen  int32 // generation of the next planned round
+	nextRound int64 // when the planned round is
+	poked     bool  // a round is due at once
+	inPath    bool  // the gateway is beside the ready pods in the path
+	pathUntil int64 // and for proxies it is so until then
+	instances []loop.Instance
 
 	meter   meter
 	account account
@@ -175,14 +173,14 @@ const (
 	checkCtx = 1 << 16
 )
 
-func newEngine(c *Config, policy *guard.Policy) *engine {
+func newEngine(c *Config, control *loop.Loop) *engine {
 	s := &c.Scenario
 	e := &engine{
-		cfg: c, sc: s, policy: policy, needs: policy.Needs(), end: int64(c.Source.Length()),
+		cfg: c, sc: s, loop: control, end: int64(c.Source.Length()),
 		arrivals: scenario.Requests(c.Source, s, c.Seed), buf: make([]trace.Request, chunk),
 		limit: int32(s.PodConcurrency), shared: s.Routing == scenario.RoutingShared,
 		starts: scenario.Stream(c.Seed, scenario.Starts), route: scenario.Stream(c.Seed, scenario.Routes), read: scenario.Stream(c.Seed, scenario.Readings),
-		capacity: -1, changedAt: longAgo, wokenAt: longAgo, zeroSince: longAgo, readySince: longAgo, pathUntil: longAgo,
+		capacity: -1, pathUntil: longAgo,
 	}
 	if s.PodConcurrency == 0 {
 		e.limit = noLimit
@@ -197,15 +195,13 @@ func newEngine(c *Config, policy *guard.Policy) *engine {
 
 // run is the loop over events. At equal instants control comes first, then ends of work, then arrivals.
 func (e *engine) run(ctx context.Context) error {
-	e.scale(e.sc.InitialReplicas, algorithms.Decision{Reason: "Initial"})
+	e.scale(e.sc.InitialReplicas, &loop.Record{Reason: "Initial"})
 	for _, i := range e.live { // what is there at the beginning has started long before
 		if e.pods[i].state != ready {
 			e.becomeReady(i)
 		}
 	}
-	e.changedAt, e.wokenAt, e.activeSince = longAgo, longAgo, time.Time{}
 	e.account.starts, e.account.wakeUps, e.account.changes = 0, 0, 0
-	e.meter.starts = algorithms.StartTimes{}
 	// Rounds and readings go on at instants of their own, which know nothing of the load's beginning or of one another.
 	phase := scenario.Stream(e.cfg.Seed, scenario.Phases)
 	e.plan(phase.Int64N(int64(e.sc.Tick)), evRound, none)
@@ -272,8 +268,8 @@ func (e *engine) plan(at int64, kind what, pod int32) {
 	case pod != none:
 		ev.Gen = e.pods[pod].gen
 	case kind == evRound:
-		e.round++
-		ev.Gen, e.nextRound = e.round, at
+		e.roundGen++
+		ev.Gen, e.nextRound = e.roundGen, at
 	}
 	e.ctl.Push(ev)
 }
@@ -284,13 +280,13 @@ func (e *engine) control(ev event.Planned) {
 	}
 	switch ev.Kind {
 	case evRound:
-		if ev.Gen == e.round { // else one was planned for another instant since
+		if ev.Gen == e.roundGen { // else one was planned for another instant since
 			e.nextRound = event.Never
-			e.decide()
+			e.round()
 		}
 	case evPoke:
 		e.poked = false
-		e.decide()
+		e.round()
 	case evScrape:
 		e.expire()
 		e.meter.scrape(e)
@@ -477,15 +473,14 @@ func (e *engine) spread() {
 }
 
 // scale makes or ends pods until n are wanted.
-func (e *engine) scale(n int, d algorithms.Decision) {
+func (e *engine) scale(n int, r *loop.Record) {
 	from := e.wanted
 	if n == from {
 		return
 	}
-	e.account.changed(e, from, n, d)
-	e.wanted, e.changedAt = n, e.now
+	e.account.changed(e, from, n, r)
+	e.wanted = n
 	if from == 0 {
-		e.activeSince, e.wokenAt = e.meter.epoch.Add(time.Duration(e.now)), e.now
 		e.account.wakeUps++
 	}
 	for len(e.live) < n {
@@ -586,10 +581,9 @@ func (e *engine) becomeReady(i int32) {
 		e.levels.add(e.pods, i)
 		e.appear(p)
 	}
-	p.state, p.place = ready, int32(len(e.ready))
+	p.state, p.place, p.readyAt = ready, int32(len(e.ready)), e.now
 	p.gen++ // a planned start of it counts no more
 	e.ready = append(e.ready, i)
-	e.meter.starts.Add(time.Duration(e.now - p.created))
 	e.poke() // the scaler watches the Service's endpoints
 	e.account.ready.Set(e.clock(), len(e.ready))
 	e.account.starting.Set(e.clock(), len(e.live)-len(e.ready))

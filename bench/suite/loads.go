@@ -1,6 +1,7 @@
-// Package suite is the standard contest of policies: every shared trace that suits, in four scenarios from 100 ms to a minute of
-// start-up, with one configuration of the policy that is judged against classics as they come and tuned to each trace with hindsight,
-// and against what one who knew the future would pay.
+// Package suite is the standard contest of policies. It takes every shared trace that suits, in four
+// scenarios from 100 ms to a minute of start-up. The policy that is judged has one configuration.
+// Its rivals are the classics with their defaults, the classics tuned to each trace with hindsight,
+// and the cost of a schedule that knows the future.
 package suite
 
 import (
@@ -12,61 +13,67 @@ import (
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/bench/recording"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/sim"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
-// Load is a part of a trace that is simulated, and what comes before it, which policies that learn are taught. It is a value.
+// Load is a part of a trace that is simulated, and what comes before it, which policies that learn
+// are taught. It is a value.
 type Load struct {
 	// File and Column name the trace.
 	File, Column string
 	// Zeros says what empty bins are, by the traces' own README.
-	Zeros trace.Zeros
-	// Last is how much of the trace's end is simulated, 0 for all of it. History is how much before that is taught.
+	Zeros recording.Zeros
+	// Last is how much of the trace's end is simulated, 0 for all of it. History is how much before
+	// that is taught.
 	Last, History time.Duration
 	// Join is how many bins are joined into one where instants are coarser than bins; 0 is 1.
 	Join int
-	// Sparse loads are taken as they are: the question is the last pod. Others are scaled to the scenario's peak replicas.
+	// Sparse loads are taken as they are: the question is the last pod. Others are scaled to the
+	// scenario's peak replicas.
 	Sparse bool
 }
 
 const (
 	day     = 24 * time.Hour
 	history = 14 * day
-	// leastCount is how many requests bins must hold on average to be scaled up: chance is then below a fifth of it.
+	// leastCount is how many requests bins must hold on average to be scaled up: chance is then
+	// below a fifth of it.
 	leastCount = 30
 )
 
-// Dense are the loads that keep several pods busy: every trace with one column that is not sparse. Of those with bins of a minute and
-// more the last twelve hours are simulated and two weeks before are taught; those with bins of a second are simulated whole, after nothing.
+// Dense are the loads that keep several pods busy: every trace with one column that is not sparse.
+// Of those with bins of a minute and more the last twelve hours are simulated and two weeks before
+// are taught; those with bins of a second are simulated whole, after nothing.
 func Dense() []Load {
-	long := func(file string, zeros trace.Zeros) Load {
+	long := func(file string, zeros recording.Zeros) Load {
 		return Load{File: file, Zeros: zeros, Last: day / 2, History: history}
 	}
 	return []Load{
-		long("nasa_jul95.csv", trace.ZerosInterpolate),
-		long("twitter_aug21_a.csv", trace.ZerosInterpolate),
-		long("wc98_may_jun.csv", trace.ZerosIdle),
-		long("nab_elb_requests.csv", trace.ZerosIdle),
-		long("nab_tweets_aapl.csv", trace.ZerosIdle),
-		long("servegen_m_large.csv", trace.ZerosIdle),
-		long("servegen_m_mid.csv", trace.ZerosInterpolate),
-		long("servegen_m_small.csv", trace.ZerosInterpolate),
+		long("nasa_jul95.csv", recording.ZerosInterpolate),
+		long("twitter_aug21_a.csv", recording.ZerosInterpolate),
+		long("wc98_may_jun.csv", recording.ZerosIdle),
+		long("nab_elb_requests.csv", recording.ZerosIdle),
+		long("nab_tweets_aapl.csv", recording.ZerosIdle),
+		long("servegen_m_large.csv", recording.ZerosIdle),
+		long("servegen_m_mid.csv", recording.ZerosInterpolate),
+		long("servegen_m_small.csv", recording.ZerosInterpolate),
 		{File: "servegen_mm_image.csv", Last: day / 2, History: history},
-		long("appserver_hourly_2015_16.csv", trace.ZerosIdle),
-		long("wikipedia_hourly_a.csv", trace.ZerosInterpolate),
-		long("wikipedia_hourly_b.csv", trace.ZerosInterpolate),
-		{File: "nasa_jul13_1s.csv", Zeros: trace.ZerosIdle},
-		{File: "twitter_aug21_1s.csv", Zeros: trace.ZerosInterpolate},
-		{File: "twitter_aug21_1s_b.csv", Zeros: trace.ZerosInterpolate},
+		long("appserver_hourly_2015_16.csv", recording.ZerosIdle),
+		long("wikipedia_hourly_a.csv", recording.ZerosInterpolate),
+		long("wikipedia_hourly_b.csv", recording.ZerosInterpolate),
+		{File: "nasa_jul13_1s.csv", Zeros: recording.ZerosIdle},
+		{File: "twitter_aug21_1s.csv", Zeros: recording.ZerosInterpolate},
+		{File: "twitter_aug21_1s_b.csv", Zeros: recording.ZerosInterpolate},
 		{File: "azure_llm_2023_code.csv"},
 		{File: "mooncake_conversation.csv", Join: 3}, // its instants are quantised to 3 s
 	}
 }
 
-// Sparse are the loads that leave a pod idle most of the time, as they are: the last two days of two traces, and of the wide ones
-// every sixth column, without a look at what is in it.
+// Sparse are the loads that leave a pod idle most of the time, as they are: the last two days of
+// two traces, and of the wide ones every sixth column, without a look at what is in it.
 func Sparse(dir fs.FS) ([]Load, error) {
 	loads := []Load{
 		{File: "alibaba_genai_sd_a.csv", Last: 2 * day, History: history, Sparse: true},
@@ -80,7 +87,7 @@ func Sparse(dir fs.FS) ([]Load, error) {
 		if err != nil {
 			return nil, err
 		}
-		columns, err := trace.Columns(f, w.file)
+		columns, err := recording.Columns(f, w.file)
 		if err = errors.Join(err, f.Close()); err != nil {
 			return nil, err
 		}
@@ -95,19 +102,19 @@ func Sparse(dir fs.FS) ([]Load, error) {
 	return loads, nil
 }
 
-// open reads the load for a scenario: the part that is simulated, and the past as samples of concurrency and rate. The scenario gets the replicas that it
-// begins with.
+// open reads the load for a scenario: the part that is simulated, and the past as samples of
+// concurrency and rate. The scenario gets the replicas that it begins with.
 func (l *Load) open(dir fs.FS, s *scenario.Scenario) (scored *trace.Trace, past []algorithms.Sample, err error) {
 	f, err := dir.Open(l.File)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	opts := trace.Options{Column: l.Column, Zeros: l.Zeros, Service: s.Service.Mean()}
+	opts := recording.Options{Column: l.Column, Zeros: l.Zeros, Service: s.Service.Mean()}
 	if l.File == "azure2019_apps60.csv" { // containers busy: concurrency under names of apps
-		opts.Kind = trace.KindConcurrency
+		opts.Kind = recording.KindConcurrency
 	}
-	whole, err := trace.Read(f, l.File, opts)
+	whole, err := recording.Read(f, l.File, opts)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -126,8 +133,9 @@ func (l *Load) open(dir fs.FS, s *scenario.Scenario) (scored *trace.Trace, past 
 	}
 	factor := 1.0
 	if !l.Sparse && s.PeakReplicas > 0 {
-		// A bin's count is its rate and chance. Multiplying a small count would multiply the chance, as no larger workload has it: before a
-		// trace is scaled up, bins are joined until they hold enough.
+		// A bin's count is its rate and chance. Multiplying a small count would multiply the
+		// chance, as no larger workload has it: before a trace is scaled up, bins are joined until
+		// they hold enough.
 		up := func() float64 {
 			return s.PeakReplicas * float64(s.PodConcurrency) / s.Service.Mean().Seconds() / scored.PeakRate()
 		}

@@ -12,24 +12,29 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
+	"github.com/sluice-autoscaler/sluice/bench/clairvoyant"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/space"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 	"github.com/sluice-autoscaler/sluice/bench/tune"
 )
 
 // Names of what is no policy by itself in the results.
 const (
-	// Tuned is put behind the name of a classic whose parameters were searched on the very load, with hindsight.
+	// Tuned is put behind the name of a classic whose parameters were searched on the very load,
+	// with hindsight.
 	Tuned = " (tuned)"
 	// Found is in the notes that tell what parameters that was.
 	Found = "tuning found"
-	// Told is put behind the name of a subject that was told the rate of every bin beforehand, though not the requests: what a better forecast could gain
-	// at most.
+	// Told is put behind the name of a subject that had the rate of every bin as its forecast,
+	// though not the requests: what a better forecast could gain at most.
 	Told = " (told the rates)"
-	// Bound is the cheapest schedule found by one who knows the future; LowerBound what no policy that keeps the promise can be below.
+	// Bound is the cheapest schedule that was found with the future known. LowerBound is a cost that no
+	// policy that keeps the promise can be below.
 	Bound      = "clairvoyant"
 	LowerBound = "lower bound"
 )
@@ -41,26 +46,31 @@ type Config struct {
 	// Loads and Scenarios span the cells.
 	Loads     []Load
 	Scenarios []scenario.Scenario
-	// Subjects are the policies that are judged, one configuration each; Classics are run as they come and, with a Budget above 0, tuned.
+	// Subjects are the policies that are judged, one configuration each; Classics are run as they
+	// come and, with a Budget above 0, tuned.
 	Subjects, Classics []plan.Policy
 	// Seeds is how many seeds score each policy; tuning has the first.
 	Seeds int
-	// Budget is how many whole evaluations the tuning of one classic in one cell may cost; sparse loads are not tuned to.
+	// Budget is how many whole evaluations the tuning of one classic in one cell may cost; sparse
+	// loads are not tuned to.
 	Budget int
-	// Bounds asks for the clairvoyant's costs, and for those of the subjects that can be told the load's rates, on loads that are not sparse.
+	// Bounds asks for the clairvoyant's costs, and for those of the subjects that take a forecast
+	// of the load's rates, on loads that are not sparse.
 	Bounds bool
 	// Workers is how many cells are worked on at once.
 	Workers int
 	// Points bounds the rows of a run's series.
 	Points int
-	// Known returns a run that was made before: those of classics and of the clairvoyant are not made again. It may be nil, and is
-	// called from several goroutines.
+	// Known returns a run that was made before: those of classics and of the clairvoyant are not
+	// made again. It may be nil, and is called from several goroutines.
 	Known func(policy, trace, scenario string, seed uint64) (score.Run, bool)
-	// Share is told the share of all cells that is done, from several goroutines; it may be nil.
+	// Share is called with the share of all cells that is done, from several goroutines; it may be
+	// nil.
 	Share func(float64)
 }
 
-// Classics are the policies to beat: Knative's, the HPA's and KEDA's. Their scale-down to zero is the scenario's.
+// Classics are the policies to beat: Knative's, the HPA's and KEDA's. Their scale-down to zero is
+// the scenario's.
 func Classics(policies catalog.Catalog) ([]plan.Policy, error) {
 	var out []plan.Policy
 	for _, spec := range []string{"kpa", "hpa", "keda"} {
@@ -73,7 +83,7 @@ func Classics(policies catalog.Catalog) ([]plan.Policy, error) {
 	return out, nil
 }
 
-// Rivals are the names under which classics appear, as they come and tuned.
+// Rivals are the names under which classics appear, with their defaults and tuned.
 func (c *Config) Rivals() []string {
 	var names []string
 	for _, p := range c.Classics {
@@ -97,8 +107,8 @@ func (c *Config) runs() int {
 	return c.Seeds*2*(len(c.Subjects)+len(c.Classics)) + 2
 }
 
-// Run holds the contest and hands every run to done with a number that gives its place, from several goroutines. It returns notes:
-// what was left out, and the parameters that tuning found.
+// Run holds the contest and hands every run to done with a number that gives its place, from
+// several goroutines. It returns notes: what was left out, and the parameters that tuning found.
 func Run(ctx context.Context, c Config, done func(n int, run score.Run) error) ([]string, error) {
 	var cells []cell
 	for i := range c.Loads {
@@ -142,85 +152,108 @@ func (c *Config) cell(ctx context.Context, w cell, done func(n int, run score.Ru
 	if err != nil {
 		return nil, err
 	}
-	src := scored.Source(trace.Model{}) // Poisson within bins
-	n := w.n
-	put := func(runs ...score.Run) error {
-		for _, run := range runs {
-			if err := done(n, run); err != nil {
-				return err
-			}
-			n++
-		}
-		return nil
-	}
-	enter := func(p plan.Policy, rate func(time.Duration) float64) error {
-		for k := range c.Seeds {
-			job := plan.Job{Source: src, Scenario: s, Policy: p, Seed: uint64(k) + 1, History: past, Rate: rate}
-			run, err := job.Run(ctx, plan.Options{Points: c.Points}, nil)
-			if err == nil {
-				err = put(run)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return nil
+	e := &entry{
+		Config: c, scene: s, past: past, n: w.n, done: done,
+		src: scored.Source(trace.Model{}), // Poisson within bins
 	}
 	for _, p := range c.Subjects {
-		if err := enter(p, nil); err != nil {
-			return notes, err
+		if err := e.run(ctx, p, nil); err != nil {
+			return nil, err
 		}
-		if c.Bounds && !w.load.Sparse && p.CanBeTold() {
+		if c.Bounds && !w.load.Sparse && p.TakesForecast() {
 			p.Label += Told
-			if err := enter(p, scored.Rate); err != nil {
-				return notes, err
+			if err := e.run(ctx, p, scored.Rate); err != nil {
+				return nil, err
 			}
 		}
 	}
 	for _, p := range c.Classics {
-		if known := c.known(c.Seeds, src.Name(), s.Name, p.Label); known != nil {
-			err = put(known...)
-		} else {
-			err = enter(p, nil)
-		}
-		if err != nil {
-			return notes, err
-		}
-		if c.Budget == 0 || w.load.Sparse { // how many pods a classic aims at says nothing where one is too many
-			continue
-		}
-		if known := c.known(c.Seeds, src.Name(), s.Name, p.Label+Tuned); known != nil {
-			err = put(known...)
-		} else {
-			var best plan.Policy
-			if best, err = c.tune(ctx, p, src, s); err == nil {
-				notes = append(notes, fmt.Sprintf("%s, %s: %s %s.", src.Name(), s.Name, Found, best.Label))
-				best.Label = p.Label + Tuned
-				err = enter(best, nil)
-			}
-		}
-		if err != nil {
-			return notes, err
+		if err := e.classic(ctx, p, !w.load.Sparse); err != nil {
+			return e.notes, err
 		}
 	}
 	if !c.Bounds {
-		return notes, nil
+		return e.notes, nil
 	}
-	if known := c.known(1, src.Name(), s.Name, LowerBound, Bound); known != nil {
-		return notes, put(known...)
+	if known := e.known(1, LowerBound, Bound); known != nil {
+		return e.notes, e.put(known...)
 	}
-	return notes, c.bound(ctx, n, src, s, done)
+	return e.notes, c.bound(ctx, e.n, e.src, s, done)
 }
 
-// known are the runs of policies that were made before under as many seeds, or nil unless all are there.
-func (c *Config) known(seeds int, trace, scenario string, policies ...string) []score.Run {
-	if c.Known == nil {
+// entry is a cell whose runs are being made.
+type entry struct {
+	*Config
+	src   trace.Source
+	scene scenario.Scenario
+	past  []algorithms.Sample
+	// n is the number of the next run.
+	n     int
+	done  func(n int, run score.Run) error
+	notes []string
+}
+
+func (e *entry) put(runs ...score.Run) error {
+	for _, run := range runs {
+		if err := e.done(e.n, run); err != nil {
+			return err
+		}
+		e.n++
+	}
+	return nil
+}
+
+// run runs a policy with all seeds; rate, unless it is nil, is given to it as a forecast.
+func (e *entry) run(ctx context.Context, p plan.Policy, rate func(time.Duration) float64) error {
+	for k := range e.Seeds {
+		job := plan.Job{Source: e.src, Scenario: e.scene, Policy: p, Seed: uint64(k) + 1, History: e.past, Rate: rate}
+		run, err := job.Run(ctx, plan.Options{Points: e.Points}, nil)
+		if err == nil {
+			err = e.put(run)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// classic runs a policy to beat with its defaults and, unless that says nothing, tuned to the load.
+// How many pods a classic aims at says nothing where one is too many, so sparse loads are not tuned
+// to.
+func (e *entry) classic(ctx context.Context, p plan.Policy, dense bool) error {
+	if known := e.known(e.Seeds, p.Label); known != nil {
+		if err := e.put(known...); err != nil {
+			return err
+		}
+	} else if err := e.run(ctx, p, nil); err != nil {
+		return err
+	}
+	if e.Budget == 0 || !dense {
+		return nil
+	}
+	if known := e.known(e.Seeds, p.Label+Tuned); known != nil {
+		return e.put(known...)
+	}
+	best, err := e.tune(ctx, p, e.src, e.scene)
+	if err != nil {
+		return err
+	}
+	e.notes = append(e.notes, fmt.Sprintf("%s, %s: %s %s.", e.src.Name(), e.scene.Name, Found, best.Label))
+	best.Label = p.Label + Tuned
+	return e.run(ctx, best, nil)
+}
+
+// known are the runs of policies that were made before under as many seeds, or nil unless all are
+// there.
+func (e *entry) known(seeds int, policies ...string) []score.Run {
+	if e.Known == nil {
 		return nil
 	}
 	var runs []score.Run
 	for _, p := range policies {
 		for k := range seeds {
-			run, ok := c.Known(p, trace, scenario, uint64(k)+1)
+			run, ok := e.Known(p, e.src.Name(), e.scene.Name, uint64(k)+1)
 			if !ok {
 				return nil
 			}
@@ -230,10 +263,10 @@ func (c *Config) known(seeds int, trace, scenario string, policies ...string) []
 	return runs
 }
 
-// tune searches a classic's parameters on the whole load under the first seed: fewest pod-seconds within the scenario's share of
-// violations, or else fewest violations.
+// tune searches a classic's parameters on the whole load under the first seed: fewest pod-seconds
+// within the scenario's share of violations, or else fewest violations.
 func (c *Config) tune(ctx context.Context, p plan.Policy, src trace.Source, s scenario.Scenario) (plan.Policy, error) {
-	space, err := tune.NewSpace(p, &s, nil)
+	ranges, err := space.New(p, &s, nil)
 	if err != nil {
 		return p, err
 	}
@@ -250,15 +283,15 @@ func (c *Config) tune(ctx context.Context, p plan.Policy, src trace.Source, s sc
 		return p, err
 	}
 	r, err := tune.Search(ctx, tune.Config{
-		Space: space, Objective: objective, Limits: []tune.Limit{limit}, Evaluate: b.Evaluate,
+		Space: ranges, Objective: objective, Limits: []tune.Limit{limit}, Evaluate: b.Evaluate,
 		Budget: c.Budget, LeastShare: b.LeastShare(), Seed: 1, Workers: 1,
 	})
 	return r.Best.Policy, err
 }
 
-// bound adds what one who knows the future pays, under the first seed.
+// bound adds the bounds on a schedule that knows the future, under the first seed.
 func (c *Config) bound(ctx context.Context, n int, src trace.Source, s scenario.Scenario, done func(n int, run score.Run) error) error {
-	b, err := score.Clairvoyant{
+	b, err := clairvoyant.Problem{
 		Concurrency: s.PodConcurrency, Startup: s.Startup.Mean(), Wait: time.Duration(s.SLO.Wait), Violations: s.SLO.Share,
 		MaxReplicas: s.MaxReplicas, Replays: 8,
 	}.Bound(ctx, src.Length(), func() trace.Arrivals { return scenario.Requests(src, &s, 1) })
@@ -280,7 +313,8 @@ func (c *Config) bound(ctx context.Context, n int, src trace.Source, s scenario.
 // Scenarios are the names of the four scenarios of the contest, from quick to slow starts.
 func Scenarios() []string { return []string{"instant", "small", "service", "heavy"} }
 
-// Subject reads a policy that is judged; a label that a classic has as well would mix their results.
+// Subject reads a policy that is judged; a label that a classic has as well would mix their
+// results.
 func Subject(policies catalog.Catalog, spec string, classics []plan.Policy) (plan.Policy, error) {
 	p, err := plan.ParsePolicy(policies, spec)
 	for _, c := range classics {

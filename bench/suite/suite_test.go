@@ -103,7 +103,8 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// again holds a contest in which the runs of an earlier one are known: only the policy that is judged is run.
+// again holds a contest in which the runs of an earlier one are known: only the policy that is
+// judged is run.
 func again(t *testing.T, cfg suite.Config, earlier map[int]score.Result) {
 	known := map[string]score.Run{}
 	name := func(policy, trace, scenario string, seed uint64) string {

@@ -13,7 +13,8 @@ type segment struct {
 	start, end time.Duration
 	rate       float64
 	slope      float64
-	// mass is the expected number of requests in it. Traces know it exactly; others leave it to straight.
+	// mass is the expected number of requests in it. Traces know it exactly; others leave it to
+	// straight.
 	mass float64
 }
 
@@ -48,7 +49,8 @@ func (p *plan) Length() time.Duration { return p.length }
 
 // Open implements Source.
 func (p *plan) Open(rng *rand.Rand) Arrivals {
-	// Their own generators, so that neither the size of the reads nor what else the caller draws changes the arrivals.
+	// Their own generators, so that neither the size of the reads nor what else the caller draws
+	// changes the arrivals.
 	forRate, forGaps := fork(rng), fork(rng)
 	if p.model.kind == exact {
 		return &exactArrivals{rate: p.rate(forRate), rng: forGaps, carry: forGaps.Float64()}
@@ -69,10 +71,12 @@ const batch = 256
 // most is the mass at which segments are cut, lest the position within them lose precision.
 const most = 1 << 22
 
-// renewal are the arrivals of a renewal process of rate 1 in the time Λ(t) = ∫₀ᵗ rate(u) du: with exponential gaps the Poisson
-// process of that rate, exactly; with others a process whose gaps keep their coefficient of variation while the rate is steady.
+// renewal are the arrivals of a renewal process of rate 1 in the time Λ(t) = ∫₀ᵗ rate(u) du: with
+// exponential gaps the Poisson process of that rate, exactly; with others a process whose gaps keep
+// their coefficient of variation while the rate is steady.
 //
-// Within a segment Λ is a line or a parabola, so its inverse is in closed form: one multiplication, or one root, per request.
+// Within a segment Λ is a line or a parabola, so its inverse is in closed form: one multiplication,
+// or one root, per request.
 type renewal struct {
 	rate profile
 	gaps gaps
@@ -168,11 +172,13 @@ func (a *renewal) fill(dst []Request) int {
 	return n
 }
 
-// exactArrivals are as many as each segment's mass says, at the order statistics of uniform instants. A fraction of a request is
-// carried to the next segment, from a random start, so that its mean is right.
+// exactArrivals are as many as each segment's mass says, at the order statistics of uniform
+// instants. A fraction of a request is carried to the next segment, from a random start, so that
+// its mean is right.
 //
-// They come in blocks, so that none has to be kept: the m-th of k uniform instants in what is left of the segment comes at a share
-// of it that is Beta(m, k−m+1) distributed, and the m−1 before it are uniform below it. Those are sums of exponentials, scaled.
+// They come in blocks, so that none has to be kept: the m-th of k uniform instants in what is left
+// of the segment comes at a share of it that is Beta(m, k−m+1) distributed, and the m−1 before it
+// are uniform below it. Those are sums of exponentials, scaled.
 type exactArrivals struct {
 	rate  profile
 	rng   *rand.Rand

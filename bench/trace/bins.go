@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Trace is a recorded load: the number of requests in each of equally long bins. It holds 8 bytes per bin. It is a value that
-// nothing changes after Read or New: safe for concurrent use.
+// Trace is a recorded load: the number of requests in each of equally long bins. It holds 8 bytes
+// per bin. It is a value that nothing changes after Read or New: safe for concurrent use.
 type Trace struct {
 	name  string
 	width time.Duration
@@ -22,15 +22,16 @@ type Trace struct {
 type Bin struct {
 	// Start is since the trace's start, Width > 0.
 	Start, Width time.Duration
-	// Requests is the number of requests in it, ≥ 0; a fraction if the trace was scaled or recorded concurrency.
+	// Requests is the number of requests in it, ≥ 0; a fraction if the trace was scaled or recorded
+	// concurrency.
 	Requests float64
 }
 
 // ErrEmpty is what New, Read and Slice return for a trace without a request in any bin.
 var ErrEmpty = errors.New("no request in any bin")
 
-// New makes a trace of bins of a width > 0, in requests per bin: at least one bin, each finite and ≥ 0, one of them above 0, and
-// none above 1e9 requests per second.
+// New makes a trace of bins of a width > 0, in requests per bin: at least one bin, each finite and
+// ≥ 0, one of them above 0, and none above 1e9 requests per second.
 func New(name string, width time.Duration, requests []float64) (*Trace, error) {
 	if width <= 0 {
 		return nil, fmt.Errorf("trace %s: bin width %v: want > 0", name, width)
@@ -54,7 +55,8 @@ func New(name string, width time.Duration, requests []float64) (*Trace, error) {
 	return &Trace{name: name, width: width, bins: slices.Clone(requests)}, nil
 }
 
-// Name is the file's name without folder and ending, with ".column" behind it if one of several columns was chosen.
+// Name is the file's name without folder and ending, with ".column" behind it if one of several
+// columns was chosen.
 func (t *Trace) Name() string { return t.name }
 
 // Len is the number of bins, ≥ 1.
@@ -94,8 +96,9 @@ func (t *Trace) Rate(at time.Duration) float64 {
 	return t.bins[at/t.width] / t.width.Seconds()
 }
 
-// Scale multiplies every bin. To bring the peak to a number of pods: factor = pods · concurrency per pod / mean service time /
-// PeakRate. The factor must be above 0 and leave no bin above 1e9 requests per second.
+// Scale multiplies every bin. To bring the peak to a number of pods: factor = pods · concurrency
+// per pod / mean service time / PeakRate. The factor must be above 0 and leave no bin above 1e9
+// requests per second.
 func (t *Trace) Scale(factor float64) (*Trace, error) {
 	if !(factor > 0) || factor*t.PeakRate() > maxRate {
 		return nil, fmt.Errorf("trace %s: scale by %v: want > 0 and a peak within %g requests per second", t.name, factor, maxRate)
@@ -107,8 +110,8 @@ func (t *Trace) Scale(factor float64) (*Trace, error) {
 	return New(t.name, t.width, bins)
 }
 
-// Slice cuts the trace to the bins that start within from ≤ start < to, which then starts at from's bin. It fails if no request
-// is left.
+// Slice cuts the trace to the bins that start within from ≤ start < to, which then starts at from's
+// bin. It fails if no request is left.
 func (t *Trace) Slice(from, to time.Duration) (*Trace, error) {
 	if from < 0 || to <= from {
 		return nil, fmt.Errorf("trace %s: slice %v–%v: want 0 ≤ from < to", t.name, from, to)
@@ -121,8 +124,8 @@ func (t *Trace) Slice(from, to time.Duration) (*Trace, error) {
 	return New(t.name, t.width, t.bins[first:end])
 }
 
-// Coarsen joins every k neighbouring bins into one, k ≥ 1; bins at the end that do not fill one are dropped. It suits traces
-// whose instants are coarser than their bins.
+// Coarsen joins every k neighbouring bins into one, k ≥ 1; bins at the end that do not fill one are
+// dropped. It suits traces whose instants are coarser than their bins.
 func (t *Trace) Coarsen(k int) (*Trace, error) {
 	if k < 1 || k > len(t.bins) {
 		return nil, fmt.Errorf("trace %s: join %d bins: want 1–%d", t.name, k, len(t.bins))

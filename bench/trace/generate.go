@@ -22,9 +22,9 @@ type Generator struct {
 
 // Generators lists the kinds of load, in a fixed order, for help texts.
 //
-// Rates are in requests per second (0–1e9), durations as in Go ("90s", "36h") or in days ("7d"), shares within 0–1. Arrivals fall
-// at random at the rate (Poisson) unless it says otherwise; [cv=C] makes the gaps Gamma distributed with that coefficient of
-// variation in rescaled time.
+// Rates are in requests per second (0–1e9), durations as in Go ("90s", "36h") or in days ("7d"),
+// shares within 0–1. Arrivals fall at random at the rate (Poisson) unless it says otherwise; [cv=C]
+// makes the gaps Gamma distributed with that coefficient of variation in rescaled time.
 func Generators() []Generator {
 	all := generators()
 	out := make([]Generator, len(all))
@@ -34,8 +34,9 @@ func Generators() []Generator {
 	return out
 }
 
-// Generate makes a source from a specification NAME:key=value,… as listed by Generators; its Name is the specification. The
-// error names every fault, and the parameters or the generators there are.
+// Generate makes a source from a specification NAME:key=value,… as listed by Generators; its Name
+// is the specification. The error names every fault, and the parameters or the generators there
+// are.
 func Generate(text string) (Source, error) {
 	s := parseSpec(text)
 	all := generators()
@@ -283,7 +284,8 @@ func flash(s *spec) Source {
 	if top < 0 {
 		s.fault("at + rise are longer than 292 years")
 	}
-	// The decay is followed by lines of 1/32 of it, off by at most 1.3e-4 of the way, and ends after 16 of it (1e-7 of the way).
+	// The decay is followed by lines of 1/32 of it, off by at most 1.3e-4 of the way, and ends
+	// after 16 of it (1e-7 of the way).
 	return shaped(s, d, gapsOf(s), func(*rand.Rand) profile {
 		return &curve{length: d, rate: base, knot: func(t time.Duration) (time.Duration, float64) {
 			switch {
@@ -395,7 +397,8 @@ func (a *sparseArrivals) Read(dst []Request) int {
 			a.left--
 		} else {
 			step = a.plan.idle(a.rng)
-			// Geometric on 1, 2, … with mean burst: 1 + ⌊E / −ln(1 − 1/burst)⌋, of which the first is this one.
+			// Geometric on 1, 2, … with mean burst: 1 + ⌊E / −ln(1 − 1/burst)⌋, of which the first
+			// is this one.
 			if a.plan.burst > 1 {
 				a.left = int64(a.rng.ExpFloat64() / -math.Log1p(-1/a.plan.burst))
 			}

@@ -17,8 +17,9 @@ const (
 	weibull
 )
 
-// Model tells how requests fall within a bin of which only the count is known. It is declared, as it decides about the waits:
-// real traffic within a minute is burstier than Poisson, and even arrivals are the kindest possible. The zero value is Poisson.
+// Model says how requests fall within a bin of which only the count is known. It is declared, as it
+// decides about the waits: real traffic within a minute is burstier than Poisson, and even arrivals
+// are the kindest possible. The zero value is Poisson.
 //
 //	poisson         at random at the bin's rate; the count is Poisson with the bin's value as its mean   · ·· ·   ··  ·
 //	even            evenly spaced; the bin's count exactly, if it is whole                               · · · · · · · ·
@@ -26,8 +27,9 @@ const (
 //	gamma:cv=C      gaps are Gamma distributed, with coefficient of variation C (0.01–100)               ···    ··    ·
 //	weibull:cv=C    gaps are Weibull distributed, with coefficient of variation C (0.01–30)              ···    ··    ·
 //
-// gamma and weibull are stationary renewal processes of the bins' rate, carried across bins by time rescaling; CVs of 4–9 were
-// measured for single clients (ServeGen). The index of dispersion of their counts tends to C² within a bin of many requests.
+// gamma and weibull are stationary renewal processes of the bins' rate, carried across bins by time
+// rescaling; CVs of 4–9 were measured for single clients (ServeGen). The index of dispersion of
+// their counts tends to C² within a bin of many requests.
 type Model struct {
 	kind  kind
 	cv    float64
@@ -82,7 +84,8 @@ func weibullModel(cv float64) Model {
 	return Model{kind: weibull, cv: cv, shape: weibullShape(cv)}
 }
 
-// weibullShape solves Γ(1+2/k)/Γ(1+1/k)² − 1 = cv² for the shape k. The left side falls with k, so it is bisected.
+// weibullShape solves Γ(1+2/k)/Γ(1+1/k)² − 1 = cv² for the shape k. The left side falls with k, so
+// it is bisected.
 func weibullShape(cv float64) float64 {
 	want := math.Log1p(cv * cv)
 	lo, hi := 0.05, 200.0
@@ -101,7 +104,8 @@ func weibullShape(cv float64) float64 {
 
 // gaps makes the times between arrivals, of mean 1.
 type gaps interface {
-	// first is the time from a random instant to the next arrival: the equilibrium distribution of the residual gap.
+	// first is the time from a random instant to the next arrival: the equilibrium distribution of
+	// the residual gap.
 	first() float64
 	fill(dst *[batch]float64)
 }
@@ -175,8 +179,8 @@ func (g *weibullGaps) fill(dst *[batch]float64) {
 	}
 }
 
-// GammaVariate draws from Gamma(shape, 1), shape > 0, by Marsaglia and Tsang, "A simple method for generating gamma variables"
-// (ACM TOMS 26, 2000); below shape 1 by Gamma(shape+1)·U^(1/shape).
+// GammaVariate draws from Gamma(shape, 1), shape > 0, by Marsaglia and Tsang, "A simple method for
+// generating gamma variables" (ACM TOMS 26, 2000); below shape 1 by Gamma(shape+1)·U^(1/shape).
 func GammaVariate(rng *rand.Rand, shape float64) float64 {
 	boost := 1.0
 	if shape < 1 {

@@ -16,8 +16,9 @@ const maxRate = 1e9
 // longest is the longest duration that is taken, 274 years: sums of two do not overflow unnoticed.
 const longest = 100_000 * 24 * time.Hour
 
-// spec is a parsed specification NAME[:key=value,…]. A piece after a comma that has no "=" belongs to the value before it, so
-// that a value may hold commas: idle=pareto:60s,1.5. Its getters collect the faults; err gives them all.
+// spec is a parsed specification NAME[:key=value,…]. A piece after a comma that has no "=" belongs
+// to the value before it, so that a value may hold commas: idle=pareto:60s,1.5. Its getters collect
+// the faults; err gives them all.
 type spec struct {
 	text, name string
 	values     map[string]string
@@ -143,7 +144,8 @@ func (s *spec) err() error {
 	return errors.Join(s.errs...)
 }
 
-// ParseDuration reads what time.ParseDuration does and days ("7d", "1.5d"), which must stand alone. The result may be negative.
+// ParseDuration reads what time.ParseDuration does and days ("7d", "1.5d"), which must stand alone.
+// The result may be negative.
 func ParseDuration(v string) (time.Duration, error) {
 	v = strings.TrimSpace(v)
 	if days, ok := strings.CutSuffix(v, "d"); ok {
@@ -154,4 +156,13 @@ func ParseDuration(v string) (time.Duration, error) {
 		return time.Duration(math.Round(f * 24 * float64(time.Hour))), nil
 	}
 	return time.ParseDuration(v)
+}
+
+// clip shortens what is quoted in an error.
+func clip(s string) string {
+	const long = 120
+	if len(s) <= long {
+		return s
+	}
+	return strings.ToValidUTF8(s[:long], "") + "…"
 }

@@ -1,5 +1,5 @@
-// Package trace makes request arrivals: from recorded traces, from request logs and from generators. It is pure: randomness is an
-// argument, and files come as readers.
+// Package trace makes request arrivals: from recorded traces, from request logs and from
+// generators. It is pure: randomness is an argument, and files come as readers.
 package trace
 
 import (
@@ -15,19 +15,37 @@ type Request struct {
 	Service time.Duration
 }
 
-// Arrivals yields requests in the order of their instants. It holds a bounded amount of memory, however long it goes on, and is not
-// safe for concurrent use.
+// Arrivals yields requests in the order of their instants. It holds a bounded amount of memory,
+// however long it goes on, and is not safe for concurrent use.
 type Arrivals interface {
-	// Read fills dst with the next requests and returns how many there were. 0 means that there are no more.
+	// Read fills dst with the next requests and returns how many there were. 0 means that there are
+	// no more.
 	Read(dst []Request) int
 }
 
-// Source is a plan of arrivals that can be opened any number of times. It is a value: safe for concurrent use.
+// Source is a plan of arrivals that can be opened any number of times. It is a value: safe for
+// concurrent use.
 type Source interface {
-	// Name is short, for tables and files: the trace's file name without ending, or the generator's specification.
+	// Name is short, for tables and files: the trace's file name without ending, or the generator's
+	// specification.
 	Name() string
 	// Length is how long the plan lasts, > 0. Arrivals come before it.
 	Length() time.Duration
 	// Open starts it anew. The same state of rng gives the same arrivals.
 	Open(rng *rand.Rand) Arrivals
+}
+
+// Failing is what arrivals from a file add: after Read returned 0, Err tells why if that was not
+// the end.
+type Failing interface {
+	// Err is nil as long as nothing went wrong.
+	Err() error
+}
+
+// Err is the error of arrivals that can fail, nil for all others. Ask after Read returned 0.
+func Err(a Arrivals) error {
+	if f, ok := a.(Failing); ok {
+		return f.Err()
+	}
+	return nil
 }

@@ -3,8 +3,6 @@ package trace_test
 import (
 	"math"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -88,96 +86,6 @@ func values(t *trace.Trace) []float64 {
 	return out
 }
 
-func TestRead(t *testing.T) {
-	tests := []struct {
-		name, text string
-		opts       trace.Options
-		wantName   string
-		wantWidth  time.Duration
-		want       []float64
-	}{
-		{"requests", "t_seconds,requests\n0,1\n60,2.5\n120,0\n", trace.Options{}, "x", time.Minute, []float64{1, 2.5, 0}},
-		{"bom, crlf, quotes, blanks, comments", "\xef\xbb\xbf\"t_seconds\", \"requests\"\r\n# so\r\n\r\n0, 1 \r\n5,2\r\n", trace.Options{}, "x", 5 * time.Second, []float64{1, 2}},
-		{"starts late", "t_seconds,requests\n3600,1\n3660,2\n", trace.Options{}, "x", time.Minute, []float64{1, 2}},
-		{"fractions of seconds", "t_seconds,requests\n0,1\n0.1,2\n0.2,3\n0.30000000000000004,4\n", trace.Options{}, "x", 100 * time.Millisecond, []float64{1, 2, 3, 4}},
-		{"rounded times", "t_seconds,requests\n0,1\n0.333333,2\n0.666667,3\n1,4\n", trace.Options{}, "x", 333333333, []float64{1, 2, 3, 4}},
-		{"concurrency", "t_seconds,concurrency\n0,1\n60,0.5\n", trace.Options{Service: 2 * time.Second}, "x", time.Minute, []float64{30, 15}},
-		{"concurrency by option", "t_seconds,app\n0,1\n60,0.5\n", trace.Options{Kind: trace.KindConcurrency, Service: time.Minute}, "x", time.Minute, []float64{1, 0.5}},
-		{"requests by option", "t_seconds,concurrency\n0,1\n60,0.5\n", trace.Options{Kind: trace.KindRequests}, "x", time.Minute, []float64{1, 0.5}},
-		{"wide by name", "t_seconds,a,b\n0,1,2\n1,3,4\n", trace.Options{Column: "b"}, "x.b", time.Second, []float64{2, 4}},
-		{"wide by number", "t_seconds,a,b\n0,1,2\n1,3,4\n", trace.Options{Column: "1"}, "x.a", time.Second, []float64{1, 3}},
-		{"name before number", "t_seconds,2,1\n0,1,2\n1,3,4\n", trace.Options{Column: "1"}, "x.1", time.Second, []float64{2, 4}},
-		{"sum", "t_seconds,a,b\n0,1,2\n1,3,4\n", trace.Options{Column: "sum"}, "x.sum", time.Second, []float64{3, 7}},
-		{"a column called sum", "t_seconds,a,sum\n0,1,2\n1,3,4\n", trace.Options{Column: "sum"}, "x.sum", time.Second, []float64{2, 4}},
-		{"one row with a width", "t_seconds,requests\n0,7\n", trace.Options{Width: time.Hour}, "x", time.Hour, []float64{7}},
-		{"interpolated", "t_seconds,requests\n0,0\n1,2\n2,0\n3,0\n5,8\n6,0\n", trace.Options{Zeros: trace.ZerosInterpolate}, "x", time.Second, []float64{2, 2, 3.5, 5, 6.5, 8, 8}},
-		{"held", "t_seconds,requests\n0,0\n1,2\n2,0\n3,0\n5,8\n6,0\n", trace.Options{Zeros: trace.ZerosHold}, "x", time.Second, []float64{2, 2, 2, 2, 2, 8, 8}},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			got, err := trace.Read(strings.NewReader(tt.text), "dir/x.csv", tt.opts)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got.Name() != tt.wantName || got.Width() != tt.wantWidth || !cmp.Equal(values(got), tt.want) {
-				t.Errorf("Read(%q) = %s, %v, %v, want %s, %v, %v", tt.text, got.Name(), got.Width(), values(got), tt.wantName, tt.wantWidth, tt.want)
-			}
-		})
-	}
-}
-
-func TestReadErrors(t *testing.T) {
-	const two = "t_seconds,requests\n0,1\n60,2\n"
-	tests := []struct {
-		name, text string
-		opts       trace.Options
-		want       []string
-	}{
-		{"empty", "", trace.Options{}, []string{"x.csv", "it is empty", "t_seconds"}},
-		{"header only", "t_seconds,requests\n", trace.Options{}, []string{"no rows"}},
-		{"no header", "0,1\n60,2\n", trace.Options{}, []string{"line 1", `"0"`, "t_seconds"}},
-		{"no column", "t_seconds\n0\n", trace.Options{}, []string{"line 1", "no column"}},
-		{"one row", "t_seconds,requests\n0,1\n", trace.Options{}, []string{"width"}},
-		{"which column", "t_seconds,a,b\n0,1,2\n", trace.Options{}, []string{"2 columns", "a, b", "choose"}},
-		{"no such column", "t_seconds,a,b\n0,1,2\n", trace.Options{Column: "c"}, []string{`"c"`, "a, b", "1–2"}},
-		{"column out of range", "t_seconds,a,b\n0,1,2\n", trace.Options{Column: "3"}, []string{`"3"`}},
-		{"column twice", "t_seconds,a,a\n0,1,2\n", trace.Options{Column: "a"}, []string{"twice", "1 or 2"}},
-		{"NaN", two + "120,NaN\n", trace.Options{}, []string{"line 4", `"requests"`, `"NaN"`, "finite"}},
-		{"infinite", two + "120,inf\n", trace.Options{}, []string{"line 4", `"inf"`}},
-		{"negative", two + "120,-1\n", trace.Options{}, []string{"line 4", `"-1"`}},
-		{"blank value", two + "120,\n", trace.Options{}, []string{"line 4", `""`, "write 0"}},
-		{"a bad value in a sum", "t_seconds,a,b\n0,1,x\n", trace.Options{Column: "sum"}, []string{"line 2", `column "b"`, `"x"`}},
-		{"too few fields", two + "120\n", trace.Options{}, []string{"line 4", "1 of the header's 2"}},
-		{"too many fields", two + "120,1,2\n", trace.Options{}, []string{"line 4", "more than"}},
-		{"bad time", two + "later,1\n", trace.Options{}, []string{"line 4", `"t_seconds"`, `"later"`}},
-		{"negative time", "t_seconds,requests\n-1,1\n", trace.Options{}, []string{"line 2", `"-1"`}},
-		{"time stands still", two + "60,1\n", trace.Options{}, []string{"line 4", "does not come after"}},
-		{"time goes back", two + "30,1\n", trace.Options{}, []string{"line 4", "does not come after"}},
-		{"uneven", two + "130,1\n", trace.Options{}, []string{"line 4", "equal width"}},
-		{"too close", two + "61,1\n", trace.Options{}, []string{"line 4", "equal width"}},
-		{"rows missing", two + "180,1\n", trace.Options{}, []string{"line 4", "missing"}},
-		{"too many rows missing", two + "6000000000,1\n", trace.Options{Zeros: trace.ZerosHold}, []string{"line 4", "cut the trace"}},
-		{"no requests", "t_seconds,requests\n0,0\n1,0\n", trace.Options{}, []string{"no request"}},
-		{"nothing to fill from", "t_seconds,requests\n0,0\n1,0\n", trace.Options{Zeros: trace.ZerosHold}, []string{"all values are 0"}},
-		{"no service time", "t_seconds,concurrency\n0,1\n1,2\n", trace.Options{}, []string{"mean service time"}},
-		{"too much", "t_seconds,requests\n0,1\n1,1e12\n", trace.Options{}, []string{"bin 1", "1e+12"}},
-		{"a long line", "t_seconds,requests\n0," + strings.Repeat("1", 2<<20), trace.Options{}, []string{"line 2", "longer"}},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			_, err := trace.Read(strings.NewReader(tt.text), "x.csv", tt.opts)
-			if err == nil {
-				t.Fatal("no error")
-			}
-			for _, w := range tt.want {
-				if !strings.Contains(err.Error(), w) {
-					t.Errorf("error %q does not tell %q", err, w)
-				}
-			}
-		})
-	}
-}
-
 func TestNewErrors(t *testing.T) {
 	for name, f := range map[string]func() error{
 		"no width": func() error { _, err := trace.New("x", 0, []float64{1}); return err },
@@ -253,62 +161,6 @@ func TestRate(t *testing.T) {
 			t.Errorf("Rate(%v) = %v, want %v", at, got, want)
 		}
 	}
-}
-
-// The shared traces read, as their README says.
-func TestSharedTraces(t *testing.T) {
-	dir := os.Getenv("SLUICE_TRACES")
-	if dir == "" {
-		dir = "../../../shared/traces"
-	}
-	files, err := filepath.Glob(filepath.Join(dir, "*.csv"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(files) == 0 {
-		t.Skipf("no traces at %s; set SLUICE_TRACES. Read is tested with made ones", dir)
-	}
-	mean := map[string]float64{ // requests or concurrency per bin
-		"alibaba_genai_sd_a": 0.638, "alibaba_genai_sd_a_conc": 0.2853, "appserver_hourly_2015_16": 1.418e5,
-		"azure_llm_2023_code": 2.567, "mooncake_conversation": 3.401, "nab_elb_requests": 61.71, "nab_tweets_aapl": 85.55,
-		"nab_tweets_ups": 5.456, "nasa_jul13_1s": 1.553, "nasa_jul95": 47.66, "servegen_m_large": 1.175e5, "servegen_m_mid": 1.074e6,
-		"servegen_m_small": 7.046e5, "servegen_mm_image": 5685, "twitter_aug21_1s": 60.4, "twitter_aug21_1s_b": 57.21,
-		"twitter_aug21_a": 3829, "wc98_may_jun": 9592, "wikipedia_hourly_a": 1.56e7, "wikipedia_hourly_b": 1.586e7,
-	}
-	read := 0
-	for _, name := range files {
-		base := strings.TrimSuffix(filepath.Base(name), ".csv")
-		if strings.HasSuffix(base, "_reference") {
-			continue
-		}
-		f, err := os.Open(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		opts := trace.Options{Service: time.Second}
-		if strings.Contains(base, "apps") || strings.Contains(base, "clients") {
-			opts.Column = "sum"
-		}
-		tr, err := trace.Read(f, name, opts)
-		_ = f.Close()
-		if err != nil {
-			t.Error(err)
-			continue
-		}
-		read++
-		want, ok := mean[base]
-		if !ok {
-			continue
-		}
-		if strings.HasSuffix(base, "_conc") {
-			want *= 60
-		}
-		got := tr.Requests() / float64(tr.Len())
-		if math.Abs(got/want-1) > 1e-3 {
-			t.Errorf("%s has %v requests per bin of %v, want %v", base, got, tr.Width(), want)
-		}
-	}
-	t.Logf("%d traces read", read)
 }
 
 func TestModels(t *testing.T) {
@@ -401,8 +253,9 @@ func TestStatistics(t *testing.T) {
 	}
 }
 
-// A renewal process that starts in equilibrium expects rate·t requests from the first instant on: no burst and no lull at the
-// start, which a process that starts with a request would have, (cv²−1)/2 of them.
+// A renewal process that starts in equilibrium expects rate·t requests from the first instant on:
+// no burst and no lull at the start, which a process that starts with a request would have,
+// (cv²−1)/2 of them.
 func TestStationaryStart(t *testing.T) {
 	for _, spec := range []string{"gamma:rate=1,cv=4,duration=20s", "weibull:rate=1,cv=4,duration=20s", "gamma:rate=1,cv=0.3,duration=3s"} {
 		s := source(t, spec)
@@ -421,8 +274,8 @@ func TestStationaryStart(t *testing.T) {
 	}
 }
 
-// ks is the greatest distance between the distribution of x and a cumulative distribution, times √n: 1.95 is exceeded with
-// probability 0.001.
+// ks is the greatest distance between the distribution of x and a cumulative distribution, times
+// √n: 1.95 is exceeded with probability 0.001.
 func ks(x []float64, cdf func(float64) float64) float64 {
 	x = slices.Sorted(slices.Values(x))
 	n := float64(len(x))
@@ -436,7 +289,8 @@ func ks(x []float64, cdf func(float64) float64) float64 {
 
 func exponential(x float64) float64 { return -math.Expm1(-x) }
 
-// Time rescaling: in the time Λ(t) = ∫ rate, worked out here from the formula in the documentation, gaps are exponential.
+// Time rescaling: in the time Λ(t) = ∫ rate, worked out here from the formula in the documentation,
+// gaps are exponential.
 func TestRatesFollowTheirFormula(t *testing.T) {
 	integral := func(rate func(t float64) float64) func(t float64) float64 { // by Simpson's rule, in steps of 0.25 s
 		var sums []float64
@@ -500,8 +354,8 @@ func TestRatesFollowTheirFormula(t *testing.T) {
 	}
 }
 
-// Exact arrivals are uniform within the bin, in blocks or not: their instants and, as order statistics, the gaps, against a twin
-// that sorts uniform instants.
+// Exact arrivals are uniform within the bin, in blocks or not: their instants and, as order
+// statistics, the gaps, against a twin that sorts uniform instants.
 func TestExactIsUniform(t *testing.T) {
 	for _, n := range []int{1, 2, 127, 128, 129, 1000} {
 		s := bins(t, time.Second, float64(n)).Source(model(t, "exact"))
@@ -535,8 +389,8 @@ func TestExactIsUniform(t *testing.T) {
 	}
 }
 
-// The same seed gives the same arrivals, whatever the size of the reads and whatever else draws from the generator meanwhile;
-// another seed gives others.
+// The same seed gives the same arrivals, whatever the size of the reads and whatever else draws
+// from the generator meanwhile; another seed gives others.
 func TestDeterminism(t *testing.T) {
 	sources := []trace.Source{}
 	for _, m := range []string{"poisson", "exact", "gamma:cv=2", "weibull:cv=2", "even"} {
@@ -548,19 +402,7 @@ func TestDeterminism(t *testing.T) {
 	} {
 		sources = append(sources, source(t, spec))
 	}
-	merged, err := trace.Merge(sources...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	twice, err := trace.Repeat(sources[0], 2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	thinned, err := trace.Thin(sources[1], 0.3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range append(sources, merged, twice, thinned) {
+	for _, s := range sources {
 		want := all(t, s.Open(seeded(1)), 1)
 		orderly(t, s, want)
 		for _, size := range []int{2, 7, 300, 10_000} {
@@ -571,7 +413,7 @@ func TestDeterminism(t *testing.T) {
 				t.Errorf("%s: reads of %d differ from reads of 1", s.Name(), size)
 			}
 		}
-		if !strings.Contains(s.Name(), "bins") || s == merged {
+		if !strings.Contains(s.Name(), "bins") {
 			if got := all(t, s.Open(seeded(2)), 100); cmp.Equal(got, want) {
 				t.Errorf("%s: another seed gives the same", s.Name())
 			}
@@ -689,7 +531,8 @@ func TestSparse(t *testing.T) {
 	}
 }
 
-// Long and busy sources lose no precision: even arrivals stay even at the end, and the count is right.
+// Long and busy sources lose no precision: even arrivals stay even at the end, and the count is
+// right.
 func TestPrecision(t *testing.T) {
 	if testing.Short() {
 		t.Skip("long")
@@ -736,56 +579,6 @@ func TestReadAllocatesNothing(t *testing.T) {
 			}
 		}); n != 0 {
 			t.Errorf("%s: %v allocations per Read", s.Name(), n)
-		}
-	}
-}
-
-func TestCombined(t *testing.T) {
-	one, two := source(t, "even:rate=1,duration=3s"), source(t, "even:rate=2,duration=2s")
-	at := func(s trace.Source) []float64 {
-		var out []float64
-		for _, r := range all(t, s.Open(seeded(1)), 3) {
-			out = append(out, r.At.Seconds())
-		}
-		return out
-	}
-	merged, err := trace.Merge(one, two)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, want := at(merged), []float64{0.25, 0.5, 0.75, 1.25, 1.5, 1.75, 2.5}; !cmp.Equal(got, want) || merged.Length() != 3*time.Second {
-		t.Errorf("Merge = %v of %v, want %v", got, merged.Length(), want)
-	}
-	joined, err := trace.Concat(two, one)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, want := at(joined), []float64{0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 4.5}; !cmp.Equal(got, want) || joined.Length() != 5*time.Second {
-		t.Errorf("Concat = %v of %v, want %v", got, joined.Length(), want)
-	}
-	twice, err := trace.Repeat(one, 2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, want := at(twice), []float64{0.5, 1.5, 2.5, 3.5, 4.5, 5.5}; !cmp.Equal(got, want) || twice.Length() != 6*time.Second {
-		t.Errorf("Repeat = %v of %v, want %v", got, twice.Length(), want)
-	}
-	thinned, err := trace.Thin(source(t, "poisson:rate=1000,duration=100s"), 0.25)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := float64(len(at(thinned))); math.Abs(n-25_000) > 5*math.Sqrt(25_000) {
-		t.Errorf("Thin keeps %v, want 25,000", n)
-	}
-	for name, f := range map[string]func() error{
-		"merge nothing":  func() error { _, err := trace.Merge(); return err },
-		"concat nothing": func() error { _, err := trace.Concat(); return err },
-		"repeat 0":       func() error { _, err := trace.Repeat(one, 0); return err },
-		"thin 0":         func() error { _, err := trace.Thin(one, 0); return err },
-		"too long":       func() error { _, err := trace.Repeat(source(t, "even:rate=1,duration=90000d"), 10); return err },
-	} {
-		if f() == nil {
-			t.Errorf("%s: no error", name)
 		}
 	}
 }

@@ -17,7 +17,8 @@ import (
 type Work struct {
 	Source   trace.Source
 	Scenario scenario.Scenario
-	// Start is the instant at which it begins, and History what was before (sim.Config); both may be left out.
+	// Start is the instant at which it begins, and History what was before (sim.Config); both may
+	// be left out.
 	Start   time.Time
 	History []algorithms.Sample
 }
@@ -31,8 +32,8 @@ func (w *Work) job(src trace.Source, p plan.Policy, seed uint64, from time.Durat
 	return j
 }
 
-// Bench scores settings by simulation: on the first part of each load while searching, on the rest after that. It is a value that nothing
-// changes after NewBench: safe for concurrent use.
+// Bench scores settings by simulation: on the first part of each load while searching, on the rest
+// after that. It is a value that nothing changes after NewBench: safe for concurrent use.
 type Bench struct {
 	work      []Work
 	cuts      []time.Duration // where the first part of each ends
@@ -43,12 +44,14 @@ type Bench struct {
 const (
 	// excerpts is how many pieces of the load a small share is taken from.
 	excerpts = 3
-	// leastExcerpt is the shortest piece that tells anything, in ticks; leastSteps the same in elasticity steps.
+	// leastExcerpt is the shortest piece whose score is worth anything, in ticks; leastSteps the
+	// same in elasticity steps.
 	leastExcerpt = 100
 	leastSteps   = 10
 )
 
-// NewBench makes a Bench that searches on the share train (0–1] of each load's time and runs every setting with that many seeds.
+// NewBench makes a Bench that searches on the share train (0–1] of each load's time and runs every
+// setting with that many seeds.
 func NewBench(work []Work, train float64, firstSeed uint64, seeds int) (*Bench, error) {
 	b := &Bench{work: work, firstSeed: firstSeed, seeds: seeds}
 	var errs []error
@@ -79,7 +82,8 @@ func NewBench(work []Work, train float64, firstSeed uint64, seeds int) (*Bench, 
 	return b, errors.Join(errs...)
 }
 
-// LeastShare is the smallest share of the work whose pieces are long enough to tell something, for Config.LeastShare.
+// LeastShare is the smallest share of the work whose pieces are long enough to tell something, for
+// Config.LeastShare.
 func (b *Bench) LeastShare() float64 {
 	least := 0.0
 	for i, w := range b.work {
@@ -89,8 +93,9 @@ func (b *Bench) LeastShare() float64 {
 	return min(1, least)
 }
 
-// Evaluate scores on the first part: on all of it with all seeds for a share of 1; for less with fewer seeds, and when one seed is still
-// too much on pieces from the beginning, the middle and the end, each warmed up for a quarter of its length.
+// Evaluate scores on the first part: on all of it with all seeds for a share of 1; for less with
+// fewer seeds, and when one seed is still too much on pieces from the beginning, the middle and the
+// end, each warmed up for a quarter of its length.
 func (b *Bench) Evaluate(ctx context.Context, p plan.Policy, share float64) ([]score.Result, error) {
 	seeds := min(b.seeds, max(1, int(share*float64(b.seeds)+0.5)))
 	part := min(1, share*float64(b.seeds)/float64(seeds))
@@ -142,8 +147,8 @@ func (b *Bench) pieces(i int, share float64) []piece {
 	return out
 }
 
-// HeldBack are the runs of the parts that were held back, in the order of the loads and seeds; the first parts are the warm-up. There are
-// none when everything was searched on.
+// HeldBack are the runs of the parts that were held back, in the order of the loads and seeds; the
+// first parts are the warm-up. There are none when everything was searched on.
 func (b *Bench) HeldBack(p plan.Policy) []plan.Job {
 	var jobs []plan.Job
 	for i, w := range b.work {
@@ -174,8 +179,8 @@ func (b *Bench) Train(p plan.Policy) ([]plan.Job, error) {
 	return jobs, nil
 }
 
-// pool is one result of several pieces of a run: sums, means weighted by requests for what is about requests and by time for what is
-// about time, and maxima.
+// pool is one result of several pieces of a run: sums, means weighted by requests for what is about
+// requests and by time for what is about time, and maxima.
 func pool(pieces []score.Result) score.Result {
 	r := pieces[0]
 	if len(pieces) == 1 {

@@ -18,7 +18,8 @@ type Metric struct {
 	Of func(r *score.Result) float64
 }
 
-// Metrics are all that can be an objective or have a limit, by their names in summary.json; lostShare is lost/requests.
+// Metrics are all that can be an objective or have a limit, by their names in summary.json;
+// lostShare is lost/requests.
 func Metrics() []Metric {
 	return []Metric{
 		{"podSeconds", func(r *score.Result) float64 { return r.PodSeconds }},
@@ -111,8 +112,8 @@ func mean(results []score.Result, m Metric) float64 {
 	return sum / float64(len(results))
 }
 
-// Value is a metric over results: the mean over seeds, and over several loads and scenarios the geometric mean of those, in which each
-// counts the same however large it is.
+// Value is a metric over results: the mean over seeds, and over several loads and scenarios the
+// geometric mean of those, in which each counts the same however large it is.
 func (m Metric) Value(results []score.Result) float64 {
 	all := Groups(results)
 	switch len(all) {
@@ -128,7 +129,8 @@ func (m Metric) Value(results []score.Result) float64 {
 	return math.Exp(sum / float64(len(all)))
 }
 
-// Worst is a metric of the load and scenario where it is largest, in the mean over seeds: what a limit is about.
+// Worst is a metric of the load and scenario where it is largest, averaged over seeds: what a limit
+// is about.
 func (m Metric) Worst(results []score.Result) float64 {
 	worst := math.Inf(-1)
 	for _, g := range Groups(results) {
@@ -137,7 +139,8 @@ func (m Metric) Worst(results []score.Result) float64 {
 	return worst
 }
 
-// excess is by how much a limit, loosened by a factor ≥ 1, is broken: 0 when it is kept, else as a share of it.
+// excess is by how much a limit, loosened by a factor ≥ 1, is broken: 0 when it is kept, else as a
+// share of it.
 func (l Limit) excess(worst, loose float64) float64 {
 	most := l.Most * loose
 	switch {

@@ -1,6 +1,7 @@
-// Package tune searches a policy's parameters: the least of an objective within limits, over a bounded space, by a seeded design that
-// fills the space, cheap looks that most settings do not survive, and steps around the best ones. The same Config gives the same
-// Result, whatever the number of workers.
+// Package tune searches a policy's parameters: the least of an objective within limits, over a
+// bounded space, by a seeded design that fills the space, cheap looks that most settings do not
+// survive, and steps around the best ones. The same Config gives the same Result, whatever the
+// number of workers.
 package tune
 
 import (
@@ -18,31 +19,34 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/space"
 )
 
-// Evaluate scores a policy with about that share (0–1] of the work that a whole evaluation is, one result for each seed, load and
-// scenario. It is called from several goroutines, and the same arguments must give the same results.
+// Evaluate scores a policy with about that share (0–1] of the work that a whole evaluation is, one
+// result for each seed, load and scenario. It is called from several goroutines, and the same
+// arguments must give the same results.
 type Evaluate func(ctx context.Context, p plan.Policy, share float64) ([]score.Result, error)
 
 // Config is one search.
 type Config struct {
-	// Space is what is searched (NewSpace).
-	Space *Space
+	// Space is what is searched (space.New).
+	Space *space.Space
 	// Objective is what is to be least; Limits what must hold besides.
 	Objective Metric
 	Limits    []Limit
 	// Evaluate scores a setting; Bench.Evaluate does it by simulation.
 	Evaluate Evaluate
-	// Budget is how much work is done, in whole evaluations, 1–MaxBudget: looking at a ninth of the work costs a ninth.
+	// Budget is how much work is done, in whole evaluations, 1–MaxBudget: looking at a ninth of the
+	// work costs a ninth.
 	Budget int
-	// LeastShare (0–1] is the smallest share of the work that tells anything; 0 is 1/9.
+	// LeastShare (0–1] is the smallest share of the work whose score is worth anything; 0 is 1/9.
 	LeastShare float64
 	// Seed makes the design and the steps.
 	Seed uint64
 	// Workers is how many evaluations run at once, ≥ 1.
 	Workers int
-	// Progress is told what was spent of the budget and the best so far, which has no Results yet when it is nil; from one goroutine at a
-	// time. It may be nil.
+	// Progress is called with what was spent of the budget and the best so far, which has no
+	// Results yet when it is nil; from one goroutine at a time. It may be nil.
 	Progress func(spent float64, best *Trial)
 }
 
@@ -56,7 +60,8 @@ type Trial struct {
 	Values map[string]json.RawMessage `json:"values,omitempty"`
 	// Share is the share of the work that it was scored on.
 	Share float64 `json:"share"`
-	// Objective is the objective's value; Excess by how much limits are broken, summed over them, each as a share of itself; 0 is feasible.
+	// Objective is the objective's value; Excess by how much limits are broken, summed over them,
+	// each as a share of itself; 0 is feasible.
 	Objective float64 `json:"objective"`
 	Excess    float64 `json:"excess"`
 	// Results are kept of whole evaluations only.
@@ -72,13 +77,16 @@ func (t *Trial) Feasible() bool { return t.Excess == 0 }
 
 // Result is what a search found.
 type Result struct {
-	// Best is the best setting that was scored on the whole, the policy as it was given included. Default is the latter.
+	// Best is the best setting that was scored on the whole, the policy as it was given included.
+	// Default is the latter.
 	Best, Default Trial
 	// Top are the best ten, Best first.
 	Top []Trial
-	// Excerpt is the best setting on a part of the work when the search ended before any of the design was scored on the whole, else nil.
+	// Excerpt is the best setting on a part of the work when the search ended before any of the
+	// design was scored on the whole, else nil.
 	Excerpt *Trial
-	// Evaluated counts the scorings, Invalid the settings that the policy refused; Spent is the work in whole evaluations.
+	// Evaluated counts the scorings, Invalid the settings that the policy refused; Spent is the
+	// work in whole evaluations.
 	Evaluated, Invalid int
 	Spent              float64
 	// Edges names searched parameters of Best that are at an end of their range.
@@ -88,8 +96,8 @@ type Result struct {
 // kept is how many of the best a Result has.
 const kept = 10
 
-// Search searches. When ctx ends it returns the best so far and the cause; Result.Best has Results unless not even one setting was
-// scored on the whole.
+// Search searches. When ctx ends it returns the best so far and the cause; Result.Best has Results
+// unless not even one setting was scored on the whole.
 func Search(ctx context.Context, c Config) (Result, error) {
 	if err := c.validate(); err != nil {
 		return Result{}, err
@@ -131,13 +139,14 @@ type search struct {
 	reached            *Trial // the best so far, for progress
 }
 
-// designShare is the share of the budget for the design and its halving; the rest is for steps around the best.
+// designShare is the share of the budget for the design and its halving; the rest is for steps
+// around the best.
 const designShare = 0.6
 
 func (s *search) run(ctx context.Context) error {
-	first, err := s.score(ctx, []Trial{{Policy: s.Space.base, Share: 1}})
+	first, err := s.score(ctx, []Trial{{Policy: s.Space.Base(), Share: 1}})
 	if len(first) > 0 {
-		first[0].at = s.Space.start
+		first[0].at = s.Space.Start()
 		s.initial = &first[0]
 		s.whole = append(s.whole, first[0])
 	}
@@ -163,9 +172,10 @@ func (s *search) levels() []float64 {
 	return out
 }
 
-// halving scores a design on little work, the better third of it on three times that, and so on (successive halving, Jamieson and
-// Talwalkar 2016, with 3 for 2). What survives is in two parts: those that are best by the limits, and those that would be if the limits
-// were looser, since what little work says of rare events is not to be taken at its word.
+// halving scores a design on little work, the better third of it on three times that, and so on
+// (successive halving, Jamieson and Talwalkar 2016, with 3 for 2). What survives is in two parts:
+// those that are best by the limits, and those that would be if the limits were looser, since what
+// little work says of rare events is not to be taken at its word.
 func (s *search) halving(ctx context.Context) error {
 	levels := s.levels()
 	rounds := float64(len(levels))
@@ -212,24 +222,24 @@ func survivors(trials []Trial, n int) []Trial {
 	return out
 }
 
-// compare puts the better trial first: one that keeps the limits before one that does not, then the lesser objective; among those that
-// do not, the lesser excess.
+// compare puts the better trial first: one that keeps the limits before one that does not, then the
+// lesser objective; among those that do not, the lesser excess.
 func compare(a, b Trial) int { return byExcess(&a, &b, a.Excess, b.Excess) }
 
 func byExcess(a, b *Trial, excessA, excessB float64) int {
 	return cmp.Or(cmp.Compare(excessA, excessB), cmp.Compare(a.Objective, b.Objective), cmp.Compare(a.order, b.order))
 }
 
-// design are n settings: the policy's own values and points of a Halton sequence, shifted at random as a whole (Cranley and Patterson
-// 1976), which leaves no part of the space empty.
+// design are n settings: the policy's own values and points of a Halton sequence, shifted at random
+// as a whole (Cranley and Patterson 1976), which leaves no part of the space empty.
 func (s *search) design(n int, share float64) []Trial {
-	dims := len(s.Space.dims)
+	dims := s.Space.Len()
 	shift := make([]float64, dims)
 	for i := range shift {
 		shift[i] = s.rng.Float64()
 	}
 	var out []Trial
-	if t, ok := s.make(s.Space.start, share); ok && n > 0 {
+	if t, ok := s.make(s.Space.Start(), share); ok && n > 0 {
 		out = append(out, t)
 	}
 	for k := 1; len(out) < n && k <= 20*n+100; k++ {
@@ -244,7 +254,8 @@ func (s *search) design(n int, share float64) []Trial {
 	return out
 }
 
-// halton is the k-th number of van der Corput's sequence in a base: k's digits mirrored at the point.
+// halton is the k-th number of van der Corput's sequence in a base: k's digits mirrored at the
+// point.
 func halton(k, base int) float64 {
 	v, f := 0.0, 1.0
 	for ; k > 0; k /= base {
@@ -286,10 +297,11 @@ func (s *search) make(at []float64, share float64) (Trial, bool) {
 	return Trial{Policy: p, Values: s.Space.Values(at), Share: share, at: at, order: s.made}, true
 }
 
-// refine looks around two centres in turn, with what is left: the best by the limits, and the best if the limits were looser, which is
-// often a small step from being better than it. Around a centre it tries steps along single parameters, random directions, differences
-// between good settings (Storn and Price 1997) and the direction of the last success. What a little work says of them chooses those that
-// are scored on the whole. Steps become larger with success and smaller without.
+// refine looks around two centres in turn, with what is left: the best by the limits, and the best
+// if the limits were looser, which is often a small step from being better than it. Around a centre
+// it tries steps along single parameters, random directions, differences between good settings
+// (Storn and Price 1997) and the direction of the last success. What a little work says of them
+// chooses those that are scored on the whole. Steps become larger with success and smaller without.
 func (s *search) refine(ctx context.Context) error {
 	little := s.levels()[0]
 	step := [2]float64{firstStep, firstStep}
@@ -360,7 +372,8 @@ func (s *search) centre(loose bool) Trial {
 	return slices.MinFunc(s.whole, compare)
 }
 
-// looseness is by how much limits may be broken, in all, by the centre that is likely to be repaired.
+// looseness is by how much limits may be broken, in all, by the centre that is likely to be
+// repaired.
 const looseness = 0.5
 
 // around are places to try around a centre.
@@ -386,7 +399,7 @@ func (s *search) around(centre, from []float64, step float64) [][]float64 {
 		if n == (dims+3)/2 {
 			break
 		}
-		for _, u := range s.Space.dims[i].neighbours(centre[i], step) {
+		for _, u := range s.Space.Neighbours(i, centre[i], step) {
 			add(func(at []float64) { at[i] = u })
 		}
 	}
@@ -395,7 +408,7 @@ func (s *search) around(centre, from []float64, step float64) [][]float64 {
 	for range max(1, dims/2) {
 		add(func(at []float64) {
 			for i := range at {
-				if d := &s.Space.dims[i]; d.kind != list || d.ordered {
+				if s.Space.Ordered(i) {
 					at[i] += step * s.rng.NormFloat64()
 				}
 			}
@@ -413,7 +426,8 @@ func (s *search) around(centre, from []float64, step float64) [][]float64 {
 // left is what remains of the budget.
 func (s *search) left() float64 { return float64(s.Budget) - s.spent + 1e-9 }
 
-// score evaluates trials in parallel and returns those that were, in their order. The first fault ends it.
+// score evaluates trials in parallel and returns those that were, in their order. The first fault
+// ends it.
 func (s *search) score(ctx context.Context, trials []Trial) ([]Trial, error) {
 	g, inner := errgroup.WithContext(ctx)
 	g.SetLimit(s.Workers)

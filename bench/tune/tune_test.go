@@ -8,13 +8,13 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/space"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 	"github.com/sluice-autoscaler/sluice/bench/tune"
 )
@@ -45,9 +45,9 @@ func metric(t testing.TB, name string) tune.Metric {
 	return m
 }
 
-func space(t testing.TB, spec string, ranges ...string) *tune.Space {
+func ranges(t testing.TB, spec string, search ...string) *space.Space {
 	t.Helper()
-	s, err := tune.NewSpace(policy(t, spec), webScenario(), ranges)
+	s, err := space.New(policy(t, spec), webScenario(), search)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,8 +64,8 @@ func number(t testing.TB, p plan.Policy, name string) float64 {
 	return params[name]
 }
 
-// bowl is a landscape with its least cost of 1 at target 4, ki 0.05, and violations that fall with target: with the limit the best is
-// where it is just kept, target 3.
+// bowl is a landscape with its least cost of 1 at target 4, ki 0.05, and violations that fall with
+// target: with the limit the best is where it is just kept, target 3.
 func bowl(t testing.TB, calls *atomic.Int64) tune.Evaluate {
 	return func(_ context.Context, p plan.Policy, share float64) ([]score.Result, error) {
 		calls.Add(1)
@@ -78,7 +78,7 @@ func bowl(t testing.TB, calls *atomic.Int64) tune.Evaluate {
 func bowlConfig(t testing.TB, budget, workers int, limits ...tune.Limit) (tune.Config, *atomic.Int64) {
 	var calls atomic.Int64
 	return tune.Config{
-		Space: space(t, "pid:target=9,ki=0.5", "target=1..10", "ki=0.001..1:log"), Objective: metric(t, "podSeconds"), Limits: limits,
+		Space: ranges(t, "pid:target=9,ki=0.5", "target=1..10", "ki=0.001..1:log"), Objective: metric(t, "podSeconds"), Limits: limits,
 		Evaluate: bowl(t, &calls), Budget: budget, Seed: 3, Workers: workers,
 	}, &calls
 }
@@ -231,7 +231,8 @@ func TestBenchSplitsTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Both parts together are the whole run. The first ends with idle pods where the whole goes on, so only nearly.
+	// Both parts together are the whole run. The first ends with idle pods where the whole goes on,
+	// so only nearly.
 	if got, want := whole[0].Requests+rest.Result.Requests, sum.Result.Requests; got != want {
 		t.Errorf("requests: %d and %d make %d, want %d", whole[0].Requests, rest.Result.Requests, got, want)
 	}
@@ -260,7 +261,7 @@ func TestTuningBeatsDefaults(t *testing.T) {
 	}
 	limit := tune.Limit{Metric: metric(t, "sloViolations"), Most: 0.01}
 	c := tune.Config{
-		Space: space(t, "target", "target=20%..110%", "stabilizationWindow=0s|1m|5m"), Objective: metric(t, "podSeconds"), Limits: []tune.Limit{limit},
+		Space: ranges(t, "target", "target=20%..110%", "stabilizationWindow=0s|1m|5m"), Objective: metric(t, "podSeconds"), Limits: []tune.Limit{limit},
 		Evaluate: b.Evaluate, Budget: 20, LeastShare: b.LeastShare(), Seed: 1, Workers: 2,
 	}
 	r, err := tune.Search(t.Context(), c)
@@ -275,58 +276,10 @@ func TestTuningBeatsDefaults(t *testing.T) {
 	}
 }
 
-func TestSpace(t *testing.T) {
-	t.Parallel()
-	s := space(t, "keda:cooldownPeriod=60", "pollingInterval=1..60:log", "target=50%..100%",
-		"advanced.horizontalPodAutoscalerConfig.behavior.scaleDown.stabilizationWindowSeconds=0|60", "guard.scaleToZero.after=1m..10m", "tick=5s..1m")
-	p, err := s.Policy([]float64{0.5, 0.5, 0.9, 0.5, 0})
-	if err != nil {
-		t.Fatal(err)
-	}
-	const params = `{"advanced":{"horizontalPodAutoscalerConfig":{"behavior":{"scaleDown":{"stabilizationWindowSeconds":60}}}},"cooldownPeriod":60,"pollingInterval":8,"target":7.5}`
-	if string(p.Params) != params || string(p.Guard) != `{"scaleToZero":{"after":"5m30s"}}` || p.Tick != 5*time.Second {
-		t.Errorf("Policy = %s, guard %s, tick %v", p.Params, p.Guard, p.Tick)
-	}
-	again, err := plan.ParsePolicy(policies, p.Label)
-	if err != nil || string(again.Params) != string(p.Params) || string(again.Guard) != string(p.Guard) || again.Tick != p.Tick {
-		t.Errorf("ParsePolicy(%q) = %+v, %v: want the same policy", p.Label, again, err)
-	}
-	for _, name := range []string{"kpa", "hpa", "keda", "target", "staffing", "pid", "step", "fixed", "lookahead", "seasonal", "histogram", "portfolio"} {
-		s := space(t, name)
-		for i := range 50 {
-			at := make([]float64, len(s.Dimensions()))
-			for k := range at {
-				at[k] = float64((i*(k+3)*7919)%1000) / 999
-			}
-			if p, err := s.Policy(at); err != nil {
-				t.Errorf("%s: default ranges at %v: %v", name, at, err)
-			} else if _, err := plan.ParsePolicy(policies, p.Label); err != nil {
-				t.Errorf("%s: %v", name, err)
-			}
-		}
-	}
-	for _, c := range []struct{ policy, search, want string }{
-		{"kpa", "stabelWindow=6s..10m", "stabelWindow"},
-		{"kpa", "stableWindow=1s..10m", "stableWindow"},
-		{"kpa", "stableWindow=1..10", "stableWindow"},
-		{"kpa", "panicWindowPercentage.x=1..10", "panicWindowPercentage"},
-		{"schedule", "", "no default ranges"},
-		{"kpa", "guard.scaleToZero.before=1s|2s", "before"},
-	} {
-		var ranges []string
-		if c.search != "" {
-			ranges = []string{c.search}
-		}
-		if _, err := tune.NewSpace(policy(t, c.policy), webScenario(), ranges); err == nil || !contains(err, c.want) {
-			t.Errorf("NewSpace(%s, %q) = %v, want it to name %s", c.policy, c.search, err, c.want)
-		}
-	}
-}
-
 func TestSearchSaysWhereARangeIsTooNarrow(t *testing.T) {
 	t.Parallel()
 	c, _ := bowlConfig(t, 40, 2)
-	c.Space = space(t, "pid", "target=1..3", "ki=0.001..0.01:log", "kd=0|30|60")
+	c.Space = ranges(t, "pid", "target=1..3", "ki=0.001..0.01:log", "kd=0|30|60")
 	r, err := tune.Search(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
@@ -334,35 +287,6 @@ func TestSearchSaysWhereARangeIsTooNarrow(t *testing.T) {
 	want := []string{"target is at the upper end of 1..3", "ki is at the upper end of 0.001..0.01:log"} // kd at 0 is at the end of what there is
 	if !reflect.DeepEqual(r.Edges, want) {
 		t.Errorf("edges %q, want %q", r.Edges, want)
-	}
-}
-
-func TestParseDimension(t *testing.T) {
-	t.Parallel()
-	for _, spec := range []string{"a=1..2", "a=0.1..2:log", "a=6s..10m:log", "a=1..9:whole", "a=30%..95%", "a=x|y", `a.b={"c":1}|null`, "a=1d..2d"} {
-		if d, err := tune.ParseDimension(spec); err != nil || d.String() != spec {
-			t.Errorf("ParseDimension(%q) = %s, %v", spec, d.String(), err)
-		}
-	}
-	for _, c := range []struct{ spec, want string }{
-		{"a", "want NAME=LOW..HIGH"},
-		{"=1..2", "want NAME"},
-		{"a=", "want NAME"},
-		{"a..b=1..2", "single dots"},
-		{"a=2..1", "lower bound first"},
-		{"a=1..2s", "both"},
-		{"a=0..2:log", "above 0"},
-		{"a=1..2:cubic", "want log or whole"},
-		{"a=1.5..3:whole", "whole numbers"},
-		{"a=x..y", "want a number, a duration"},
-		{"a=1|1", "twice"},
-		{"a=1", "want 2–100"},
-		{"a=1||2", "empty value"},
-		{"a=NaN..1", "want a number"},
-	} {
-		if _, err := tune.ParseDimension(c.spec); err == nil || !contains(err, c.want) {
-			t.Errorf("ParseDimension(%q) = %v, want %q", c.spec, err, c.want)
-		}
 	}
 }
 
@@ -376,30 +300,6 @@ func TestParseLimit(t *testing.T) {
 			t.Errorf("ParseLimit(%q) = %v, want %q", spec, err, want)
 		}
 	}
-}
-
-// FuzzParseDimension: what is read can be written and read again, and every value of a policy's own range is accepted by the policy.
-func FuzzParseDimension(f *testing.F) {
-	for _, s := range []string{"stableWindow=6s..10m:log", "target=30%..95%", "panicThresholdPercentage=110|200|400", "a=1..2:whole", "a=1e-300..1e300:log"} {
-		f.Add(s, 0.3)
-	}
-	f.Fuzz(func(t *testing.T, spec string, u float64) {
-		d, err := tune.ParseDimension(spec)
-		if err != nil {
-			return
-		}
-		again, err := tune.ParseDimension(d.String())
-		if err != nil || !reflect.DeepEqual(d, again) {
-			t.Fatalf("%q reads as %q, which reads as %q, %v", spec, d.String(), again.String(), err)
-		}
-		s, err := tune.NewSpace(policy(t, "kpa"), webScenario(), []string{spec})
-		if err != nil || math.IsNaN(u) {
-			return
-		}
-		if p, err := s.Policy([]float64{u}); err != nil {
-			t.Fatalf("%q at %v: %v (%s)", spec, u, err, p.Label)
-		}
-	})
 }
 
 func contains(err error, part string) bool { return strings.Contains(err.Error(), part) }

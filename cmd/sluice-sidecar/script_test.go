@@ -16,8 +16,8 @@ import (
 // patience bounds how long a script waits for what should come soon.
 const patience = 20 * time.Second
 
-// ports gives each script addresses of its own in $APP, $PROXY and $METRICS: free a moment ago, on a loopback address that
-// nothing else uses, so that nothing takes them meanwhile.
+// ports gives each script addresses of its own in $APP, $PROXY and $METRICS: free a moment ago, on
+// a loopback address that nothing else uses, so that nothing takes them meanwhile.
 func ports(env *testscript.Env) error {
 	host := fmt.Sprintf("127.%d.%d.%d", 1+rand.N(250), rand.N(250), 1+rand.N(250))
 	for _, name := range []string{"APP", "PROXY", "METRICS"} {
@@ -33,7 +33,8 @@ func ports(env *testscript.Env) error {
 	return nil
 }
 
-// get is the script command "get CODE ADDRESS/PATH": it asks until the answer is CODE, and prints its body.
+// get is the script command "get CODE ADDRESS/PATH": it asks until the answer is CODE, and prints
+// its body.
 func get(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: get CODE ADDRESS/PATH")

@@ -1,25 +1,20 @@
 package main
 
 import (
-	"encoding/json"
+	"cmp"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
-	"slices"
-	"strings"
-	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
-	"github.com/sluice-autoscaler/sluice/bench/history"
+	"github.com/sluice-autoscaler/sluice/bench/backtest"
+	"github.com/sluice-autoscaler/sluice/bench/flags"
+	"github.com/sluice-autoscaler/sluice/bench/folder"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/report"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
-	"github.com/sluice-autoscaler/sluice/bench/score"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
@@ -45,9 +40,9 @@ func benchBacktest() *cobra.Command {
   sluice bench backtest --record observations.jsonl --policy kpa --policy target --step 10s`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
-	f.addRuns(c, 3)
+	f.AddRuns(c.Flags(), 3)
 	fl := c.Flags()
-	f.past.add(c)
+	f.past.Add(c.Flags())
 	fl.StringVar(&f.replicas, "replicas-query", "", "the pods that really ran, as `PROMQL`, to be shown beside")
 	fl.Float64Var(&f.podHour, "pod-hour-cost", 0, "price of a pod for an hour")
 	fl.StringVar(&f.currency, "currency", "", "what prices are in, such as EUR")
@@ -55,8 +50,8 @@ func benchBacktest() *cobra.Command {
 }
 
 type backtestFlags struct {
-	benchFlags
-	past               historyFlags
+	flags.Bench
+	past               flags.History
 	replicas, currency string
 	podHour            float64
 }
@@ -66,46 +61,48 @@ func (f *backtestFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", err, errUsage)
 	}
-	b, err := f.past.read(cmd, f.replicas)
+	model, err := trace.ParseModel(f.Model)
+	if err != nil {
+		return fmt.Errorf("--arrivals: %w", err)
+	}
+	past, err := f.past.Read(cmd.Context(), f.replicas)
 	if err != nil {
 		return err
 	}
-	jobs, err := f.backtestJobs(cmd, b, scenes, policies)
+	b := backtest.Backtest{
+		Past: past, Policies: policies, Scenarios: scenes, Model: model, Keep: f.Keeps(), Seeds: f.Seeds, FirstSeed: f.FirstSeed,
+		PodHour: f.podHour, Currency: f.currency,
+	}
+	jobs, err := b.Jobs()
 	if err != nil {
 		return err
 	}
-	for i := range scenes { // with what follows from the history
-		scenes[i] = jobs[i*len(policies)*f.seeds].Scenario
-	}
-	head, err := f.head(scenes)
+	head, err := f.Head(b.Scenarios)
 	if err != nil {
 		return err
 	}
-	head.Baseline = policies[0].Label
-	if f.baseline != "" {
-		head.Baseline = f.baseline
-	}
-	if f.out != "" {
-		if _, err := report.Create(f.out, head, f.overwrite); err != nil {
+	head.Baseline = cmp.Or(f.Baseline, policies[0].Label)
+	if f.Out != "" {
+		if _, err := folder.Create(f.Out, head, f.Overwrite); err != nil {
 			return err
 		}
 	}
-	head.Notes = append(head.Notes, b.notes()...)
-	summary, simErr := f.keep(cmd, head, jobs)
+	head.Notes = append(head.Notes, past.Notes()...)
+	summary, simErr := f.Runner(cmd.OutOrStdout(), cmd.ErrOrStderr()).Keep(cmd.Context(), head, jobs)
 	if len(summary.Results) == 0 {
 		return simErr
 	}
 	out := cmd.OutOrStdout()
-	if err := b.write(out); err != nil {
+	if err := b.WriteDemand(out); err != nil {
 		return err
 	}
 	if err := report.Text(out, summary); err != nil {
 		return err
 	}
-	err = f.costs(out, b, summary)
-	if f.out != "" {
-		name := filepath.Join(f.out, "backtest.json")
-		if errSave := f.save(name, b, head, policies); errSave != nil {
+	err = b.WriteCosts(out, summary)
+	if f.Out != "" {
+		name := filepath.Join(f.Out, "backtest.json")
+		if errSave := b.Save(name, f.past.Query, f.past.Record, head.Notes); errSave != nil {
 			err = errors.Join(err, errSave)
 		} else {
 			fmt.Fprintln(cmd.ErrOrStderr(), "wrote", name)
@@ -122,219 +119,20 @@ func (f *backtestFlags) check(cmd *cobra.Command) ([]scenario.Scenario, []plan.P
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	errs = append(errs, f.past.check(cmd))
+	errs = append(errs, f.past.Check())
 	bad(f.podHour >= 0 && algorithms.Finite(f.podHour), "--pod-hour-cost = %v: want a price ≥ 0", f.podHour)
-	bad(f.seeds >= 1 && f.seeds <= 10_000, "--seeds = %d: want 1–10000", f.seeds)
-	bad(len(f.policies) > 0, "--policy is missing: want the current policy, and others after it")
-	if _, err := trace.ParseModel(f.model); err != nil {
+	bad(f.Seeds >= 1 && f.Seeds <= 10_000, "--seeds = %d: want 1–10000", f.Seeds)
+	bad(len(f.Policies) > 0, "--policy is missing: want the current policy, and others after it")
+	if _, err := trace.ParseModel(f.Model); err != nil {
 		errs = append(errs, fmt.Errorf("--arrivals: %w", err))
 	}
 	var policies []plan.Policy
-	for _, spec := range f.policies {
+	for _, spec := range f.Policies {
 		p, err := plan.ParsePolicy(known(), spec)
 		errs = append(errs, err)
 		policies = append(policies, p)
 	}
-	scenes, err := f.scenes(cmd)
+	scenes, err := f.ReadScenarios()
 	errs = append(errs, err)
 	return scenes, policies, errors.Join(errs...)
-}
-
-// backtestJobs lays out the runs.
-func (f *backtestFlags) backtestJobs(cmd *cobra.Command, b *past, scenes []scenario.Scenario, policies []plan.Policy) ([]plan.Job, error) {
-	model, err := trace.ParseModel(f.model)
-	if err != nil {
-		return nil, fmt.Errorf("--arrivals: %w", err)
-	}
-	var jobs []plan.Job
-	for i := range scenes {
-		src, s, before, err := b.load(cmd, scenes[i], model)
-		if err != nil {
-			return nil, err
-		}
-		if f.podHour > 0 {
-			s.Cost.PodSecond = f.podHour / 3600
-		}
-		for _, p := range policies {
-			for k := range f.seeds {
-				jobs = append(jobs, plan.Job{Source: src, Scenario: s, Policy: p, Seed: f.firstSeed + uint64(k), Start: b.demand.Start, History: before})
-			}
-		}
-	}
-	return jobs, nil
-}
-
-// write is what stands above the tables.
-func (b *past) write(w io.Writer) error {
-	unit := "requests in flight"
-	if b.kind == "requests" {
-		unit = "requests per second"
-	}
-	_, err := fmt.Fprintf(w, "%s of history from %s on, in steps of %v: %.4g %s in the mean, %.4g at the peak\n\n", words(b.demand.End().Sub(b.demand.Start)),
-		b.demand.Start.UTC().Format("2006-01-02 15:04:05"), b.demand.Step, b.demand.Mean(), unit, b.demand.Peak())
-	return err
-}
-
-// bill is the cost of one way to run the workload.
-type bill struct {
-	name    string
-	seconds []float64 // pod-seconds, by seed
-	late    []float64
-}
-
-// costs is the table of what it would have cost, with what really ran.
-func (f *backtestFlags) costs(w io.Writer, b *past, s report.Summary) error {
-	length := b.demand.End().Sub(b.demand.Start)
-	month := float64(30*24*time.Hour) / float64(length)
-	priced := f.podHour > 0
-	currency := strings.ToUpper(f.currency)
-	ran, known := b.ranSeconds()
-	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	hours := report.Metric{Name: "podHours", Title: "pod-hours"}
-	for _, group := range byScenario(s.Results) {
-		fmt.Fprintf(tw, "\n%s\tPOD-HOURS", group[0].Scenario)
-		if priced {
-			fmt.Fprintf(tw, "\t%s", strings.TrimSpace("COST "+currency))
-		}
-		fmt.Fprint(tw, "\tPOD-HOURS IN 30 DAYS")
-		if priced {
-			fmt.Fprintf(tw, "\t%s", strings.TrimSpace("COST IN 30 DAYS "+currency))
-		}
-		fmt.Fprintln(tw, "\t× CURRENT\tSLO VIOLATIONS")
-		bills := billsOf(group)
-		row := func(name string, seconds []float64, late, ratio string) {
-			in := func(factor float64) string { return hours.Format(times(seconds, factor/3600)) }
-			fmt.Fprintf(tw, "  %s\t%s", name, in(1))
-			if priced {
-				fmt.Fprintf(tw, "\t%s", in(f.podHour))
-			}
-			fmt.Fprintf(tw, "\t%s", in(month))
-			if priced {
-				fmt.Fprintf(tw, "\t%s", in(month*f.podHour))
-			}
-			fmt.Fprintf(tw, "\t%s\t%s\n", ratio, late)
-		}
-		current := average(bills[0].seconds)
-		for i, one := range bills {
-			name := one.name
-			if i == 0 {
-				name += " (current)"
-			}
-			row(name, one.seconds, show("sloViolations", one.late), ratioOf(one.seconds, bills[0].seconds))
-		}
-		if known > 0 {
-			row("what really ran", []float64{ran}, "not in the history", fmt.Sprintf("%.2f", ran/current))
-		}
-	}
-	if known > 0 && known < 0.9995 {
-		fmt.Fprintf(tw, "\nWhat really ran is known for %.1f %% of the time; the rest counts as its mean.\n", 100*known)
-	}
-	return tw.Flush()
-}
-
-// ranSeconds are the pod-seconds that really ran, with unknown time at the mean, and the share of the time that is known; 0 if none is.
-func (b *past) ranSeconds() (seconds, known float64) {
-	if len(b.ran.Values) == 0 {
-		return 0, 0
-	}
-	known = 1 - b.ran.Gaps().Share
-	if known == 0 {
-		return 0, 0
-	}
-	return b.ran.Mean() * b.demand.End().Sub(b.demand.Start).Seconds(), known
-}
-
-func byScenario(results []score.Result) [][]score.Result {
-	var out [][]score.Result
-	for _, r := range results {
-		i := slices.IndexFunc(out, func(g []score.Result) bool { return g[0].Scenario == r.Scenario })
-		if i < 0 {
-			i = len(out)
-			out = append(out, nil)
-		}
-		out[i] = append(out[i], r)
-	}
-	return out
-}
-
-func billsOf(results []score.Result) []bill {
-	var out []bill
-	for _, r := range results {
-		i := slices.IndexFunc(out, func(b bill) bool { return b.name == r.Policy })
-		if i < 0 {
-			i = len(out)
-			out = append(out, bill{name: r.Policy})
-		}
-		out[i].seconds = append(out[i].seconds, r.PodSeconds)
-		out[i].late = append(out[i].late, r.SLOViolations)
-	}
-	return out
-}
-
-func times(values []float64, factor float64) []float64 {
-	out := make([]float64, len(values))
-	for i, v := range values {
-		out[i] = v * factor
-	}
-	return out
-}
-
-// ratioOf is the geometric mean of the ratios seed by seed, as in the tables above.
-func ratioOf(a, b []float64) string {
-	ratios := make([]float64, min(len(a), len(b)))
-	for i := range ratios {
-		ratios[i] = a[i] / b[i]
-	}
-	r, err := score.GeometricMean(ratios, score.Confidence95)
-	if err != nil {
-		return "–"
-	}
-	return fmt.Sprintf("%.2f", r.Mean)
-}
-
-func average(values []float64) float64 {
-	sum := 0.0
-	for _, v := range values {
-		sum += v
-	}
-	return sum / float64(len(values))
-}
-
-// backtestRecord is backtest.json.
-type backtestRecord struct {
-	Kind        string       `json:"kind"`
-	Query       string       `json:"query,omitempty"`
-	Record      string       `json:"record,omitempty"`
-	Start       time.Time    `json:"start"`
-	End         time.Time    `json:"end"`
-	StepSeconds float64      `json:"stepSeconds"`
-	Gaps        int          `json:"gaps"`
-	GapShare    float64      `json:"gapShare"`
-	Fill        history.Fill `json:"fill"`
-	Mean        float64      `json:"mean"`
-	Peak        float64      `json:"peak"`
-	PodHourCost float64      `json:"podHourCost,omitempty"`
-	Currency    string       `json:"currency,omitempty"`
-	Current     string       `json:"current"`
-	// RanPodSeconds is what really ran, over the share RanKnown of the time.
-	RanPodSeconds *float64 `json:"ranPodSeconds,omitempty"`
-	RanKnown      float64  `json:"ranKnown,omitempty"`
-	Notes         []string `json:"notes"`
-}
-
-// save writes backtest.json: what the history was, beside summary.json, which has the results.
-func (f *backtestFlags) save(name string, b *past, head report.Summary, policies []plan.Policy) error {
-	r := backtestRecord{
-		Kind: b.kind, Query: f.past.query, Record: f.past.record, Start: b.demand.Start.UTC(), End: b.demand.End().UTC(), StepSeconds: b.demand.Step.Seconds(),
-		Gaps: b.gaps.Count, GapShare: b.gaps.Share, Fill: b.fill, Mean: b.demand.Mean(), Peak: b.demand.Peak(), PodHourCost: f.podHour, Currency: f.currency,
-		Current: policies[0].Label, Notes: head.Notes,
-	}
-	if ran, known := b.ranSeconds(); known > 0 {
-		r.RanPodSeconds, r.RanKnown = &ran, known
-	}
-	raw, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	return os.WriteFile(name, append(raw, '\n'), 0o644)
 }

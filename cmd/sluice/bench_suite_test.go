@@ -1,62 +1,19 @@
 package main
 
 import (
+	"io"
 	"strings"
 	"testing"
 
-	"github.com/sluice-autoscaler/sluice/bench/report"
-	"github.com/sluice-autoscaler/sluice/bench/scenario"
-	"github.com/sluice-autoscaler/sluice/bench/score"
-	"github.com/sluice-autoscaler/sluice/bench/suite"
+	"github.com/sluice-autoscaler/sluice/internal/cli"
 )
 
-func TestReuse(t *testing.T) {
+func TestSuiteReusesAnotherFolder(t *testing.T) {
 	t.Parallel()
-	scene := scenario.Default()
-	scene.Name = "mine"
-	dir := t.TempDir() + "/earlier"
-	f := benchFlags{out: t.TempDir() + "/new", baseline: "kpa"}
-	head, err := f.head([]scenario.Scenario{scene})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w, err := report.Create(dir, head, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Put(0, score.Run{Result: score.Result{Policy: "kpa (tuned)", Trace: "busy", Scenario: "mine", Seed: 1, PodSeconds: 42}}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Finish("busy, mine: "+suite.Found+" kpa:x=1.", "Something else."); err != nil {
-		t.Fatal(err)
-	}
-
-	cfg := suite.Config{Scenarios: []scenario.Scenario{scene}}
-	notes, err := reuse(&f, &cfg, []string{dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if run, ok := cfg.Known("kpa (tuned)", "busy", "mine", 1); !ok || run.Result.PodSeconds != 42 {
-		t.Errorf("Known = %+v, %v; want what was put", run.Result, ok)
-	}
-	if _, ok := cfg.Known("kpa (tuned)", "busy", "mine", 2); ok {
-		t.Error("another seed is known")
-	}
-	if _, ok := cfg.Known("kpa (tuned)", "busy", "other", 1); ok {
-		t.Error("another scenario is known")
-	}
-	if len(notes) != 2 || !strings.Contains(notes[1], "kpa:x=1") {
-		t.Errorf("notes = %q, want where the classics are from and what tuning found", notes)
-	}
-
-	scene.MaxReplicas++
-	if _, err := reuse(&f, &suite.Config{Scenarios: []scenario.Scenario{scene}}, []string{dir}); err == nil || !strings.Contains(err.Error(), "none of the scenarios") {
-		t.Errorf("another scenario of the same name: %v", err)
-	}
-	if _, err := reuse(&f, &cfg, []string{f.out}); err == nil {
-		t.Error("the folder to write to was taken as the earlier one")
-	}
-	if _, err := reuse(&f, &cfg, []string{dir + "x"}); err == nil {
-		t.Error("no folder is no error")
+	var stderr strings.Builder
+	out := t.TempDir()
+	err := execute(t.Context(), []string{"bench", "suite", "--traces", t.TempDir(), "--out", out + "/", "--reuse", out}, strings.NewReader(""), io.Discard, &stderr)
+	if code := cli.Status("sluice", err, &stderr); code != 2 || !strings.Contains(stderr.String(), "want another folder than --out") {
+		t.Errorf("%v: %s; want wrong use, since the folder to write to is no earlier one", err, &stderr)
 	}
 }

@@ -42,8 +42,8 @@ func (t kubeTarget) config() (*rest.Config, string, error) {
 	return cfg, namespace, nil
 }
 
-// watch follows the Deployment and its pods into rec, by watches rather than polls: a change is noted within milliseconds. It
-// returns once the present state is known; stop ends it and waits.
+// watch follows the Deployment and its pods into rec, by watches rather than polls: a change is
+// noted within milliseconds. It returns once the present state is known; stop ends it and waits.
 func (t kubeTarget) watch(ctx context.Context, rec *live.Recorder) (stop func(), err error) {
 	cfg, namespace, err := t.config()
 	if err != nil {

@@ -19,7 +19,8 @@ import (
 const recordCaveat = "the status has the demand of the last decision and the replicas, at most each 5 s: no windows, ages or coverage, and not when it was measured, " +
 	"so a controller that is down looks like steady demand"
 
-// keepRecord appends what the Autoscaler's status says to a file, once, or until ctx ends if every is above 0.
+// keepRecord appends what the Autoscaler's status says to a file, once, or until ctx ends if every
+// is above 0.
 func keepRecord(ctx context.Context, name string, every time.Duration, get func(context.Context) (*v1alpha1.Autoscaler, error), stderr io.Writer) (err error) {
 	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -28,12 +29,16 @@ func keepRecord(ctx context.Context, name string, every time.Duration, get func(
 	defer func() { err = errors.Join(err, f.Close()) }()
 	fmt.Fprintf(stderr, "recording to %s: %s\n", name, recordCaveat)
 	n, err := recordEvery(ctx, every, get, f, stderr)
-	fmt.Fprintf(stderr, "recorded %s\n", plural(n, "observation"))
+	word := "observations"
+	if n == 1 {
+		word = "observation"
+	}
+	fmt.Fprintf(stderr, "recorded %d %s\n", n, word)
 	return err
 }
 
-// recordEvery writes a line now and after each period, and says how many. A status that cannot be read leaves a gap; one that is gone ends
-// it.
+// recordEvery writes a line now and after each period, and says how many. A status that cannot be
+// read leaves a gap; one that is gone ends it.
 func recordEvery(ctx context.Context, every time.Duration, get func(context.Context) (*v1alpha1.Autoscaler, error), w, stderr io.Writer) (n int, err error) {
 	var tick <-chan time.Time
 	if every > 0 {

@@ -15,7 +15,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/history"
 )
 
-// TestRecordIsBacktested: what explain records is read as demand, and what could not be read is no demand of zero.
+// TestRecordIsBacktested: what explain records is read as demand, and what could not be read is no
+// demand of zero.
 func TestRecordIsBacktested(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

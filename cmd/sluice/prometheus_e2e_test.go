@@ -13,18 +13,22 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluice-autoscaler/sluice/bench/report"
+	"github.com/sluice-autoscaler/sluice/bench/backtest"
+	"github.com/sluice-autoscaler/sluice/bench/summary"
+	"github.com/sluice-autoscaler/sluice/bench/tune"
+	"github.com/sluice-autoscaler/sluice/internal/cli"
 	"github.com/sluice-autoscaler/sluice/internal/promtest"
 )
 
-// recorded is what the Prometheus of this test was filled with: three days of a load with a daily wave, of which two hours are missing.
+// recorded is what the Prometheus of this test was filled with: three days of a load with a daily
+// wave, of which two hours are missing.
 type recorded struct {
 	begin time.Time
 	days  int
 }
 
-// integral of concurrency since the beginning, in request-seconds: 12 + 9·sin(2πt/day) requests are in flight, each for a second, so that it
-// is requests as well.
+// integral of concurrency since the beginning, in request-seconds: 12 + 9·sin(2πt/day) requests are
+// in flight, each for a second, so that it is requests as well.
 func (r recorded) integral(at time.Time) float64 {
 	day := (24 * time.Hour).Seconds()
 	t := at.Sub(r.begin).Seconds()
@@ -55,9 +59,10 @@ func (r recorded) start(t *testing.T) (url string) {
 func sluice(t *testing.T, args ...string) (stdout, stderr string, ok bool) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	code := run(args, strings.NewReader(""), &out, &errs)
+	err := execute(t.Context(), args, strings.NewReader(""), &out, &errs)
+	_ = cli.Status("sluice", err, &errs)
 	t.Logf("sluice %s\n%s%s", strings.Join(args, " "), &out, &errs)
-	return out.String(), errs.String(), code == 0
+	return out.String(), errs.String(), err == nil
 }
 
 func readJSON(t *testing.T, name string, into any) {
@@ -79,7 +84,8 @@ func within(t *testing.T, what string, got, want, share float64) {
 	}
 }
 
-// TestPrometheus reads demand back from a real Prometheus that was filled with a known one, and backtests and tunes on it.
+// TestPrometheus reads demand back from a real Prometheus that was filled with a known one, and
+// backtests and tunes on it.
 func TestPrometheus(t *testing.T) {
 	r := recorded{begin: time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC), days: 3}
 	url := r.start(t)
@@ -96,7 +102,7 @@ func TestPrometheus(t *testing.T) {
 	if !ok {
 		t.Fatal("backtest failed")
 	}
-	var b backtestRecord
+	var b backtest.Record
 	readJSON(t, filepath.Join(out, "backtest.json"), &b)
 	within(t, "mean demand", b.Mean, 12, 0.01)
 	within(t, "peak demand", b.Peak, 21, 0.01)
@@ -105,7 +111,7 @@ func TestPrometheus(t *testing.T) {
 		t.Fatal("what really ran is missing")
 	}
 	within(t, "what really ran", *b.RanPodSeconds, 4*24*3600, 0.001)
-	var s report.Summary
+	var s summary.Summary
 	readJSON(t, filepath.Join(out, "summary.json"), &s)
 	for _, one := range s.Results {
 		within(t, one.Policy+": requests", float64(one.Requests), 12*24*3600, 0.02)
@@ -119,7 +125,8 @@ func TestPrometheus(t *testing.T) {
 		}
 	}
 
-	// The same load as a trace gives the same, within what the gap's straight line makes of the wave.
+	// The same load as a trace gives the same, within what the gap's straight line makes of the
+	// wave.
 	csv := "t_seconds,concurrency\n"
 	last := r.end().AddDate(0, 0, -1)
 	for i := range 24 * 120 {
@@ -134,7 +141,7 @@ func TestPrometheus(t *testing.T) {
 	if _, _, ok = sluice(t, "bench", "run", "--trace", file, "--policy", "kpa", "--service", "const:1s", "--initial-replicas", "2", "--out", direct); !ok {
 		t.Fatal("run failed")
 	}
-	var d report.Summary
+	var d summary.Summary
 	readJSON(t, filepath.Join(direct, "summary.json"), &d)
 	within(t, "kpa's pod-seconds by way of Prometheus", s.Results[0].PodSeconds, d.Results[0].PodSeconds, 0.02)
 
@@ -156,7 +163,7 @@ func TestPrometheus(t *testing.T) {
 	if !ok || !strings.Contains(stdout, "held back  tuned") || !strings.Contains(stdout, "policy:\n    name: kpa") {
 		t.Error("tune failed, or does not say what a user needs")
 	}
-	var tuned tuneRecord
+	var tuned tune.Record
 	readJSON(t, filepath.Join(out, "tune.json"), &tuned)
 	if tuned.Top[0].Objective >= tuned.Default.Objective || !tuned.Top[0].Feasible() {
 		t.Errorf("tuned %v, as given %v: want less, within the limits", tuned.Top[0].Objective, tuned.Default.Objective)

@@ -18,8 +18,8 @@ import (
 
 // RefusalError is an answer that the gateway gives itself, as an error.
 type RefusalError struct {
-	// Code is the HTTP status, GRPC the status code of gRPC.
-	Code, GRPC int
+	// Code is the HTTP status.
+	Code int
 	// Reason is the value of the header Sluice-Reason, Text what a person reads.
 	Reason, Text string
 	// Retry says that it is worth coming again soon.
@@ -28,12 +28,6 @@ type RefusalError struct {
 
 // Error implements error.
 func (r *RefusalError) Error() string { return r.Text }
-
-// gRPC status codes of refusals.
-const (
-	GRPCDeadline    = 4
-	GRPCUnavailable = 14
-)
 
 // ErrGone says that the client of a held request has left: there is nobody to answer.
 var ErrGone = errors.New("client left")
@@ -198,7 +192,7 @@ func (l *Lane) wait(ctx context.Context, t *hold.Ticket, gone func() bool) error
 		case <-timer.C:
 			if l.Leave(t, hold.Expired) {
 				return &RefusalError{
-					Code: 504, GRPC: GRPCDeadline, Reason: "held-too-long",
+					Code: 504, Reason: "held-too-long",
 					Text: fmt.Sprintf("%s: no pod could take the request within %v", l.Target, limit),
 				}
 			}
@@ -233,17 +227,17 @@ func (l *Lane) refuse(t *hold.Ticket) error {
 	switch a := l.assigned.Load(); {
 	case full:
 		return &RefusalError{
-			Code: 503, GRPC: GRPCUnavailable, Reason: "full", Retry: true,
+			Code: 503, Reason: "full", Retry: true,
 			Text: fmt.Sprintf("%s: too many requests wait for a pod", l.Target),
 		}
 	case a.Failure != "":
 		return &RefusalError{
-			Code: 503, GRPC: GRPCUnavailable, Reason: a.Failure, Retry: true,
+			Code: 503, Reason: a.Failure, Retry: true,
 			Text: fmt.Sprintf("%s: no pod can start: %s", l.Target, a.Failure),
 		}
 	default: // the failure has been lifted since
 		return &RefusalError{
-			Code: 503, GRPC: GRPCUnavailable, Reason: "cannot-start", Retry: true,
+			Code: 503, Reason: "cannot-start", Retry: true,
 			Text: fmt.Sprintf("%s: no pod could start", l.Target),
 		}
 	}

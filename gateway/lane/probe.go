@@ -10,11 +10,10 @@ import (
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/gateway/hold"
+	"github.com/sluice-autoscaler/sluice/proxy/request"
 )
 
 const (
-	// readyPath is what a Sluice sidecar answers itself: 200 when its app is up, 503 when not.
-	readyPath  = "/.well-known/sluice/ready"
 	probeAgent = "sluice-probe/1"
 
 	// A pod that does not answer within probeEager is probed no more often than each probeSlow.
@@ -163,7 +162,7 @@ func probeTCP(ctx context.Context, address string) bool {
 // probeHTTP reports whether an app answers HTTP at the address. A sidecar (or mesh proxy) in front
 // of an app that is not up says 503; any other answer comes from an app.
 func probeHTTP(ctx context.Context, address string) bool {
-	answer, err := exchange(ctx, address, "GET "+readyPath+" HTTP/1.1\r\nHost: "+address+"\r\nUser-Agent: "+probeAgent+"\r\nConnection: close\r\n\r\n")
+	answer, err := exchange(ctx, address, "GET "+request.ReadyPath+" HTTP/1.1\r\nHost: "+address+"\r\nUser-Agent: "+probeAgent+"\r\nConnection: close\r\n\r\n")
 	if err == nil {
 		version, status, _ := strings.Cut(answer, " ")
 		return !strings.HasPrefix(version, "HTTP/1.") || !strings.HasPrefix(status, "503")

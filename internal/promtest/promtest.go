@@ -21,7 +21,8 @@ const Scrape = 15 * time.Second
 
 // Series is what Prometheus is filled with.
 type Series struct {
-	// Kind is counter or gauge, Labels such as `pod="web-1"`. Series of one name follow one another.
+	// Kind is counter or gauge, Labels such as `pod="web-1"`. Series of one name follow one
+	// another.
 	Kind, Name, Labels string
 	// Value is the value at an instant; ok is false where there was no scrape.
 	Value func(at time.Time) (v float64, ok bool)
@@ -30,8 +31,9 @@ type Series struct {
 // Loopback is a host for Start.
 const Loopback = "127.0.0.1"
 
-// Start fills a Prometheus with samples from begin to end, both included, and runs it on a port of an address of this machine until the test
-// ends. The programs prometheus and promtool must be in the PATH.
+// Start fills a Prometheus with samples from begin to end, both included, and runs it on a port of
+// an address of this machine until the test ends. The programs prometheus and promtool must be in
+// the PATH.
 func Start(t *testing.T, host string, begin, end time.Time, series ...Series) (url string) {
 	t.Helper()
 	for _, name := range []string{"prometheus", "promtool"} {

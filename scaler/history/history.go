@@ -27,8 +27,8 @@ type Config struct {
 	Setting string
 	// Queries are those of the signals that are known; others have no past.
 	Queries []Query
-	// Range is how much of the past is read, Step the time between its points. A longer range costs memory and time, a
-	// shorter step too.
+	// Range is how much of the past is read, Step the time between its points. A longer range costs
+	// memory and time, a shorter step too.
 	Range, Step time.Duration
 	Log         *slog.Logger
 }
@@ -39,8 +39,9 @@ type Reader struct{ config Config }
 // NewReader relies on a config that is complete.
 func NewReader(c Config) *Reader { return &Reader{config: c} }
 
-// Fetch returns the known samples of a workload's signals up to an instant, in the order of their instants. A gap is left
-// out, and so is one step beside it, where a rate is of a window that is covered in part only.
+// Fetch returns the known samples of a workload's signals up to an instant, in the order of their
+// instants. A gap is left out, and so is one step beside it, where a rate is of a window that is
+// covered in part only.
 func (r *Reader) Fetch(ctx context.Context, w prom.Workload, signals []string, until time.Time) ([]algorithms.Sample, error) {
 	var all []algorithms.Sample
 	for _, q := range r.config.Queries {

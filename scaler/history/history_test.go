@@ -70,7 +70,8 @@ func TestFetch(t *testing.T) {
 	if err := algorithms.CheckHistory(got, until.Add(-time.Hour)); err != nil {
 		t.Error(err)
 	}
-	// Of 21 minutes two are unknown, and so are the two beside each and the first, whose window is only partly covered.
+	// Of 21 minutes two are unknown, and so are the two beside each and the first, whose window is
+	// only partly covered.
 	if len(got) != 2*14 || got[0].Signal != algorithms.Concurrency || got[1].Signal != algorithms.Rate || !got[0].At.Equal(got[1].At) {
 		t.Errorf("%d samples, the first %+v; want 14 of both signals, in order of time", len(got), got[:min(2, len(got))])
 	}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
+	"github.com/sluice-autoscaler/sluice/algorithms/policytest"
 	"github.com/sluice-autoscaler/sluice/scaler/plugin"
 	"github.com/sluice-autoscaler/sluice/wire/policy"
 )
@@ -268,7 +269,8 @@ func kill(cmd *exec.Cmd) {
 	}
 }
 
-// The sample servers, killed with SIGKILL in the middle and started again: before, after and between, decisions are as promised.
+// The sample servers, killed with SIGKILL in the middle and started again: before, after and
+// between, decisions are as promised.
 func TestSampleServersKilledMidRun(t *testing.T) {
 	t.Parallel()
 	const examples = "../../docs/examples"
@@ -355,4 +357,24 @@ func TestCatalogEntry(t *testing.T) {
 			t.Errorf("New(%s) = %v, want an error with %q", params, err, want)
 		}
 	}
+}
+
+func TestBounds(t *testing.T) {
+	t.Parallel()
+	beside := map[string]string{}
+	for _, name := range []string{"timeout", "circuitBreaker.failures", "circuitBreaker.openFor"} {
+		beside[name+" lo"], beside[name+" hi"] = `{"address": "127.0.0.1:1"}`, `{"address": "127.0.0.1:1"}`
+	}
+	policies := catalog.Default(plugin.Entry())
+	e, err := policies.Find(plugin.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	policytest.Bounds(t, e.Parameters, beside, func(raw json.RawMessage) error {
+		p, err := policies.New(plugin.Name, 0, raw)
+		if closer, ok := p.(*plugin.Policy); ok {
+			return errors.Join(err, closer.Close())
+		}
+		return err
+	})
 }

@@ -60,7 +60,8 @@ func certificate(t *testing.T) (cert tls.Certificate, certFile, keyFile string) 
 	return cert, certFile, keyFile
 }
 
-// The server shows its certificate and asks for the client's; a client that trusts another one, or shows none, holds.
+// The server shows its certificate and asks for the client's; a client that trusts another one, or
+// shows none, holds.
 func TestTLS(t *testing.T) {
 	t.Parallel()
 	cert, certFile, keyFile := certificate(t)
@@ -101,8 +102,8 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// A file that is missing, half written or of another pair may be mended while the parameters stay as
-// they are; a wrong parameter may not.
+// A file that is missing, half written or of another pair may be mended while the parameters stay
+// as they are; a wrong parameter may not.
 func TestFileFaultsAreTemporary(t *testing.T) {
 	t.Parallel()
 	_, certFile, keyFile := certificate(t)

@@ -1,4 +1,5 @@
-// Package appcheck asks whether the app beside the sidecar answers, no more often than needed.
+// Package appcheck checks whether the app beside the sidecar is ready, with at most one check at a
+// time.
 package appcheck
 
 import (
@@ -11,15 +12,15 @@ import (
 	"time"
 )
 
-// fresh is how long a good answer is believed: long enough that a gateway's probes every few milliseconds cost one dial
-// in many, short beside any reaction to an app's death.
+// fresh is how long a success is cached: long enough that a gateway's probes every few milliseconds
+// cost few dials, short compared with any reaction to an app's death.
 const fresh = 100 * time.Millisecond
 
 // agent is the User-Agent of probes.
 const agent = "sluice-probe/1"
 
-// Checker asks the app, with at most one question under way; callers meanwhile share its answer. It is made by Dial, HTTP or
-// GRPC and is safe for concurrent use.
+// Checker checks the app, with at most one check under way, whose result concurrent callers share.
+// Dial, HTTP and GRPC make it. It is safe for concurrent use.
 type Checker struct {
 	ask     func(ctx context.Context) error
 	timeout time.Duration
@@ -34,7 +35,8 @@ type flight struct {
 	err  error // written before done is closed
 }
 
-// Dial returns a Checker that holds when the app accepts a connection on address, of network "tcp" or "unix", within timeout.
+// Dial returns a Checker that holds when the app accepts a connection on address, of network "tcp"
+// or "unix", within timeout.
 func Dial(network, address string, timeout time.Duration) *Checker {
 	return &Checker{timeout: timeout, ask: func(ctx context.Context) error {
 		c, err := new(net.Dialer).DialContext(ctx, network, address)
@@ -45,8 +47,8 @@ func Dial(network, address string, timeout time.Duration) *Checker {
 	}}
 }
 
-// HTTP returns a Checker that holds when GET path at address is answered within timeout with 200–399. It follows no
-// redirect, and uses a connection of its own each time, as a kubelet does.
+// HTTP returns a Checker that holds when GET path at address is answered within timeout with
+// 200–399. It follows no redirect, and uses a connection of its own each time, as a kubelet does.
 func HTTP(network, address, path string, timeout time.Duration) *Checker {
 	client := &http.Client{
 		Transport:     transport(network, address),
@@ -86,8 +88,8 @@ func host(network, address string) string {
 	return address
 }
 
-// Check returns nil when the app answers, or did within the last 100 ms, else why it does not. It returns early when
-// ctx ends.
+// Check returns nil when the app answers, or did within the last 100 ms, else why it does not. It
+// returns early when ctx ends.
 func (c *Checker) Check(ctx context.Context) error {
 	c.mu.Lock()
 	if time.Since(c.good) < fresh {
@@ -98,7 +100,8 @@ func (c *Checker) Check(ctx context.Context) error {
 	if f == nil {
 		f = &flight{done: make(chan struct{})}
 		c.flight = f
-		// The question outlives a caller that leaves, because others may wait for the same answer; timeout bounds it.
+		// The question outlives a caller that leaves, because others may wait for the same answer;
+		// timeout bounds it.
 		go c.run(context.WithoutCancel(ctx), f)
 	}
 	c.mu.Unlock()

@@ -17,7 +17,8 @@ import (
 )
 
 const (
-	// healthMethod is the one call of gRPC that is made, spoken by hand: a gRPC library would make the binary a third larger.
+	// healthMethod is the one call of gRPC that is made, spoken by hand: a gRPC library would make
+	// the binary a third larger.
 	healthMethod = "/grpc.health.v1.Health/Check"
 	// grpcType is the content type of gRPC's messages.
 	grpcType = "application/grpc"
@@ -29,9 +30,9 @@ const (
 	serving = 1
 )
 
-// GRPC returns a Checker that holds when the app's health service (grpc.health.v1) at address, over HTTP/2 without TLS,
-// answers within timeout that service is SERVING. An empty service stands for the app as a whole. It uses a connection of its
-// own each time, as a kubelet does.
+// GRPC returns a Checker that holds when the app's health service (grpc.health.v1) at address, over
+// HTTP/2 without TLS, answers within timeout that service is SERVING. An empty service stands for
+// the app as a whole. It uses a connection of its own each time, as a kubelet does.
 func GRPC(network, address, service string, timeout time.Duration) *Checker {
 	t := transport(network, address)
 	t.Protocols = new(http.Protocols)
@@ -55,7 +56,8 @@ func askHealth(ctx context.Context, t *http.Transport, host string, call []byte,
 	req.Header.Set("User-Agent", agent)
 	req.Header.Set("Grpc-Timeout", strconv.FormatInt(max(1, timeout.Milliseconds()), 10)+"m")
 	resp, err := t.RoundTrip(req)
-	if end, ok := ctx.Deadline(); err != nil && ok && !time.Now().Before(end) { // the app, told of it, may end the request before our own timer has
+	// the app, told of it, may end the request before our own timer has
+	if end, ok := ctx.Deadline(); err != nil && ok && !time.Now().Before(end) {
 		return fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
 	}
 	if err != nil { // one that speaks HTTP/1.1 only ends the connection in one of several ways

@@ -23,7 +23,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/sidecar/appcheck"
 )
 
-// serveGRPC runs the real gRPC server, which register completes, on a network and returns its address.
+// serveGRPC runs the real gRPC server, which register completes, on a network and returns its
+// address.
 func serveGRPC(t *testing.T, network string, register func(*grpc.Server), opts ...grpc.ServerOption) string {
 	t.Helper()
 	address := "127.0.0.1:0"
@@ -80,8 +81,8 @@ func text(err error) string {
 	return err.Error()
 }
 
-// TestGRPCFollowsTheApp asks the same Checker while the app's status changes. A good answer is believed for a while, so the way
-// down is waited for.
+// TestGRPCFollowsTheApp asks the same Checker while the app's status changes. A good answer is
+// believed for a while, so the way down is waited for.
 func TestGRPCFollowsTheApp(t *testing.T) {
 	service := health.NewServer()
 	service.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
@@ -111,7 +112,8 @@ func TestGRPCWithoutHealth(t *testing.T) {
 	}
 }
 
-// TestGRPCStatus has the app answer with an error of its own, whose text holds what a header cannot.
+// TestGRPCStatus has the app answer with an error of its own, whose text holds what a header
+// cannot.
 func TestGRPCStatus(t *testing.T) {
 	app := serveGRPC(t, "tcp", func(s *grpc.Server) { healthpb.RegisterHealthServer(s, health.NewServer()) },
 		grpc.UnaryInterceptor(func(_ context.Context, _ any, info *grpc.UnaryServerInfo, _ grpc.UnaryHandler) (any, error) {

@@ -1,4 +1,4 @@
-// Package exposition puts a sidecar's state on /metrics, in the formats of Prometheus.
+// Package exposition serves a sidecar's state on /metrics, in the formats of Prometheus.
 package exposition
 
 import (
@@ -11,11 +11,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/sluice-autoscaler/sluice/sidecar/inflight"
+	"github.com/sluice-autoscaler/sluice/proxy/inflight"
+	"github.com/sluice-autoscaler/sluice/proxy/request"
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
-// Options are what Metrics reads at each scrape. All functions are called by many goroutines at once.
+// Options are what Metrics reads at each scrape. All functions are called by many goroutines at
+// once.
 type Options struct {
 	// Start is when this source began its life, by the wall clock.
 	Start time.Time
@@ -23,7 +25,8 @@ type Options struct {
 	Now func() time.Duration
 	// InFlight is the integral to expose.
 	InFlight *inflight.Counter
-	// Queued is the number of requests that wait for a place; Limit the number of places, 0 for none.
+	// Queued is the number of requests that wait for a place; Limit the number of places, 0 for
+	// none.
 	Queued, Limit func() int
 	// Draining says whether the source has begun to drain.
 	Draining func() bool
@@ -31,48 +34,13 @@ type Options struct {
 	Version string
 }
 
-// Reason is why a request was answered by the sidecar itself and not by the app.
-type Reason int
-
-// The reasons, in the order of their label values.
-const (
-	QueueFull Reason = iota
-	QueueTimeout
-	ClientLeft
-	AppUnreachable
-	AppError
-	AppTimeout
-	BadRequest
-	reasons int = iota
-)
-
-func (r Reason) String() string {
-	switch r {
-	case QueueFull:
-		return "queue-full"
-	case QueueTimeout:
-		return "queue-timeout"
-	case ClientLeft:
-		return "client-left"
-	case AppUnreachable:
-		return "app-unreachable"
-	case AppError:
-		return "app-error"
-	case AppTimeout:
-		return "app-timeout"
-	case BadRequest:
-		return "bad-request"
-	default:
-		return "unknown"
-	}
-}
-
-// Metrics counts what requests do and collects it with the integral. New makes it; it is safe for concurrent use.
+// Metrics counts what requests do and collects it with the integral. New makes it; it is safe for
+// concurrent use.
 type Metrics struct {
 	opts               Options
 	classes            [5]atomic.Uint64 // by code/100 − 1
 	uncounted          atomic.Uint64
-	refused            [reasons]atomic.Uint64
+	refused            [request.Reasons]atomic.Uint64
 	duration, overhead prometheus.Histogram
 	descs              descs
 }
@@ -116,7 +84,8 @@ func New(opts Options) *Metrics {
 	}
 }
 
-// Finished counts a request that has ended with the status code, after took, of which overhead was the sidecar's.
+// Finished counts a request that has ended with the status code, after took, of which overhead was
+// the sidecar's.
 func (m *Metrics) Finished(code int, took, overhead time.Duration) {
 	m.classes[min(max(code/100, 1), len(m.classes))-1].Add(1)
 	m.duration.Observe(took.Seconds())
@@ -126,7 +95,7 @@ func (m *Metrics) Finished(code int, took, overhead time.Duration) {
 }
 
 // Refused counts a request that the sidecar answered itself.
-func (m *Metrics) Refused(r Reason) { m.refused[r].Add(1) }
+func (m *Metrics) Refused(r request.Reason) { m.refused[r].Add(1) }
 
 // Ignored counts a request that is no demand.
 func (m *Metrics) Ignored() { m.uncounted.Add(1) }
@@ -134,7 +103,8 @@ func (m *Metrics) Ignored() { m.uncounted.Add(1) }
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(m, ch) }
 
-// Collect implements prometheus.Collector. The integral and the monotonic time it gives are of the same instant.
+// Collect implements prometheus.Collector. The integral and the monotonic time it gives are of the
+// same instant.
 func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	r := m.opts.InFlight.Read(m.opts.Now())
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
@@ -155,7 +125,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	counter(d.uncounted, float64(m.uncounted.Load()))
 	for i := range m.refused {
-		counter(d.refused, float64(m.refused[i].Load()), Reason(i).String())
+		counter(d.refused, float64(m.refused[i].Load()), request.Reason(i).String())
 	}
 	draining := 0.0
 	if m.opts.Draining() {
@@ -167,8 +137,8 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	m.overhead.Collect(ch)
 }
 
-// Handler serves the metrics as text, OpenMetrics or protobuf, as the client asks, from a registry that holds nothing
-// else. A scrape that cannot be answered whole is logged.
+// Handler serves the metrics as text, OpenMetrics or protobuf, as the client asks, from a registry
+// that holds nothing else. A scrape that cannot be answered whole is logged.
 func (m *Metrics) Handler(log *slog.Logger) (http.Handler, error) {
 	reg := prometheus.NewPedanticRegistry()
 	if err := reg.Register(m); err != nil {

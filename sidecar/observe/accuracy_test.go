@@ -18,7 +18,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
-// window is what is measured, for as long as the shortest window of a usual policy (kpa's panic window).
+// window is what is measured, for as long as the shortest window of a usual policy (kpa's panic
+// window).
 const window = 6 * time.Second
 
 // process runs the observer as users do, in a process of its own, and returns how to scrape it.
@@ -82,8 +83,9 @@ func (a *app) closed(t *testing.T, n int, pause time.Duration) (stop func()) {
 	return func() { cancel(); wg.Wait() }
 }
 
-// TestAccuracy measures the estimate against what the app and the client saw, on the clock of a quiet machine: `make accuracy`. It
-// is no part of `make test`, since a machine that is busy with other things makes it fail rightly.
+// TestAccuracy measures the estimate against what the app and the client saw, on the clock of a
+// quiet machine: `make accuracy`. It is no part of `make test`, since a machine that is busy with
+// other things makes it fail rightly.
 func TestAccuracy(t *testing.T) {
 	for _, test := range []struct {
 		clients  int
@@ -128,7 +130,8 @@ func TestAccuracy(t *testing.T) {
 			got, low, high := mean(wire.ConcurrencySeconds), inside/d, outside/d
 			t.Logf("mean concurrency %.3f; app %.3f, client %.3f; error %.1f %% (own estimate %.1f %%), %.0f requests/s, %.0f samples/s, interval %.1f ms",
 				got, low, high, 100*(got/low-1), 100*to["sluice_observe_error_ratio"], mean(wire.Requests+"/2xx"), mean("sluice_observe_samples_total"), 1e3*to["sluice_observe_interval_seconds"])
-			// The truth lies between what the app and what the client saw, which differ on a busy machine.
+			// The truth lies between what the app and what the client saw, which differ on a busy
+			// machine.
 			if got < 0.9*low || got > 1.1*high {
 				t.Errorf("mean concurrency %.3f, want within 10 %% of %.3f–%.3f", got, low, high)
 			}

@@ -3,31 +3,33 @@ package observe
 import (
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"net"
 	"strconv"
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/sluice-autoscaler/sluice/internal/cli"
 )
 
-// Config is the observe mode's configuration. Default gives the usual one; Validate tells what is wrong.
+// Config is the observe mode's configuration. Default returns the usual one; Validate reports what
+// is wrong.
 type Config struct {
 	// AppPort is the port that the app listens on, 1–65535, on whatever address.
 	AppPort int
 	// MetricsListen is the address of /metrics, /healthz and /readyz.
 	MetricsListen string
-	// MinInterval and MaxInterval bound the time between two samples, 1 ms–1 s: the first under load, the second at rest. Shorter
-	// sees more of short requests and costs more CPU, in so far as MaxCPU allows.
+	// MinInterval and MaxInterval bound the time between two samples, 1 ms–1 s: the first under
+	// load, the second at rest. Shorter sees more of short requests and costs more CPU, in so far
+	// as MaxCPU allows.
 	MinInterval, MaxInterval time.Duration
-	// MaxCPU bounds what the process takes, as a share of one core, 0.0005–1. It goes before MaxInterval: with thousands of
-	// connections samples get rarer, down to one a second.
+	// MaxCPU bounds what the process takes, as a share of one core, 0.0005–1. It goes before
+	// MaxInterval: with thousands of connections samples get rarer, down to one a second.
 	MaxCPU float64
 	// Drain is how long to observe on after SIGTERM while requests are in flight, ≥ 0.
 	Drain time.Duration
-	// LogLevel is debug, info, warn or error.
-	LogLevel string
+	// Logging is the level and the format of the log; JSON by default.
+	Logging cli.Logging
 }
 
 // Default returns the configuration without any flag.
@@ -39,7 +41,7 @@ func Default() Config {
 		MaxInterval:   50 * time.Millisecond,
 		MaxCPU:        0.008, // a hundredth, with room for what was saved up
 		Drain:         30 * time.Second,
-		LogLevel:      "info",
+		Logging:       cli.Logging{Level: "info", Format: "json"},
 	}
 }
 
@@ -51,7 +53,7 @@ func (c *Config) Bind(f *pflag.FlagSet) {
 	f.DurationVar(&c.MaxInterval, "max-interval", c.MaxInterval, "longest time between two samples, at rest")
 	f.Float64Var(&c.MaxCPU, "max-cpu", c.MaxCPU, "`share` of one core that the observer may take; samples get rarer to keep it")
 	f.DurationVar(&c.Drain, "drain", c.Drain, "how long to observe on after SIGTERM while requests are in flight")
-	f.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
+	c.Logging.Bind(f)
 }
 
 // Validate returns every fault, joined, or nil.
@@ -82,15 +84,6 @@ func (c *Config) Validate() error {
 	if c.Drain < 0 {
 		bad("drain = %v: want ≥ 0", c.Drain)
 	}
-	if new(slog.LevelVar).UnmarshalText([]byte(c.LogLevel)) != nil {
-		bad("log-level = %q: want debug, info, warn or error", c.LogLevel)
-	}
+	errs = append(errs, c.Logging.Validate())
 	return errors.Join(errs...)
-}
-
-// NewLogger returns the logger that c asks for, writing JSON to w.
-func (c *Config) NewLogger(w io.Writer) *slog.Logger {
-	level := new(slog.LevelVar)
-	_ = level.UnmarshalText([]byte(c.LogLevel)) // Validate has read it
-	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
-// TestMultiplexedHTTP2IsNoticed has ten requests at once on one connection, which the kernel cannot tell apart. What is promised
-// is that the observer says so.
+// TestMultiplexedHTTP2IsNoticed has ten requests at once on one connection, which the kernel cannot
+// tell apart. What is promised is that the observer says so.
 func TestMultiplexedHTTP2IsNoticed(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -1,6 +1,7 @@
-// Package observe measures an app's demand from outside the path of its requests: it reads the kernel's view of the app's
-// connections, again and again, and tells from who spoke last how many requests are in flight. It adds no latency and can break
-// nothing; what it tells is an estimate, with an estimated error. docs/observe.md says how good it is and what it cannot see.
+// Package observe estimates an app's requests in flight from outside their path. It samples the
+// kernel's view of the app's connections: a request is in flight where data was received more
+// recently than sent. It adds no latency and cannot break a request. docs/observe.md states its
+// accuracy and its blind spots.
 package observe
 
 import (
@@ -9,7 +10,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -18,30 +18,35 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/sluice-autoscaler/sluice/internal/serve"
+	"github.com/sluice-autoscaler/sluice/proxy/inflight"
 	"github.com/sluice-autoscaler/sluice/sidecar/exposition"
-	"github.com/sluice-autoscaler/sluice/sidecar/inflight"
 	"github.com/sluice-autoscaler/sluice/sidecar/observe/sockdiag"
 )
 
 const (
 	// staleAfter is for how long a sample makes the observer ready.
 	staleAfter = 2 * time.Second
-	// longest bounds the time between two samples whatever they cost.
-	longest = time.Second
+	// longestInterval bounds the time between two samples whatever they cost.
+	longestInterval = time.Second
 	// metricsDrain bounds how long a scrape under way may hold up the end of the process.
 	metricsDrain = time.Second
+	// livenessPeriod is the heartbeat's: /healthz fails when no sample has begun for two of them,
+	// whether or not samples succeed.
+	livenessPeriod = 10 * time.Second
 	// httpTimeout bounds how long a scraper may take to send its request's headers.
 	httpTimeout = 10 * time.Second
-	// calm is how fast the interval grows, by each sample in which nothing moves.
-	calm = 1.25
-	// savings is for how long CPU time that was not used is kept, to be spent when connections come up.
-	savings = 4 * time.Second
-	// eachShare is the least share of what is earned that samples between lists get.
-	eachShare = 0.7
-	// recount is the least time between two looks at how many connections were accepted.
-	recount = 50 * time.Millisecond
-	// relist is how often all connections are listed although the kernel has counted no new ones.
-	relist = 10 * time.Second
+	// intervalGrowth is how fast the interval grows, by each sample in which nothing moves.
+	intervalGrowth = 1.25
+	// creditTime is for how long CPU time that was not used is kept, to be spent when connections
+	// come up.
+	creditTime = 4 * time.Second
+	// knownShare is the least share of what is earned that samples between lists get.
+	knownShare = 0.7
+	// acceptedEvery is the least time between two looks at how many connections were accepted.
+	acceptedEvery = 50 * time.Millisecond
+	// listEvery is how often all connections are listed although the kernel has counted no new
+	// ones.
+	listEvery = 10 * time.Second
 )
 
 // Source shows connections. sockdiag.Socket is one.
@@ -49,7 +54,8 @@ type Source interface {
 	// List shows the connections to a local port, Each those of the given that still exist.
 	List(port uint16, each func(*sockdiag.Conn)) error
 	Each(ids []sockdiag.ID, families []uint8, each func(*sockdiag.Conn)) error
-	// Accepted counts the connections, to this port and others, that were accepted so far; it fails where nobody counts them.
+	// Accepted counts the connections, to this port and others, that were accepted so far; it fails
+	// where nobody counts them.
 	Accepted() (uint64, error)
 }
 
@@ -63,27 +69,29 @@ type Observer struct {
 	counter inflight.Counter
 	metrics *exposition.Metrics
 	server  *serve.HTTP
+	alive   *serve.Heartbeat
 	up      chan struct{}
 
 	// Of the sampling goroutine alone.
-	tracker            *Tracker
-	ids                []sockdiag.ID
-	families           []uint8
-	seen               []sockdiag.Conn
-	last               Stats
-	listed, asked      time.Duration // when all connections were listed last, and the count of accepted ones read
-	accepted           count         // when last listed
-	rest               time.Duration // the interval that the load asks for
-	listCost, eachCost time.Duration // smoothed
-	credit             time.Duration // CPU time that may be spent
-	earned             time.Duration // until when credit was given
-	used               time.Duration // CPU time that the process had taken at the sample before
+	tracker  *Tracker
+	ids      []sockdiag.ID
+	families []uint8
+	seen     []sockdiag.Conn
+	last     Stats
+	// when all connections were listed last, and the count of accepted ones read
+	listed, acceptedRead time.Duration
+	accepted             count         // when last listed
+	wanted               time.Duration // the interval that the load asks for
+	listCost, eachCost   time.Duration // smoothed
+	credit               time.Duration // CPU time that may be spent
+	creditedAt           time.Duration // until when credit was given
+	processTime          time.Duration // CPU time that the process had taken at the sample before
 
 	mu    sync.Mutex
 	state state
 }
 
-// state is what the exposition shows of the sampling.
+// state is what the metrics show of the sampling.
 type state struct {
 	at                time.Duration // of the last good sample
 	stats             Stats
@@ -93,23 +101,26 @@ type state struct {
 	draining          bool
 }
 
-// New assembles an observer of a valid configuration that asks source; version is shown in its metrics. Its life, by which its
-// counters and its monotonic time are told from another's, begins here.
+// New assembles an observer of a valid configuration that asks source; version is shown in its
+// metrics. Its life, by which its counters and its monotonic time are told from another's, begins
+// here.
 func New(cfg Config, version string, source Source, log *slog.Logger) (*Observer, error) {
 	o := &Observer{
-		cfg: cfg, log: log, source: source, start: time.Now(), rest: cfg.MinInterval, up: make(chan struct{}),
-		credit: savingsOf(cfg) / 2, used: processTime(),
+		cfg: cfg, log: log, source: source, start: time.Now(), wanted: cfg.MinInterval, up: make(chan struct{}),
+		credit: maxCredit(cfg) / 2, processTime: processTime(),
 		rng: rand.New(rand.NewPCG(rand.Uint64(), 0)), // only spreads the samples; nothing is to repeat it
 	}
+	o.alive = serve.NewHeartbeat("sampling", livenessPeriod, o.start)
 	none := func() int { return 0 }
 	o.metrics = exposition.New(exposition.Options{
-		// The integral is known up to the last sample, so that is its time: a source that cannot sample stands still, and
-		// is not taken for one without demand.
+		// The integral is known up to the last sample, so that is its time: a source that cannot
+		// sample stands still, and is not taken for one without demand.
 		Start: o.start, Now: func() time.Duration { return o.read().at }, InFlight: &o.counter,
 		Queued: none, Limit: none, Draining: func() bool { return o.read().draining }, Version: version,
 	})
 	o.tracker = NewTracker(&o.counter, func(took time.Duration) {
-		// The kernel tells no status: every request counts as answered well. No overhead, as nothing is added.
+		// The kernel tells no status: every request counts as answered well. No overhead, as
+		// nothing is added.
 		o.metrics.Finished(http.StatusOK, max(took, 0), -1)
 	})
 	reg := prometheus.NewPedanticRegistry()
@@ -122,7 +133,7 @@ func New(cfg Config, version string, source Source, log *slog.Logger) (*Observer
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{
 		EnableOpenMetrics: true, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}))
-	mux.Handle("GET /healthz", serve.Health())
+	mux.Handle("GET /healthz", serve.Health(o.alive.Check(time.Now)))
 	mux.Handle("GET /readyz", serve.Health(serve.Check{Name: "samples", Probe: func(context.Context) error {
 		s := o.read()
 		if age := time.Since(o.start) - s.at; s.samples == 0 || age > staleAfter {
@@ -136,7 +147,8 @@ func New(cfg Config, version string, source Source, log *slog.Logger) (*Observer
 	return o, nil
 }
 
-// Run observes until ctx ends, and on while requests are in flight, for Drain at most. It returns nil, or what failed.
+// Run observes until ctx ends, and on while requests are in flight, for Drain at most. It returns
+// nil, or what failed.
 func (o *Observer) Run(ctx context.Context) error {
 	var g serve.Group
 	g.Add(o.server.Service(), serve.Service{
@@ -154,12 +166,6 @@ func (o *Observer) Run(ctx context.Context) error {
 	return g.Run(ctx)
 }
 
-// Up is closed when the first sample was taken and the metrics port accepts connections.
-func (o *Observer) Up() <-chan struct{} { return o.up }
-
-// MetricsAddr is the address of the metrics port, once Up.
-func (o *Observer) MetricsAddr() net.Addr { return o.server.Addr() }
-
 func (o *Observer) read() state {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -174,7 +180,7 @@ func (o *Observer) loop(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
-			o.try(ctx)
+			o.sampleAndNote(ctx)
 			timer.Reset(o.interval())
 		}
 	}
@@ -190,14 +196,15 @@ func (o *Observer) loop(ctx context.Context) error {
 		case <-bound.C:
 			return nil
 		case <-timer.C:
-			o.try(ctx)
+			o.sampleAndNote(ctx)
 			timer.Reset(o.interval())
 		}
 	}
 }
 
-// try samples, and notes and logs when that begins to fail or to work again.
-func (o *Observer) try(ctx context.Context) {
+// sampleAndNote samples, and logs when sampling begins to fail or to work again.
+func (o *Observer) sampleAndNote(ctx context.Context) {
+	o.alive.Beat(time.Now())
 	err := o.sample()
 	o.mu.Lock()
 	before := o.state.err
@@ -214,30 +221,31 @@ func (o *Observer) try(ctx context.Context) {
 	}
 }
 
-// sample takes one sample. When it fails the integral stands still; what it has missed the next one sees.
+// sample takes one sample. When it fails the integral stands still; what it has missed the next one
+// sees.
 func (o *Observer) sample() error {
 	began := time.Since(o.start)
-	o.credit = min(o.credit+time.Duration(o.cfg.MaxCPU*float64(began-o.earned)), savingsOf(o.cfg))
-	o.earned = began
+	o.credit = min(o.credit+time.Duration(o.cfg.MaxCPU*float64(began-o.creditedAt)), maxCredit(o.cfg))
+	o.creditedAt = began
 	o.ids, o.families = o.tracker.Known(o.ids[:0], o.families[:0])
 	o.seen = o.seen[:0]
 	keep := func(c *sockdiag.Conn) { o.seen = append(o.seen, *c) }
 	what, accepted := o.choose(began)
 	var err error
 	switch what {
-	case lookNowhere:
+	case sampleNothing:
 		o.spend()
 		return nil
-	case lookAtAll:
+	case sampleAll:
 		err = o.source.List(uint16(o.cfg.AppPort), keep)
-	case lookAtKnown:
+	case sampleKnown:
 		err = o.source.Each(o.ids, o.families, keep)
 	}
 	if err != nil {
 		o.spend()
 		return err
 	}
-	complete := what == lookAtAll
+	complete := what == sampleAll
 	o.tracker.Begin(began, complete, accepted.since(o.accepted))
 	for i := range o.seen {
 		o.tracker.See(&o.seen[i])
@@ -251,11 +259,11 @@ func (o *Observer) sample() error {
 	} else {
 		o.eachCost = smooth(o.eachCost, cost)
 	}
-	o.rest = time.Duration(float64(o.rest) * calm)
+	o.wanted = time.Duration(float64(o.wanted) * intervalGrowth)
 	if o.last.Moved {
-		o.rest = 0
+		o.wanted = 0
 	}
-	o.rest = min(max(o.rest, o.cfg.MinInterval), o.cfg.MaxInterval)
+	o.wanted = min(max(o.wanted, o.cfg.MinInterval), o.cfg.MaxInterval)
 
 	o.mu.Lock()
 	o.state.at, o.state.stats = began, o.last
@@ -264,17 +272,19 @@ func (o *Observer) sample() error {
 	return nil
 }
 
-// spend returns the CPU time that the process has taken since the last call, waking up and being scraped included, and takes it off what
-// was saved up. On a busy machine a sample may wait for the processor for long: that costs nothing.
+// spend returns the CPU time that the process has used since the last call, wake-ups and scrapes
+// included, and subtracts it from the credit. On a busy machine a sample may wait for the processor
+// for long: that costs nothing.
 func (o *Observer) spend() time.Duration {
 	now := processTime()
-	cost := now - o.used
-	o.used = now
+	cost := now - o.processTime
+	o.processTime = now
 	o.credit -= cost
 	return cost
 }
 
-// smooth follows a cost, and a sudden one slowly: the first ones pay for page faults, others for an interrupt.
+// smooth follows a cost, and a sudden one slowly: the first ones pay for page faults, others for an
+// interrupt.
 func smooth(mean, cost time.Duration) time.Duration {
 	if mean == 0 {
 		return cost
@@ -282,18 +292,18 @@ func smooth(mean, cost time.Duration) time.Duration {
 	return mean + (min(cost, 3*mean)-mean)/8
 }
 
-// savingsOf is the most CPU time that can be saved up.
-func savingsOf(cfg Config) time.Duration {
-	return time.Duration(cfg.MaxCPU * float64(savings))
+// maxCredit is the most CPU time that can be saved.
+func maxCredit(cfg Config) time.Duration {
+	return time.Duration(cfg.MaxCPU * float64(creditTime))
 }
 
-// look is what a sample is made of.
-type look int
+// scope is which connections a sample reads.
+type scope int
 
 const (
-	lookAtKnown look = iota // the connections that the last list showed
-	lookAtAll               // a list of all
-	lookNowhere             // nothing: too many are new, and a list cannot be paid for yet
+	sampleKnown   scope = iota // the connections that the last list showed
+	sampleAll                  // a list of all
+	sampleNothing              // nothing: too many are new, and a list cannot be paid for yet
 )
 
 // count is how many connections were accepted, if that is known.
@@ -310,37 +320,39 @@ func (c count) since(before count) int {
 	return int(c.n - before.n)
 }
 
-// choose says what to look at now, and how many connections were accepted up to now, if that was asked. Only a list shows new
-// connections, but it reads through the machine's whole table: so one is made when there are new ones and the CPU time for it was
-// saved up.
-func (o *Observer) choose(now time.Duration) (what look, accepted count) {
+// choose says what to look at now, and how many connections were accepted up to now, if that was
+// asked. Only a list shows new connections, but it reads through the machine's whole table: so one
+// is made when there are new ones and the CPU time for it was saved up.
+func (o *Observer) choose(now time.Duration) (what scope, accepted count) {
 	if o.eachCost >= o.listCost {
-		o.eachCost -= o.eachCost / 64 // it would never be looked at again, were it not forgotten now and then
+		// it would never be looked at again, were it not forgotten now and then
+		o.eachCost -= o.eachCost / 64
 	}
 	always := o.state.samples == 0 || o.listsOnly()
-	if !always && now-o.asked < recount {
-		return lookAtKnown, count{}
+	if !always && now-o.acceptedRead < acceptedEvery {
+		return sampleKnown, count{}
 	}
-	o.asked = now
+	o.acceptedRead = now
 	if n, err := o.source.Accepted(); err == nil {
 		accepted = count{n, true}
 	}
 	fresh := accepted.since(o.accepted)
-	affordable := o.credit >= min(o.listCost, savingsOf(o.cfg))
+	affordable := o.credit >= min(o.listCost, maxCredit(o.cfg))
 	switch {
 	case always:
-		what = lookAtAll
-	case fresh == 0 && now-o.listed < relist:
-		what = lookAtKnown
+		what = sampleAll
+	case fresh == 0 && now-o.listed < listEvery:
+		what = sampleKnown
 	case affordable:
-		what = lookAtAll
+		what = sampleAll
 	case fresh <= len(o.ids):
-		what = lookAtKnown
-	case now-o.listed < longest:
-		// What is known is the lesser part. To wait is to say that the rest is unknown, for so long as a collector forgives.
-		what = lookNowhere
+		what = sampleKnown
+	case now-o.listed < longestInterval:
+		// What is known is the lesser part. To wait is to say that the rest is unknown, for so long
+		// as a collector forgives.
+		what = sampleNothing
 	default:
-		what = lookAtAll
+		what = sampleAll
 	}
 	return what, accepted
 }
@@ -350,16 +362,17 @@ func (o *Observer) listsOnly() bool {
 	return o.last.Churn || len(o.ids) > 0 && o.eachCost >= o.listCost
 }
 
-// interval is the time to the next sample: what the load asks for or what the costs allow, a quarter more or less by chance, so
-// that samples keep no step with requests.
+// interval is the time to the next sample: what the load asks for or what the costs allow, a
+// quarter more or less by chance, so that samples keep no step with requests.
 func (o *Observer) interval() time.Duration {
 	cost := o.eachCost
 	if o.listsOnly() {
 		cost = o.listCost
 	}
-	// With half of the most saved up, what is earned is spent: with less, less, so that lists have their share.
-	share := o.cfg.MaxCPU * min(max(2*o.credit.Seconds()/savingsOf(o.cfg).Seconds(), eachShare), 2)
-	d := min(max(o.rest, time.Duration(float64(cost)/share)), longest)
+	// With half of the most saved up, what is earned is spent: with less, less, so that lists have
+	// their share.
+	share := o.cfg.MaxCPU * min(max(2*o.credit.Seconds()/maxCredit(o.cfg).Seconds(), knownShare), 2)
+	d := min(max(o.wanted, time.Duration(float64(cost)/share)), longestInterval)
 	o.mu.Lock()
 	o.state.interval = d
 	o.mu.Unlock()

@@ -16,7 +16,7 @@ import (
 	"github.com/prometheus/common/model"
 	"go.uber.org/goleak"
 
-	"github.com/sluice-autoscaler/sluice/sidecar/inflight"
+	"github.com/sluice-autoscaler/sluice/proxy/inflight"
 	"github.com/sluice-autoscaler/sluice/sidecar/observe"
 	"github.com/sluice-autoscaler/sluice/sidecar/observe/sockdiag"
 	"github.com/sluice-autoscaler/sluice/wire"
@@ -198,7 +198,8 @@ func (k *table) List(_ uint16, each func(*sockdiag.Conn)) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.lists++
-	for began := time.Now(); time.Since(began) < 20*time.Millisecond; { // CPU time, which is what a list costs
+	// CPU time, which is what a list costs
+	for began := time.Now(); time.Since(began) < 20*time.Millisecond; {
 	}
 	k.show(k.conns, each)
 	return nil

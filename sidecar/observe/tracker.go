@@ -5,29 +5,32 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sluice-autoscaler/sluice/sidecar/inflight"
+	"github.com/sluice-autoscaler/sluice/proxy/inflight"
 	"github.com/sluice-autoscaler/sluice/sidecar/observe/sockdiag"
 )
 
 const (
-	// holdFactor times the longest silence within an answer is how long a further silence may last before the answer counts as
-	// complete; holdMax bounds it.
-	holdFactor = 4
-	holdMax    = 5 * time.Second
+	// silenceFactor times the longest silence within an answer is how long a further silence may
+	// last before the answer counts as complete; longestSilence bounds it.
+	silenceFactor  = 4
+	longestSilence = 5 * time.Second
 	// streamAfter is how long an answer trickles before its connection counts as streaming.
 	streamAfter = 250 * time.Millisecond
-	// Bytes a segment below which what begins an exchange cannot be a request of HTTP/1 ("GET / HTTP/1.0" and two line ends), and
-	// what answers one cannot be an answer ("HTTP/1.1 200 " and two line ends).
+	// Bytes a segment below which what begins an exchange cannot be a request of HTTP/1 ("GET /
+	// HTTP/1.0" and two line ends), and what answers one cannot be an answer ("HTTP/1.1 200 " and
+	// two line ends).
 	shortestRequest, shortestAnswer = 18, 17
-	// oddities is how often data must come against HTTP/1's order, in turns, before a connection counts as opaque.
-	oddities = 3
-	// maxEnded bounds the requests of a connection that end between two samples, whatever the kernel says.
+	// maxOutOfTurn is how often data must come against HTTP/1's order, in turns, before a
+	// connection counts as opaque.
+	maxOutOfTurn = 3
+	// maxEnded bounds the requests of a connection that end between two samples, whatever the
+	// kernel says.
 	maxEnded = 1 << 14
 	// horizon is the time constant of the estimated error: what is older counts less.
 	horizon = 30 * time.Second
 )
 
-// Kind is what the observer makes of a connection.
+// Kind is how the observer classifies a connection.
 type Kind int
 
 // The kinds. A connection that is Opaque stays so.
@@ -36,10 +39,11 @@ const (
 	Idle Kind = iota
 	// Busy: a request is in flight.
 	Busy
-	// Streaming: an answer comes bit by bit; it counts as in flight until it falls silent for long, so its end is a guess.
+	// Streaming: an answer comes bit by bit; it counts as in flight until it falls silent for long,
+	// so its end is a guess.
 	Streaming
-	// Opaque: it carries something other than one HTTP/1 request after another, such as multiplexed HTTP/2 or WebSocket. It counts
-	// as one request at most.
+	// Opaque: it carries something other than one HTTP/1 request after another, such as multiplexed
+	// HTTP/2 or WebSocket. It counts as one request at most.
 	Opaque
 	kinds int = iota
 )
@@ -59,47 +63,51 @@ func (k Kind) String() string {
 	}
 }
 
-// Tracker tells from what the kernel says of connections, again and again, which ones have a request in flight and which
-// requests have ended. It is pure: the caller passes the instants, as the time since a fixed origin, and what the kernel
-// said. Between Begin and Commit the caller calls See for each connection. It is not safe for concurrent use.
+// Tracker follows samples of the kernel's view of connections. It estimates which connections have
+// a request in flight and which requests have ended. It is pure: the caller passes the instants, as
+// the time since a fixed origin, and the samples. Between Begin and Commit the caller calls See for
+// each connection. It is not safe for concurrent use.
 //
-// On HTTP/1 client and app take turns, so a request is in flight when data was received more recently than sent, and the
-// kernel also tells how long ago. That gives the very instants (to a tick of the kernel) at which a request began and
-// ended, if no more than one did so since the last sample; else what the samples see is spread over the time between them. Within one
-// tick the kernel's times do not tell which was last: then the number of data segments each way decides.
+// On HTTP/1 client and app take turns, so a request is in flight when data was received more
+// recently than sent, and the kernel also tells how long ago. That gives the very instants (to a
+// tick of the kernel) at which a request began and ended, if no more than one did so since the last
+// sample; else what the samples see is spread over the time between them. Within one tick the
+// kernel's times do not tell which was last: then the number of data segments each way decides.
 type Tracker struct {
 	counter  *inflight.Counter
 	finished func(took time.Duration)
 
-	conns      map[sockdiag.ID]*conn
-	round      uint64
-	prev, now  time.Duration
-	listed     time.Duration // of the last complete list; < 0 before the first
-	complete   bool
-	accepted   int // since the last list; < 0 unknown
-	born, died int
-	events     []event
-	stats      Stats
-	variance   float64 // of the integral, in request-seconds², older ones decayed
-	doubtful   float64 // request-seconds that may be wrong altogether, decayed
-	total      float64 // the integral, decayed
-	moved      bool
+	conns     map[sockdiag.ID]*conn
+	round     uint64
+	prev, now time.Duration
+	listed    time.Duration // of the last complete list; < 0 before the first
+	complete  bool
+	accepted  int // since the last list; < 0 unknown
+	appeared  int // connections that are new since the last list
+	events    []event
+	stats     Stats
+	variance  float64 // of the integral, in request-seconds², older ones decayed
+	doubtful  float64 // request-seconds that may be wrong altogether, decayed
+	total     float64 // the integral, decayed
+	moved     bool
 }
 
-// Stats are what a Tracker has made of the last sample.
+// Stats are the results of the last sample.
 type Stats struct {
 	// Connections is their number by Kind.
 	Connections [kinds]int
-	// Coverage is the share (0–1) of the connections that is readable, i.e. neither Streaming nor Opaque; 1 without any.
+	// Coverage is the share (0–1) of the connections that is readable, i.e. neither Streaming nor
+	// Opaque; 1 without any.
 	Coverage float64
-	// Error is the estimated relative error of the integral over the last half minute, ≥ 0: one standard deviation for what was
-	// sampled, and all of what readable connections were guessed at. What Opaque connections hide is not in it.
+	// Error is the estimated relative error of the integral over the last half minute, ≥ 0: one
+	// standard deviation for what was sampled, and all of what readable connections were guessed
+	// at. What Opaque connections hide is not in it.
 	Error float64
 	// Uncertain is the part of the integral, in request-seconds, that is a guess.
 	Uncertain float64
-	// Moved tells that data has passed since the sample before, or a request is in flight.
+	// Moved says that data has passed since the previous sample, or that a request is in flight.
 	Moved bool
-	// Churn tells that connections come and go so fast that only complete lists see enough of them.
+	// Churn says that connections are so short that only complete lists show enough of them.
 	Churn bool
 }
 
@@ -109,24 +117,25 @@ type event struct {
 	by int
 }
 
-// conn is what is remembered of a connection.
+// conn is the state of a connection.
 type conn struct {
 	round           uint64
 	family          uint8
-	on              bool // a request is in flight
+	inFlight        bool // a request is in flight
 	opaque          bool
-	odd             [2]int // data against the order: received, sent
+	outOfTurn       [2]int // data against the order: received, sent
 	received, sent  uint64
 	segsIn, segsOut uint32
-	again           uint32        // segments received that brought nothing new; not among segsIn
-	hold            time.Duration // > 0: the answer comes in bits, and silence of so long ends it
-	spoke           time.Duration // when the app last sent
-	answered        time.Duration // when the answer that comes in bits began
+	duplicates      uint32        // segments received that brought nothing new; not among segsIn
+	maxSilence      time.Duration // > 0: the answer comes in bits, and silence of so long ends it
+	lastSent        time.Duration // when the app last sent
+	answerBegan     time.Duration // when the answer that comes in bits began
 	began           time.Duration // when the present request began
 }
 
-// NewTracker returns a Tracker that keeps counter, and calls finished for each request that has ended, with how long it took or,
-// where that could not be seen, a negative time. finished may be nil.
+// NewTracker returns a Tracker that keeps counter, and calls finished for each request that has
+// ended, with how long it took or, where that could not be seen, a negative time. finished may be
+// nil.
 func NewTracker(counter *inflight.Counter, finished func(took time.Duration)) *Tracker {
 	if finished == nil {
 		finished = func(time.Duration) {}
@@ -134,14 +143,14 @@ func NewTracker(counter *inflight.Counter, finished func(took time.Duration)) *T
 	return &Tracker{counter: counter, finished: finished, conns: map[sockdiag.ID]*conn{}, listed: -1, stats: Stats{Coverage: 1}}
 }
 
-// Begin begins a sample at now, which is later than the one before. A complete one is shown every connection, another only
-// those of Known. accepted is how many connections have come since the last complete one, to this port or another, or negative
-// where that is unknown.
+// Begin begins a sample at now, which is later than the one before. A complete one is shown every
+// connection, another only those of Known. accepted is how many connections have come since the
+// last complete one, to this port or another, or negative where that is unknown.
 func (t *Tracker) Begin(now time.Duration, complete bool, accepted int) {
 	t.round++
 	t.prev, t.now, t.complete, t.accepted = t.now, now, complete, accepted
 	t.events = t.events[:0]
-	t.born, t.died = 0, 0
+	t.appeared = 0
 	t.moved = false
 	t.stats.Connections = [kinds]int{}
 	if complete && t.listed >= 0 && accepted >= 2 && accepted*2 >= 3*len(t.conns) {
@@ -171,133 +180,159 @@ func (t *Tracker) See(k *sockdiag.Conn) {
 			c.segsIn, c.segsOut = k.SegmentsIn, k.SegmentsOut
 			c.received, c.sent = k.Received, k.Sent
 		} else {
-			t.born++
+			t.appeared++
 		}
 	} else if c.round == t.round {
 		return // listed twice
 	}
 	c.round = t.round
-	t.judge(c, k, fresh)
+	t.update(c, k, fresh)
 
 	kind := Idle
 	switch {
 	case c.opaque:
 		kind = Opaque
-	case c.on && c.hold > 0 && t.now-c.answered >= streamAfter:
+	case c.inFlight && c.maxSilence > 0 && t.now-c.answerBegan >= streamAfter:
 		kind = Streaming
-	case c.on:
+	case c.inFlight:
 		kind = Busy
 	}
 	t.stats.Connections[kind]++
-	t.moved = t.moved || c.on
+	t.moved = t.moved || c.inFlight
 }
 
-// judge brings c up to what the kernel says now.
-func (t *Tracker) judge(c *conn, k *sockdiag.Conn, fresh bool) {
-	in, out := k.SegmentsIn-c.again-c.segsIn, k.SegmentsOut-c.segsOut // modulo 2³², as they wrap
+// change is what changed on a connection since the last sample.
+type change struct {
+	fresh    bool   // the connection is new
+	was, is  bool   // whether a request was in flight, and is
+	sure     bool   // of is
+	in, out  uint32 // new data segments, received and sent
+	requests float64
+	answers  float64
+	ended    uint32 // requests
+}
+
+// update updates c by the kernel's view of it.
+func (t *Tracker) update(c *conn, k *sockdiag.Conn, fresh bool) {
+	ch := change{fresh: fresh, was: c.inFlight}
+	// modulo 2³², as they wrap
+	ch.in, ch.out = k.SegmentsIn-c.duplicates-c.segsIn, k.SegmentsOut-c.segsOut
 	if k.Received < c.received || k.Sent < c.sent {
-		in, out, c.received, c.sent = 0, 0, k.Received, k.Sent // what the kernel says makes no sense
+		// what the kernel says makes no sense
+		ch.in, ch.out, c.received, c.sent = 0, 0, k.Received, k.Sent
 	}
 	bytesIn, bytesOut := k.Received-c.received, k.Sent-c.sent
 	if bytesIn == 0 {
 		// The client had no acknowledgement in time, and sent again what the app has.
-		c.again += in
-		in = 0
+		c.duplicates += ch.in
+		ch.in = 0
 	}
-	requests, answers := c.messages(in, out)
-	c.segsIn, c.segsOut, c.received, c.sent = k.SegmentsIn-c.again, k.SegmentsOut, k.Received, k.Sent
-	if in > 0 || out > 0 {
+	ch.requests, ch.answers = c.messages(ch.in, ch.out)
+	c.segsIn, c.segsOut, c.received, c.sent = k.SegmentsIn-c.duplicates, k.SegmentsOut, k.Received, k.Sent
+	if ch.in > 0 || ch.out > 0 {
 		t.moved = true
 	}
-	interval := t.now - t.prev
-	was := c.on
 	if !fresh || t.listed >= 0 {
-		c.suspect(was, in, out, bytesIn, bytesOut)
+		c.detectOpaque(ch.was, ch.in, ch.out, bytesIn, bytesOut)
 	}
+	ch.is, ch.sure = inFlight(c, k, ch.was, ch.in, ch.out, bytesIn, ch.requests-ch.answers)
+	t.followSilence(c, k, &ch)
+	c.inFlight = ch.is
+	ch.ended = t.countEnded(&ch)
+	t.place(c, k, &ch)
+	for range ch.ended {
+		t.finished(-1)
+	}
+	if ch.is && (!ch.sure || c.opaque) {
+		t.addDoubtful((t.now - t.prev).Seconds())
+	}
+}
 
-	is, sure := inFlight(c, k, was, in, out, bytesIn, requests-answers)
-	spoke := t.now - k.SinceSent
-	if out > 0 && in == 0 && !fresh && (!was || c.hold > 0) {
+// followSilence keeps a request in flight whose answer comes in pieces, until it pauses for long.
+func (t *Tracker) followSilence(c *conn, k *sockdiag.Conn, ch *change) {
+	lastSent := t.now - k.SinceSent
+	if ch.out > 0 && ch.in == 0 && !ch.fresh && (!ch.was || c.maxSilence > 0) {
 		// The app sends and was not asked: the answer that seemed complete was not.
-		if c.hold == 0 {
-			c.answered = c.spoke
+		if c.maxSilence == 0 {
+			c.answerBegan = c.lastSent
 		}
-		c.hold = max(c.hold, min(holdFactor*(spoke-c.spoke), holdMax))
+		c.maxSilence = max(c.maxSilence, min(silenceFactor*(lastSent-c.lastSent), longestSilence))
 	}
-	c.spoke = spoke
+	c.lastSent = lastSent
 	switch {
-	case c.hold == 0:
-	case in > 0 && !c.opaque:
-		c.hold = 0
-	case k.SinceSent < c.hold:
-		is = true
+	case c.maxSilence == 0:
+	case ch.in > 0 && !c.opaque:
+		c.maxSilence = 0
+	case k.SinceSent < c.maxSilence:
+		ch.is = true
 	default:
-		t.doubt(c.hold.Seconds())
-		c.hold, is = 0, false
+		t.addDoubtful(c.maxSilence.Seconds())
+		c.maxSilence, ch.is = 0, false
 	}
-	c.on = is
+}
 
-	// How many requests have ended: no more than came, nor than were answered.
-	if was {
+// countEnded says how many requests have ended: no more than came, nor than were answered.
+func (t *Tracker) countEnded(ch *change) uint32 {
+	requests := ch.requests
+	if ch.was {
 		requests++
 	}
-	ended := uint32(math.Round(min(requests, answers, maxEnded)))
-	if ended == 0 && out > 0 && (was || in > 0) && (!is || in > 0) {
+	ended := uint32(math.Round(min(requests, ch.answers, maxEnded)))
+	if ended == 0 && ch.out > 0 && (ch.was || ch.in > 0) && (!ch.is || ch.in > 0) {
 		ended = 1
 	}
-	if is && in == 0 || fresh && t.listed < 0 {
+	if ch.is && ch.in == 0 || ch.fresh && t.listed < 0 {
 		ended = 0
 	}
+	return ended
+}
 
+// place dates the beginnings and ends of requests by the kernel's times, as far as those allow.
+func (t *Tracker) place(c *conn, k *sockdiag.Conn, ch *change) {
+	interval := t.now - t.prev
 	switch since := t.clamp(t.now - k.SinceReceived); {
-	case fresh && !is && (ended != 1 || t.stats.Churn):
-	case fresh && is && t.stats.Churn:
-		// Others like it came and went between two lists unseen. It stands for them by counting for half the time before the
-		// list that shows it, and half the time after.
+	case ch.fresh && !ch.is && (ch.ended != 1 || t.stats.Churn):
+	case ch.fresh && ch.is && t.stats.Churn:
+		// Others like it came and went between two lists unseen. It stands for them by counting for
+		// half the time before the list that shows it, and half the time after.
 		c.began = since
-		t.event(t.prev+interval/2, +1)
-		t.guess(interval)
-	case fresh && is:
+		t.addEvent(t.prev+interval/2, +1)
+		t.addSpread(interval)
+	case ch.fresh && ch.is:
 		c.began = t.now - k.SinceReceived
-		t.event(since, +1)
-	case was && !is && ended <= 1:
+		t.addEvent(since, +1)
+	case ch.was && !ch.is && ch.ended <= 1:
 		at := t.clamp(t.now - k.SinceSent)
-		t.event(at, -1)
-		t.took(&ended, at-c.began)
-	case !was && is && ended == 0:
+		t.addEvent(at, -1)
+		t.reportEnded(&ch.ended, at-c.began)
+	case !ch.was && ch.is && ch.ended == 0:
 		c.began = since
-		t.event(since, +1)
-	case was == is && ended == 1 && in > 0 && out > 0 && sure:
+		t.addEvent(since, +1)
+	case ch.was == ch.is && ch.ended == 1 && ch.in > 0 && ch.out > 0 && ch.sure:
 		// One whole request, or one whole pause, and both its ends.
 		at := t.clamp(t.now - k.SinceSent)
-		if is {
-			t.event(at, -1)
-			t.event(max(at, since), +1)
-			t.took(&ended, at-c.began)
+		if ch.is {
+			t.addEvent(at, -1)
+			t.addEvent(max(at, since), +1)
+			t.reportEnded(&ch.ended, at-c.began)
 			c.began = max(at, since)
 		} else {
-			t.event(since, +1)
-			t.event(max(at, since), -1)
-			t.took(&ended, max(at-since, 0))
+			t.addEvent(since, +1)
+			t.addEvent(max(at, since), -1)
+			t.reportEnded(&ch.ended, max(at-since, 0))
 		}
-	case was != is:
+	case ch.was != ch.is:
 		// Too much has happened to tell when.
 		by := 1
-		if was {
+		if ch.was {
 			by = -1
 		}
 		c.began = since
-		t.event(t.prev+interval/2, by)
-		t.guess(interval)
-	case ended > 1:
+		t.addEvent(t.prev+interval/2, by)
+		t.addSpread(interval)
+	case ch.ended > 1:
 		c.began = since
-		t.guess(interval)
-	}
-	for range ended {
-		t.finished(-1)
-	}
-	if is && (!sure || c.opaque) {
-		t.doubt(interval.Seconds())
+		t.addSpread(interval)
 	}
 }
 
@@ -323,8 +358,9 @@ func inFlight(c *conn, k *sockdiag.Conn, was bool, in, out uint32, bytesIn uint6
 	case k.Unacked > 0:
 		return false, true // a later request would have acknowledged it
 	}
-	// All within a tick, so the number of messages each way decides: of all there were, if each took one segment, else of those
-	// since the last sample, if each took about as many as those before.
+	// All within a tick, so the number of messages each way decides: of all there were, if each
+	// took one segment, else of those since the last sample, if each took about as many as those
+	// before.
 	switch c.segsIn - c.segsOut {
 	case 0:
 		return false, true
@@ -337,13 +373,14 @@ func inFlight(c *conn, k *sockdiag.Conn, was bool, in, out uint32, bytesIn uint6
 	return pending >= 0.5, in == 1
 }
 
-// messages is how many requests and answers so many new segments are, if each took about as many segments as those before: as
-// many messages went either way, of one segment each on the thinner one.
+// messages is how many requests and answers so many new segments are, if each took about as many
+// segments as those before: as many messages went either way, of one segment each on the thinner
+// one.
 func (c *conn) messages(in, out uint32) (requests, answers float64) {
 	allIn, allOut := float64(c.segsIn), float64(c.segsOut)
 	if allIn == 0 || allOut == 0 {
 		allIn, allOut = allIn+float64(in), allOut+float64(out)
-	} else if c.on {
+	} else if c.inFlight {
 		// The last request is unanswered.
 		allIn -= max(math.Round(allIn/(allOut+1)), 1)
 	}
@@ -351,8 +388,8 @@ func (c *conn) messages(in, out uint32) (requests, answers float64) {
 	return float64(in) / per(allIn, allOut), float64(out) / per(allOut, allIn)
 }
 
-// suspect looks for what HTTP/1 would not do.
-func (c *conn) suspect(was bool, in, out uint32, bytesIn, bytesOut uint64) {
+// detectOpaque marks a connection that does what HTTP/1 would not do.
+func (c *conn) detectOpaque(was bool, in, out uint32, bytesIn, bytesOut uint64) {
 	switch {
 	case c.opaque:
 		return
@@ -360,17 +397,18 @@ func (c *conn) suspect(was bool, in, out uint32, bytesIn, bytesOut uint64) {
 		c.opaque = true // a new exchange begins with less than a request
 	case !was && in > 0 && out > 0 && bytesOut < uint64(out)*shortestAnswer:
 		c.opaque = true // and this is no answer
-	case was && in > 0 && out == 0 && c.odd[0] <= c.odd[1]:
-		c.odd[0]++ // more comes while the app is at work: an upload, or other requests
-	case !was && out > 0 && in == 0 && c.odd[1] < c.odd[0]:
-		c.odd[1]++ // and more goes out: a slow answer, or other answers
+	case was && in > 0 && out == 0 && c.outOfTurn[0] <= c.outOfTurn[1]:
+		c.outOfTurn[0]++ // more comes while the app is at work: an upload, or other requests
+	case !was && out > 0 && in == 0 && c.outOfTurn[1] < c.outOfTurn[0]:
+		c.outOfTurn[1]++ // and more goes out: a slow answer, or other answers
 	}
-	if c.odd[1] >= oddities {
+	if c.outOfTurn[1] >= maxOutOfTurn {
 		c.opaque = true
 	}
 }
 
-// Commit ends the sample: it brings the integral up to now and returns what has become of the connections.
+// Commit ends the sample: it advances the integral to now and returns the statistics of the
+// connections.
 func (t *Tracker) Commit() Stats {
 	for id, c := range t.conns {
 		if c.round == t.round {
@@ -378,11 +416,10 @@ func (t *Tracker) Commit() Stats {
 		}
 		// It is gone, at some time since the last sample.
 		delete(t.conns, id)
-		t.died++
 		t.moved = true
-		if c.on {
-			t.event(t.prev+(t.now-t.prev)/2, -1)
-			t.guess(t.now - t.prev)
+		if c.inFlight {
+			t.addEvent(t.prev+(t.now-t.prev)/2, -1)
+			t.addSpread(t.now - t.prev)
 			t.finished(-1)
 		}
 	}
@@ -419,9 +456,9 @@ func (t *Tracker) Commit() Stats {
 	}
 	s.Moved = t.moved
 	if t.complete {
-		// Half of a list new since the last one, a few at least: most of what there was between may have gone unseen, and where
-		// they are counted, has.
-		s.Churn = t.listed >= 0 && t.born >= 2 && t.born*2 >= all && (t.accepted < 0 || t.accepted*2 >= t.born*3)
+		// Half of a list new since the last one, a few at least: most of what there was between may
+		// have gone unseen, and where they are counted, has.
+		s.Churn = t.listed >= 0 && t.appeared >= 2 && t.appeared*2 >= all && (t.accepted < 0 || t.accepted*2 >= t.appeared*3)
 		t.listed = t.now
 	}
 	return *s
@@ -430,25 +467,25 @@ func (t *Tracker) Commit() Stats {
 // clamp moves an instant into the present sample's time.
 func (t *Tracker) clamp(at time.Duration) time.Duration { return min(max(at, t.prev), t.now) }
 
-func (t *Tracker) event(at time.Duration, by int) { t.events = append(t.events, event{at, by}) }
+func (t *Tracker) addEvent(at time.Duration, by int) { t.events = append(t.events, event{at, by}) }
 
-// took reports one of the ended requests.
-func (t *Tracker) took(ended *uint32, d time.Duration) {
+// reportEnded reports one of the ended requests.
+func (t *Tracker) reportEnded(ended *uint32, d time.Duration) {
 	if *ended > 0 {
 		*ended--
 		t.finished(max(d, 0))
 	}
 }
 
-// guess notes that a connection's state was spread over an interval: it was in flight for something between none and all of
-// it, so by a standard deviation of interval/√12 wrong.
-func (t *Tracker) guess(interval time.Duration) {
+// addSpread adds the error of a state that was spread over an interval: the request was in flight
+// for between none and all of it, which is a standard deviation of interval/√12.
+func (t *Tracker) addSpread(interval time.Duration) {
 	t.variance += interval.Seconds() * interval.Seconds() / 12
 	t.stats.Uncertain += interval.Seconds() / 2
 }
 
-// doubt notes request-seconds that may be wrong altogether.
-func (t *Tracker) doubt(seconds float64) {
+// addDoubtful adds request-seconds that may be entirely wrong.
+func (t *Tracker) addDoubtful(seconds float64) {
 	t.doubtful += seconds
 	t.stats.Uncertain += seconds
 }

@@ -9,14 +9,15 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/sluice-autoscaler/sluice/sidecar/inflight"
+	"github.com/sluice-autoscaler/sluice/proxy/inflight"
 	"github.com/sluice-autoscaler/sluice/sidecar/observe"
 	"github.com/sluice-autoscaler/sluice/sidecar/observe/sockdiag"
 )
 
 const ms = time.Millisecond
 
-// wireTap is a kernel's view of one connection, by what passes on it. tick is the resolution of its times.
+// wireTap is a kernel's view of one connection, by what passes on it. tick is the resolution of its
+// times.
 type wireTap struct {
 	k            sockdiag.Conn
 	tick         time.Duration
@@ -60,8 +61,8 @@ func sample(tr *observe.Tracker, now time.Duration, complete bool, taps ...*wire
 	return tr.Commit()
 }
 
-// step is something that happens on a connection: data in (+) or out (−), data in that was there already when bytes is again, or
-// a sample when it is 0.
+// step is something that happens on a connection: data in (+) or out (−), data in that was there
+// already when bytes is again, or a sample when it is 0.
 type step struct {
 	at       time.Duration
 	bytes    int
@@ -226,7 +227,8 @@ func TestGoneConnections(t *testing.T) {
 	}
 }
 
-// TestRandomTraffic compares with the truth, on many connections that take turns at random, at every tick that kernels have.
+// TestRandomTraffic compares with the truth, on many connections that take turns at random, at
+// every tick that kernels have.
 func TestRandomTraffic(t *testing.T) {
 	for _, tick := range []time.Duration{ms, 4 * ms, 10 * ms} {
 		for _, load := range []struct{ takes, pause time.Duration }{
@@ -336,7 +338,8 @@ func TestChurn(t *testing.T) {
 	}
 }
 
-// TestConnectionsThatWereCountedAndNotSeen: whether connections come and go between lists is known where they are counted.
+// TestConnectionsThatWereCountedAndNotSeen: whether connections come and go between lists is known
+// where they are counted.
 func TestConnectionsThatWereCountedAndNotSeen(t *testing.T) {
 	for _, test := range []struct {
 		name     string
@@ -346,7 +349,8 @@ func TestConnectionsThatWereCountedAndNotSeen(t *testing.T) {
 	}{
 		// Both connections have a request in flight since 10 ms before the list at 200 ms.
 		{name: "not counted", accepted: -1, churn: true, integral: 0.02},
-		{name: "all are there", accepted: 2, churn: false, integral: 0.2}, // guessed to be half of the interval, until they were seen
+		// guessed to be half of the interval, until they were seen
+		{name: "all are there", accepted: 2, churn: false, integral: 0.2},
 		{name: "most have gone", accepted: 20, churn: true, integral: 0.2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -367,8 +371,8 @@ func TestConnectionsThatWereCountedAndNotSeen(t *testing.T) {
 	}
 }
 
-// FuzzTracker shows whatever a kernel might say: the number in flight stays within the connections, the integral never
-// falls, the estimates are finite.
+// FuzzTracker shows whatever a kernel might say: the number in flight stays within the connections,
+// the integral never falls, the estimates are finite.
 func FuzzTracker(f *testing.F) {
 	f.Add([]byte{1, 10, 1, 0, 0, 5, 2, 20, 1, 1, 3, 0})
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0, 0, 1, 2, 3, 4, 5, 6})

@@ -22,9 +22,10 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/bench/live"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
-	"github.com/sluice-autoscaler/sluice/bench/report"
+	"github.com/sluice-autoscaler/sluice/bench/recording"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
+	"github.com/sluice-autoscaler/sluice/bench/summary"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 	"github.com/sluice-autoscaler/sluice/testbed"
 	"github.com/sluice-autoscaler/sluice/testbed/kit"
@@ -51,7 +52,7 @@ type Options struct {
 // outcome is a trial's two runs.
 type outcome struct {
 	trial    trial
-	runs     report.Runs // simulated, live
+	runs     summary.Runs // simulated, live
 	scenario scenario.Scenario
 	load     string
 	overhead time.Duration
@@ -349,7 +350,7 @@ func (o Options) phases() (live.Phases, error) {
 	return live.Measure(s), nil
 }
 
-func readSeen(dir string) (s live.Seen, err error) {
+func readSeen(dir string) (s live.Observations, err error) {
 	f, err := os.Open(filepath.Join(dir, "seen.json.gz"))
 	if err != nil {
 		return s, err
@@ -395,7 +396,7 @@ func (o Options) lay(ctx context.Context, t trial) (outcome, error) {
 	if err != nil {
 		return x, err
 	}
-	x.runs = report.Runs{simulated, was}
+	x.runs = summary.Runs{simulated, was}
 	// The same requests under other routes and start-up times: what the simulator itself cannot tell.
 	for k := range draws {
 		job.Source, job.Seed = fixed{source, &s, t.seed}, 1000+uint64(k)
@@ -421,6 +422,6 @@ func (t trial) source(s *scenario.Scenario) (trace.Source, error) {
 		return l(s)
 	}
 	return plan.Recorded(func(service time.Duration) (*trace.Trace, error) {
-		return trace.Read(strings.NewReader(twitter), "twitter_240s.csv", trace.Options{Service: service})
+		return recording.Read(strings.NewReader(twitter), "twitter_240s.csv", recording.Options{Service: service})
 	}, trace.Model{})(s)
 }

@@ -96,7 +96,7 @@ func TestAgain(t *testing.T) {
 	t.Parallel()
 	dir, kept := t.TempDir(), t.TempDir()
 	for _, name := range []string{calibration().name, "sparse"} {
-		seen := live.Seen{
+		seen := live.Observations{
 			Requests: []load.Record{{Intended: time.Second, Sent: time.Second, Done: 4 * time.Second, Work: time.Second, Status: 200}},
 			Cluster: &live.Cluster{
 				Pods:   []live.Pod{{Name: "a", Steps: []live.Step{{At: 2 * time.Second, State: live.Created}, {At: 3 * time.Second, State: live.Ready}}}},

@@ -13,9 +13,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/bench/folder"
 	"github.com/sluice-autoscaler/sluice/bench/live"
 	"github.com/sluice-autoscaler/sluice/bench/load"
 	"github.com/sluice-autoscaler/sluice/bench/report"
+	"github.com/sluice-autoscaler/sluice/bench/summary"
 )
 
 // goal is how far apart the two may be, as a share of the live figure.
@@ -58,7 +60,7 @@ func (x outcome) median() []live.Line {
 
 // write makes the bench folder of all runs, and the report, and prints its table.
 func (o Options) write(all []outcome, phases live.Phases) error {
-	head := report.Summary{Command: []string{"make", "bench-live"}}
+	head := summary.Summary{Command: []string{"make", "bench-live"}}
 	for _, x := range all {
 		raw, err := json.Marshal(x.scenario)
 		if err != nil {
@@ -67,25 +69,25 @@ func (o Options) write(all []outcome, phases live.Phases) error {
 		head.Scenarios = append(head.Scenarios, raw)
 	}
 	dir := filepath.Join(o.Out, "all")
-	folder, err := report.Create(dir, head, true)
+	writer, err := folder.Create(dir, head, true)
 	if err != nil {
 		return err
 	}
 	for i, x := range all {
 		for k, run := range x.runs {
-			if err := folder.Put(2*i+k, run); err != nil {
+			if err := writer.Put(2*i+k, run); err != nil {
 				return err
 			}
 		}
 	}
-	if _, err := folder.Finish("Policies that end in \" live\" were replayed on the testbed, the others simulated on the same requests."); err != nil {
+	if _, err := writer.Finish("Policies that end in \" live\" were replayed on the testbed, the others simulated on the same requests."); err != nil {
 		return err
 	}
-	read, err := report.Open(dir)
+	read, err := folder.Open(dir)
 	if err != nil {
 		return err
 	}
-	if _, err := read.Render(report.RenderOptions{}); err != nil {
+	if _, err := report.Render(read, report.Options{}); err != nil {
 		return err
 	}
 	var b strings.Builder

@@ -11,7 +11,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/sidecar/observe/sockdiag"
 )
 
-// connect makes n connections on loopback, to host if it is given, and returns the port of their listener.
+// connect makes n connections on loopback, to host if it is given, and returns the port of their
+// listener.
 func connect(tb testing.TB, network, address, host string, n int) (port uint16, clients, servers []net.Conn) {
 	tb.Helper()
 	l, err := new(net.ListenConfig).Listen(context.Background(), network, address)

@@ -1,5 +1,5 @@
-// Package sockdiag asks the kernel for its view of TCP connections, through netlink's sock_diag with TCP_INFO. Asking needs
-// no capability, and tells of the caller's network namespace only.
+// Package sockdiag asks the kernel for its view of TCP connections, through netlink's sock_diag
+// with TCP_INFO. Queries need no capability, and show the caller's network namespace only.
 package sockdiag
 
 import (
@@ -19,11 +19,12 @@ const (
 	CloseWait   = 8 // the client has closed its half, and may still await the answer
 )
 
-// ID tells one connection from all others, a later one between the same addresses included. It is comparable, and is sent back
-// to the kernel as it came.
+// ID tells one connection from all others, a later one between the same addresses included. It is
+// comparable, and is sent back to the kernel as it came.
 type ID [sockidLen]byte
 
-// Remote is the client's end of a connection of family. That of an IPv4 connection on an IPv6 socket is IPv4-mapped.
+// Remote is the client's end of a connection of family. That of an IPv4 connection on an IPv6
+// socket is IPv4-mapped.
 func (id ID) Remote(family uint8) netip.AddrPort {
 	const port, addr = 2, 20
 	ip := netip.AddrFrom16([16]byte(id[addr : addr+16]))
@@ -40,20 +41,22 @@ type Conn struct {
 	Family, State uint8
 	// Unread is what the app has not read yet, in bytes.
 	Unread uint32
-	// SinceSent and SinceReceived are how long ago data was last sent and received, or the connection made. Their resolution is
-	// the kernel's tick: 1, 4 or 10 ms.
+	// SinceSent and SinceReceived are how long ago data was last sent and received, or the
+	// connection made. Their resolution is the kernel's tick: 1, 4 or 10 ms.
 	SinceSent, SinceReceived time.Duration
-	// Received, Sent and Acked count bytes of data since the connection was made, those that were sent again once.
+	// Received, Sent and Acked count bytes of data since the connection was made, those that were
+	// sent again once.
 	Received, Sent, Acked uint64
-	// SegmentsIn and SegmentsOut count segments that carried data. They wrap. What was sent again counts in SegmentsIn only: the
-	// receiver of data does not tell what it had already.
+	// SegmentsIn and SegmentsOut count segments that carried data. They wrap. What was sent again
+	// counts in SegmentsIn only: the receiver of data does not tell what it had already.
 	SegmentsIn, SegmentsOut uint32
-	// Unacked is segments sent and not acknowledged; Unsent is bytes that the app has written and the kernel has not sent.
+	// Unacked is segments sent and not acknowledged; Unsent is bytes that the app has written and
+	// the kernel has not sent.
 	Unacked, Unsent uint32
 }
 
-// Sizes and offsets of the kernel's structures: linux/netlink.h, inet_diag.h, tcp.h. They are part of its ABI; tcp_info grows at
-// its end only.
+// Sizes and offsets of the kernel's structures: linux/netlink.h, inet_diag.h, tcp.h. They are part
+// of its ABI; tcp_info grows at its end only.
 const (
 	headerLen = 16
 	sockidLen = 48
@@ -84,7 +87,8 @@ const (
 	infoLen          = 216 // up to here Linux 4.19 and later have it
 )
 
-// ErrKernel is returned for a kernel that tells less of a connection than is needed (older than Linux 4.19).
+// ErrKernel is returned for a kernel that tells less of a connection than is needed (older than
+// Linux 4.19).
 var ErrKernel = errors.New("the kernel tells too little of its connections: want Linux 4.19 or later")
 
 var errCounters = errors.New("no PassiveOpens among the TCP counters")
@@ -100,7 +104,8 @@ func appendHeader(b []byte, length uint32, kind, flags uint16, seq uint32) []byt
 	return e.AppendUint32(b, 0) // to the kernel
 }
 
-// appendList appends a request for the connections of a family to a port in states, a bit each. Family 0 is both.
+// appendList appends a request for the connections of a family to a port in states, a bit each.
+// Family 0 is both.
 func appendList(b []byte, seq uint32, family uint8, states uint32, port uint16) []byte {
 	e := binary.NativeEndian
 	var id ID
@@ -126,12 +131,14 @@ func appendOne(b []byte, seq uint32, family uint8, id *ID) []byte {
 	return append(b, id[:]...)
 }
 
-// A Parser reads the kernel's answers. It is not safe for concurrent use; what it hands out it uses again.
+// A Parser reads the kernel's answers. It is not safe for concurrent use; what it hands out it uses
+// again.
 type Parser struct{ conn Conn }
 
-// Parse reads the netlink messages in b, calls each for every connection in them that belongs to request seq, and tells how
-// many requests they complete: a message that ends a list, and with single one that describes a connection or says that there
-// is none. What each is given is valid for the call only. Any bytes are safe.
+// Parse reads the netlink messages in b, calls each for every connection in them that belongs to
+// request seq, and tells how many requests they complete: a message that ends a list, and with
+// single one that describes a connection or says that there is none. What each is given is valid
+// for the call only. Any bytes are safe.
 func (p *Parser) Parse(b []byte, seq uint32, single bool, each func(*Conn)) (completed int, err error) {
 	e := binary.NativeEndian
 	for len(b) >= headerLen {
@@ -154,7 +161,8 @@ func (p *Parser) Parse(b []byte, seq uint32, single bool, each func(*Conn)) (com
 			errno := syscall.Errno(-int32(e.Uint32(body)))
 			switch {
 			case errno == 0: // the end of a list
-			case single && (errno == syscall.ENOENT || errno == syscall.ESTALE): // it is gone, or another has its addresses
+			// it is gone, or another has its addresses
+			case single && (errno == syscall.ENOENT || errno == syscall.ESTALE):
 			default:
 				return completed, errno
 			}
@@ -208,15 +216,16 @@ func (c *Conn) parseInfo(b []byte) error {
 	c.SegmentsIn = e.Uint32(b[offSegmentsIn:])
 	c.SegmentsOut = e.Uint32(b[offSegmentsOut:])
 	c.Sent = e.Uint64(b[offSent:])
-	if again := e.Uint64(b[offSentAgain:]); again > 0 { // else what was sent again was the answer to the client's SYN
+	// else what was sent again was the answer to the client's SYN
+	if again := e.Uint64(b[offSentAgain:]); again > 0 {
 		c.Sent -= again
 		c.SegmentsOut -= e.Uint32(b[offSegmentsAgain:])
 	}
 	return nil
 }
 
-// ParseAccepted finds in the kernel's counters, in the format of /proc/net/snmp, how many TCP connections were accepted. Any bytes
-// are safe.
+// ParseAccepted finds in the kernel's counters, in the format of /proc/net/snmp, how many TCP
+// connections were accepted. Any bytes are safe.
 func ParseAccepted(b []byte) (uint64, error) {
 	_, b, _ = bytes.Cut(b, []byte("\nTcp: "))
 	names, b, _ := bytes.Cut(b, []byte("\nTcp: "))

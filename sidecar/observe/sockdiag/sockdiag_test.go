@@ -106,7 +106,8 @@ func TestRealConnections(t *testing.T) {
 	}
 }
 
-// TestSentAgain has a client that hears nothing for a while, so that both ends send again what the other has.
+// TestSentAgain has a client that hears nothing for a while, so that both ends send again what the
+// other has.
 func TestSentAgain(t *testing.T) {
 	port, clients, servers := connect(t, "tcp4", "127.0.0.1:0", "", 1)
 	s := open(t)
@@ -176,7 +177,8 @@ func TestSentAgain(t *testing.T) {
 	}
 }
 
-// TestUnprivileged asks as nobody, with no capability at all, and not even the right to open a file of root.
+// TestUnprivileged asks as nobody, with no capability at all, and not even the right to open a file
+// of root.
 func TestUnprivileged(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Log("not root: all other tests here are this one")

@@ -11,8 +11,8 @@ import (
 // netlinkSockDiag is NETLINK_SOCK_DIAG.
 const netlinkSockDiag = 4
 
-// batch is how many single questions go out at once: their answers, of about 400 bytes and 1 KiB of kernel memory each, must fit
-// the socket's default receive buffer.
+// batch is how many single questions go out at once: their answers, of about 400 bytes and 1 KiB of
+// kernel memory each, must fit the socket's default receive buffer.
 const batch = 64
 
 // Socket asks the kernel. Open makes it. It is not safe for concurrent use.
@@ -53,8 +53,9 @@ func (s *Socket) Close() error {
 	return os.NewSyscallError("close a sock_diag socket", syscall.Close(s.fd))
 }
 
-// Accepted counts the TCP connections that were accepted in the namespace since it was made, on any port. It wraps where the kernel's
-// counters do. The cost grows with the machine's processors: 15 µs for two.
+// Accepted counts the TCP connections that were accepted in the namespace since it was made, on any
+// port. It wraps where the kernel's counters do. The cost grows with the machine's processors: 15
+// µs for two.
 func (s *Socket) Accepted() (uint64, error) {
 	if s.counters == nil {
 		return 0, fmt.Errorf("no TCP counters: %w", errors.ErrUnsupported)
@@ -66,9 +67,10 @@ func (s *Socket) Accepted() (uint64, error) {
 	return ParseAccepted(s.buf[:n])
 }
 
-// List calls each for every connection whose local port is port, and which is Established or in CloseWait, over IPv4 and IPv6. What
-// each is given is valid for the call only. The cost grows with the size of the kernel's table of all connections of the
-// machine, whether or not it is full: 0.1 to 1 ms.
+// List calls each for every connection whose local port is port, and which is Established or in
+// CloseWait, over IPv4 and IPv6. What each is given is valid for the call only. The cost grows with
+// the size of the kernel's table of all connections of the machine, whether or not it is full: 0.1
+// to 1 ms.
 func (s *Socket) List(port uint16, each func(*Conn)) error {
 	for i := 0; i < len(s.families); i++ {
 		s.seq++
@@ -76,7 +78,8 @@ func (s *Socket) List(port uint16, each func(*Conn)) error {
 		err := s.ask(1, false, each)
 		switch {
 		case err == nil:
-		case s.families[i] == 0 && errors.As(err, new(syscall.Errno)): // a kernel without the old question
+		// a kernel without the old question
+		case s.families[i] == 0 && errors.As(err, new(syscall.Errno)):
 			s.families, i = []uint8{syscall.AF_INET, syscall.AF_INET6}, -1
 		case s.families[i] == syscall.AF_INET6 && errors.Is(err, syscall.ENOENT): // a kernel without IPv6
 			s.families = s.families[:i]
@@ -87,8 +90,8 @@ func (s *Socket) List(port uint16, each func(*Conn)) error {
 	return nil
 }
 
-// Each calls each for those of the connections that are still there. What each is given is valid for the call only. The cost is 1
-// to 3 µs a connection. A connection may be in any state.
+// Each calls each for those of the connections that are still there. What each is given is valid
+// for the call only. The cost is 1 to 3 µs a connection. A connection may be in any state.
 func (s *Socket) Each(ids []ID, families []uint8, each func(*Conn)) error {
 	for len(ids) > 0 {
 		n := min(len(ids), batch)

@@ -1,0 +1,240 @@
+// Package flags holds the flags that the commands of sluice bench share, and reads what they ask
+// for.
+package flags
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
+	"github.com/sluice-autoscaler/sluice/bench/plan"
+	"github.com/sluice-autoscaler/sluice/bench/runner"
+	"github.com/sluice-autoscaler/sluice/bench/scenario"
+	"github.com/sluice-autoscaler/sluice/bench/summary"
+	"github.com/sluice-autoscaler/sluice/bench/trace"
+	"github.com/sluice-autoscaler/sluice/internal/cli"
+)
+
+// ErrUsage marks faults of the command line.
+var ErrUsage = cli.ErrUsage
+
+// Bench is the flags of commands that simulate. Its fields are set by parsing.
+type Bench struct {
+	Traces, Generators, Logs []string
+	Model                    string
+	zeros, from, to          string
+	Scenarios                []string
+	sets                     []string
+	over                     map[string]*string
+	Policies                 []string
+	Seeds                    int
+	FirstSeed                uint64
+	Out                      string
+	Overwrite                bool
+	Workers, Points          int
+	Explain                  bool
+	Baseline                 string
+
+	set *pflag.FlagSet
+}
+
+// overrides are the scenario's fields that have a flag of their own, with the field's JSON name.
+func overrides() [][3]string {
+	return [][3]string{
+		{"service", "service", "time that a pod works on a request, as `DIST`: const:100ms, exp:100ms, lognormal:100ms,cv=1, gamma:…, uniform:50ms,150ms, empirical:1ms,2ms,… or empirical:@FILE"},
+		{"pod-concurrency", "podConcurrency", "requests that a pod works on at a time, 0 for no limit"},
+		{"startup", "startup", "time from a pod's creation until it answers, as `DIST`"},
+		{"routing", "routing", "how requests find a pod: shared (one queue before all), random or leastOfTwo (a queue at each)"},
+		{"hold-requests", "holdRequests", "most requests that the gateway holds"},
+		{"hold-timeout", "holdTimeout", "longest time that it holds one"},
+		{"peak-replicas", "peakReplicas", "scale traces so that their busiest bin keeps that many pods busy; 0 takes them as they are"},
+		{"min-replicas", "minReplicas", "least pods"},
+		{"max-replicas", "maxReplicas", "most pods"},
+		{"initial-replicas", "initialReplicas", "pods at the beginning"},
+		{"target", "target", "requests in flight per pod that policies aim at, unless they say so themselves; 0 is 0.7 of --pod-concurrency"},
+		{"scale-to-zero-after", "scaleToZeroAfter", "idle time before the last pod goes"},
+		{"tick", "tick", "time between two decisions"},
+	}
+}
+
+// Add adds all of them; seeds is how many runs of each combination there are unless it is said.
+func (f *Bench) Add(fs *pflag.FlagSet, seeds int) {
+	f.AddLoads(fs)
+	f.AddRuns(fs, seeds)
+}
+
+// AddLoads are the flags of loads from files and generators.
+func (f *Bench) AddLoads(fs *pflag.FlagSet) {
+	fs.StringArrayVar(&f.Traces, "trace", nil, "a trace `FILE`; FILE#COLUMN or FILE#all of a wide one; repeatable")
+	fs.StringArrayVar(&f.Generators, "generate", nil, "generated load, `SPEC`: "+strings.Join(generatorNames(), ", ")+"; repeatable")
+	fs.StringArrayVar(&f.Logs, "log", nil, "a request log `FILE`: t_seconds[,service_seconds], a line per request; repeatable")
+	fs.StringVar(&f.zeros, "zeros", "idle", "what empty bins of traces are: idle, or missing data that is interpolated or hold")
+	fs.StringVar(&f.from, "from", "", "begin that far into traces (such as 36h or 3d)")
+	fs.StringVar(&f.to, "to", "", "end that far into traces")
+}
+
+// AddRuns are the flags of everything else.
+func (f *Bench) AddRuns(fs *pflag.FlagSet, seeds int) {
+	f.AddScenario(fs, "; repeatable")
+	fs.StringArrayVar(&f.Policies, "policy", nil, "a policy, `NAME[:key=value,…]`, with its parameters, tick=… and guard={…}; repeatable")
+	fs.IntVar(&f.Seeds, "seeds", seeds, "runs of each combination, with seeds of their own")
+	fs.Uint64Var(&f.FirstSeed, "seed", 1, "the first seed")
+	fs.IntVar(&f.Workers, "workers", 0, "runs at once; 0 is one per core")
+	fs.StringVar(&f.Baseline, "baseline", "", "the policy that others are compared with (default: kpa if it is there, else the first)")
+	f.AddOutput(fs)
+}
+
+// AddScenario are the flags of the scenario, and of how requests fall; again is said of the flag
+// that may be repeated.
+func (f *Bench) AddScenario(fs *pflag.FlagSet, again string) {
+	fs.StringVar(&f.Model, "arrivals", "poisson", "how requests fall within a trace's bins: poisson, even, exact, gamma:cv=N or weibull:cv=N")
+	fs.StringArrayVar(&f.Scenarios, "scenario", []string{"web"}, "a scenario: "+strings.Join(scenario.Names(), ", ")+", or a YAML `FILE`"+again)
+	fs.StringArrayVar(&f.sets, "set", nil, "another field of the scenario, `NAME=JSON`; repeatable")
+	f.set, f.over = fs, map[string]*string{}
+	for _, o := range overrides() {
+		f.over[o[0]] = fs.String(o[0], "", o[2]+" (default: the scenario's)")
+	}
+	fs.String("slo-wait", "", "longest wait for a pod that keeps the promise (default: the scenario's)")
+	fs.String("slo-share", "", "share of requests (0–1) that may break it (default: the scenario's)")
+}
+
+// AddOutput are the flags of what is kept.
+func (f *Bench) AddOutput(fs *pflag.FlagSet) {
+	fs.StringVar(&f.Out, "out", "", "write summary.json, results.csv, report.html and raw records to this `DIR`")
+	fs.BoolVar(&f.Overwrite, "overwrite", false, "replace the bench that is in --out")
+	fs.IntVar(&f.Points, "points", 2000, "most rows in the series of a run")
+	fs.BoolVar(&f.Explain, "explain", false, "record a sentence with each change, which takes longer")
+}
+
+func generatorNames() []string {
+	var names []string
+	for _, g := range trace.Generators() {
+		names = append(names, g.Name)
+	}
+	return names
+}
+
+// Jobs turns the flags into runs, with policies of the catalog.
+func (f *Bench) Jobs(known catalog.Catalog) ([]plan.Job, []scenario.Scenario, error) {
+	var errs []error
+	if len(f.Policies) == 0 {
+		errs = append(errs, errors.New("--policy is missing: want at least one"))
+	}
+	if f.Seeds < 1 || f.Seeds > 10_000 {
+		errs = append(errs, fmt.Errorf("--seeds = %d: want 1–10000", f.Seeds))
+	}
+	scenes, err := f.ReadScenarios()
+	errs = append(errs, err)
+	loads, err := f.ReadLoads()
+	errs = append(errs, err)
+	var policies []plan.Policy
+	for _, spec := range f.Policies {
+		p, err := plan.ParsePolicy(known, spec)
+		errs = append(errs, err)
+		policies = append(policies, p)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, nil, err
+	}
+	jobs, err := plan.Matrix(scenes, loads, policies, f.FirstSeed, f.Seeds)
+	return jobs, scenes, err
+}
+
+// ReadScenarios reads the scenarios and lays the flags over them.
+func (f *Bench) ReadScenarios() ([]scenario.Scenario, error) {
+	over := map[string]json.RawMessage{}
+	for _, set := range f.sets {
+		k, v, ok := strings.Cut(set, "=")
+		if !ok {
+			return nil, fmt.Errorf("--set %q: want NAME=JSON", set)
+		}
+		over[k] = plan.Literal(v)
+	}
+	for _, o := range overrides() {
+		if v := *f.over[o[0]]; f.set.Changed(o[0]) {
+			over[o[1]] = plan.Literal(v)
+		}
+	}
+	slo := map[string]json.RawMessage{}
+	for flag, key := range map[string]string{"slo-wait": "wait", "slo-share": "share"} {
+		if f.set.Changed(flag) {
+			v, err := f.set.GetString(flag)
+			if err != nil {
+				return nil, err
+			}
+			slo[key] = plan.Literal(v)
+		}
+	}
+	if len(slo) > 0 {
+		raw, err := json.Marshal(slo)
+		if err != nil {
+			return nil, fmt.Errorf("--slo-wait, --slo-share: %w", err)
+		}
+		over["slo"] = raw
+	}
+	var out []scenario.Scenario
+	var errs []error
+	for _, name := range f.Scenarios {
+		s, err := scenario.Load(name, over)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("--scenario %s: %w", name, err))
+		}
+		out = append(out, s)
+	}
+	return out, errors.Join(errs...)
+}
+
+// ReadLoads reads the traces, logs and generators.
+func (f *Bench) ReadLoads() ([]plan.Load, error) {
+	if len(f.Traces)+len(f.Generators)+len(f.Logs) == 0 {
+		return nil, errors.New("no load: want --trace, --generate or --log")
+	}
+	model, err := trace.ParseModel(f.Model)
+	if err != nil {
+		return nil, fmt.Errorf("--arrivals: %w", err)
+	}
+	files := plan.Files{Model: model, Zeros: f.zeros, From: f.from, To: f.to}
+	var loads []plan.Load
+	var errs []error
+	for _, t := range f.Traces {
+		ls, err := files.Traces(t)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("--trace %s: %w", t, err))
+		}
+		loads = append(loads, ls...)
+	}
+	for _, g := range f.Generators {
+		l, err := plan.Generated(g)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("--generate: %w", err))
+		}
+		loads = append(loads, l)
+	}
+	for _, name := range f.Logs {
+		l, err := plan.Log(name)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("--log %s: %w", name, err))
+		}
+		loads = append(loads, l)
+	}
+	return loads, errors.Join(errs...)
+}
+
+// Head is what a summary says before anything has run.
+func (f *Bench) Head(scenes []scenario.Scenario) (summary.Summary, error) {
+	return runner.Head(append([]string{"sluice"}, os.Args[1:]...), f.Baseline, scenes)
+}
+
+// Runner makes what carries out what the flags ask for.
+func (f *Bench) Runner(stdout, stderr io.Writer) *runner.Runner {
+	return &runner.Runner{
+		Out: f.Out, Overwrite: f.Overwrite, Workers: f.Workers, Points: f.Points, Explain: f.Explain,
+		Stdout: stdout, Stderr: stderr,
+	}
+}
