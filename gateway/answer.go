@@ -12,7 +12,7 @@ import (
 )
 
 // answer writes the gateway's own refusal; a gRPC client gets it as a status.
-func answer(w http.ResponseWriter, r *http.Request, f *lane.Refusal) {
+func answer(w http.ResponseWriter, r *http.Request, f *lane.RefusalError) {
 	h := w.Header()
 	h.Set(request.ReasonHeader, printable(f.Reason))
 	if isGRPC(r) {
@@ -29,7 +29,8 @@ func answer(w http.ResponseWriter, r *http.Request, f *lane.Refusal) {
 	_, _ = io.WriteString(w, f.Text+"\n")
 }
 
-// answerHealth tells a health checker that the workload is well: at zero its pods are a request away.
+// answerHealth tells a health checker that the workload is well: at zero its pods are a request
+// away.
 func answerHealth(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set(request.ReasonHeader, "at-zero")
 	if isGRPC(r) {
@@ -68,7 +69,8 @@ func printable(s string) string {
 	return s[:min(len(s), 256)]
 }
 
-// release calls done once, when a response's body has ended. An upgraded connection stays writable through it.
+// release calls done once, when a response's body has ended. An upgraded connection stays writable
+// through it.
 func release(body io.ReadCloser, done func()) io.ReadCloser {
 	r := &released{ReadCloser: body, done: done}
 	if rw, ok := body.(io.ReadWriteCloser); ok {

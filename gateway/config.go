@@ -1,7 +1,8 @@
-// Package gateway stands in for a workload that has no pod: it accepts on one port per Service port, holds requests
-// within bounds, tells the controller at once, probes appearing pods, and forwards as soon as one answers, paced to
-// what a pod may take. What it serves is assigned by the controller (package wire). It imports no Kubernetes package;
-// the cluster's view of the pods comes through Source.
+// Package gateway stands in for a workload that has no pod: it accepts on one port per Service
+// port, holds requests within bounds, tells the controller at once, probes appearing pods, and
+// forwards as soon as one answers, paced to what a pod may take. What it serves is assigned by the
+// controller (package wire). It imports no Kubernetes package; the cluster's view of the pods comes
+// through Source.
 package gateway
 
 import (
@@ -22,8 +23,8 @@ type Target = assignment.Target
 
 // Source tells which endpoints the cluster knows. It is safe for concurrent use.
 type Source interface {
-	// Subscribe calls update with all of a target's endpoints, soon and whenever they differ, one call at a time, until
-	// cancel has returned. update must not block.
+	// Subscribe calls update with all of a target's endpoints, soon and whenever they differ, one
+	// call at a time, until cancel has returned. update must not block.
 	Subscribe(t Target, update func([]hold.Endpoint)) (cancel func())
 	// Synced reports whether the first view of the cluster is complete.
 	Synced() bool
@@ -35,34 +36,38 @@ type Config struct {
 	Name string
 	// ListenHost is the address on which assigned ports are opened; "" is every one.
 	ListenHost string
-	// MaxHeld bounds the requests held at once for one Service port, ≥ 1. Raising it costs memory (about 20 KiB a
-	// connection); lowering it answers 503 earlier in a burst.
+	// MaxHeld bounds the requests held at once for one Service port, ≥ 1. Raising it costs memory
+	// (about 20 KiB a connection); lowering it answers 503 earlier in a burst.
 	MaxHeld int
 	// MaxHeldTotal bounds them over all Service ports, ≥ 1.
 	MaxHeldTotal int
 	// MaxHeldBytes bounds what held requests of one Service port keep buffered, in bytes, ≥ 16 KiB.
 	MaxHeldBytes int64
-	// HoldTimeout is how long a request is held before it is answered 504, > 0. Shorter than a cold start, it fails
-	// requests that would have been served; longer, clients give up first.
+	// HoldTimeout is how long a request is held before it is answered 504, > 0. Shorter than a cold
+	// start, it fails requests that would have been served; longer, clients give up first.
 	HoldTimeout time.Duration
-	// ProbeInterval is the time between two probes of a pod that does not answer yet, 1 ms to 1 s. Lower costs CPU on
-	// both sides, higher delays the first answer. After two seconds of probing it is stretched to 50 ms.
+	// ProbeInterval is the time between two probes of a pod that does not answer yet, 1 ms to 1 s.
+	// Lower costs CPU on both sides, higher delays the first answer. After two seconds of probing
+	// it is stretched to 50 ms.
 	ProbeInterval time.Duration
-	// PodConcurrency is how many requests are in flight to one pod where the assignment does not say, ≥ 1.
+	// PodConcurrency is how many requests are in flight to one pod where the assignment does not
+	// say, ≥ 1.
 	PodConcurrency int
 	// DialTimeout bounds the connection to a pod, > 0. Then another pod is tried.
 	DialTimeout time.Duration
-	// TerminatingGrace is how long after a pod was seen terminating it may get new requests while there is no other,
-	// ≥ 0. It must be shorter than the pods' own lame duck, else requests meet a closed door.
+	// TerminatingGrace is how long after a pod was seen terminating it may get new requests while
+	// there is no other, ≥ 0. It must be shorter than the pods' own lame duck, else requests meet a
+	// closed door.
 	TerminatingGrace time.Duration
-	// LameDuck is how long the gateway serves on, not ready, before it drains, and how long idle connections of a
-	// removed port stay usable, ≥ 0.
+	// LameDuck is how long the gateway serves on, not ready, before it drains, and how long idle
+	// connections of a removed port stay usable, ≥ 0.
 	LameDuck time.Duration
 	// Drain bounds how long held and running requests may take at the end, > 0.
 	Drain time.Duration
 	// MaxReaders bounds the readers of the report stream, ≥ 1.
 	MaxReaders int
-	// ProbeAgents are prefixes of User-Agents that are health checks and scrapers: never held, never counted.
+	// ProbeAgents are prefixes of User-Agents that are health checks and scrapers: never held,
+	// never counted.
 	ProbeAgents []string
 	// ProbePaths are request paths that count as such from any agent; one that ends in "*" stands
 	// for all that begin so.

@@ -221,7 +221,8 @@ func TestMetrics(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Times differ from run to run, and so do the buckets they fall into; the reader is the test's own, about to leave.
+	// Times differ from run to run, and so do the buckets they fall into; the reader is the test's
+	// own, about to leave.
 	got := regexp.MustCompile(`(?m)^([^#].*(?:_seconds_(?:total|sum|bucket).*|report_readers)) \S+$`).ReplaceAll(text.Bytes(), []byte("$1 X"))
 	golden(t, "testdata/metrics.txt", got)
 

@@ -92,8 +92,9 @@ func New(cfg Config, source Source, log *slog.Logger) *Gateway {
 	return g
 }
 
-// Run serves what is and will be assigned until ctx ends, then goes on for the lame duck (not ready, all ports open),
-// and drains: it closes the ports, answers what is held and running, and returns.
+// Run serves what is and will be assigned until ctx ends, then goes on for the lame duck (not
+// ready, all ports open), and drains: it closes the ports, answers what is held and running, and
+// returns.
 func (g *Gateway) Run(ctx context.Context) error {
 	w := lane.NewWorkers(ctx)
 	defer w.Close()
@@ -130,7 +131,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 	return nil
 }
 
-// drain closes all ports and waits for what they have. Lanes stay in the reports meanwhile: what they hold is demand.
+// drain closes all ports and waits for what they have. Lanes stay in the reports meanwhile: what
+// they hold is demand.
 func (g *Gateway) drain(ctx context.Context) {
 	g.mu.Lock()
 	g.draining = true
@@ -156,8 +158,8 @@ func (g *Gateway) drain(ctx context.Context) {
 }
 
 // Apply replaces what an owner has assigned, and returns which of its ports are refused. Ports that
-// are assigned no more stop accepting, and what they hold is still answered; the bounds of those that
-// stay change in place.
+// are assigned no more stop accepting, and what they hold is still answered; the bounds of those
+// that stay change in place.
 func (g *Gateway) Apply(ctx context.Context, owner string, a wire.Assignments) ([]wire.RefusedPort, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -279,8 +281,8 @@ func (g *Gateway) reopen(ctx context.Context) {
 	}
 }
 
-// retire takes a lane's port away: it accepts no more, drains in the background, and the lane is forgotten after the
-// last one unless it was assigned again; g.mu is held.
+// retire takes a lane's port away: it accepts no more, drains in the background, and the lane is
+// forgotten after the last one unless it was assigned again; g.mu is held.
 func (g *Gateway) retire(ctx context.Context, l *slot) {
 	p := l.port
 	l.port = nil

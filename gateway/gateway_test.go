@@ -494,7 +494,8 @@ func TestSendsClientsOnWhenOutOfPath(t *testing.T) {
 	}
 }
 
-// Bounds change, the path flips and other ports come and go; the requests of a port that stays must not notice.
+// Bounds change, the path flips and other ports come and go; the requests of a port that stays must
+// not notice.
 func TestReplacedUnderLoad(t *testing.T) {
 	b := start(t, nil)
 	p := newPod(t, nil)

@@ -21,18 +21,20 @@ import (
 )
 
 const (
-	// What a held request keeps in memory besides its header: the server's read buffer for HTTP/1, and as much of a
-	// body as flow control lets a client send unread for HTTP/2.
+	// What a held request keeps in memory besides its header: the server's read buffer for HTTP/1,
+	// and as much of a body as flow control lets a client send unread for HTTP/2.
 	http1Buffered  = 4 << 10
 	http2Buffered  = 16 << 10
 	http2Streams   = 1000
 	http2ConnBytes = 4<<20 - 1
 	copyBuffer     = 32 << 10
-	// Pods' servers close idle connections at will; a request caught by that is lost, so few are kept and not for long.
+	// Pods' servers close idle connections at will; a request caught by that is lost, so few are
+	// kept and not for long.
 	idlePod = time.Second
 )
 
-// port is one open port of a lane. A lane has another one after its assignment changed, while the first drains.
+// port is one open port of a lane. A lane has another one after its assignment changed, while the
+// first drains.
 type port struct {
 	lane     *lane.Lane
 	number   int
@@ -110,8 +112,8 @@ func (p *port) stop() {
 	}
 }
 
-// drain waits until all that the port has is answered, at most for limit, after a linger in which idle connections may
-// bring one request more. Then it cuts the rest.
+// drain waits until all that the port has is answered, at most for limit, after a linger in which
+// idle connections may bring one request more. Then it cuts the rest.
 func (p *port) drain(ctx context.Context, linger, limit time.Duration) {
 	if p.listener == nil {
 		return
@@ -201,7 +203,7 @@ func (p *port) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		if sent {
 			l.Finish(t)
-			return nil, &lane.Refusal{
+			return nil, &lane.RefusalError{
 				Code: 502, Reason: "pod-failed",
 				Text: fmt.Sprintf("%s: the pod ended the request: %v", l.Target, err),
 			}
@@ -243,7 +245,8 @@ func (p *port) send(r *http.Request, t *hold.Ticket) (res *http.Response, sent b
 	}
 	res, err = transport.RoundTrip(out)
 	if err != nil {
-		// The transport dials a second time only when it knows that the first attempt did not count.
+		// The transport dials a second time only when it knows that the first attempt did not
+		// count.
 		dial, ok := errors.AsType[*net.OpError](err)
 		return nil, connected.Load() && (!ok || dial.Op != "dial"), err
 	}
@@ -259,8 +262,8 @@ func (p *port) modify(res *http.Response) error {
 	return nil
 }
 
-// trailGRPC turns a gRPC answer of headers only into one with trailers. ReverseProxy flushes headers at once, and a
-// status in headers that do not end the stream is none.
+// trailGRPC turns a gRPC answer of headers only into one with trailers. ReverseProxy flushes
+// headers at once, and a status in headers that do not end the stream is none.
 func trailGRPC(res *http.Response) {
 	if _, only := res.Header["Grpc-Status"]; !only || res.ProtoMajor != 2 {
 		return
@@ -289,9 +292,9 @@ func (p *port) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.Is(err, lane.ErrGone) {
 		panic(http.ErrAbortHandler) // nobody reads an answer: cut the connection
 	}
-	ref, ok := errors.AsType[*lane.Refusal](err)
+	ref, ok := errors.AsType[*lane.RefusalError](err)
 	if !ok {
-		ref = &lane.Refusal{Code: 502, Reason: "pod-failed", Text: err.Error()}
+		ref = &lane.RefusalError{Code: 502, Reason: "pod-failed", Text: err.Error()}
 	}
 	if p.closing.Load() {
 		w.Header().Set("Connection", "close")
@@ -318,8 +321,8 @@ func buffered(r *http.Request) int64 {
 	return n
 }
 
-// unclosed keeps a transport that could not connect from closing the body that another attempt needs. The body is the
-// server's, which closes it.
+// unclosed keeps a transport that could not connect from closing the body that another attempt
+// needs. The body is the server's, which closes it.
 type unclosed struct {
 	body interface{ Read([]byte) (int, error) }
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/gateway/hold"
 )
 
-// tcpBuffered is how many first bytes of a held TCP connection are read. They are read at all only to notice that the
-// client has left.
+// tcpBuffered is how many first bytes of a held TCP connection are read. They are read at all only
+// to notice that the client has left.
 const tcpBuffered = 16 << 10
 
 // acceptTCP serves a port whose protocol is not HTTP: a connection counts as a request.
@@ -123,8 +123,9 @@ type firstBytes struct {
 	ended bool
 }
 
-// readFirst reads until the buffer is full, the client ends, or stop. left is called when the client breaks the
-// connection, or ends it without having sent a byte; one that ends after its request may still want the answer.
+// readFirst reads until the buffer is full, the client ends, or stop. left is called when the
+// client breaks the connection, or ends it without having sent a byte; one that ends after its
+// request may still want the answer.
 func readFirst(conn net.Conn, left func()) *firstBytes {
 	f := &firstBytes{conn: conn, done: make(chan struct{})}
 	go func() {

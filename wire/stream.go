@@ -39,30 +39,36 @@ type Refusals struct {
 	Refused []RefusedPort `json:"refused"`
 }
 
-// Assignment gives one port of one Service a port of its own on every gateway. The port a connection arrives on tells
-// the Service; no header is read for that.
+// Assignment gives one port of one Service a port of its own on every gateway. The port a
+// connection arrives on tells the Service; no header is read for that.
 type Assignment struct {
 	Namespace string `json:"namespace"`
 	// Service is the user's Service; its ready endpoints are where requests go.
 	Service string `json:"service"`
-	// PortName is the name of the Service's port ("" where it has none), by which endpoint slices name theirs.
+	// PortName is the name of the Service's port ("" where it has none), by which endpoint slices
+	// name theirs.
 	PortName string `json:"portName,omitempty"`
 	// Listen is the gateway's port for it, 1–65535.
 	Listen int `json:"listen"`
 	// Protocol is "http" (HTTP/1.1, h2c, gRPC, upgrades) or "tcp".
 	Protocol string `json:"protocol"`
-	// InPath says that the gateway is an endpoint of the Service now. While false, new arrivals are still served, and
-	// their connections are closed after the answer so that clients move to the pods.
+	// InPath says that the gateway is an endpoint of the Service now. While false, new arrivals are
+	// still served, and their connections are closed after the answer so that clients move to the
+	// pods.
 	InPath bool `json:"inPath"`
-	// MaxHeld bounds requests held at once for this port on one gateway; 0 means the gateway's own default.
+	// MaxHeld bounds requests held at once for this port on one gateway; 0 means the gateway's own
+	// default.
 	MaxHeld int `json:"maxHeld,omitempty"`
 	// MaxHeldBytes bounds the body bytes buffered for them; 0 means the gateway's own default.
 	MaxHeldBytes int64 `json:"maxHeldBytes,omitempty"`
-	// HoldSeconds is how long a request may be held before it is answered 504; 0 means the gateway's own default.
+	// HoldSeconds is how long a request may be held before it is answered 504; 0 means the
+	// gateway's own default.
 	HoldSeconds float64 `json:"holdSeconds,omitempty"`
-	// PodConcurrency is how many requests the gateway keeps in flight per pod; 0 means no pacing beyond the default.
+	// PodConcurrency is how many requests the gateway keeps in flight per pod; 0 means no pacing
+	// beyond the default.
 	PodConcurrency int `json:"podConcurrency,omitempty"`
-	// Failure, when not empty, says why no pod can start; held and new requests are answered 503 with it at once.
+	// Failure, when not empty, says why no pod can start; held and new requests are answered 503
+	// with it at once.
 	Failure string `json:"failure,omitempty"`
 }
 
@@ -70,9 +76,11 @@ type Assignment struct {
 type Report struct {
 	// Gateway is the gateway's pod name (or host name).
 	Gateway string `json:"gateway"`
-	// StartTime identifies the gateway's life: Unix seconds of its start. A change means reset counters.
+	// StartTime identifies the gateway's life: Unix seconds of its start. A change means reset
+	// counters.
 	StartTime float64 `json:"startTime"`
-	// Monotonic is the gateway's own clock when the integrals below were read, in seconds since its start.
+	// Monotonic is the gateway's own clock when the integrals below were read, in seconds since its
+	// start.
 	Monotonic float64 `json:"monotonic"`
 	// Owners lists whose Assignments are in effect, by name.
 	Owners []OwnerReport `json:"owners"`
@@ -114,13 +122,16 @@ type PortReport struct {
 	// Listening is false while the gateway cannot accept on the assigned port; Error says why.
 	Listening bool   `json:"listening"`
 	Error     string `json:"error,omitempty"`
-	// Waiting is the number of requests held now; WaitingSeconds the integral of it in request-seconds.
+	// Waiting is the number of requests held now; WaitingSeconds the integral of it in
+	// request-seconds.
 	Waiting        int     `json:"waiting"`
 	WaitingSeconds float64 `json:"waitingSeconds"`
-	// Forwarding is the number of requests that this gateway has in flight at pods now (their pods count them).
+	// Forwarding is the number of requests that this gateway has in flight at pods now (their pods
+	// count them).
 	Forwarding int `json:"forwarding"`
-	// Arrived counts requests that came in; Forwarded those handed to a pod; the rest were answered by the gateway:
-	// Rejected (full or failed: 503), Expired (held too long: 504), Canceled (client left while held).
+	// Arrived counts requests that came in; Forwarded those handed to a pod; the rest were answered
+	// by the gateway: Rejected (full or failed: 503), Expired (held too long: 504), Canceled
+	// (client left while held).
 	Arrived   uint64 `json:"arrived"`
 	Forwarded uint64 `json:"forwarded"`
 	Rejected  uint64 `json:"rejected"`
@@ -132,7 +143,8 @@ type PortReport struct {
 	ColdStart *ColdStart `json:"coldStart,omitempty"`
 }
 
-// ColdStart gives the instants of one wake-up as the gateway saw them, in Unix nanoseconds; 0 means not yet.
+// ColdStart gives the instants of one wake-up as the gateway saw them, in Unix nanoseconds; 0 means
+// not yet.
 type ColdStart struct {
 	// Detected: the first request found no pod to go to.
 	Detected int64 `json:"detected"`

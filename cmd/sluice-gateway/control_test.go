@@ -22,8 +22,8 @@ import (
 
 const namespace = "sluice"
 
-// policy is short enough for a whole change of authority within the past half hour: TLS looks at the
-// real time.
+// policy is short enough for a whole change of authority within the past half hour: TLS looks at
+// the real time.
 func policy() pki.Policy {
 	return pki.Policy{CALife: 2 * time.Hour, CARenew: 100 * time.Minute, LeafLife: 90 * time.Minute, LeafRenew: 30 * time.Minute, Overlap: time.Minute}
 }
@@ -87,8 +87,8 @@ func emptyCluster(t *testing.T) string {
 	return kubeconfig
 }
 
-// startGateway runs the command until stop or the test's end, and returns the control port's and the
-// metrics port's addresses.
+// startGateway runs the command until stop or the test's end, and returns the control port's and
+// the metrics port's addresses.
 func startGateway(t *testing.T, kubeconfig string, more ...string) (control, metrics string, stop func()) {
 	t.Helper()
 	control, metrics = fmt.Sprintf("127.0.0.1:%d", freePort(t)), fmt.Sprintf("127.0.0.1:%d", freePort(t))
@@ -220,9 +220,9 @@ func TestControlIsForControllers(t *testing.T) {
 	}
 }
 
-// TestRotationUnderTraffic changes authority and certificates while reports are read and ports pushed.
-// At each step first one side has the new certificates and then both, in turns. Each push is a new
-// connection and succeeds; the stream that was open from the start goes on to the end.
+// TestRotationUnderTraffic changes authority and certificates while reports are read and ports
+// pushed. At each step first one side has the new certificates and then both, in turns. Each push
+// is a new connection and succeeds; the stream that was open from the start goes on to the end.
 func TestRotationUnderTraffic(t *testing.T) {
 	now := time.Now().Add(-30 * time.Minute)
 	authority := pki.Authority{}

@@ -1,4 +1,5 @@
-// Command sluice-gateway holds requests for workloads that have no pod and forwards them as soon as one answers.
+// Command sluice-gateway holds requests for workloads that have no pod and forwards them as soon as
+// one answers.
 package main
 
 import (
@@ -140,7 +141,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		control.Server.TLSConfig = pki.ServerConfig(load, o.clientName)
 	}
 	var group serve.Group
-	// Stopped in reverse: the gateway drains while endpoints still come in and reports still go out.
+	// Stopped in reverse: the gateway drains while endpoints still come in and reports still go
+	// out.
 	group.Add(
 		metrics.Service(),
 		serve.Service{Name: "endpoints", Run: source.Run},

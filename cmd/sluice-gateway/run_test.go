@@ -12,7 +12,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
-// The command against an API server that knows no slices: it becomes ready, takes assignments, holds, and drains.
+// The command against an API server that knows no slices: it becomes ready, takes assignments,
+// holds, and drains.
 func TestServes(t *testing.T) {
 	kubeconfig := emptyCluster(t)
 	controlPort, metricsPort, port := 0, 0, freePort(t)

@@ -36,9 +36,9 @@ func (t Target) String() string {
 // TargetOf returns the Service port that an assignment is for.
 func TargetOf(a wire.Assignment) Target { return Target{a.Namespace, a.Service, a.PortName} }
 
-// Decode reads one JSON document. It looks at no port: Table.Put refuses those that are at fault one
-// by one. Unknown fields are ignored, so that a newer controller can speak to an older gateway. The
-// caller bounds r.
+// Decode reads one JSON document. It looks at no port: Table.Put refuses those that are at fault
+// one by one. Unknown fields are ignored, so that a newer controller can speak to an older gateway.
+// The caller bounds r.
 func Decode(r io.Reader) (wire.Assignments, error) {
 	var a wire.Assignments
 	dec := json.NewDecoder(r)

@@ -9,7 +9,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
-// MaxOwners bounds the owners of a table. An owner that is gone keeps its place until it is deleted.
+// MaxOwners bounds the owners of a table. An owner that is gone keeps its place until it is
+// deleted.
 const MaxOwners = 64
 
 var (
@@ -31,9 +32,9 @@ type Claim struct {
 // concurrent use.
 //
 // Of two claims to one number, or to one Service port with different numbers, the one that is in
-// effect stays: nobody loses a listener to another. An owner that claims what another already has in
-// effect, the same Service port with the same number, is not refused. It takes over without a gap
-// when the other gives it up.
+// effect stays: nobody loses a listener to another. An owner that claims what another already has
+// in effect, the same Service port with the same number, is not refused. It takes over without a
+// gap when the other gives it up.
 type Table struct {
 	owners map[string]*owner
 	effect map[Target]Claim

@@ -137,7 +137,8 @@ func (s *Server) getReports(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Readers wakes the readers of the report stream. The zero value has none. It is safe for concurrent use.
+// Readers wakes the readers of the report stream. The zero value has none. It is safe for
+// concurrent use.
 type Readers struct {
 	mu      sync.Mutex
 	readers map[*reader]struct{}

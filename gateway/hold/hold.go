@@ -1,6 +1,7 @@
-// Package hold decides which request waits and which goes to which pod: one bounded FIFO queue and one set of pods per
-// Service port. It does no I/O, starts no goroutine, reads no clock and takes no lock: the caller brings the instant
-// (a duration since its start, never going backwards) and serialises the calls.
+// Package hold decides which request waits and which goes to which pod: one bounded FIFO queue and
+// one set of pods per Service port. It does no I/O, starts no goroutine, reads no clock and takes
+// no lock: the caller brings the instant (a duration since its start, never going backwards) and
+// serialises the calls.
 package hold
 
 import (
@@ -15,7 +16,8 @@ import (
 type Endpoint struct {
 	// Address is host:port.
 	Address string
-	// Ready is the readiness that the kubelet reports; Serving is the same for a pod that is terminating.
+	// Ready is the readiness that the kubelet reports; Serving is the same for a pod that is
+	// terminating.
 	Ready, Serving bool
 	// Terminating says that the pod is being deleted.
 	Terminating bool
@@ -29,8 +31,8 @@ type Limits struct {
 	MaxHeldBytes int64
 	// PodConcurrency is the most requests in flight to one pod.
 	PodConcurrency int
-	// TerminatingGrace is how long after it was first seen terminating a pod that serves may get new requests while no
-	// other pod can. 0 means never.
+	// TerminatingGrace is how long after it was first seen terminating a pod that serves may get
+	// new requests while no other pod can. 0 means never.
 	TerminatingGrace time.Duration
 	// Failure, when not empty, says why no pod can start: nothing waits any more.
 	Failure string
@@ -79,7 +81,8 @@ const (
 	Canceled
 )
 
-// Ticket is one request's place. Its fields and methods may be read only while the caller's lock is held, C excepted.
+// Ticket is one request's place. Its fields and methods may be read only while the caller's lock is
+// held, C excepted.
 type Ticket struct {
 	// C receives one token whenever the ticket has left the queue.
 	C chan struct{}
@@ -114,7 +117,8 @@ func (t *Ticket) Address() string {
 	return t.pod.Address
 }
 
-// Fresh says that the ticket's pod is terminating, so that no pooled connection to it should be trusted.
+// Fresh says that the ticket's pod is terminating, so that no pooled connection to it should be
+// trusted.
 func (t *Ticket) Fresh() bool { return t.pod != nil && t.pod.Terminating }
 
 func (p *pod) probed() bool { return !p.Terminating && (!p.everReady || p.suspect) }
@@ -167,7 +171,8 @@ type Queue struct {
 	flying  int // granted or connected
 	counts  Counts
 	cold    *ColdStart
-	// OnHold, when not nil, is told of each request that leaves the queue for a pod and how long it waited in all.
+	// OnHold, when not nil, is told of each request that leaves the queue for a pod and how long it
+	// waited in all.
 	OnHold func(waited time.Duration)
 	// OnColdStart, when not nil, is told of each wake-up that ended.
 	OnColdStart func(ColdStart)
@@ -178,7 +183,8 @@ func New(limits Limits, budget *Budget, r *rand.Rand) *Queue {
 	return &Queue{limits: limits, budget: budget, rand: r, pods: map[string]*pod{}}
 }
 
-// Arrive admits a request that keeps bytes buffered while it waits. The ticket is Granted, Waiting or Rejected.
+// Arrive admits a request that keeps bytes buffered while it waits. The ticket is Granted, Waiting
+// or Rejected.
 func (q *Queue) Arrive(now time.Duration, bytes int64) *Ticket {
 	q.counts.Arrived++
 	q.seq++
@@ -199,7 +205,8 @@ func (q *Queue) Arrive(now time.Duration, bytes int64) *Ticket {
 	return t
 }
 
-// Try is Arrive for a health check: it counts nowhere, never waits, and is Rejected when no pod has a place.
+// Try is Arrive for a health check: it counts nowhere, never waits, and is Rejected when no pod has
+// a place.
 func (q *Queue) Try(now time.Duration) *Ticket {
 	t := &Ticket{probe: true, arrived: now}
 	if q.head != nil || !q.grant(now, t) {
@@ -224,9 +231,10 @@ func (q *Queue) forwarded(t *Ticket) {
 	}
 }
 
-// Refused says that the pod of a Granted (or, over a pooled connection, Connected) ticket took no connection: it gets nothing until it answers a probe, and the
-// ticket waits again in its old order (its place was paid for by the pod's slot, so no bound applies). The failed
-// attempt counts as waiting.
+// Refused says that the pod of a Granted (or, over a pooled connection, Connected) ticket took no
+// connection: it gets nothing until it answers a probe, and the ticket waits again in its old order
+// (its place was paid for by the pod's slot, so no bound applies). The failed attempt counts as
+// waiting.
 func (q *Queue) Refused(now time.Duration, t *Ticket) {
 	if t.state != Granted && t.state != Connected {
 		return
@@ -264,8 +272,8 @@ func (q *Queue) Finish(now time.Duration, t *Ticket) {
 	q.dispatch(now)
 }
 
-// Leave ends a ticket that is Waiting or Granted, for the reason Expired or Canceled, and reports whether it did: a
-// Connected ticket is to be Finished, and a final one stays what it is.
+// Leave ends a ticket that is Waiting or Granted, for the reason Expired or Canceled, and reports
+// whether it did: a Connected ticket is to be Finished, and a final one stays what it is.
 func (q *Queue) Leave(now time.Duration, t *Ticket, why State) bool {
 	switch t.state {
 	case Waiting:
@@ -317,7 +325,8 @@ func (q *Queue) rejectAll(now time.Duration) {
 	}
 }
 
-// Endpoints replaces what the cluster says of the pods. Of several with one address the last counts.
+// Endpoints replaces what the cluster says of the pods. Of several with one address the last
+// counts.
 func (q *Queue) Endpoints(now time.Duration, eps []Endpoint) {
 	next := make(map[string]*pod, len(eps))
 	for _, e := range eps {
@@ -362,8 +371,9 @@ func (q *Queue) Answered(now time.Duration, address string) {
 	q.dispatch(now)
 }
 
-// Probe returns the pods worth a probe now, sorted: none unless something waits. A pod that was ready and is not any
-// more, and refused nothing, is left alone: its own readiness says that it wants no requests.
+// Probe returns the pods worth a probe now, sorted: none unless something waits. A pod that was
+// ready and is not any more, and refused nothing, is left alone: its own readiness says that it
+// wants no requests.
 func (q *Queue) Probe() []string {
 	if q.head == nil {
 		return nil

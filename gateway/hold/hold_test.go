@@ -191,8 +191,8 @@ func TestTerminatingIsTheLastResort(t *testing.T) {
 	}
 }
 
-// No pod ever has more than its limit, loads stay close, nothing is lost, and the counters add up: random events
-// against plain bookkeeping.
+// No pod ever has more than its limit, loads stay close, nothing is lost, and the counters add up:
+// random events against plain bookkeeping.
 func TestRandomEventsAgainstTwin(t *testing.T) {
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 1))

@@ -2,11 +2,12 @@ package hold
 
 import "time"
 
-// Integral is the exact time integral of a count, in request-seconds: Σ count · duration. Time is an argument, a
-// duration since an origin of the caller's choice; going backwards adds nothing. The zero value is a count of 0 at
-// instant 0. It is not safe for concurrent use.
+// Integral is the exact time integral of a count, in request-seconds: Σ count · duration. Time is
+// an argument, a duration since an origin of the caller's choice; going backwards adds nothing. The
+// zero value is a count of 0 at instant 0. It is not safe for concurrent use.
 //
-// The sum is kept in whole nanoseconds, split in two words: a count of 10 000 would overflow one within ten days.
+// The sum is kept in whole nanoseconds, split in two words: a count of 10 000 would overflow one
+// within ten days.
 type Integral struct {
 	count   int64
 	last    time.Duration

@@ -8,11 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// goneInterval is how often a held HTTP/1 request with an unread body is checked for a client that left.
+// goneInterval is how often a held HTTP/1 request with an unread body is checked for a client that
+// left.
 const goneInterval = 250 * time.Millisecond
 
-// GoneCheck returns a function that tells whether the peer of conn has closed, without reading from it: net/http
-// notices a client's leave only once the body is read, and a held request's body stays where it is. Nil: cannot tell.
+// GoneCheck returns a function that tells whether the peer of conn has closed, without reading from
+// it: net/http notices a client's leave only once the body is read, and a held request's body stays
+// where it is. Nil: cannot tell.
 func GoneCheck(conn net.Conn) func() bool {
 	sc, ok := conn.(syscall.Conn)
 	if !ok {

@@ -16,9 +16,9 @@ import (
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
-// Refusal is an answer that the gateway gives itself, as an error.
-type Refusal struct {
-	// Code is the HTTP status; request.GRPCStatus tells gRPC's.
+// RefusalError is an answer that the gateway gives itself, as an error.
+type RefusalError struct {
+	// Code is the HTTP status.
 	Code int
 	// Reason is the value of the header Sluice-Reason, Text what a person reads.
 	Reason, Text string
@@ -27,7 +27,7 @@ type Refusal struct {
 }
 
 // Error implements error.
-func (r *Refusal) Error() string { return r.Text }
+func (r *RefusalError) Error() string { return r.Text }
 
 // ErrGone says that the client of a held request has left: there is nobody to answer.
 var ErrGone = errors.New("client left")
@@ -93,7 +93,8 @@ func Counts(clock func() time.Duration, lanes []*Lane) (now time.Duration, count
 	return now, counts
 }
 
-// do runs f on the queue under the lock, then does what its change asks for: a notice to the readers, a prober.
+// do runs f on the queue under the lock, then does what its change asks for: a notice to the
+// readers, a prober.
 func (l *Lane) do(f func(q *hold.Queue, now time.Duration)) {
 	l.mu.Lock()
 	now := l.Clock()
@@ -137,8 +138,8 @@ func (l *Lane) Assign(a wire.Assignment) {
 	})
 }
 
-// Admit takes a request in and waits until a pod has a place for it. gone, where not nil, is asked now and then whether
-// the client has left.
+// Admit takes a request in and waits until a pod has a place for it. gone, where not nil, is asked
+// now and then whether the client has left.
 func (l *Lane) Admit(ctx context.Context, bytes int64, gone func() bool) (*hold.Ticket, error) {
 	var t *hold.Ticket
 	var state hold.State
@@ -190,7 +191,7 @@ func (l *Lane) wait(ctx context.Context, t *hold.Ticket, gone func() bool) error
 			}
 		case <-timer.C:
 			if l.Leave(t, hold.Expired) {
-				return &Refusal{
+				return &RefusalError{
 					Code: 504, Reason: "held-too-long",
 					Text: fmt.Sprintf("%s: no pod could take the request within %v", l.Target, limit),
 				}
@@ -225,17 +226,17 @@ func (l *Lane) refuse(t *hold.Ticket) error {
 	l.mu.Unlock()
 	switch a := l.assigned.Load(); {
 	case full:
-		return &Refusal{
+		return &RefusalError{
 			Code: 503, Reason: "full", Retry: true,
 			Text: fmt.Sprintf("%s: too many requests wait for a pod", l.Target),
 		}
 	case a.Failure != "":
-		return &Refusal{
+		return &RefusalError{
 			Code: 503, Reason: a.Failure, Retry: true,
 			Text: fmt.Sprintf("%s: no pod can start: %s", l.Target, a.Failure),
 		}
 	default: // the failure has been lifted since
-		return &Refusal{
+		return &RefusalError{
 			Code: 503, Reason: "cannot-start", Retry: true,
 			Text: fmt.Sprintf("%s: no pod could start", l.Target),
 		}

@@ -19,15 +19,16 @@ const (
 	// A pod that does not answer within probeEager is probed no more often than each probeSlow.
 	probeEager = 2 * time.Second
 	probeSlow  = 50 * time.Millisecond
-	// A pod whose network is not there yet swallows the first packet, and a retransmission comes after a second:
-	// so several short attempts overlap.
+	// A pod whose network is not there yet swallows the first packet, and a retransmission comes
+	// after a second: so several short attempts overlap.
 	probeOverlap  = 4
 	probeInFlight = 64
 	probeConnect  = 100 * time.Millisecond
 	probeAnswer   = 5 * time.Second
 )
 
-// probeLoop probes while something waits and a pod could be won; do starts it and it ends by itself.
+// probeLoop probes while something waits and a pod could be won; do starts it and it ends by
+// itself.
 func (l *Lane) probeLoop(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	p := &prober{lane: l, attempts: map[string]*attempt{}, results: make(chan result, probeInFlight)}
@@ -83,8 +84,8 @@ type result struct {
 	up      bool
 }
 
-// launch starts the probes that are due, ends those of other addresses, and returns when the next is
-// due.
+// launch starts the probes that are due, ends those of other addresses, and returns when the next
+// is due.
 func (p *prober) launch(ctx context.Context, now time.Time, addresses []string) time.Duration {
 	wanted := make(map[string]bool, len(addresses))
 	sleep := probeSlow
@@ -158,8 +159,8 @@ func probeTCP(ctx context.Context, address string) bool {
 	return true
 }
 
-// probeHTTP reports whether an app answers HTTP at the address. A sidecar (or mesh proxy) in front of an app that is not
-// up says 503; any other answer comes from an app.
+// probeHTTP reports whether an app answers HTTP at the address. A sidecar (or mesh proxy) in front
+// of an app that is not up says 503; any other answer comes from an app.
 func probeHTTP(ctx context.Context, address string) bool {
 	answer, err := exchange(ctx, address, "GET "+request.ReadyPath+" HTTP/1.1\r\nHost: "+address+"\r\nUser-Agent: "+probeAgent+"\r\nConnection: close\r\n\r\n")
 	if err == nil {
@@ -169,7 +170,8 @@ func probeHTTP(ctx context.Context, address string) bool {
 	if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
 		return false
 	}
-	// It accepted and closed without a word: a server of HTTP/2 only, or a proxy without an app. The preface tells.
+	// It accepted and closed without a word: a server of HTTP/2 only, or a proxy without an app.
+	// The preface tells.
 	answer, err = exchange(ctx, address, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
 	return err == nil && len(answer) >= 4 && answer[3] == 4
 }

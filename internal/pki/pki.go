@@ -18,8 +18,8 @@ import (
 	"time"
 )
 
-// Names of the Secrets in the release's namespace. All but the authority's have cert-manager's keys:
-// tls.crt, tls.key, ca.crt.
+// Names of the Secrets in the release's namespace. All but the authority's have cert-manager's
+// keys: tls.crt, tls.key, ca.crt.
 const (
 	AuthoritySecret  = "sluice-ca"
 	AdapterSecret    = "sluice-adapter-tls"
@@ -84,9 +84,10 @@ type Authority struct {
 	Since time.Time
 }
 
-// Step makes the authority what it ought to be at an instant, one step of a change at a time: the next
-// authority is trusted before it signs, and the one before until nothing of it is left in issued and
-// has not been for the overlap. It returns the authority itself when there is nothing to do.
+// Step makes the authority what it ought to be at an instant, one step of a change at a time: the
+// next authority is trusted before it signs, and the one before until nothing of it is left in
+// issued and has not been for the overlap. It returns the authority itself when there is nothing to
+// do.
 func (a Authority) Step(now time.Time, p Policy, issued ...Pair) (Authority, error) {
 	current, err := parse(a.Cert)
 	if err != nil || len(a.Key) == 0 || !now.Before(current.NotAfter) {
@@ -110,8 +111,8 @@ func (a Authority) Step(now time.Time, p Policy, issued ...Pair) (Authority, err
 		a.Trusted = join(a.Cert, before)
 	case len(a.Next) == 0 && !bytes.Equal(a.Trusted, a.Cert) && now.Sub(a.Since) >= p.Overlap:
 		for _, pair := range issued {
-			if leaf, err := parse(pair.Cert); err == nil && leaf.CheckSignatureFrom(current) != nil {
-				return a, nil // signed by the one before
+			if !signedBy(current, pair.Cert) { // but by the one before
+				return a, nil
 			}
 		}
 		a.Trusted = a.Cert
@@ -119,8 +120,14 @@ func (a Authority) Step(now time.Time, p Policy, issued ...Pair) (Authority, err
 	return a, nil
 }
 
-// Renew returns the pair when it is good for id at an instant, with what is to be trusted brought up to
-// date, and a new one otherwise.
+// signedBy tells whether a certificate is an authority's; what is none counts as such.
+func signedBy(ca *x509.Certificate, cert []byte) bool {
+	leaf, err := parse(cert)
+	return err != nil || leaf.CheckSignatureFrom(ca) == nil
+}
+
+// Renew returns the pair when it is good for id at an instant, with what is to be trusted brought
+// up to date, and a new one otherwise.
 func (a Authority) Renew(have Pair, id Identity, now time.Time, p Policy) (Pair, error) {
 	ca, err := parse(a.Cert)
 	if err != nil {

@@ -29,9 +29,9 @@ func first(t *testing.T, text []byte) *x509.Certificate {
 
 func count(text []byte) int { return bytes.Count(text, []byte("BEGIN CERTIFICATE")) }
 
-// TestRotation walks two years in steps of half a day, with every holder reading its Secret a step late:
-// any two holders believe each other at every instant, nothing has less than a day left, and an
-// authority is gone soon after its last certificate.
+// TestRotation walks two years in steps of half a day, with every holder reading its Secret a step
+// late: any two holders believe each other at every instant, nothing has less than a day left, and
+// an authority is gone soon after its last certificate.
 func TestRotation(t *testing.T) {
 	t.Parallel()
 	p := pki.DefaultPolicy()
@@ -84,7 +84,8 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-// TestOldAuthorityStaysWhileInUse: the one before is trusted as long as a certificate of it is in use.
+// TestOldAuthorityStaysWhileInUse: the one before is trusted as long as a certificate of it is in
+// use.
 func TestOldAuthorityStaysWhileInUse(t *testing.T) {
 	t.Parallel()
 	p := pki.DefaultPolicy()
@@ -169,7 +170,8 @@ func TestRenew(t *testing.T) {
 	}
 }
 
-// TestLoader reads files again when they change, and keeps the last good pair while they are at fault.
+// TestLoader reads files again when they change, and keeps the last good pair while they are at
+// fault.
 func TestLoader(t *testing.T) {
 	t.Parallel()
 	p := pki.DefaultPolicy()

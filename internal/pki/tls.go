@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// ServerConfig returns the configuration of a server that shows a pair's certificate and serves only
-// clients whose certificate carries a name. Load is called at each handshake, so that a new pair needs
-// no restart; connections that stand stay. When it fails, the handshake fails.
+// ServerConfig returns the configuration of a server that shows a pair's certificate and serves
+// only clients whose certificate carries a name. Load is called at each handshake, so that a new
+// pair needs no restart; connections that stand stay. When it fails, the handshake fails.
 func ServerConfig(load func() (Pair, error), clientName string) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
@@ -40,8 +40,8 @@ func ServerConfig(load func() (Pair, error), clientName string) *tls.Config {
 	}
 }
 
-// ClientConfig returns the configuration of a client that shows a pair's certificate and believes only
-// a server whose certificate carries a name, whatever its address.
+// ClientConfig returns the configuration of a client that shows a pair's certificate and believes
+// only a server whose certificate carries a name, whatever its address.
 func ClientConfig(p Pair, serverName string) (*tls.Config, error) {
 	cert, pool, err := p.read()
 	if err != nil {
@@ -66,9 +66,9 @@ func (p Pair) read() (tls.Certificate, *x509.CertPool, error) {
 // Files are a pair in files, such as a mounted Secret's.
 type Files struct{ Cert, Key, CA string }
 
-// Loader returns a function that reads the files again whenever one has changed. A pair that cannot be
-// read, or does not match, as while files are being replaced, leaves the last good one in use. It is
-// safe for concurrent use.
+// Loader returns a function that reads the files again whenever one has changed. A pair that cannot
+// be read, or does not match, as while files are being replaced, leaves the last good one in use.
+// It is safe for concurrent use.
 func (f Files) Loader() func() (Pair, error) {
 	type stamp struct {
 		at   time.Time

@@ -1,5 +1,5 @@
-// Package secrets keeps the certificates of package pki in Secrets of the release's namespace, so that
-// all replicas of the controller share them and gateways can mount theirs.
+// Package secrets keeps the certificates of package pki in Secrets of the release's namespace, so
+// that all replicas of the controller share them and gateways can mount theirs.
 package secrets
 
 import (
@@ -43,8 +43,8 @@ type Options struct {
 	// Dynamic writes the authority into APIServices; nil when there are none.
 	Dynamic   dynamic.Interface
 	Namespace string
-	// Issue makes and renews certificates. False reads what somebody else, such as cert-manager, keeps
-	// in the same Secrets.
+	// Issue makes and renews certificates. False reads what somebody else, such as cert-manager,
+	// keeps in the same Secrets.
 	Issue bool
 	// APIServices names those that carry the adapter's authority.
 	APIServices []string
@@ -85,9 +85,9 @@ func (k *Keeper) AddListener(l dynamiccertificates.Listener) {
 	k.listeners = append(k.listeners, l)
 }
 
-// ClientTLS returns what connections to gateways are made with: it shows the controller's certificate
-// and believes a gateway by name. It is called for each connection, so that a new certificate needs no
-// restart. Nil means that there is no certificate yet.
+// ClientTLS returns what connections to gateways are made with: it shows the controller's
+// certificate and believes a gateway by name. It is called for each connection, so that a new
+// certificate needs no restart. Nil means that there is no certificate yet.
 func (k *Keeper) ClientTLS() *tls.Config {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -113,8 +113,8 @@ func (k *Keeper) Run(ctx context.Context) error {
 	}
 }
 
-// Ensure reads the Secrets, and makes or renews what is missing or old. Of several replicas that do so
-// at once, one wins and the others read.
+// Ensure reads the Secrets, and makes or renews what is missing or old. Of several replicas that do
+// so at once, one wins and the others read.
 func (k *Keeper) Ensure(ctx context.Context) error {
 	if !k.Issue {
 		return k.read(ctx)
@@ -267,8 +267,8 @@ func (k *Keeper) take(adapter, client pki.Pair) error {
 	return nil
 }
 
-// announce writes the authority into the APIServices that do not carry it. One that does not exist was
-// not wanted.
+// announce writes the authority into the APIServices that do not carry it. One that does not exist
+// was not wanted.
 func (k *Keeper) announce(ctx context.Context) error {
 	k.mu.Lock()
 	ca := base64.StdEncoding.EncodeToString(k.adapter.CA)

@@ -16,8 +16,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/internal/pki/secrets"
 )
 
-// TestReplicasShare starts four replicas at once over an empty namespace: all end with the certificates
-// that the Secrets hold, and a change of the instant renews them for all.
+// TestReplicasShare starts four replicas at once over an empty namespace: all end with the
+// certificates that the Secrets hold, and a change of the instant renews them for all.
 func TestReplicasShare(t *testing.T) {
 	t.Parallel()
 	kube := fake.NewClientset()

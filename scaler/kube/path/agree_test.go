@@ -184,7 +184,8 @@ func (c *churn) step() string {
 	return "nothing"
 }
 
-// settleDown lets everything catch up, and checks that every workload has a listener for every port.
+// settleDown lets everything catch up, and checks that every workload has a listener for every
+// port.
 func (c *churn) settleDown() {
 	for range 200 {
 		c.now = c.now.Add(100 * time.Millisecond)
@@ -211,8 +212,8 @@ func (c *churn) settleDown() {
 }
 
 // TestTwoOwnersAgree drives two owners with late caches over one API server: rounds, moves between
-// the owners, deletions, restarts and writes whose answers are lost. No number is confirmed twice at
-// any time, and a Service that was listened for stays so.
+// the owners, deletions, restarts and writes whose answers are lost. No number is confirmed twice
+// at any time, and a Service that was listened for stays so.
 func TestTwoOwnersAgree(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(10) {
@@ -232,7 +233,7 @@ func TestTwoOwnersAgree(t *testing.T) {
 			for i := range 20 {
 				service, ports := fmt.Sprint("s", i), []string{"http", "admin"}[:1+i%2]
 				c.ports[service] = ports
-				c.api.addService("shop", service, ports...)
+				c.api.addService(service, ports...)
 			}
 			for _, name := range []string{"shard-0", "shard-1"} {
 				o := &owner{name: name, mine: map[string]bool{}}

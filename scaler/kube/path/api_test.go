@@ -21,8 +21,8 @@ import (
 
 var sliceResource = schema.GroupResource{Group: "discovery.k8s.io", Resource: "endpointslices"}
 
-// api is an API server with Services and EndpointSlices: it orders all writes, and refuses those that
-// are based on an old version.
+// api is an API server with Services and EndpointSlices: it orders all writes, and refuses those
+// that are based on an old version.
 type api struct {
 	mu       sync.Mutex
 	now      func() time.Time
@@ -44,7 +44,8 @@ func newAPI(now func() time.Time) *api {
 	return &api{now: now, services: map[types.NamespacedName]*corev1.Service{}, head: map[types.NamespacedName]*discoveryv1.EndpointSlice{}}
 }
 
-func (a *api) addService(namespace, name string, ports ...string) {
+func (a *api) addService(name string, ports ...string) {
+	const namespace = "shop"
 	svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
 	for i, p := range ports {
 		svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{Name: p, Port: int32(80 + i)})

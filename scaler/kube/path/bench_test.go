@@ -12,8 +12,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
-// among returns a driver with n workloads in one namespace that two gateways listen for, and a round of
-// one of them.
+// among returns a driver with n workloads in one namespace that two gateways listen for, and a
+// round of one of them.
 func among(tb testing.TB, n int) (round func()) {
 	now := time.Unix(1_000_000, 0)
 	a := newAPI(func() time.Time { return now })
@@ -24,7 +24,7 @@ func among(tb testing.TB, n int) (round func()) {
 	})
 	for i := range n {
 		service := fmt.Sprint("s", i)
-		a.addService("shop", service, "http")
+		a.addService(service, "http")
 		d.Register(reference(service), workload(service, i))
 	}
 	for range 2 { // claim, confirm

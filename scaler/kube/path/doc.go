@@ -4,8 +4,9 @@
 //
 // # How numbers are agreed
 //
-// A number names a Service port on every gateway, so no two may have the same. Several owners (shards
-// of a controller) give numbers without asking one another. They agree through their EndpointSlices:
+// A number names a Service port on every gateway, so no two may have the same. Several owners
+// (shards of a controller) give numbers without asking one another. They agree through their
+// EndpointSlices:
 //
 //  1. The owner writes a claim to the number into its slice, as an annotation.
 //  2. It waits until its own cache shows that write.
@@ -13,9 +14,10 @@
 //     number into the slice's ports, by an update that fails if the slice has changed since. If
 //     another has it, the owner claims a different one.
 //
-// Only confirmed numbers are pushed. Two slices cannot both confirm one number: the API server orders
-// all writes of slices, and a cache follows that order. Let the claim of X be written before that of
-// Y. The cache that shows Y's claim then shows X's as well, so Y does not confirm while X claims. If X
-// had given its claim up by then, its next claim comes after Y's, and the same holds with X and Y
-// exchanged. The argument needs no memory, so a restart changes nothing. docs/adr/0007 has it in full.
+// Only confirmed numbers are pushed. Two slices cannot both confirm one number: the API server
+// orders all writes of slices, and a cache follows that order. Let the claim of X be written before
+// that of Y. The cache that shows Y's claim then shows X's as well, so Y does not confirm while X
+// claims. If X had given its claim up by then, its next claim comes after Y's, and the same holds
+// with X and Y exchanged. The argument needs no memory, so a restart changes nothing. docs/adr/0007
+// has it in full.
 package path

@@ -1,8 +1,10 @@
 package path
 
-import "encoding/json"
+import (
+	"encoding/json"
 
-import "github.com/sluice-autoscaler/sluice/wire"
+	"github.com/sluice-autoscaler/sluice/wire"
+)
 
 // Set returns what Run would push now; false before everything expected has settled.
 func (d *Driver) Set() (a wire.Assignments, ok bool) {

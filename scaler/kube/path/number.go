@@ -56,8 +56,8 @@ func (d *Driver) agree(ctx context.Context, e *entry, v *view) (content, error) 
 	return c, nil
 }
 
-// taken returns the numbers that the slice has or claims for the Service's ports, each for the first
-// port that names it. What is out of range is not believed.
+// taken returns the numbers that the slice has or claims for the Service's ports, each for the
+// first port that names it. What is out of range is not believed.
 func (d *Driver) taken(v *view) map[int]string {
 	out := make(map[int]string, len(v.svc.Spec.Ports))
 	for _, find := range []func(*discoveryv1.EndpointSlice, string) (int, bool){confirmed, claimed} {
@@ -154,9 +154,9 @@ func older(a, b *discoveryv1.EndpointSlice) bool {
 	return a.UID < b.UID
 }
 
-// choose returns a number that nobody has or claims, as far as the cache and this process know. It is
-// the one under which the gateways know the Service port, when that is free: a slice that was lost
-// gets its numbers back.
+// choose returns a number that nobody has or claims, as far as the cache and this process know. It
+// is the one under which the gateways know the Service port, when that is free: a slice that was
+// lost gets its numbers back.
 func (d *Driver) choose(ctx context.Context, e *entry, v *view, name string, taken map[int]string) (int, error) {
 	now := d.Clock()
 	full := fmt.Errorf("no gateway port is left in %d–%d: widen the range", d.Range.From, d.Range.To-1)
@@ -193,7 +193,8 @@ func (d *Driver) choose(ctx context.Context, e *entry, v *view, name string, tak
 	return 0, full
 }
 
-// known returns the number under which a gateway knows a Service port of this owner, 0 when none does.
+// known returns the number under which a gateway knows a Service port of this owner, 0 when none
+// does.
 func (d *Driver) known(svc *corev1.Service, name string) int {
 	gateways := *d.gateways.Load()
 	for i := range gateways {
@@ -212,7 +213,8 @@ func (d *Driver) exhausted(now time.Time) bool {
 	return now.Before(d.fullUntil)
 }
 
-// reserve keeps other rounds of this process from choosing a number that the cache does not show yet.
+// reserve keeps other rounds of this process from choosing a number that the cache does not show
+// yet.
 func (d *Driver) reserve(number int, e *entry) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -28,18 +28,18 @@ import (
 
 // Options configure a Driver. Client, Owner, Log and Clock are needed.
 type Options struct {
-	// Client reads Services and EndpointSlices of all namespaces from one cache that has the indexes
-	// of AddIndexes, and writes EndpointSlices.
+	// Client reads Services and EndpointSlices of all namespaces from one cache that has the
+	// indexes of AddIndexes, and writes EndpointSlices.
 	Client client.Client
-	// Owner is this driver's name on the wire: a DNS label of at most 63 characters. It names a role,
-	// so that whoever takes over pushes under the same name.
+	// Owner is this driver's name on the wire: a DNS label of at most 63 characters. It names a
+	// role, so that whoever takes over pushes under the same name.
 	Owner string
 	// Epoch names this life of the owner and grows with each: Unix nanoseconds of its start.
 	Epoch int64
 	// Range holds the numbers to give; the zero value means DefaultRange.
 	Range Range
-	// TLS returns what the next connection to a gateway is made with; nil from it means that there is
-	// no certificate yet. A nil TLS means plain HTTP, for tests.
+	// TLS returns what the next connection to a gateway is made with; nil from it means that there
+	// is no certificate yet. A nil TLS means plain HTTP, for tests.
 	TLS func() *tls.Config
 	// Accept tells whether a gateway may be believed; nil believes all that are observed.
 	Accept func(*wire.Gateway) bool
@@ -132,7 +132,8 @@ func New(o Options) *Driver {
 	return d
 }
 
-// Register makes a workload known, or changes what is known of it. It is cheap when nothing changed.
+// Register makes a workload known, or changes what is known of it. It is cheap when nothing
+// changed.
 func (d *Driver) Register(ref loop.Ref, w Workload) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -228,7 +229,8 @@ func (e *entry) turn(service string) {
 // view is what the cache shows of a workload's Service.
 type view struct {
 	svc *corev1.Service
-	// slice is Sluice's slice as it is; nil when there is none. Seen says that the cache shows it so.
+	// slice is Sluice's slice as it is; nil when there is none. Seen says that the cache shows it
+	// so.
 	slice *discoveryv1.EndpointSlice
 	seen  bool
 	// ready counts the ready endpoints of the user's own slices.
@@ -398,8 +400,8 @@ func (v *view) missing(g *wire.Gateway) string {
 	return ""
 }
 
-// Put implements scaler.Path. It writes the slice when that is not as it ought to be, and assigns the
-// numbers that are confirmed.
+// Put implements scaler.Path. It writes the slice when that is not as it ought to be, and assigns
+// the numbers that are confirmed.
 func (d *Driver) Put(ctx context.Context, ref loop.Ref, want loop.PathState) error {
 	e, w, err := d.find(ref)
 	if e == nil || err != nil {
@@ -422,7 +424,8 @@ func (d *Driver) Put(ctx context.Context, ref loop.Ref, want loop.PathState) err
 		d.mu.Unlock()
 	}
 	if want.In {
-		// A slice that is to be in while nobody listens stays as it is: pointing at nothing would not help.
+		// A slice that is to be in while nobody listens stays as it is: pointing at nothing would
+		// not help.
 		c.ips, _ = d.listening(v)
 		c.keep = len(c.ips) == 0
 	}
@@ -458,8 +461,8 @@ func (d *Driver) write(ctx context.Context, e *entry, v *view, next *discoveryv1
 	return nil
 }
 
-// assign gives the gateways the confirmed numbers. A number that was assigned and has to be confirmed
-// again, since somebody deleted the slice, stays meanwhile.
+// assign gives the gateways the confirmed numbers. A number that was assigned and has to be
+// confirmed again, since somebody deleted the slice, stays meanwhile.
 func (d *Driver) assign(e *entry, w Workload, c *content, want loop.PathState) {
 	for _, again := range c.claims {
 		for _, was := range e.assigned {

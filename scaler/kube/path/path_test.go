@@ -59,7 +59,8 @@ func (w *world) put(service string, want loop.PathState) error {
 	return w.driver.Put(w.t.Context(), reference(service), want)
 }
 
-func (w *world) see(service string) *loop.Path {
+func (w *world) see() *loop.Path {
+	const service = "web"
 	w.t.Helper()
 	p, err := w.driver.See(w.t.Context(), reference(service))
 	if err != nil {
@@ -106,17 +107,17 @@ func (w *world) listen(names ...string) {
 	w.driver.Observe(gateways)
 }
 
-// TestInAndOut takes a Service into the gateways' path and out again, and writes only when something
-// changes.
+// TestInAndOut takes a Service into the gateways' path and out again, and writes only when
+// something changes.
 func TestInAndOut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	w.api.addService("shop", "web", "http", "tcp-raw")
+	w.api.addService("web", "http", "tcp-raw")
 	seconds := algorithms.Duration(30 * time.Second)
 	registered := workload("web", 0)
 	registered.Hold = &loop.Hold{MaxRequests: new(7), Timeout: &seconds, PodConcurrency: new(3)}
 	w.driver.Register(reference("web"), registered)
-	if p := w.see("web"); p.In || p.Listening != 0 || !strings.Contains(p.Fault, "not agreed") {
+	if p := w.see(); p.In || p.Listening != 0 || !strings.Contains(p.Fault, "not agreed") {
 		t.Errorf("See before the first Put = %+v, want the reason why nobody listens", p)
 	}
 	ports := w.agreed("web")
@@ -124,7 +125,7 @@ func TestInAndOut(t *testing.T) {
 		t.Fatalf("assigned %+v, want http and tcp with the workload's bounds", ports)
 	}
 	w.listen("gw2", "gw1")
-	if p := w.see("web"); p.In || p.Listening != 2 || p.Waiting != 8 || p.Fault != "" {
+	if p := w.see(); p.In || p.Listening != 2 || p.Waiting != 8 || p.Fault != "" {
 		t.Errorf("See = %+v, want 2 that listen, 8 waiting, not in", p)
 	}
 	before := w.api.writes
@@ -136,7 +137,7 @@ func TestInAndOut(t *testing.T) {
 	if n := w.api.writes - before; n != 1 {
 		t.Errorf("%d writes to put the gateways in, want 1", n)
 	}
-	if p := w.see("web"); !p.In {
+	if p := w.see(); !p.In {
 		t.Errorf("See = %+v, want it in", p)
 	}
 	if s := w.slice("web"); len(s.Endpoints) != 2 || s.Endpoints[0].Addresses[0] != "198.18.0.1" || s.OwnerReferences[0].Name != "web" {
@@ -150,7 +151,7 @@ func TestInAndOut(t *testing.T) {
 	if err := w.put("web", loop.PathState{In: true}); err != nil || len(w.slice("web").Endpoints) != 2 {
 		t.Errorf("Put without gateways = %v, leaves %d endpoints, want 2", err, len(w.slice("web").Endpoints))
 	}
-	if p := w.see("web"); p.In || p.Fault != "there is no gateway" {
+	if p := w.see(); p.In || p.Fault != "there is no gateway" {
 		t.Errorf("See without gateways = %+v", p)
 	}
 	if err := w.put("web", loop.PathState{}); err != nil || len(w.slice("web").Endpoints) != 0 {
@@ -163,7 +164,7 @@ func TestInAndOut(t *testing.T) {
 func TestNumbersStay(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	w.api.addService("shop", "web", "http")
+	w.api.addService("web", "http")
 	w.driver.Register(reference("web"), workload("web", 0))
 	first := w.agreed("web")[0].Listen
 	w.driver = path.New(w.driver.Options)
@@ -192,7 +193,7 @@ func TestRangeIsUsedUp(t *testing.T) {
 	seen := map[int]bool{}
 	for i := range 12 {
 		service := fmt.Sprint("s", i)
-		w.api.addService("shop", service, "http")
+		w.api.addService(service, "http")
 		w.driver.Register(reference(service), workload(service, 0))
 		p := w.agreed(service)[0].Listen
 		if seen[p] || p < 20000 || p >= 20012 {
@@ -200,7 +201,7 @@ func TestRangeIsUsedUp(t *testing.T) {
 		}
 		seen[p] = true
 	}
-	w.api.addService("shop", "more", "http")
+	w.api.addService("more", "http")
 	w.driver.Register(reference("more"), workload("more", 0))
 	if err := w.put("more", loop.PathState{}); err == nil || !strings.Contains(err.Error(), "widen the range") {
 		t.Errorf("Put with a used up range = %v, want the remedy", err)
@@ -211,7 +212,7 @@ func TestRangeIsUsedUp(t *testing.T) {
 func TestOneOwnerPerService(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	w.api.addService("shop", "web", "http")
+	w.api.addService("web", "http")
 	young, old := reference("young"), reference("old")
 	w.driver.Register(young, path.Workload{Service: "web", Controller: metav1.OwnerReference{Kind: "Autoscaler", Name: "young", UID: "1"}, Created: time.Unix(20, 0)})
 	if _, err := w.driver.See(t.Context(), young); err != nil {
@@ -241,7 +242,7 @@ func TestErrors(t *testing.T) {
 	if _, err := w.driver.See(t.Context(), reference("web")); !errors.Is(err, scaler.ErrNotFound) {
 		t.Errorf("See without the Service = %v, want ErrNotFound", err)
 	}
-	w.api.addService("shop", "web")
+	w.api.addService("web")
 	w.api.services[types.NamespacedName{Namespace: "shop", Name: "web"}].Spec.Ports = []corev1.ServicePort{{Name: "dns", Protocol: corev1.ProtocolUDP}}
 	if _, err := w.driver.See(t.Context(), reference("web")); !errors.Is(err, scaler.ErrForbidden) || !strings.Contains(err.Error(), "no TCP port") {
 		t.Errorf("See without a TCP port = %v, want ErrForbidden", err)
@@ -252,8 +253,8 @@ func TestErrors(t *testing.T) {
 func TestServiceChanges(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	w.api.addService("shop", "web", "http")
-	w.api.addService("shop", "api", "http")
+	w.api.addService("web", "http")
+	w.api.addService("api", "http")
 	w.driver.Register(reference("web"), workload("web", 0))
 	w.agreed("web")
 	w.driver.Register(reference("web"), workload("api", 0))
@@ -288,7 +289,7 @@ func TestSliceNamesAreValid(t *testing.T) {
 func TestListening(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(o *path.Options) { o.Accept = func(g *wire.Gateway) bool { return g.Name != "stranger" } })
-	w.api.addService("shop", "web", "http")
+	w.api.addService("web", "http")
 	w.driver.Register(reference("web"), workload("web", 0))
 	number := w.agreed("web")[0].Listen
 	port := wire.PortReport{Namespace: "shop", Service: "web", PortName: "http", Listen: number, Listening: true}
@@ -310,16 +311,16 @@ func TestListening(t *testing.T) {
 		{wire.Gateway{Name: "stranger", IP: "1", Connected: true}.WithReport(report(port)), "there is no gateway"},
 	} {
 		w.driver.Observe([]wire.Gateway{tc.g})
-		p := w.see("web")
+		p := w.see()
 		if listens := tc.fault == ""; (p.Listening == 1) != listens || !strings.Contains(p.Fault, tc.fault) || listens && p.Fault != "" {
 			t.Errorf("%s: %+v, want listening %v, fault %q", tc.g.Name, p, listens, tc.fault)
 		}
 	}
 }
 
-// TestRunPushesWholeSets starts over two known workloads: nothing is pushed before both had a round,
-// then everything at once, again on a change, again to a gateway that started anew, and with a greater
-// epoch where a gateway knows one.
+// TestRunPushesWholeSets starts over two known workloads: nothing is pushed before both had a
+// round, then everything at once, again on a change, again to a gateway that started anew, and with
+// a greater epoch where a gateway knows one.
 func TestRunPushesWholeSets(t *testing.T) {
 	t.Parallel()
 	got := make(chan wire.Assignments, 10)
@@ -333,8 +334,8 @@ func TestRunPushesWholeSets(t *testing.T) {
 	}))
 	defer srv.Close()
 	w := newWorld(t, nil)
-	w.api.addService("shop", "web", "http")
-	w.api.addService("shop", "api", "http")
+	w.api.addService("web", "http")
+	w.api.addService("api", "http")
 	observe := func(start float64, epoch int64, gen uint64) {
 		g := wire.Gateway{Name: "gw", IP: "198.18.0.1", Control: strings.TrimPrefix(srv.URL, "http://"), Connected: true}
 		w.driver.Observe([]wire.Gateway{g.WithReport(&wire.Report{StartTime: start, Owners: []wire.OwnerReport{{Owner: "controller", Epoch: epoch, Generation: gen}}})})

@@ -221,8 +221,8 @@ func (c *content) build(was *discoveryv1.EndpointSlice, svc *corev1.Service, own
 	return s
 }
 
-// protocol tells what is spoken on a Service port: what its appProtocol or the first word of its name
-// says, else HTTP.
+// protocol tells what is spoken on a Service port: what its appProtocol or the first word of its
+// name says, else HTTP.
 func protocol(appProtocol, name string) string {
 	word := strings.ToLower(appProtocol)
 	if word == "" {
