@@ -1,6 +1,6 @@
-// Package perrequest simulates scaling per request, as function platforms do it: a request that
-// finds no idle instance starts one of its own, and an instance that was idle for long enough ends.
-// There is no queue, and no policy is asked.
+// Package perrequest simulates scaling per request, as function platforms do it. A request that
+// finds no idle instance starts a new one, and an instance that was idle for long enough ends.
+// There is no queue and no policy.
 package perrequest
 
 import (
