@@ -9,8 +9,10 @@ LINT_VERSION := v2.15.0
 TOOLS := .cache/tools
 LINT := $(TOOLS)/golangci-lint-$(LINT_VERSION)
 HELM := $(TOOLS)/helm
+DEADCODE := $(TOOLS)/deadcode
+MODULE := github.com/sluice-autoscaler/sluice
 CMDS := sluice sluice-controller sluice-gateway sluice-sidecar sluice-sample
-LDFLAGS := -s -w -X main.version=$(VERSION)
+LDFLAGS := -s -w -X $(MODULE)/internal/cli.linked=$(VERSION)
 GOTOOL := go tool -modfile=tools.mod
 FUZZTIME ?= 20s
 export CGO_ENABLED ?= 0
@@ -63,7 +65,7 @@ demo: deps build $(HELM) controlplane ## the main job on a real control plane: 0
 	@HELM=$(CURDIR)/$(HELM) bin/demo $(if $(HOLD),--hold) $(DEMO_FLAGS)
 
 .PHONY: test
-test: lint unit race oracle-short e2e ## everything: what CI runs
+test: verify unit oracle-short e2e ## everything: what CI runs
 
 .PHONY: unit
 unit: node-sample ## unit tests of both modules; no cluster
@@ -75,17 +77,21 @@ unit: node-sample ## unit tests of both modules; no cluster
 node-sample:
 	@if command -v npm >/dev/null && [ ! -d docs/examples/policy-node/node_modules ]; then echo "installing the Node sample's packages"; npm ci --silent --prefix docs/examples/policy-node; fi
 
+# Of the bench what has goroutines: its pure packages take minutes under the race detector. archtest starts processes only.
+RACE_SKIP := /(bench|docs|api|cmd/sluice|internal/archtest)(/|$$)
+RACE_BENCH := /bench/(history|live|load|plan|replay|runner)$$
+
 .PHONY: race
-race: node-sample ## the same under the race detector; of the bench what has goroutines, since its pure packages take minutes there
-	CGO_ENABLED=1 go test -race ./algorithms/... ./adapter/... ./scaler/... ./gateway/... ./sidecar/... ./prom/... ./internal/serve/... ./bench/history ./bench/live ./bench/load ./bench/plan ./bench/replay ./bench/runner ./cmd/sluice-sidecar ./cmd/sluice-controller
+race: node-sample ## the unit tests of what has goroutines, under the race detector
+	CGO_ENABLED=1 go test -race $$(go list ./... | grep -Ev '$(RACE_SKIP)') $$(go list ./bench/... | grep -E '$(RACE_BENCH)')
 	CGO_ENABLED=1 go test -race -skip 'TestScripts/bench(_help|_backtest|_tune)?$$' ./cmd/sluice
 	CGO_ENABLED=1 go test -race -run 'SearchFinds|SearchIsDeterministic|SearchInterrupted|RoundTrip|CreateKeeps|Render' ./bench/tune ./bench/folder ./bench/report
 	cd testbed && CGO_ENABLED=1 go test -race ./...
 
 .PHONY: oracle
 oracle: ## kpa and hpa beside Knative's and Kubernetes' own code: a million random steps each (ORACLE=-short for fewer)
-	cd oracle/kpa && go vet ./... && go test -count=1 -timeout 30m -v $(ORACLE) ./...
-	cd oracle/hpa && go vet ./... && go test -count=1 -timeout 30m -v $(ORACLE) ./...
+	cd oracle/kpa && go test -count=1 -timeout 30m -v $(ORACLE) ./...
+	cd oracle/hpa && go test -count=1 -timeout 30m -v $(ORACLE) ./...
 
 .PHONY: oracle-short
 oracle-short: ## the same with fewer steps
@@ -126,22 +132,23 @@ fmt: $(LINT) ## format
 	cd testbed && $(CURDIR)/$(LINT) fmt -c ../.golangci.yml ./...
 
 .PHONY: generate
-generate: ## deep copies and the CRD, from api/
+generate: ## deep copies and the CRD, from api/; the reference of policies, from the catalog
+	go run ./internal/reference
 	$(GOTOOL) controller-gen object paths=./api/...
 	$(GOTOOL) controller-gen crd paths=./api/... output:crd:dir=deploy/chart/crds
 
 .PHONY: golden
 golden: ## rewrite golden files; explain the diff in the commit
-	UPDATE_GOLDEN=1 go test ./cmd/... ./sidecar/... ./gateway/... ./adapter/...
+	UPDATE_GOLDEN=1 go test ./cmd/... ./sidecar/... ./gateway/... ./adapter/... ./internal/archtest
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME each
-	@for f in $$(grep -rl --include='*_test.go' '^func Fuzz' algorithms wire prom adapter gateway sidecar scaler bench cmd); do \
+	@for f in $$(grep -rl --include='*_test.go' '^func Fuzz' algorithms wire prom adapter gateway proxy sidecar scaler bench cmd); do \
 	  for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$f); do echo "$$t in $$(dirname $$f)"; go test -run='^$$' -fuzz="^$$t\$$" -fuzztime=$(FUZZTIME) ./$$(dirname $$f); done; done
 
 .PHONY: bench
 bench: ## Go benchmarks, ten runs
-	go test -run='^$$' -bench=. -count=10 ./algorithms/... ./sidecar/... ./gateway/... ./adapter/...
+	go test -run='^$$' -bench=. -count=10 ./algorithms/... ./proxy/... ./sidecar/... ./gateway/... ./adapter/...
 
 .PHONY: bench-policies-cpu
 bench-policies-cpu: ## decisions/s and allocations of every policy
@@ -199,14 +206,43 @@ accuracy: build ## how well observe mode estimates, against the truth; wants a q
 cover: ## coverage of the unit tests
 	@mkdir -p out; go test -coverprofile=out/cover.txt ./... >/dev/null; go tool cover -func=out/cover.txt | tail -1
 
+MODULES := . testbed testbed/controlplane oracle/kpa oracle/hpa bench/sidecar
+
 .PHONY: tidy
 tidy: ## go mod tidy in every module
-	for m in . testbed testbed/controlplane oracle/kpa oracle/hpa bench/sidecar; do (cd $$m && go mod tidy); done
+	for m in $(MODULES); do (cd $$m && go mod tidy); done
 
 .PHONY: vuln
 vuln: ## known vulnerabilities
 	$(GOTOOL) govulncheck ./...
 
 .PHONY: verify
-verify: tidy fmt generate lint race ## what must pass before a commit leaves the machine
-	@git diff --exit-code --stat
+verify: fresh lint deadcode race ## what must pass before a commit leaves the machine; make test contains it
+
+# Nothing is written into the tree, so that work in progress elsewhere in it does no harm. Golden files are compared by the
+# unit tests, formatting by the linter.
+.PHONY: fresh
+fresh: ## fails when a go.mod is not tidy, or deep copies or the CRD are not those of api/
+	@for m in $(MODULES); do (cd $$m && go mod tidy -diff) || { echo "$$m/go.mod is not tidy: make tidy" >&2; exit 1; }; done
+	@rm -rf out/fresh; mkdir -p out/fresh
+	@$(GOTOOL) controller-gen object crd paths=./api/... output:object:dir=out/fresh/object output:crd:dir=out/fresh/crds
+	@diff -u api/v1alpha1/zz_generated.deepcopy.go out/fresh/object/zz_generated.deepcopy.go && diff -ru deploy/chart/crds out/fresh/crds || { echo "generated files are not fresh: make generate" >&2; exit 1; }
+
+$(DEADCODE): tools.mod tools.sum
+	@mkdir -p $(TOOLS); go build -modfile=tools.mod -o $@ golang.org/x/tools/cmd/deadcode
+
+.PHONY: deadcode
+deadcode: out/deadcode/ok ## functions that no command, sample or program of the testbed reaches; tests do not count
+
+# One program of all mains, over a workspace of the two modules that have some, so that what only the testbed uses counts as
+# used. It takes half a minute, so it is done again only when a file or a folder changed.
+UNREACHABLE := internal/archtest/testdata/unreachable.txt
+out/deadcode/ok: $(DEADCODE) $(UNREACHABLE) go.mod testbed/go.mod $(shell find adapter algorithms api bench cmd docs gateway internal prom proxy scaler sidecar testbed wire -mindepth 1 \( -type d -o -name '*.go' ! -name '*_test.go' \) ! -path '*/node_modules*' ! -path '*/testdata*' 2>/dev/null)
+	@rm -rf out/deadcode; mkdir -p out/deadcode; GOWORK=$(CURDIR)/out/deadcode/go.work go work init . testbed
+	@GOWORK=$(CURDIR)/out/deadcode/go.work $(DEADCODE) -filter '^$(MODULE)/' -f '{{$$p := .Path}}{{range .Funcs}}{{$$p}} {{.Name}}{{"\n"}}{{end}}' ./cmd/... ./docs/... ./testbed/cmd/... >out/deadcode/all
+	@sed -n 's|^$(MODULE)/||p' out/deadcode/all | grep -v '^testbed/' | sort >out/deadcode/found || true
+	@sed 's/ *#.*//; /^$$/d' $(UNREACHABLE) | sort >out/deadcode/allowed
+	@comm -23 out/deadcode/found out/deadcode/allowed | sed 's/^/nothing but tests reaches /' >out/deadcode/faults
+	@comm -13 out/deadcode/found out/deadcode/allowed | sed 's|$$| is reached, or gone: take it off $(UNREACHABLE)|' >>out/deadcode/faults
+	@cat out/deadcode/faults; [ ! -s out/deadcode/faults ]
+	@touch $@

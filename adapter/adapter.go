@@ -1,9 +1,13 @@
-// Package adapter collects what sidecars and gateways say, keeps it in windows, answers the scaler by call, and serves the same
-// numbers to HPAs as custom.metrics.k8s.io and external.metrics.k8s.io.
+// Package adapter reads what sidecars and gateways say, keeps it in windows, answers the scaler by
+// call, and serves the same numbers to HPAs as custom.metrics.k8s.io and external.metrics.k8s.io.
+//
+// It joins four rooms: discover (which pods and gateways there are), scrape (what they say), store
+// (their windows, by workload) and provider (the metrics APIs); server is the API server.
 package adapter
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
@@ -19,49 +24,73 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
-	"github.com/sluice-autoscaler/sluice/adapter/collect"
+	"github.com/sluice-autoscaler/sluice/adapter/discover"
 	"github.com/sluice-autoscaler/sluice/adapter/provider"
+	"github.com/sluice-autoscaler/sluice/adapter/scrape"
 	"github.com/sluice-autoscaler/sluice/adapter/server"
 	"github.com/sluice-autoscaler/sluice/adapter/store"
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/loop"
+	"github.com/sluice-autoscaler/sluice/internal/serve"
+	"github.com/sluice-autoscaler/sluice/wire"
 )
 
-// Options configure an Adapter. Config, Log, Registerer and, where an API is served, Listen and Certificate are needed.
+// Options configure an Adapter. Config, Log, Registerer, GatewayNamespace, GatewayServiceAccount
+// and, where an API is served, Listen and Certificate are needed.
 type Options struct {
 	// Config is the cluster's address.
 	Config *rest.Config
 	Log    *slog.Logger
 	// Registerer takes the metrics sluice_adapter_….
 	Registerer prometheus.Registerer
-	// Listen is the address of the metrics APIs ("host:port"), served with Certificate, which may change at any time.
+	// Listen is the address of the APIs ("host:port"), served with Certificate, which may change at
+	// any time.
 	Listen      string
 	Certificate dynamiccertificates.CertKeyContentProvider
-	// Interval is how often each pod is read, 1 s–60 s. Lower follows demand sooner, at one small request per pod and interval.
+	// Interval is how often each pod is read, 1 s–60 s. Lower follows demand sooner, at one small
+	// request per pod and interval.
 	Interval time.Duration
-	// DefaultWindow is the time over which served metrics are means when a request names none, 1 s–1 h. Lower follows demand
-	// sooner, higher is calmer; 15 s is an HPA's own period.
+	// DefaultWindow is the time over which served metrics are means when a request names none,
+	// 1 s–1 h. Lower follows demand sooner, higher is calmer; 15 s is an HPA's own period.
 	DefaultWindow time.Duration
-	// Custom and External say which APIs to serve.
+	// Custom and External say which metrics APIs to serve.
 	Custom, External bool
-	// OnReport, when given, is called with each gateway report at once. It must return within milliseconds.
+	// Journal, when given, answers the API of explain.sluice.dev; see server.Options.
+	Journal server.Journal
+	// GatewayNamespace and GatewayServiceAccount are those of the gateways' pods; see
+	// discover.Options.
+	GatewayNamespace, GatewayServiceAccount string
+	// OnImpostor, when given, is told once of each pod that only looks like a gateway. It must
+	// return within milliseconds.
+	OnImpostor func(pod *corev1.Pod)
+	// TLS is how gateways are spoken to; see scrape.Options. Nil means plain HTTP.
+	TLS func() *tls.Config
+	// Assigned, when given, says whether a gateway was given a port that it reports; see
+	// scrape.Options.
+	Assigned func(gateway string, p *wire.PortReport) bool
+	// OnReport, when given, is called with each gateway report at once. It must return within
+	// milliseconds.
 	OnReport func(GatewayReport)
-	// TokenFile, when not empty, holds the bearer token for gateways.
-	TokenFile string
 }
+
+// Binding says where a workload's demand is read.
+type Binding = store.Binding
 
 // Pod is a pod as it was last seen.
 type Pod = store.Pod
 
-// Gateway is a gateway as it was last heard of.
-type Gateway = store.Gateway
-
-// GatewayReport is news of one gateway: a report, or (Gateway.Connected false) the end of its stream.
+// GatewayReport is news of one gateway: a report, or (Gateway.Connected false) the end of its
+// stream.
 type GatewayReport struct {
-	Gateway Gateway
-	// Urgent names the Services of which it says something that somebody waits for: requests are held, a port opened, closed or
-	// failed, pods began or ceased to take requests, a wake-up went on.
+	Gateway wire.Gateway
+	// Urgent names the Services of which it says something that somebody waits for: requests are
+	// held, a port opened, closed or failed, pods began or ceased to take requests, a wake-up went
+	// on.
 	Urgent []types.NamespacedName
 }
+
+// serves says that an API is served.
+func (o *Options) serves() bool { return o.Custom || o.External || o.Journal != nil }
 
 // Validate reports every fault.
 func (o *Options) Validate() error {
@@ -75,7 +104,10 @@ func (o *Options) Validate() error {
 	if o.DefaultWindow < time.Second || o.DefaultWindow > time.Hour {
 		errs = append(errs, fmt.Errorf("default window = %v: want 1s–1h", o.DefaultWindow))
 	}
-	if o.Custom || o.External {
+	if o.GatewayNamespace == "" || o.GatewayServiceAccount == "" {
+		errs = append(errs, errors.New("the gateways' namespace and ServiceAccount are needed"))
+	}
+	if o.serves() {
 		if _, _, err := net.SplitHostPort(o.Listen); err != nil {
 			errs = append(errs, fmt.Errorf("listen = %q: want host:port, such as :6443", o.Listen))
 		}
@@ -88,11 +120,13 @@ func (o *Options) Validate() error {
 
 // Adapter is the whole of it. Its methods are safe for concurrent use; Run runs once.
 type Adapter struct {
-	opts      Options
-	store     *store.Store
-	collector *collect.Collector
-	factory   informers.SharedInformerFactory
-	// objects, provider and server are nil when no API is served.
+	opts       Options
+	store      *store.Store
+	scraper    *scrape.Scraper
+	discoverer *discover.Discoverer
+	heartbeat  *serve.Heartbeat
+	factory    informers.SharedInformerFactory
+	// objects and provider are nil when no metrics API is served, server when no API is.
 	objects  *provider.Informers
 	provider *provider.Provider
 	server   *server.Server
@@ -108,18 +142,25 @@ func New(o Options) (*Adapter, error) {
 		return nil, fmt.Errorf("reach the cluster: %w", err)
 	}
 	a := &Adapter{
-		opts:    o,
-		store:   store.New(store.Options{Interval: o.Interval}),
-		factory: informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(collect.Strip)),
+		opts:      o,
+		store:     store.New(store.Options{Interval: o.Interval}),
+		heartbeat: serve.NewHeartbeat("adapter", store.SweepPeriod, time.Now()),
+		factory:   informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(discover.Strip)),
 	}
-	a.collector, err = collect.New(collect.Options{
-		Pods: a.factory.Core().V1().Pods().Informer(), Store: a.store, Log: o.Log, Registerer: o.Registerer, Interval: o.Interval,
-		TokenFile: o.TokenFile, OnReport: a.onReport,
+	a.scraper, err = scrape.New(scrape.Options{
+		Store: a.store, Log: o.Log, Registerer: o.Registerer, Interval: o.Interval, TLS: o.TLS, Assigned: o.Assigned, OnReport: a.onReport,
 	})
 	if err != nil {
 		return nil, err
 	}
-	if o.Custom || o.External {
+	a.discoverer, err = discover.New(discover.Options{
+		Pods: a.factory.Core().V1().Pods().Informer(), Sink: a.scraper, Log: o.Log,
+		GatewayNamespace: o.GatewayNamespace, GatewayServiceAccount: o.GatewayServiceAccount, OnImpostor: o.OnImpostor,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if o.serves() {
 		if err := a.serve(client); err != nil {
 			return nil, err
 		}
@@ -127,18 +168,23 @@ func New(o Options) (*Adapter, error) {
 	return a, nil
 }
 
-// serve makes what serves the metrics APIs.
+// serve makes what serves the APIs.
 func (a *Adapter) serve(client kubernetes.Interface) error {
-	var err error
-	if a.objects, err = provider.NewInformers(client, a.opts.Log); err != nil {
-		return err
-	}
-	a.provider, err = provider.New(provider.Options{Reader: a.store, Objects: a.objects, DefaultWindow: a.opts.DefaultWindow})
-	if err != nil {
-		return err
-	}
 	o := server.Options{
-		Config: a.opts.Config, Listen: a.opts.Listen, Certificate: a.opts.Certificate, Ready: a.provider.Ready, Log: a.opts.Log,
+		Config: a.opts.Config, Listen: a.opts.Listen, Certificate: a.opts.Certificate, Log: a.opts.Log, Journal: a.opts.Journal,
+	}
+	var err error
+	if a.opts.Custom || a.opts.External {
+		if a.objects, err = provider.NewInformers(client, a.opts.Log); err != nil {
+			return err
+		}
+		a.provider, err = provider.New(provider.Options{
+			Metrics: provider.RequestMetrics(a.store, a.objects), DefaultWindow: a.opts.DefaultWindow,
+		})
+		if err != nil {
+			return err
+		}
+		o.Ready = a.provider.Ready
 	}
 	if a.opts.Custom {
 		o.Custom = a.provider
@@ -150,7 +196,7 @@ func (a *Adapter) serve(client kubernetes.Interface) error {
 	return err
 }
 
-func (a *Adapter) onReport(g store.Gateway, urgent []types.NamespacedName) {
+func (a *Adapter) onReport(g wire.Gateway, urgent []types.NamespacedName) {
 	if a.opts.OnReport != nil {
 		a.opts.OnReport(GatewayReport{Gateway: g, Urgent: urgent})
 	}
@@ -161,26 +207,57 @@ func (a *Adapter) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	defer a.factory.Shutdown()
 	a.factory.StartWithContext(ctx)
-	g.Go(func() error { return a.collector.Run(ctx) })
-	if a.server != nil {
+	g.Go(func() error { return a.store.Run(ctx, a.heartbeat.Beat) })
+	g.Go(func() error { return a.scraper.Run(ctx) })
+	g.Go(func() error { return a.discoverer.Run(ctx) })
+	if a.objects != nil {
 		g.Go(func() error { return a.objects.Run(ctx) })
+	}
+	if a.server != nil {
 		g.Go(func() error { return a.server.Run(ctx) })
 	}
 	return g.Wait()
 }
 
-// Ready says why nothing can be answered yet; nil once everything has been listed and every pod has been read, or has failed to be,
-// and from then on.
+// Alive says why the adapter hangs; nil while its loop turns. It asks nobody else.
+func (a *Adapter) Alive() error { return a.heartbeat.Alive(time.Now()) }
+
+// Ready says why nothing can be answered yet; nil once everything has been listed and every pod has
+// been read, or has failed to be, and from then on.
 func (a *Adapter) Ready() error {
-	if a.provider == nil {
-		return a.store.Ready()
+	var errs []error
+	if a.provider != nil {
+		errs = append(errs, a.provider.Ready())
+	} else {
+		errs = append(errs, a.store.Ready())
 	}
-	return errors.Join(a.provider.Ready(), a.server.Ready())
+	if a.server != nil {
+		errs = append(errs, a.server.Ready())
+	}
+	return errors.Join(errs...)
 }
 
-// Signals appends a signal for each need of the selected pods and of what gateways hold for the Services; see store.Store.Workload.
-func (a *Adapter) Signals(now time.Time, namespace string, pods labels.Selector, services []string, needs []algorithms.Need, dst []algorithms.Signal) []algorithms.Signal {
-	return a.store.Signals(now, namespace, pods, services, needs, dst)
+// Bind says where a workload's demand is read from now on. It does nothing when that has not
+// changed, and costs little then.
+func (a *Adapter) Bind(ref loop.Ref, b Binding) { a.store.Bind(ref, b) }
+
+// Unbind drops a workload.
+func (a *Adapter) Unbind(ref loop.Ref) { a.store.Unbind(ref) }
+
+// Signals appends a signal for each need of a workload; see store.Store.Signals.
+func (a *Adapter) Signals(now time.Time, ref loop.Ref, needs []algorithms.Need, dst []algorithms.Signal) []algorithms.Signal {
+	return a.store.Signals(now, ref, needs, dst)
+}
+
+// Instances appends the workload's pods that exist and have not finished, by name.
+func (a *Adapter) Instances(ref loop.Ref, dst []loop.Instance) []loop.Instance {
+	return a.store.Instances(ref, dst)
+}
+
+// SelectedSignals appends a signal for each need of the selected pods and of what gateways hold for
+// the Services. Signals answers the same for a workload that is bound, at less cost.
+func (a *Adapter) SelectedSignals(now time.Time, namespace string, pods labels.Selector, services []string, needs []algorithms.Need, dst []algorithms.Signal) []algorithms.Signal {
+	return a.store.SelectedSignals(now, namespace, pods, services, needs, dst)
 }
 
 // Pods lists the selected pods of a namespace that are not finished, by name.
@@ -189,4 +266,4 @@ func (a *Adapter) Pods(namespace string, selector labels.Selector) []Pod {
 }
 
 // Gateways lists the gateways, by name.
-func (a *Adapter) Gateways() []Gateway { return a.store.Gateways() }
+func (a *Adapter) Gateways() []wire.Gateway { return a.store.Gateways() }

@@ -18,7 +18,7 @@ func TestValidateReportsEveryFault(t *testing.T) {
 	if err == nil {
 		t.Fatal("New took faulty options")
 	}
-	for _, want := range []string{"config, log and registerer", "interval = 1ms", "default window = 2h0m0s", `listen = "6443"`, "certificate"} {
+	for _, want := range []string{"config, log and registerer", "interval = 1ms", "default window = 2h0m0s", "gateways' namespace and ServiceAccount", `listen = "6443"`, "certificate"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("New = %v: want it to tell of %s", err, want)
 		}
@@ -30,7 +30,7 @@ func TestNewWithoutAPIs(t *testing.T) {
 	t.Parallel()
 	a, err := adapter.New(adapter.Options{
 		Config: &rest.Config{Host: "198.18.0.1"}, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
-		Interval: time.Second, DefaultWindow: 15 * time.Second,
+		Interval: time.Second, DefaultWindow: 15 * time.Second, GatewayNamespace: "sluice", GatewayServiceAccount: "sluice-gateway",
 	})
 	if err != nil {
 		t.Fatal(err)

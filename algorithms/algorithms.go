@@ -1,5 +1,6 @@
-// Package algorithms defines what a scaling policy is given and what it answers. Everything below it is pure: no clock,
-// no I/O, no goroutines, no locks, no Kubernetes types. The cluster's scaler and the bench run the same code.
+// Package algorithms defines what a scaling policy is given and what it answers. Everything below
+// it is pure: no clock, no I/O, no goroutines, no locks, no Kubernetes types. The cluster's scaler
+// and the bench run the same code.
 package algorithms
 
 import (
@@ -17,7 +18,8 @@ const (
 	Waiting = "waiting"
 )
 
-// Instant is the window of a Signal that is a reading at Observation.Now rather than a mean over time.
+// Instant is the window of a Signal that is a reading at Observation.Now rather than a mean over
+// time.
 const Instant time.Duration = 0
 
 // Signal is one measured value over one window that ends at Observation.Now.
@@ -34,7 +36,8 @@ type Signal struct {
 	Age time.Duration `json:"age"`
 	// Coverage is the share of the expected sources × window time that reported, 0–1.
 	Coverage float64 `json:"coverage"`
-	// Source names where it came from, for people ("sidecar", "gateway", "sidecar+gateway", "prometheus").
+	// Source names where it came from, for people ("sidecar", "gateway", "sidecar+gateway",
+	// "prometheus").
 	Source string `json:"source,omitempty"`
 }
 
@@ -46,11 +49,13 @@ type Replicas struct {
 	Ready       int `json:"ready"`
 	Starting    int `json:"starting"`
 	Terminating int `json:"terminating"`
-	// StartingAges holds how long each starting pod has existed, where that is known; in no order, not longer than Starting.
+	// StartingAges holds how long each starting pod has existed, where that is known; in no order,
+	// not longer than Starting.
 	StartingAges []time.Duration `json:"startingAges,omitempty"`
 }
 
-// Existing counts the pods that are there to stay, ready or not: what a workload reports as status.replicas.
+// Existing counts the pods that are there to stay, ready or not: what a workload reports as
+// status.replicas.
 func (r Replicas) Existing() int { return r.Ready + r.Starting }
 
 // PodState is where a pod is in its life.
@@ -78,14 +83,18 @@ type Pod struct {
 	State PodState `json:"state"`
 	// StillReady says of a terminating pod that it takes requests yet.
 	StillReady bool `json:"stillReady,omitempty"`
-	// Values are the pod's own readings by signal name, in the signal's unit. A name that is not there is a missing reading.
+	// Values are the pod's own readings by signal name, in the signal's unit. A name that is not
+	// there is a missing reading.
 	Values map[string]float64 `json:"values,omitempty"`
-	// Requests are what the pod reserves of a resource, by the signal's name and in its unit; for targets of type Utilization.
+	// Requests are what the pod reserves of a resource, by the signal's name and in its unit; for
+	// targets of type Utilization.
 	Requests map[string]float64 `json:"requests,omitempty"`
-	// Started is when the pod began to run, Changed when it last became ready or unready; the zero time means unknown.
+	// Started is when the pod began to run, Changed when it last became ready or unready; the zero
+	// time means unknown.
 	Started time.Time `json:"started,omitzero"`
 	Changed time.Time `json:"changed,omitzero"`
-	// ReadAt is when Values were read, the zero time meaning Observation.Now; ReadOver the time over which they are means.
+	// ReadAt is when Values were read, the zero time meaning Observation.Now; ReadOver the time
+	// over which they are means.
 	ReadAt   time.Time     `json:"readAt,omitzero"`
 	ReadOver time.Duration `json:"readOver,omitempty"`
 }
@@ -95,7 +104,8 @@ type Limits struct {
 	Min int `json:"min"`
 	// Max is the most replicas allowed, at least 1.
 	Max int `json:"max"`
-	// PodConcurrency is how many requests one pod takes at a time, 0 when there is no limit or it is unknown.
+	// PodConcurrency is how many requests one pod takes at a time, 0 when there is no limit or it
+	// is unknown.
 	PodConcurrency float64 `json:"podConcurrency,omitempty"`
 }
 
@@ -105,11 +115,11 @@ type StartUp struct {
 	P50 time.Duration `json:"p50"`
 	P90 time.Duration `json:"p90"`
 	P99 time.Duration `json:"p99"`
-	// Samples is how many starts they rest on.
+	// Samples is the number of starts behind them.
 	Samples int `json:"samples"`
 }
 
-// Cost holds what things cost, all in one unit of the user's choice and ≥ 0; 0 means unknown or free.
+// Cost holds prices, all in one unit of the user's choice and ≥ 0; 0 means unknown or free.
 type Cost struct {
 	// PodSecond is the price of one pod for one second.
 	PodSecond float64 `json:"podSecond"`
@@ -123,22 +133,26 @@ type Cost struct {
 type Observation struct {
 	Now     time.Time `json:"now"`
 	Signals []Signal  `json:"signals"`
-	// Pods lists the single pods for policies that read them; nil means that only their counts are known.
+	// Pods lists single pods for policies that read them; nil means that only their counts are
+	// known.
 	Pods     []Pod    `json:"pods,omitempty"`
 	Replicas Replicas `json:"replicas"`
 	Limits   Limits   `json:"limits"`
 	StartUp  StartUp  `json:"startUp,omitzero"`
 	Cost     Cost     `json:"cost,omitzero"`
-	// ActiveSince is when the workload last left zero replicas; the zero time means unknown or long ago. There was no demand
-	// in the time before it, so a policy may take means from then on.
+	// ActiveSince is when the workload last left zero replicas; the zero time means unknown or long
+	// ago. There was no demand in the time before it, so a policy may take means from then on.
 	ActiveSince time.Time `json:"activeSince,omitzero"`
-	// Quiet asks for the bare decision: neither Message nor Terms. It changes nothing else, and spares their cost.
+	// Quiet asks for the bare decision, without Message and Terms. It changes nothing else, and
+	// saves their cost.
 	Quiet bool `json:"-"`
-	// Scratch is a buffer of the caller's, which Decision.Terms may use from its beginning; nil lets the policy allocate.
+	// Scratch is a buffer of the caller's, which Decision.Terms may use from its beginning; nil
+	// lets the policy allocate.
 	Scratch []Term `json:"-"`
 }
 
-// Signal returns the signal of that name and window; ok is false when there is none or its value is unknown.
+// Signal returns the signal of that name and window; ok is false when there is none or its value is
+// unknown.
 func (o *Observation) Signal(name string, window time.Duration) (s Signal, ok bool) {
 	for i := range o.Signals {
 		if o.Signals[i].Name == name && o.Signals[i].Window == window {
@@ -162,8 +176,8 @@ func (o *Observation) Shortest(name string) (s Signal, ok bool) {
 	return o.Signals[best], true
 }
 
-// Index returns the place in Signals of the signal of that name and window, -1 when there is none or its value is unknown or
-// not finite. It spares hot paths the copy that Signal makes.
+// Index returns the place in Signals of the signal of that name and window, -1 when there is none
+// or its value is unknown or not finite. It spares hot paths the copy that Signal makes.
 func (o *Observation) Index(name string, window time.Duration) int {
 	for i := range o.Signals {
 		if s := &o.Signals[i]; s.Window == window && s.Name == name {
@@ -188,25 +202,41 @@ type Decision struct {
 	Replicas int `json:"replicas"`
 	// Valid is false when the policy cannot tell; the caller then changes nothing.
 	Valid bool `json:"valid"`
-	// Reason is a short CamelCase word for metrics and events; Message one sentence for people, empty when Observation.Quiet.
+	// Reason is a short CamelCase word for metrics and events; Message one sentence for people,
+	// empty when Observation.Quiet.
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
-	// Terms are the numbers that lead to Replicas, in the order in which they were computed; none when Observation.Quiet.
+	// Terms are the numbers that lead to Replicas, in the order in which they were computed; none
+	// when Observation.Quiet.
 	Terms []Term `json:"terms,omitempty"`
+	// Clamps are the rules around the policy that changed the count, in their order; none when
+	// Observation.Quiet.
+	Clamps []Clamp `json:"clamps,omitempty"`
 	// Next is when to ask again, after Observation.Now; 0 leaves it to the caller.
 	Next time.Duration `json:"next,omitempty"`
+}
+
+// Clamp is one rule that changed a count.
+type Clamp struct {
+	// Rule is its name, a CamelCase word, such as MaxReplicas.
+	Rule string `json:"rule"`
+	// From is the count before the rule, To the one after it. From is -1 where the policy had no
+	// answer.
+	From int `json:"from"`
+	To   int `json:"to"`
 }
 
 // Need is a signal that a policy reads.
 type Need struct {
 	Name   string        `json:"name"`
 	Window time.Duration `json:"window"`
-	// PerPod says that the policy reads the single pods' values of it (Observation.Pods) rather than the total.
+	// PerPod says that the policy reads the values of single pods (Observation.Pods) rather than
+	// the total.
 	PerPod bool `json:"perPod,omitempty"`
 }
 
-// Policy turns observations into decisions. The same state and observation give the same decision. A Policy may keep
-// memory and is not safe for concurrent use.
+// Policy turns observations into decisions. The same state and observation give the same decision.
+// A Policy may keep memory and is not safe for concurrent use.
 type Policy interface {
 	// Decide answers one observation. Observation.Now never goes backwards.
 	Decide(o Observation) Decision

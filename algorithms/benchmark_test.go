@@ -10,10 +10,10 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/guard"
 )
 
-// BenchmarkPolicies runs every policy of the catalog, bare and guarded, without explanation: decisions per second, and
-// allocations, of a workload whose load goes up and down.
+// BenchmarkPolicies runs every policy of the catalog, bare and guarded, without explanation:
+// decisions per second, and allocations, of a workload whose load goes up and down.
 func BenchmarkPolicies(b *testing.B) {
-	for _, e := range catalog.All() {
+	for _, e := range catalog.Default().All() {
 		for _, guarded := range []bool{false, true} {
 			name := e.Name
 			if guarded {

@@ -5,24 +5,29 @@ import (
 	"time"
 )
 
-// Sample is one value of a signal's past: its mean over the time since the sample of that signal before.
+// Sample is one value of a signal's past: its mean since the signal's previous sample.
 type Sample struct {
 	At     time.Time `json:"at"`
 	Signal string    `json:"signal"`
-	// Value is the workload's total, in the signal's unit, finite and ≥ 0. What is unknown is left out, never written as 0.
+	// Value is the workload's total, in the signal's unit, finite and ≥ 0. Unknown values are left
+	// out, never written as 0.
 	Value float64 `json:"value"`
 }
 
-// Learner is a Policy that can take in the past before it decides, for example what Prometheus still has of a workload.
+// Learner is a Policy that can read the past before it decides, such as what Prometheus has of a
+// workload.
 type Learner interface {
-	// Learns names the signals that Learn reads. None means that this policy, by its parameters, has nothing to learn.
+	// Learns names the signals that Learn reads. None means that the policy, by its parameters, has
+	// nothing to learn.
 	Learns() []string
-	// Learn reads samples in the order of their instants, all before the first observation, and ignores signals that it does not
-	// use. An error (out of order, not finite, negative, later than what was seen) leaves the policy as it was.
+	// Learn reads samples in the order of their instants, all before the first observation, and
+	// ignores other signals. An error (out of order, not finite, negative, later than the
+	// observations) leaves the policy as it was.
 	Learn(history []Sample) error
 }
 
-// CheckHistory says what is wrong with a history, nil when it is in order, finite and not negative, and begins no earlier than after.
+// CheckHistory reports what is wrong with a history: nil when it is in order, finite, not negative,
+// and begins no earlier than after.
 func CheckHistory(history []Sample, after time.Time) error {
 	last := after
 	for i, s := range history {

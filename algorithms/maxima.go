@@ -2,8 +2,9 @@ package algorithms
 
 import "time"
 
-// Maxima answers the largest pod count of a recent stretch of time. It keeps only counts that a later one has not topped, so
-// its length is bounded by the distinct falling counts. The zero value is empty. It is not safe for concurrent use.
+// Maxima is the largest pod count of a recent time window. It keeps only counts that no later one
+// reaches, so its length is bounded by the distinct falling counts. The zero value is empty. It is
+// not safe for concurrent use.
 type Maxima []Count
 
 // Count is a pod count at an instant.
@@ -12,7 +13,8 @@ type Count struct {
 	Pods int       `json:"pods"`
 }
 
-// Add records n at now and returns the largest count recorded after now − window (n itself when window is 0).
+// Add records n at now and returns the largest count after now − window (n itself when window is
+// 0).
 func (m *Maxima) Add(now time.Time, n int, window time.Duration) int {
 	keep := (*m)[:0]
 	for _, c := range *m {

@@ -14,7 +14,8 @@ type Duration time.Duration
 // MarshalJSON writes the duration as a string.
 func (d Duration) MarshalJSON() ([]byte, error) { return json.Marshal(time.Duration(d).String()) }
 
-// UnmarshalJSON reads a string such as "6s". Bare numbers are refused, since their unit would be a guess.
+// UnmarshalJSON reads a string such as "6s". Bare numbers are refused, since their unit would be a
+// guess.
 func (d *Duration) UnmarshalJSON(b []byte) error {
 	var s string
 	if err := json.Unmarshal(b, &s); err != nil {
@@ -28,7 +29,8 @@ func (d *Duration) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Strict decodes raw JSON parameters into v, which holds the defaults. Unknown fields are errors. Empty raw leaves v as it is.
+// Strict decodes raw JSON parameters into v, which holds the defaults. Unknown fields are errors.
+// Empty raw leaves v as it is.
 func Strict(raw json.RawMessage, v any) error {
 	if len(bytes.TrimSpace(raw)) == 0 || bytes.Equal(bytes.TrimSpace(raw), []byte("null")) {
 		return nil
@@ -47,7 +49,8 @@ func Strict(raw json.RawMessage, v any) error {
 // Finite tells whether v is neither NaN nor infinite.
 func Finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 
-// Pods converts a computed pod count to an int, clamped to 0–1,000,000 so that no overflow or NaN reaches a decision.
+// Pods converts a computed pod count to an int, clamped to 0–1,000,000 so that no overflow or NaN
+// reaches a decision.
 func Pods(v float64) int {
 	const most = 1_000_000
 	switch {

@@ -10,16 +10,16 @@ import (
 	"strings"
 )
 
-// Quantity is a number as Kubernetes writes it: "10", "500m", "1.5Gi", "1e3". The zero value is 0. Like every value of the
-// HPA's it also has a value in whole thousandths.
+// Quantity is a number as Kubernetes writes it: "10", "500m", "1.5Gi", "1e3". The zero value is 0.
+// As in the HPA it also has a value in whole thousandths.
 type Quantity struct {
 	text  string
 	milli int64
 	value float64
 }
 
-// ParseQuantity reads a quantity: a decimal number, and at most one suffix of n, u, m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei
-// or an exponent.
+// ParseQuantity reads a quantity: a decimal number, and at most one suffix of n, u, m, k, M, G, T,
+// P, E, Ki, Mi, Gi, Ti, Pi, Ei or an exponent.
 func ParseQuantity(s string) (Quantity, error) {
 	fault := fmt.Errorf("quantity %q: want a number such as 10, 0.5, \"500m\" or \"2Gi\"", s)
 	number := s

@@ -12,24 +12,16 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/gateway/assignment"
 	"github.com/sluice-autoscaler/sluice/gateway/hold"
 )
 
 // Target names one port of one Service.
-type Target struct{ Namespace, Service, PortName string }
-
-// String returns namespace/service, with :port where the port has a name.
-func (t Target) String() string {
-	s := t.Namespace + "/" + t.Service
-	if t.PortName != "" {
-		s += ":" + t.PortName
-	}
-	return s
-}
+type Target = assignment.Target
 
 // Source tells which endpoints the cluster knows. It is safe for concurrent use.
 type Source interface {
-	// Subscribe calls update with all of a target's endpoints, soon and after each change, one call at a time, until
+	// Subscribe calls update with all of a target's endpoints, soon and whenever they differ, one call at a time, until
 	// cancel has returned. update must not block.
 	Subscribe(t Target, update func([]hold.Endpoint)) (cancel func())
 	// Synced reports whether the first view of the cluster is complete.

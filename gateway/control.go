@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/gateway/assignment"
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
@@ -30,7 +31,9 @@ const (
 // show.
 func (g *Gateway) Control(token func() (string, error)) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("PUT "+wire.AssignmentsPath, g.putAssignments)
+	mux.HandleFunc("PUT "+wire.OwnerPath("{owner}"), g.putAssignments)
+	mux.HandleFunc("DELETE "+wire.OwnerPath("{owner}"), g.deleteAssignments)
+	mux.HandleFunc("/", unknownPath)
 	mux.HandleFunc("GET "+wire.ReportsPath, g.getReports)
 	if token == nil {
 		return mux
@@ -83,19 +86,39 @@ func TokenFile(path string) func() (string, error) {
 }
 
 func (g *Gateway) putAssignments(w http.ResponseWriter, r *http.Request) {
-	a, err := DecodeAssignments(http.MaxBytesReader(w, r.Body, maxAssignments))
+	a, err := assignment.Decode(http.MaxBytesReader(w, r.Body, maxAssignments))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	switch err := g.Apply(r.Context(), a); {
-	case errors.Is(err, ErrStale):
+	refused, err := g.Apply(r.Context(), r.PathValue("owner"), a)
+	switch {
+	case errors.Is(err, assignment.ErrOwner):
+		http.Error(w, err.Error(), http.StatusBadRequest)
+	case errors.Is(err, assignment.ErrStale):
 		http.Error(w, err.Error(), http.StatusConflict)
 	case err != nil:
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+	case len(refused) > 0:
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(wire.Refusals{Refused: refused[:min(len(refused), wire.MaxRefused)]})
 	default:
 		w.WriteHeader(http.StatusNoContent)
 	}
+}
+
+func (g *Gateway) deleteAssignments(w http.ResponseWriter, r *http.Request) {
+	if err := g.Withdraw(r.Context(), r.PathValue("owner")); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// unknownPath answers what this version of the wire does not have.
+func unknownPath(w http.ResponseWriter, r *http.Request) {
+	http.Error(w, fmt.Sprintf("%s %s is unknown: this gateway speaks version %s of the wire: %s/{owner} (PUT, DELETE) and %s (GET)",
+		r.Method, r.URL.Path[:min(len(r.URL.Path), 100)], wire.Version, wire.AssignmentsPath, wire.ReportsPath), http.StatusNotFound)
 }
 
 func (g *Gateway) getReports(w http.ResponseWriter, r *http.Request) {

@@ -27,64 +27,6 @@ import (
 
 var update = flag.Bool("update", false, "rewrite golden files")
 
-func TestDecodeAssignments(t *testing.T) {
-	tests := map[string]struct{ in, want string }{
-		"none":         {`{"epoch":1,"generation":1,"ports":null}`, ""},
-		"good":         {`{"ports":[{"namespace":"a","service":"b","listen":80,"protocol":"http","unknown":1}]}`, ""},
-		"not JSON":     {`ports: []`, "decode assignments"},
-		"two":          {`{} {}`, "more than one"},
-		"bad name":     {`{"ports":[{"namespace":"A/","service":"b","listen":80,"protocol":"http"}]}`, `namespace = "A/"`},
-		"bad port":     {`{"ports":[{"namespace":"a","service":"b","listen":65536,"protocol":"http"}]}`, "listen = 65536: want 1–65535"},
-		"bad protocol": {`{"ports":[{"namespace":"a","service":"b","listen":80,"protocol":"udp"}]}`, `protocol = "udp"`},
-		"bad numbers": {
-			`{"ports":[{"namespace":"a","service":"b","listen":80,"protocol":"tcp","maxHeld":-1,"maxHeldBytes":-1,"holdSeconds":1e9,"podConcurrency":-2}]}`,
-			"podConcurrency = -2",
-		},
-		"port twice": {
-			`{"ports":[{"namespace":"a","service":"b","listen":80,"protocol":"tcp"},{"namespace":"a","service":"c","listen":80,"protocol":"tcp"}]}`,
-			"listen = 80 is taken by ports[0]",
-		},
-		"Service twice": {
-			`{"ports":[{"namespace":"a","service":"b","listen":80,"protocol":"tcp"},{"namespace":"a","service":"b","listen":81,"protocol":"tcp"}]}`,
-			"a/b is assigned by ports[0]",
-		},
-	}
-	for name, tc := range tests {
-		t.Run(name, func(t *testing.T) {
-			_, err := gateway.DecodeAssignments(strings.NewReader(tc.in))
-			switch {
-			case tc.want == "" && err != nil:
-				t.Errorf("DecodeAssignments(%s) = %v, want no error", tc.in, err)
-			case tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)):
-				t.Errorf("DecodeAssignments(%s) = %v, want %q", tc.in, err, tc.want)
-			}
-		})
-	}
-}
-
-// What is accepted is accepted again after a round trip, and is the same.
-func FuzzDecodeAssignments(f *testing.F) {
-	f.Add([]byte(`{"epoch":1,"generation":2,"ports":[{"namespace":"a","service":"b","portName":"c","listen":80,"protocol":"http","inPath":true,"holdSeconds":1.5,"failure":"x"}]}`))
-	f.Add([]byte(`{"ports":[{"listen":-1}]}`))
-	f.Fuzz(func(t *testing.T, in []byte) {
-		a, err := gateway.DecodeAssignments(bytes.NewReader(in))
-		if err != nil {
-			return
-		}
-		out, err := json.Marshal(a)
-		if err != nil {
-			t.Fatal(err)
-		}
-		again, err := gateway.DecodeAssignments(bytes.NewReader(out))
-		if err != nil {
-			t.Fatalf("decode %s: %v", out, err)
-		}
-		if diff := cmp.Diff(a, again); diff != "" {
-			t.Errorf("round trip: %s", diff)
-		}
-	})
-}
-
 func TestGenerations(t *testing.T) {
 	b := start(t, nil)
 	for _, step := range []struct {
@@ -92,21 +34,91 @@ func TestGenerations(t *testing.T) {
 		generation uint64
 		want       int
 	}{
-		{7, 5, 204}, {7, 5, 204}, {7, 4, 409}, {7, 6, 204}, {8, 1, 204}, {8, 0, 409},
+		{7, 5, 204}, {7, 5, 204}, {7, 4, 409}, {7, 6, 204}, {8, 1, 204}, {8, 0, 409}, {7, 9, 409},
 	} {
 		code, text := b.put(wire.Assignments{Epoch: step.epoch, Generation: step.generation})
 		if code != step.want {
 			t.Errorf("PUT epoch %d generation %d = %d %s, want %d", step.epoch, step.generation, code, text, step.want)
 		}
 	}
-	if r := b.gw.Report(); r.Epoch != 8 || r.Generation != 1 {
-		t.Errorf("in effect: epoch %d generation %d, want 8, 1", r.Epoch, r.Generation)
+	want := []wire.OwnerReport{{Owner: "main", Epoch: 8, Generation: 1}}
+	if diff := cmp.Diff(want, b.gw.Report().Owners); diff != "" {
+		t.Errorf("in effect (-want +got):\n%s", diff)
 	}
-	if code, text := b.put(map[string]any{"ports": []any{map[string]any{"listen": 0}}}); code != 400 || !strings.Contains(text, "listen = 0") {
-		t.Errorf("PUT of a bad port = %d %s, want 400 with the fault", code, text)
+	if code, _ := b.put([]int{1}); code != 400 {
+		t.Errorf("PUT of a list = %d, want 400", code)
 	}
 	if code, _ := b.put(strings.Repeat("x", 5<<20)); code != 400 {
 		t.Errorf("PUT of 5 MiB = %d, want 400", code)
+	}
+}
+
+// TestOwners lets two owners assign: each replaces only its own ports, a bad port and one that
+// collides are refused alone, and a port goes from one owner to the other without closing.
+func TestOwners(t *testing.T) {
+	b := start(t, nil)
+	url := b.assign(assignment(nil))
+	mine := b.gw.Report().Ports[0].Listen
+	other := assignment(func(a *wire.Assignment) { a.Service = "api" })
+	thief := assignment(func(a *wire.Assignment) { a.Service, a.Listen = "thief", mine })
+	bad := assignment(func(a *wire.Assignment) { a.Service, a.Listen = "bad", 0 })
+	push := func(owner string, gen uint64, want int, ports ...wire.Assignment) wire.Refusals {
+		t.Helper()
+		code, text := b.putAs(owner, wire.Assignments{Epoch: 1, Generation: gen, Ports: ports})
+		if code != want {
+			t.Fatalf("PUT of %s = %d %s, want %d", owner, code, text, want)
+		}
+		var r wire.Refusals
+		if want == 200 {
+			if err := json.Unmarshal([]byte(text), &r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return r
+	}
+	r := push("second", 1, 200, other, thief, bad)
+	if len(r.Refused) != 2 || r.Refused[0].Service != "thief" || !strings.Contains(r.Refused[0].Error, "owner main has assigned the number to shop/web") ||
+		r.Refused[1].Service != "bad" || !strings.Contains(r.Refused[1].Error, "listen = 0") {
+		t.Errorf("refused: %+v, want thief and bad, each with its cause", r.Refused)
+	}
+	report := b.gw.Report()
+	if len(report.Ports) != 2 || report.Ports[0].Owner != "second" || report.Ports[1].Owner != "main" || len(report.Refused) != 2 {
+		t.Fatalf("report = %+v, want api of second, web of main, two refused", report)
+	}
+
+	// The same Service port with the same number: the second owner stands by.
+	p := newPod(t, nil)
+	b.source.set(web, up(p.address()))
+	c := client(t)
+	push("second", 2, 204, other, assignment(func(a *wire.Assignment) { a.Listen = mine }))
+	if r := get(t.Context(), c, url); r.code != 200 {
+		t.Fatalf("GET = %+v, want 200", r)
+	}
+	req, _ := http.NewRequestWithContext(t.Context(), http.MethodDelete, b.control.URL+wire.OwnerPath("main"), nil)
+	res, err := b.control.Client().Do(req)
+	if err != nil || res.StatusCode != 204 {
+		t.Fatalf("DELETE = %v, %v, want 204", res, err)
+	}
+	_ = res.Body.Close()
+	report = b.gw.Report()
+	if len(report.Ports) != 2 || report.Ports[1].Owner != "second" || !report.Ports[1].Listening || report.Ports[1].Arrived != 1 || len(report.Owners) != 1 {
+		t.Errorf("report = %+v, want web handed over to second with its counters", report)
+	}
+	if r := get(t.Context(), c, url); r.code != 200 {
+		t.Errorf("GET after the hand-over = %+v, want 200", r)
+	}
+	if code, text := b.putAs("No_Label", wire.Assignments{}); code != 400 || !strings.Contains(text, "DNS label") {
+		t.Errorf("PUT of a bad owner = %d %s, want 400", code, text)
+	}
+}
+
+func TestUnknownVersion(t *testing.T) {
+	b := start(t, nil)
+	for _, path := range []string{"/v2/reports", "/v2/assignments/main", "/v1/assignments", "/"} {
+		r := get(t.Context(), client(t), b.control.URL+path)
+		if r.code != 404 || !strings.Contains(r.body, "speaks version v1 of the wire") {
+			t.Errorf("GET %s = %+v, want 404 that names the version spoken", path, r)
+		}
 	}
 }
 
@@ -202,7 +214,7 @@ func TestToken(t *testing.T) {
 	srv := httptest.NewServer(b.gw.Control(gateway.TokenFile(file)))
 	defer srv.Close()
 	code := func(header string) int {
-		req, _ := http.NewRequestWithContext(t.Context(), http.MethodPut, srv.URL+wire.AssignmentsPath, strings.NewReader(`{}`))
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodPut, srv.URL+wire.OwnerPath("main"), strings.NewReader(`{}`))
 		if header != "" {
 			req.Header.Set("Authorization", header)
 		}

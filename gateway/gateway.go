@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -15,15 +14,19 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/gateway/assignment"
 	"github.com/sluice-autoscaler/sluice/gateway/hold"
+	"github.com/sluice-autoscaler/sluice/internal/serve"
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
-// ErrStale says that newer assignments of the same epoch are in effect.
-var ErrStale = errors.New("a newer generation is in effect")
-
 // reopen is how often a port that could not be opened is tried again.
 const reopen = time.Second
+
+// heartbeatPeriod is the longest time between two steps of the loop that opens ports. A step takes g.mu, as reports and
+// assignments do: whoever holds it for good stops the loop. It is far above reopen, so that a busy machine is not taken
+// for a hung gateway.
+const heartbeatPeriod = 10 * time.Second
 
 // Gateway holds and forwards for the Service ports assigned to it. It is safe for concurrent use.
 type Gateway struct {
@@ -35,6 +38,8 @@ type Gateway struct {
 	metrics *metrics
 	readers hub
 	ready   atomic.Bool
+	leaving atomic.Bool // from the lame duck on
+	beat    *serve.Heartbeat
 	over    chan struct{} // closed when all is drained: streams end
 
 	dial       func(ctx context.Context, address string) (net.Conn, error)
@@ -44,8 +49,7 @@ type Gateway struct {
 	mu         sync.Mutex
 	work       *workers // nil while not running
 	lanes      map[Target]*lane
-	epoch      int64
-	generation uint64
+	table      assignment.Table
 	draining   bool
 	retired    sync.WaitGroup // ports that drain although the gateway goes on
 }
@@ -55,6 +59,7 @@ func New(cfg Config, source Source, log *slog.Logger) *Gateway {
 	g := &Gateway{
 		cfg: cfg, source: source, log: log, start: time.Now(), budget: hold.NewBudget(cfg.MaxHeldTotal),
 		over: make(chan struct{}), buffers: newBufferPool(), lanes: map[Target]*lane{},
+		beat: serve.NewHeartbeat("ports", heartbeatPeriod, time.Now()),
 	}
 	dialer := &net.Dialer{Timeout: cfg.DialTimeout}
 	g.dial = func(ctx context.Context, address string) (net.Conn, error) {
@@ -86,10 +91,12 @@ func (g *Gateway) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
-		case <-tick.C:
+		case now := <-tick.C:
+			g.beat.Beat(now)
 			g.reopen(base)
 		}
 	}
+	g.leaving.Store(true)
 	g.ready.Store(false)
 	g.log.Info("draining soon", slog.Float64("lame_duck_seconds", g.cfg.LameDuck.Seconds()))
 	timer := time.NewTimer(g.cfg.LameDuck)
@@ -128,44 +135,65 @@ func (g *Gateway) drain(ctx context.Context) {
 	}
 }
 
-// Apply replaces the assignments. Ports that are not in a any more stop accepting, and what they hold is still
-// answered; the bounds of those that stay change in place.
-func (g *Gateway) Apply(ctx context.Context, a wire.Assignments) error {
+// Apply replaces what an owner has assigned, and returns which of its ports are refused. Ports that
+// are assigned no more stop accepting, and what they hold is still answered; the bounds of those that
+// stay change in place.
+func (g *Gateway) Apply(ctx context.Context, owner string, a wire.Assignments) ([]wire.RefusedPort, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.work == nil {
-		return errors.New("apply assignments: the gateway does not run")
+		return nil, errors.New("apply assignments: the gateway does not run")
 	}
-	if a.Epoch == g.epoch && a.Generation < g.generation {
-		return fmt.Errorf("apply generation %d of epoch %d over %d: %w", a.Generation, a.Epoch, g.generation, ErrStale)
+	refused, err := g.table.Put(owner, a)
+	if err != nil {
+		return nil, err
 	}
-	g.epoch, g.generation = a.Epoch, a.Generation
+	for _, r := range refused {
+		g.log.WarnContext(ctx, "port refused", slog.String("owner", owner), slog.String("namespace", r.Namespace),
+			slog.String("service", r.Service), slog.Int("port", r.Listen), slog.String("error", r.Error))
+	}
+	g.apply(ctx)
+	return refused, nil
+}
+
+// Withdraw forgets an owner and takes away what only it had assigned.
+func (g *Gateway) Withdraw(ctx context.Context, owner string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.work == nil {
+		return errors.New("withdraw assignments: the gateway does not run")
+	}
+	g.table.Delete(owner)
+	g.apply(ctx)
+	return nil
+}
+
+// apply makes lanes and ports what is assigned; g.mu is held.
+func (g *Gateway) apply(ctx context.Context) {
 	ctx = context.WithoutCancel(ctx) // ports outlive the push that opens them
-	wanted := make(map[Target]wire.Assignment, len(a.Ports))
-	for _, p := range a.Ports {
-		wanted[targetOf(p)] = g.resolve(p)
-	}
+	wanted := g.table.InEffect()
 	// First close, then open: a port number may have moved to another Service.
 	for t, l := range g.lanes {
 		w, ok := wanted[t]
-		l.live = ok
+		if l.live = ok; !ok {
+			l.owner = ""
+		}
 		if l.port != nil && !g.draining && (!ok || l.port.number != w.Listen || l.port.protocol != w.Protocol) {
 			g.retire(ctx, l)
 		}
 	}
-	for _, p := range a.Ports {
-		t := targetOf(p)
-		w, l := wanted[t], g.lanes[t]
+	for t, claim := range wanted {
+		w, l := g.resolve(claim.Assignment), g.lanes[t]
 		if l == nil && g.draining {
 			continue
 		}
 		if l == nil {
 			l = g.newLane(t, w)
 			g.lanes[t] = l
-		} else {
+		} else if *l.assigned.Load() != w {
 			l.assign(w, g.cfg.TerminatingGrace)
 		}
-		l.live = true
+		l.live, l.owner = true, claim.Owner
 		if l.port == nil && !g.draining {
 			l.port = g.newPort(l, w)
 			l.ports++
@@ -173,7 +201,6 @@ func (g *Gateway) Apply(ctx context.Context, a wire.Assignments) error {
 		}
 	}
 	g.readers.notify(false)
-	return nil
 }
 
 // resolve fills in the gateway's own defaults.
@@ -191,7 +218,7 @@ func (g *Gateway) newLane(t Target, a wire.Assignment) *lane {
 		kick: make(chan struct{}, 1), probe: probeHTTP,
 		queue: hold.New(hold.Limits{}, g.budget, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))),
 	}
-	if a.Protocol == protocolTCP {
+	if a.Protocol == assignment.TCP {
 		l.probe = probeTCP
 	}
 	l.queue.OnHold, l.queue.OnColdStart = g.metrics.observers(t)
@@ -294,14 +321,19 @@ func (g *Gateway) Report() wire.Report {
 	now := g.now()
 	r := wire.Report{
 		Gateway: g.cfg.Name, StartTime: float64(g.start.UnixNano()) / 1e9, Monotonic: now.Seconds(),
-		Epoch: g.epoch, Generation: g.generation, Ports: make([]wire.PortReport, 0, len(lanes)),
+		Owners: g.table.Owners(), Ports: make([]wire.PortReport, 0, len(lanes)),
 	}
+	refused := g.table.Refused()
+	r.Refused = refused[:min(len(refused), wire.MaxRefused)]
 	for _, l := range lanes {
 		c := l.queue.Counts(now)
 		p := wire.PortReport{
 			Namespace: l.target.Namespace, Service: l.target.Service, PortName: l.target.PortName,
 			Waiting: c.Waiting, WaitingSeconds: c.WaitingSeconds, Forwarding: c.Forwarding, Arrived: c.Arrived,
 			Forwarded: c.Forwarded, Rejected: c.Rejected, Expired: c.Expired, Canceled: c.Canceled, ReadyPods: c.ReadyPods,
+		}
+		if l.live {
+			p.Owner, p.Listen = l.owner, l.assigned.Load().Listen
 		}
 		if l.port != nil {
 			p.Listening, p.Error = l.port.listener != nil, l.port.fault
@@ -325,6 +357,15 @@ func (g *Gateway) unix(at time.Duration) int64 {
 		return 0
 	}
 	return g.start.UnixNano() + int64(at)
+}
+
+// Alive returns nil while the gateway's loop turns, else since when it does not. From the lame duck on it returns nil: the
+// end is bounded by itself, and whoever restarts a draining gateway loses requests.
+func (g *Gateway) Alive() error {
+	if g.leaving.Load() {
+		return nil
+	}
+	return g.beat.Alive(time.Now())
 }
 
 // Ready returns nil while the gateway serves and knows the cluster's endpoints, else what is missing.

@@ -162,11 +162,16 @@ func (b *bench) assign(as ...wire.Assignment) string {
 
 func (b *bench) put(a any) (int, string) {
 	b.t.Helper()
+	return b.putAs("main", a)
+}
+
+func (b *bench) putAs(owner string, a any) (int, string) {
+	b.t.Helper()
 	body, err := json.Marshal(a)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	req, err := http.NewRequestWithContext(b.t.Context(), http.MethodPut, b.control.URL+wire.AssignmentsPath, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(b.t.Context(), http.MethodPut, b.control.URL+wire.OwnerPath(owner), bytes.NewReader(body))
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -51,7 +51,8 @@ type lane struct {
 	kick    chan struct{}
 
 	// Guarded by Gateway.mu.
-	live  bool // is in the assignments in effect
+	live  bool   // is in the assignments in effect
+	owner string // whose assignment is in effect
 	port  *port
 	ports int // open or draining
 }

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/gateway/assignment"
 	"github.com/sluice-autoscaler/sluice/gateway/hold"
 )
 
@@ -62,7 +63,7 @@ func (p *port) open(ctx context.Context, host string, work *workers) error {
 	}
 	base, end := context.WithCancel(context.WithoutCancel(ctx))
 	p.listener, p.end = l, end
-	if p.protocol == protocolTCP {
+	if p.protocol == assignment.TCP {
 		work.start(func(context.Context) { p.acceptTCP(base, l) })
 		return nil
 	}

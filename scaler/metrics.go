@@ -1,10 +1,9 @@
 package scaler
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
-	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/sluice-autoscaler/sluice/algorithms/loop"
 )
 
 // instruments are the scaler's own metrics. Series of a workload go with it.
@@ -36,13 +35,16 @@ func newInstruments(reg prometheus.Registerer) *instruments {
 	return m
 }
 
-func (m *instruments) forget(key types.NamespacedName) {
-	l := prometheus.Labels{"namespace": key.Namespace, "autoscaler": key.Name}
+func (m *instruments) decided(ref loop.Ref, r *loop.Record) {
+	m.decisions.WithLabelValues(ref.Namespace, ref.Name, r.Reason).Inc()
+	if r.Valid {
+		m.desired.WithLabelValues(ref.Namespace, ref.Name).Set(float64(r.Desired))
+	}
+}
+
+func (m *instruments) forget(ref loop.Ref) {
+	l := prometheus.Labels{"namespace": ref.Namespace, "autoscaler": ref.Name}
 	m.decisions.DeletePartialMatch(l)
 	m.desired.DeletePartialMatch(l)
 	m.cold.DeletePartialMatch(l)
-}
-
-func (m *instruments) observe(since time.Time, now time.Time) {
-	m.round.Observe(now.Sub(since).Seconds())
 }

@@ -1,167 +1,343 @@
-// Package scaler drives workloads: for each Autoscaler it observes, asks the policy, carries a plan out and keeps a record.
-// One round is one Reconcile of a controller-runtime controller: rounds of one Autoscaler never overlap, and a panic in one
-// is contained.
+// Package scaler drives workloads by the one loop (algorithms/loop), on any platform. A round of a
+// workload is: see what its ports show, step the loop, carry the commands out, keep the record.
+//
+// The ports (Target, Source, Path, Sink) carry no type of any platform. Drivers implement them:
+// scaler/kube for Kubernetes, scaler/process for a program with an HTTP interface. Rounds are
+// driven by whoever knows when something happened: a controller of Autoscaler objects (scaler/kube),
+// or Run over a list of workloads.
 package scaler
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/events"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
-	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
-	"github.com/sluice-autoscaler/sluice/algorithms/guard"
-	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
-	"github.com/sluice-autoscaler/sluice/scaler/activation"
-	"github.com/sluice-autoscaler/sluice/scaler/actuate"
-	"github.com/sluice-autoscaler/sluice/wire"
+	"github.com/sluice-autoscaler/sluice/algorithms/loop"
 )
 
-// PodState is where a pod is in its life.
-type PodState string
-
-// The states of a pod.
-const (
-	PodStarting    PodState = "Starting"
-	PodReady       PodState = "Ready"
-	PodTerminating PodState = "Terminating"
-)
-
-// Pod is a pod as the scaler needs it. The instants are those at which the controller saw the change; zero means not yet.
-type Pod struct {
-	Name, IP                           string
-	State                              PodState
-	Created, Scheduled, Started, Ready time.Time
-	// Limit is how many requests it works on at a time; 0 is without limit or unknown.
-	Limit float64
-	// Trouble is why it cannot start without help ("ImagePullBackOff: …"), "" when nothing is known to be wrong.
-	Trouble string
-}
-
-// Observer is where signals and pods come from.
-type Observer interface {
-	// Signals appends a signal for each need of the pods that the selector selects and of what gateways hold for services.
-	Signals(now time.Time, namespace string, pods labels.Selector, services []string, needs []algorithms.Need, dst []algorithms.Signal) []algorithms.Signal
-	// Pods lists the selected pods that are not finished.
-	Pods(namespace string, selector labels.Selector) []Pod
-	// Gateways lists the gateways.
-	Gateways() []activation.Gateway
-}
-
-// Actuator reads and writes scales.
-type Actuator interface {
-	Get(ctx context.Context, t actuate.Target) (actuate.State, error)
-	Set(ctx context.Context, t actuate.Target, n int) error
-}
-
-// Options configure a Reconciler. All fields are needed unless said otherwise.
+// Options configure a Scaler. All fields are needed unless said otherwise.
 type Options struct {
-	Client   client.Client
-	Observer Observer
-	Actuator Actuator
-	Assigner *activation.Assigner
-	Recorder events.EventRecorder
-	Log      *slog.Logger
-	Metrics  prometheus.Registerer
+	Target Target
+	Source Source
+	// Path is how requests reach workloads at zero; nil means that nothing is ever held.
+	Path Path
+	// Sink takes the records; nil drops them.
+	Sink Sink
+	// Catalog has the policies.
+	Catalog loop.Catalog
+	Timing  loop.Timing
 	// Clock tells the time.
-	Clock func() time.Time
-	// Tick is the time between rounds of a workload in which nothing happens; 2 s, as Knative's.
-	Tick time.Duration
-	// Timing holds the waits of the way to zero and back.
-	Timing activation.Timing
-	// Ports is the range of gateway ports to assign.
-	Ports activation.PortRange
-	// Policies are those beyond the catalog's own; may be empty.
-	Policies []catalog.Entry
-	// History is where policies that learn from a past get it, by way of Run; nil means that they begin without one.
+	Clock   func() time.Time
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+	// History is where policies that learn from a past get it, by way of RunHistory; nil means that
+	// they begin without one.
 	History History
 }
 
-// Reconciler runs one round of one Autoscaler at a time. It is safe for concurrent use with different keys.
-type Reconciler struct {
+// Scaler has what all workloads share. It is safe for concurrent use.
+type Scaler struct {
 	Options
 	metrics *instruments
 
-	mu        sync.Mutex
-	workloads map[types.NamespacedName]*workload
-	// searches are those that Run has not begun; searched tells it of them.
-	searches []*search
-	searched chan struct{}
-	ports    sync.Mutex
+	mu sync.Mutex
+	// fetches are those that RunHistory has not begun; queued tells it of them.
+	fetches []*historyFetch
+	queued  chan struct{}
 }
 
-// workload is what the scaler remembers of one Autoscaler between rounds.
-type workload struct {
-	generation int64
-	invalid    error
-	policy     *guard.Policy
-	// closePolicy lets go what the policy holds; nil before the first.
-	closePolicy func()
-	// search is for the past that the policy has not learnt; nil when there is none to learn, or it has learnt it, or nothing is known.
-	search     *search
-	memory     activation.Memory
-	scale      actuate.State
-	scaleKnown bool
-	ports      []wire.Assignment
-	// decidedAt is when the last wake-up's scale was written; coldDetected is the last cold start recorded.
-	decidedAt    time.Time
-	coldDetected int64
-	// dataTime is the instant up to which all signals were known in the last round; it never goes back.
-	dataTime time.Time
-	// scaledAt is when the scale was last written.
-	scaledAt time.Time
-	// activeSince is when the workload last left zero in this controller's life.
-	activeSince time.Time
-	// status is what was last meant to be in the Autoscaler's status; statusAt when it was last written.
-	status   *v1alpha1.AutoscalerStatus
-	statusAt time.Time
-	signals  []algorithms.Signal
-	// starts are the start-up times seen; begun names the pods that were seen starting and are not ready yet.
-	starts algorithms.StartTimes
-	begun  map[string]bool
-	// limit is the pods' concurrency limit as it was last known, 0 before.
-	limit float64
-}
-
-// take puts a policy in the place of the one there was, which lets go what it holds.
-func (w *workload) take(p *guard.Policy, closer func()) {
-	if w.closePolicy != nil {
-		w.closePolicy()
+// New returns a Scaler.
+func New(o Options) *Scaler {
+	if o.Sink == nil {
+		o.Sink = noSink{}
 	}
-	w.policy, w.closePolicy = p, closer
+	return &Scaler{Options: o, metrics: newInstruments(o.Metrics), queued: make(chan struct{}, 1)}
 }
 
-// New returns a Reconciler.
-func New(o Options) *Reconciler {
-	return &Reconciler{Options: o, metrics: newInstruments(o.Metrics), workloads: map[types.NamespacedName]*workload{}, searched: make(chan struct{}, 1)}
+type noSink struct{}
+
+func (noSink) Put(loop.Ref, loop.Record) {}
+
+// Workload is one scaled workload. Its methods are not safe for concurrent use; different workloads
+// may be used at once.
+type Workload struct {
+	s     *Scaler
+	ref   loop.Ref
+	spec  loop.Spec
+	born  time.Time
+	loop  *loop.Loop
+	fetch *historyFetch
+
+	// replicas is the target's count as it was last known.
+	replicas int
+	known    bool
+	// decidedAt is when the last wake-up's count was written; coldSeen is until when cold starts are
+	// accounted for.
+	decidedAt, coldSeen time.Time
+
+	signals   []algorithms.Signal
+	instances []loop.Instance
 }
 
-func (r *Reconciler) workload(key types.NamespacedName) *workload {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	w, ok := r.workloads[key]
-	if !ok {
-		w = &workload{generation: -1}
-		r.workloads[key] = w
+// Open returns a workload that has no Spec yet. Close is to be called once it is not used any more.
+func (s *Scaler) Open(ref loop.Ref) *Workload { return &Workload{s: s, ref: ref} }
+
+// Ref names the workload.
+func (w *Workload) Ref() loop.Ref { return w.ref }
+
+// Configure gives the workload its Spec. The memory of the Spec before is kept, the policy's too
+// where it is of the same kind. An error leaves the workload as it was, without a Spec if it had
+// none; one that is catalog.ErrTemporary may pass.
+func (w *Workload) Configure(spec loop.Spec, born time.Time) error {
+	next, err := loop.New(spec, w.s.Catalog, w.s.Timing)
+	if err != nil {
+		return err
 	}
-	return w
+	afresh := w.loop == nil
+	if !afresh {
+		if err := next.Inherit(w.loop); err != nil {
+			afresh = true
+			w.s.Log.Debug("policy starts afresh", slog.String("workload", w.ref.String()), slog.Any("error", err))
+		}
+	}
+	w.replace(next)
+	w.spec, w.born = spec, born
+	w.requestHistory(afresh)
+	return nil
 }
 
-func (r *Reconciler) forget(key types.NamespacedName) {
-	r.mu.Lock()
-	if w := r.workloads[key]; w != nil {
-		w.search.drop()
-		w.take(nil, nil)
+// replace puts a loop in the place of the one there was, which lets go what it holds.
+func (w *Workload) replace(l *loop.Loop) {
+	if w.loop != nil {
+		w.loop.Close()
 	}
-	delete(r.workloads, key)
-	r.mu.Unlock()
-	r.Assigner.Set(key.String(), nil)
-	r.metrics.forget(key)
+	w.loop = l
+}
+
+// Close lets go all that the workload holds, and its metrics.
+func (w *Workload) Close() {
+	w.fetch.drop()
+	w.replace(nil)
+	w.s.metrics.forget(w.ref)
+}
+
+// Stage is the part of a round that failed.
+type Stage string
+
+// The stages of a round that can fail.
+const (
+	// StageGet is reading the target.
+	StageGet Stage = "Get"
+	// StageSee is reading the path.
+	StageSee Stage = "See"
+	// StageSet is writing the target's count.
+	StageSet Stage = "Set"
+	// StagePut is changing the path.
+	StagePut Stage = "Put"
+)
+
+// RoundError is a fault of a round, and where it happened.
+type RoundError struct {
+	Stage Stage
+	Err   error
+}
+
+// Error implements error.
+func (e *RoundError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the fault itself.
+func (e *RoundError) Unwrap() error { return e.Err }
+
+// Notice is something that people should be told of, once.
+type Notice struct {
+	Warning         bool
+	Reason, Message string
+}
+
+// Outcome is what a round came to.
+type Outcome struct {
+	// Next is when the next round is due at the latest.
+	Next time.Duration
+	// Record is the round's; its At is zero when the round did not get as far as a decision. Its
+	// slices hold until the workload's next round.
+	Record loop.Record
+	// Path is the path as it was seen, nil where there is none.
+	Path *loop.Path
+	// ColdStart is a wake-up that was seen through in this round, nil when there is none.
+	ColdStart *ColdStart
+	Notices   []Notice
+}
+
+const (
+	// retryAfter is when a round that met a fault is done again.
+	retryAfter = 2 * time.Second
+	// conflictAfter is when a round is done again that read memory behind its own writes.
+	conflictAfter = 50 * time.Millisecond
+	// throttledAfter is when a round is done again that the platform asked to be fewer.
+	throttledAfter = 5 * time.Second
+)
+
+// Round does one round. An error is a *RoundError; Outcome.Next says then when to try again.
+func (w *Workload) Round(ctx context.Context) (Outcome, error) {
+	if w.loop == nil {
+		return Outcome{Next: retryAfter}, &RoundError{StageGet, fmt.Errorf("round of %s: it has no spec yet", w.ref)}
+	}
+	began := w.s.Clock()
+	defer func() { w.s.metrics.round.Observe(w.s.Clock().Sub(began).Seconds()) }()
+	out := Outcome{}
+	err := w.round(ctx, began, &out)
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrConflict):
+		out.Next = conflictAfter
+	case errors.Is(err, ErrThrottled):
+		out.Next = throttledAfter
+	default:
+		out.Next = retryAfter
+	}
+	return out, err
+}
+
+func (w *Workload) round(ctx context.Context, now time.Time, out *Outcome) error {
+	view, err := w.view(ctx, now)
+	if err != nil {
+		return err
+	}
+	out.Path = view.Path
+	out.Notices = w.learnHistory(w.loop.DataTime(&view))
+	c := w.loop.Step(view)
+	r := &c.Record
+	w.s.metrics.decided(w.ref, r)
+	err = w.carryOut(ctx, &c)
+	out.ColdStart = w.coldStart(view.Path)
+	out.Next, out.Record = c.Next, c.Record
+	w.s.Sink.Put(w.ref, c.Record)
+	return err
+}
+
+// view sees what the ports show. On a wake-up the read of the target is spared: the count was zero.
+func (w *Workload) view(ctx context.Context, now time.Time) (loop.View, error) {
+	v := loop.View{Now: now, Born: w.born}
+	if w.s.Path != nil && w.spec.ServiceRef != nil && w.spec.Mode != loop.ModeDryRun {
+		path, err := w.s.Path.See(ctx, w.ref)
+		if err != nil {
+			return v, &RoundError{StageSee, fmt.Errorf("see the path of %s: %w", w.ref, err)}
+		}
+		v.Path = path
+	}
+	if !w.known || w.replicas != 0 || v.Path == nil || v.Path.Waiting == 0 {
+		st, err := w.s.Target.Get(ctx, w.ref)
+		if err != nil {
+			w.known = false
+			return v, &RoundError{StageGet, err}
+		}
+		w.replicas, w.known = st.Replicas, true
+	}
+	w.signals = w.s.Source.Signals(now, w.ref, w.loop.Needs(), w.signals[:0])
+	w.instances = w.s.Source.Instances(w.ref, w.instances[:0])
+	v.Replicas, v.Signals, v.Instances = w.replicas, w.signals, w.instances
+	return v, nil
+}
+
+// carryOut does what the commands say, in the order that loses nothing: from zero the count is
+// written first, since it takes the longest; to zero the path has long been in.
+func (w *Workload) carryOut(ctx context.Context, c *loop.Commands) error {
+	r := &c.Record
+	if c.Scale != nil {
+		if err := w.s.Target.Set(ctx, w.ref, *c.Scale, c.First); err != nil {
+			r.Fault = err.Error()
+			w.known = false
+			w.loop.Done(w.s.Clock(), *c, err)
+			return &RoundError{StageSet, err}
+		}
+		if r.From == 0 {
+			w.decidedAt = w.s.Clock()
+		}
+		w.replicas, r.Applied = *c.Scale, true
+		w.s.Log.InfoContext(ctx, "scaled", slog.String("workload", w.ref.String()), slog.Int("from", r.From),
+			slog.Int("replicas", *c.Scale), slog.String("reason", r.Reason))
+	}
+	w.loop.Done(r.At, *c, nil)
+	if c.Path == nil || w.s.Path == nil {
+		return nil
+	}
+	if err := w.s.Path.Put(ctx, w.ref, *c.Path); err != nil {
+		r.Fault = err.Error()
+		return &RoundError{StagePut, fmt.Errorf("change the path of %s: %w", w.ref, err)}
+	}
+	return nil
+}
+
+// ColdStart accounts for one wake-up: when the first request was held, and how long after that each
+// phase was over. A negative duration means that the phase was not seen.
+type ColdStart struct {
+	Detected time.Time
+	Held     int
+	Phases   [coldPhases]time.Duration
+}
+
+// The phases of a cold start, in their order.
+const (
+	Decided = iota
+	PodCreated
+	Scheduled
+	Started
+	Answering
+	Released
+	coldPhases
+)
+
+// ColdPhases names the phases, as metrics do.
+func ColdPhases() [coldPhases]string {
+	return [...]string{"decided", "pod_created", "scheduled", "started", "answering", "released"}
+}
+
+// clockSkew is by how much a gateway's clock may be ahead of the scaler's.
+const clockSkew = time.Second
+
+// coldStart accounts for a wake-up that a gateway has seen through; nil when there is no new one.
+func (w *Workload) coldStart(path *loop.Path) *ColdStart {
+	if path == nil || w.decidedAt.IsZero() { // not woken in this process's life
+		return nil
+	}
+	// Several gateways may have held requests of one wake-up. The earliest tells of it, and clocks may
+	// differ a little.
+	var c *loop.ColdStart
+	latest := w.decidedAt.Add(clockSkew)
+	for i := range path.ColdStarts {
+		x := &path.ColdStarts[i]
+		if !x.Released.IsZero() && x.Detected.After(w.coldSeen) && !x.Detected.After(latest) && (c == nil || x.Detected.Before(c.Detected)) {
+			c = x
+		}
+	}
+	if c == nil {
+		return nil
+	}
+	w.coldSeen = latest
+	out := &ColdStart{Detected: c.Detected, Held: c.Held}
+	at := [coldPhases]time.Time{Decided: w.decidedAt, Answering: c.Answering, Released: c.Released}
+	host := c.Address
+	if h, _, err := net.SplitHostPort(c.Address); err == nil {
+		host = h
+	}
+	for i := range w.instances {
+		if p := &w.instances[i]; p.Address != "" && p.Address == host {
+			at[PodCreated], at[Scheduled], at[Started] = p.Created, p.Scheduled, p.Started
+		}
+	}
+	for i, t := range at {
+		out.Phases[i] = -1
+		if !t.IsZero() && !t.Before(c.Detected) {
+			out.Phases[i] = t.Sub(c.Detected)
+			w.s.metrics.cold.WithLabelValues(w.ref.Namespace, w.ref.Name, ColdPhases()[i]).Observe(out.Phases[i].Seconds())
+		}
+	}
+	return out
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,7 +15,8 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/sluice-autoscaler/sluice/sidecar/proxy"
+	"github.com/sluice-autoscaler/sluice/internal/cli"
+	"github.com/sluice-autoscaler/sluice/proxy/socket"
 )
 
 // Config is the proxy mode's configuration. Default gives the usual one; Validate tells what is wrong.
@@ -46,8 +48,10 @@ type Config struct {
 	LameDuck time.Duration
 	// Drain is how long running requests may take after the lame duck, ≥ 0.
 	Drain time.Duration
-	// DrainPath is where a GET on the metrics port starts the drain and returns when it is over. Empty: nowhere.
-	DrainPath string
+	// DrainPath is where a GET on the metrics port starts the drain and returns when it is over. Empty:
+	// nowhere. It is answered to peers on a loopback address, and to others with the token in
+	// DrainTokenFile, read each time; without a file to no others.
+	DrainPath, DrainTokenFile string
 	// HeaderTimeout is how long a client may take to send a request's headers, > 0.
 	HeaderTimeout time.Duration
 	// IdleTimeout is how long a client's connection may be idle, > 0. Keep it above that of load balancers before it.
@@ -66,8 +70,8 @@ type Config struct {
 	// IgnorePaths and IgnoreAgents tell requests that are no demand: by URL path (all that begin so, if it ends in "*"), and by
 	// the beginning of the User-Agent.
 	IgnorePaths, IgnoreAgents []string
-	// LogLevel is debug, info, warn or error.
-	LogLevel string
+	// Logging says what is logged, and in which format; JSON unless told otherwise.
+	Logging cli.Logging
 }
 
 // Default returns the configuration without any flag.
@@ -88,7 +92,7 @@ func Default() Config {
 		Threads:        1,
 		MaxHeaderBytes: 128 << 10,
 		IgnoreAgents:   []string{"kube-probe/", "Prometheus/", "GoogleHC", "ELB-HealthChecker"},
-		LogLevel:       "info",
+		Logging:        cli.Logging{Level: "info", Format: "json"},
 	}
 }
 
@@ -107,7 +111,8 @@ func (c *Config) Bind(f *pflag.FlagSet) {
 	f.DurationVar(&c.QueueTimeout, "queue-timeout", c.QueueTimeout, "how long a request may wait; 0 means as long as its client does")
 	f.DurationVar(&c.LameDuck, "lame-duck", c.LameDuck, "how long to serve on after readiness has failed")
 	f.DurationVar(&c.Drain, "drain", c.Drain, "how long running requests may take after the lame duck")
-	f.StringVar(&c.DrainPath, "drain-path", c.DrainPath, "`path` on the metrics port whose GET starts the drain and returns when it is over; empty for none")
+	f.StringVar(&c.DrainPath, "drain-path", c.DrainPath, "`path` on the metrics port whose GET starts the drain and returns when it is over, for peers on a loopback address; empty for none")
+	f.StringVar(&c.DrainTokenFile, "drain-token-file", c.DrainTokenFile, "`file` with a token; who sends it as \"Authorization: Bearer TOKEN\" may drain from any address, as a kubelet for a preStop hook")
 	f.DurationVar(&c.HeaderTimeout, "header-timeout", c.HeaderTimeout, "how long a client may take to send a request's headers")
 	f.DurationVar(&c.IdleTimeout, "idle-timeout", c.IdleTimeout, "close clients' connections when idle for so long; keep it above that of load balancers")
 	f.DurationVar(&c.ResponseTimeout, "response-timeout", c.ResponseTimeout, "how long the app may take to begin an answer; 0 means no bound")
@@ -118,7 +123,7 @@ func (c *Config) Bind(f *pflag.FlagSet) {
 	f.IntVar(&c.MaxHeaderBytes, "max-header-bytes", c.MaxHeaderBytes, "answer 431 to requests with larger headers")
 	f.StringArrayVar(&c.IgnorePaths, "ignore-path", c.IgnorePaths, "`path` whose requests are not demand; one that ends in * stands for all that begin so (repeatable)")
 	f.Var(&more{&c.IgnoreAgents}, "ignore-agent", "`beginning` of User-Agent values whose requests are not demand, in addition to known health checkers and scrapers (repeatable)")
-	f.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
+	c.Logging.Bind(f)
 }
 
 // more is a flag that adds to a list.
@@ -135,16 +140,53 @@ func (m *more) Type() string { return "string" }
 
 // Validate returns every fault, joined, or nil.
 func (c *Config) Validate() error {
-	var errs []error
+	errs := slices.Concat(c.addressFaults(), c.durationFaults(), c.boundFaults(), c.appReadyFaults(), c.drainFaults(), c.ignoreFaults())
+	return errors.Join(append(errs, c.Logging.Validate())...)
+}
+
+func (c *Config) boundFaults() (errs []error) {
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.ConcurrencyLimit < 0 {
+		bad("concurrency-limit = %d: want ≥ 0 (requests)", c.ConcurrencyLimit)
+	}
+	if c.QueueLimit < 0 {
+		bad("queue-limit = %d: want ≥ 0 (requests)", c.QueueLimit)
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		bad("tls-cert = %q, tls-key = %q: want both or none", c.TLSCert, c.TLSKey)
+	}
+	if c.Threads < 0 {
+		bad("threads = %d: want ≥ 0", c.Threads)
+	}
+	if c.MaxHeaderBytes < 1<<10 || c.MaxHeaderBytes > 16<<20 {
+		bad("max-header-bytes = %d: want 1024–16777216 (bytes)", c.MaxHeaderBytes)
+	}
+	return errs
+}
+
+func (c *Config) ignoreFaults() (errs []error) {
+	for _, p := range c.IgnorePaths {
+		if !strings.HasPrefix(p, "/") {
+			errs = append(errs, fmt.Errorf("ignore-path = %q: want a path that begins with /", p))
+		}
+	}
+	for _, a := range c.IgnoreAgents {
+		if a == "" {
+			errs = append(errs, fmt.Errorf("ignore-agent = %q: want a beginning of a User-Agent; this would be every one", a))
+		}
+	}
+	return errs
+}
+
+func (c *Config) addressFaults() (errs []error) {
 	for _, a := range []struct{ flag, value string }{
 		{"listen", c.Listen},
 		{"metrics-listen", c.MetricsListen},
 		{"app", c.App},
 	} {
-		if network, path := proxy.Network(a.value); a.flag == "app" && network == "unix" {
+		if network, path := socket.Address(a.value); a.flag == "app" && network == "unix" {
 			if !strings.HasPrefix(path, "/") {
-				bad("app = %q: want unix: and an absolute path", a.value)
+				errs = append(errs, fmt.Errorf("app = %q: want unix: and an absolute path", a.value))
 			}
 			continue
 		}
@@ -152,11 +194,15 @@ func (c *Config) Validate() error {
 		n, convErr := strconv.ParseUint(port, 10, 16)
 		switch {
 		case err != nil || convErr != nil:
-			bad("%s = %q: want host:port with a port of 0–65535", a.flag, a.value)
+			errs = append(errs, fmt.Errorf("%s = %q: want host:port with a port of 0–65535", a.flag, a.value))
 		case a.flag == "app" && (host == "" || n == 0):
-			bad("app = %q: want a host and a port of 1–65535", a.value)
+			errs = append(errs, fmt.Errorf("app = %q: want a host and a port of 1–65535", a.value))
 		}
 	}
+	return errs
+}
+
+func (c *Config) durationFaults() (errs []error) {
 	for _, d := range []struct {
 		flag  string
 		value time.Duration
@@ -174,59 +220,40 @@ func (c *Config) Validate() error {
 	} {
 		switch {
 		case d.value < 0 && d.zero:
-			bad("%s = %v: want ≥ 0", d.flag, d.value)
+			errs = append(errs, fmt.Errorf("%s = %v: want ≥ 0", d.flag, d.value))
 		case d.value <= 0 && !d.zero:
-			bad("%s = %v: want > 0", d.flag, d.value)
+			errs = append(errs, fmt.Errorf("%s = %v: want > 0", d.flag, d.value))
 		}
 	}
-	if c.ConcurrencyLimit < 0 {
-		bad("concurrency-limit = %d: want ≥ 0 (requests)", c.ConcurrencyLimit)
-	}
-	if c.QueueLimit < 0 {
-		bad("queue-limit = %d: want ≥ 0 (requests)", c.QueueLimit)
-	}
-	if (c.TLSCert == "") != (c.TLSKey == "") {
-		bad("tls-cert = %q, tls-key = %q: want both or none", c.TLSCert, c.TLSKey)
-	}
-	if c.Threads < 0 {
-		bad("threads = %d: want ≥ 0", c.Threads)
-	}
-	if c.MaxHeaderBytes < 1<<10 || c.MaxHeaderBytes > 16<<20 {
-		bad("max-header-bytes = %d: want 1024–16777216 (bytes)", c.MaxHeaderBytes)
-	}
+	return errs
+}
+
+func (c *Config) appReadyFaults() (errs []error) {
 	if p := c.AppReadyPath; p != "" {
 		if _, err := http.NewRequest(http.MethodGet, "http://app"+p, nil); err != nil || p[0] != '/' { //nolint:noctx // only parsed, never sent
-			bad("app-ready-path = %q: want a path that begins with /", p)
+			errs = append(errs, fmt.Errorf("app-ready-path = %q: want a path that begins with /", p))
 		}
 	}
 	if c.AppReadyGRPC && c.AppReadyPath != "" {
-		bad("app-ready-path = %q, app-ready-grpc = true: want one of both", c.AppReadyPath)
+		errs = append(errs, fmt.Errorf("app-ready-path = %q, app-ready-grpc = true: want one of both", c.AppReadyPath))
 	}
 	if s := c.AppReadyGRPCService; s != "" && !c.AppReadyGRPC {
-		bad("app-ready-grpc-service = %q: want it with app-ready-grpc only", s)
+		errs = append(errs, fmt.Errorf("app-ready-grpc-service = %q: want it with app-ready-grpc only", s))
 	} else if !utf8.ValidString(s) {
-		bad("app-ready-grpc-service = %q: want UTF-8", s)
+		errs = append(errs, fmt.Errorf("app-ready-grpc-service = %q: want UTF-8", s))
 	}
-	if p := c.DrainPath; p != "" {
-		switch {
-		case p[0] != '/' || strings.ContainsAny(p, " ?#{}"):
-			bad("drain-path = %q: want a path that begins with /, without ?, #, braces and spaces", p)
-		case p == "/metrics" || p == "/healthz" || p == "/readyz":
-			bad("drain-path = %q: taken", p)
-		}
+	return errs
+}
+
+func (c *Config) drainFaults() (errs []error) {
+	switch p := c.DrainPath; {
+	case p == "" && c.DrainTokenFile != "":
+		errs = append(errs, fmt.Errorf("drain-token-file = %q: want it with a drain-path only", c.DrainTokenFile))
+	case p == "":
+	case p[0] != '/' || strings.ContainsAny(p, " ?#{}"):
+		errs = append(errs, fmt.Errorf("drain-path = %q: want a path that begins with /, without ?, #, braces and spaces", p))
+	case p == "/metrics" || p == "/healthz" || p == "/readyz":
+		errs = append(errs, fmt.Errorf("drain-path = %q: taken", p))
 	}
-	for _, p := range c.IgnorePaths {
-		if !strings.HasPrefix(p, "/") {
-			bad("ignore-path = %q: want a path that begins with /", p)
-		}
-	}
-	for _, a := range c.IgnoreAgents {
-		if a == "" {
-			bad("ignore-agent = %q: want a beginning of a User-Agent; this would be every one", a)
-		}
-	}
-	if _, ok := logLevel(c.LogLevel); !ok {
-		bad("log-level = %q: want debug, info, warn or error", c.LogLevel)
-	}
-	return errors.Join(errs...)
+	return errs
 }

@@ -59,6 +59,7 @@ func TestValidate(t *testing.T) {
 		},
 		{name: "a socket", args: "--app=unix:/run/app.sock"},
 		{name: "a socket of no absolute path", args: "--app=unix:app.sock", want: []string{`app = "unix:app.sock": want unix: and an absolute path`}},
+		{name: "a drain token for no path", args: "--drain-path= --drain-token-file=/token", want: []string{`drain-token-file = "/token": want it with a drain-path only`}},
 		{name: "a drain path that no request can have", args: "--drain-path=/a{b}", want: []string{`drain-path = "/a{b}": want a path that begins with /, without ?, #, braces and spaces`}},
 	}
 	for _, c := range cases {

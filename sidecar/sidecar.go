@@ -4,23 +4,27 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/internal/serve"
+	"github.com/sluice-autoscaler/sluice/proxy"
+	"github.com/sluice-autoscaler/sluice/proxy/drain"
+	"github.com/sluice-autoscaler/sluice/proxy/inflight"
+	"github.com/sluice-autoscaler/sluice/proxy/limit"
+	"github.com/sluice-autoscaler/sluice/proxy/request"
+	"github.com/sluice-autoscaler/sluice/proxy/socket"
 	"github.com/sluice-autoscaler/sluice/sidecar/appcheck"
-	"github.com/sluice-autoscaler/sluice/sidecar/drain"
 	"github.com/sluice-autoscaler/sluice/sidecar/exposition"
-	"github.com/sluice-autoscaler/sluice/sidecar/inflight"
-	"github.com/sluice-autoscaler/sluice/sidecar/limit"
-	"github.com/sluice-autoscaler/sluice/sidecar/proxy"
 )
 
 // metricsDrain bounds how long a scrape under way may hold up the end of the process.
 const metricsDrain = time.Second
+
+// livenessPeriod is the heartbeat's: /healthz fails when the loop that looks after connections, twenty
+// times a second, has not turned for two of them.
+const livenessPeriod = 10 * time.Second
 
 // Sidecar is the proxy mode. New makes it, Run runs it once.
 type Sidecar struct {
@@ -31,28 +35,8 @@ type Sidecar struct {
 	up      chan struct{}
 }
 
-// NewLogger returns the logger that c asks for, writing JSON to w.
-func (c *Config) NewLogger(w io.Writer) *slog.Logger {
-	level, _ := logLevel(c.LogLevel)
-	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
-}
-
-func logLevel(name string) (slog.Level, bool) {
-	switch name {
-	case "debug":
-		return slog.LevelDebug, true
-	case "info":
-		return slog.LevelInfo, true
-	case "warn":
-		return slog.LevelWarn, true
-	case "error":
-		return slog.LevelError, true
-	}
-	return slog.LevelInfo, false
-}
-
-// New assembles a sidecar of a valid configuration; version is shown in its metrics. Its life, by which its counters and
-// its monotonic time are told from another's, begins here.
+// New assembles a sidecar of a valid configuration; version is shown in its metrics. Its life, by
+// which its counters and its monotonic time are told from another's, begins here.
 func New(cfg Config, version string, log *slog.Logger) (*Sidecar, error) {
 	start := time.Now()
 	now := func() time.Duration { return time.Since(start) }
@@ -60,19 +44,19 @@ func New(cfg Config, version string, log *slog.Logger) (*Sidecar, error) {
 	if err != nil {
 		return nil, err
 	}
-	network, address := proxy.Network(cfg.App)
+	if cfg.DrainTokenFile != "" {
+		if _, err := readToken(cfg.DrainTokenFile); err != nil {
+			return nil, err
+		}
+	}
 	var (
 		counter inflight.Counter
 		limiter = limit.New(cfg.ConcurrencyLimit, cfg.QueueLimit, cfg.QueueTimeout)
 		d       = drain.New(cfg.LameDuck, cfg.Drain)
-		check   = appcheck.Dial(network, address, cfg.AppDialTimeout)
+		check   = cfg.appCheck()
+		up      = make(chan struct{})
+		alive   = serve.NewHeartbeat("connections", livenessPeriod, start)
 	)
-	switch {
-	case cfg.AppReadyPath != "":
-		check = appcheck.HTTP(network, address, cfg.AppReadyPath, cfg.AppDialTimeout)
-	case cfg.AppReadyGRPC:
-		check = appcheck.GRPC(network, address, cfg.AppReadyGRPCService, cfg.AppDialTimeout)
-	}
 	metrics := exposition.New(exposition.Options{
 		Start: start, Now: now, InFlight: &counter, Queued: limiter.Queued, Limit: limiter.Limit, Draining: d.Draining, Version: version,
 	})
@@ -80,11 +64,49 @@ func New(cfg Config, version string, log *slog.Logger) (*Sidecar, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
+	return &Sidecar{
+		log:   log,
+		drain: d,
+		up:    up,
+		server: &proxy.Server{
+			Address: cfg.Listen,
+			Rules: &request.Rules{
+				Now: now, InFlight: &counter, Limiter: limiter, Drain: d, Metrics: metrics, Check: check.Check,
+				IgnorePaths: cfg.IgnorePaths, IgnoreAgents: cfg.IgnoreAgents,
+				ResponseTimeout: cfg.ResponseTimeout, RequestTimeout: cfg.RequestTimeout, Log: log,
+			},
+			App: cfg.App, DialTimeout: cfg.AppDialTimeout, AppIdleTimeout: cfg.AppIdleTimeout,
+			TLS:           secure,
+			HeaderTimeout: cfg.HeaderTimeout, IdleTimeout: cfg.IdleTimeout, MaxHeaderBytes: cfg.MaxHeaderBytes,
+			LateDrain: cfg.Drain, Heartbeat: alive, Log: log,
+		},
+		metrics: &serve.HTTP{
+			Name: "metrics", Address: cfg.MetricsListen, Drain: metricsDrain,
+			Server: &http.Server{
+				Handler: cfg.metricsHandler(scrape, alive, check, d, up), ReadHeaderTimeout: cfg.HeaderTimeout, IdleTimeout: cfg.IdleTimeout,
+				ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+			},
+		},
+	}, nil
+}
 
+// appCheck returns what asks the app whether it is ready.
+func (c *Config) appCheck() *appcheck.Checker {
+	network, address := socket.Address(c.App)
+	switch {
+	case c.AppReadyPath != "":
+		return appcheck.HTTP(network, address, c.AppReadyPath, c.AppDialTimeout)
+	case c.AppReadyGRPC:
+		return appcheck.GRPC(network, address, c.AppReadyGRPCService, c.AppDialTimeout)
+	}
+	return appcheck.Dial(network, address, c.AppDialTimeout)
+}
+
+// metricsHandler serves the metrics port; up is closed when the proxied port is open.
+func (c *Config) metricsHandler(scrape http.Handler, alive *serve.Heartbeat, check *appcheck.Checker, d *drain.Drain, up <-chan struct{}) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", scrape)
-	mux.Handle("GET /healthz", serve.Health())
-	up := make(chan struct{})
+	mux.Handle("GET /healthz", serve.Health(alive.Check(time.Now)))
 	mux.Handle("GET /readyz", serve.Health(
 		serve.Check{Name: "listening", Probe: func(context.Context) error {
 			select {
@@ -102,46 +124,10 @@ func New(cfg Config, version string, log *slog.Logger) (*Sidecar, error) {
 		}},
 		serve.Check{Name: "app", Probe: check.Check},
 	))
-	if cfg.DrainPath != "" {
-		mux.HandleFunc("GET "+cfg.DrainPath, func(w http.ResponseWriter, r *http.Request) {
-			d.Begin()
-			select {
-			case <-d.Done():
-			case <-r.Context().Done(): // who asked has left; the drain goes on
-				return
-			}
-			if err := d.Err(); err != nil {
-				http.Error(w, err.Error(), http.StatusGatewayTimeout)
-				return
-			}
-			_, _ = io.WriteString(w, "drained\n")
-		})
+	if c.DrainPath != "" {
+		mux.Handle("GET "+c.DrainPath, &drainHandler{drain: d, tokenFile: c.DrainTokenFile})
 	}
-
-	return &Sidecar{
-		log:   log,
-		drain: d,
-		up:    up,
-		server: &proxy.Server{
-			Address: cfg.Listen,
-			Handler: proxy.New(proxy.Options{
-				App: cfg.App, Now: now, InFlight: &counter, Limiter: limiter, Drain: d, Metrics: metrics, Check: check.Check,
-				IgnorePaths: cfg.IgnorePaths, IgnoreAgents: cfg.IgnoreAgents,
-				DialTimeout: cfg.AppDialTimeout, AppIdleTimeout: cfg.AppIdleTimeout,
-				ResponseTimeout: cfg.ResponseTimeout, RequestTimeout: cfg.RequestTimeout, Log: log,
-			}),
-			TLS:           secure,
-			HeaderTimeout: cfg.HeaderTimeout, IdleTimeout: cfg.IdleTimeout, MaxHeaderBytes: cfg.MaxHeaderBytes,
-			LateDrain: cfg.Drain, Log: log,
-		},
-		metrics: &serve.HTTP{
-			Name: "metrics", Address: cfg.MetricsListen, Drain: metricsDrain,
-			Server: &http.Server{
-				Handler: mux, ReadHeaderTimeout: cfg.HeaderTimeout, IdleTimeout: cfg.IdleTimeout,
-				ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-			},
-		},
-	}, nil
+	return mux
 }
 
 // Run serves until ctx ends, drains, and returns nil, or returns what failed. The metrics port is up first and closes
@@ -167,12 +153,3 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	})
 	return g.Run(ctx)
 }
-
-// Up is closed when both ports accept connections.
-func (s *Sidecar) Up() <-chan struct{} { return s.up }
-
-// Addr is the address of the proxied port, MetricsAddr that of the metrics port, once Up.
-func (s *Sidecar) Addr() net.Addr { return s.server.Addr() }
-
-// MetricsAddr is the address of the metrics port, once Up.
-func (s *Sidecar) MetricsAddr() net.Addr { return s.metrics.Addr() }

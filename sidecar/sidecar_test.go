@@ -29,6 +29,7 @@ const patience = 20 * time.Second
 
 // running is a sidecar in this process, on ports of its own.
 type running struct {
+	sidecar       *sidecar.Sidecar
 	t             *testing.T
 	addr, metrics string
 	stop          context.CancelFunc
@@ -59,7 +60,7 @@ func startLogging(t *testing.T, app string, log slog.Handler, edit func(*sidecar
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-	r := &running{t: t, stop: stop, ended: make(chan error, 1), client: &http.Client{Transport: &http.Transport{DisableCompression: true}}}
+	r := &running{t: t, sidecar: s, stop: stop, ended: make(chan error, 1), client: &http.Client{Transport: &http.Transport{DisableCompression: true}}}
 	go func() { r.ended <- s.Run(ctx) }()
 	select {
 	case <-s.Up():

@@ -1,22 +1,42 @@
 package wire
 
-// The gateway's control port speaks plain HTTP/1.1:
+// Version is the version of the wire that this package describes (docs/wire.md). It is the first
+// element of every path; what changes the meaning of a field gets a new one.
+const Version = "v1"
+
+// The gateway's control port speaks HTTP over TLS, and asks for the controller's certificate:
 //
-//	PUT /v1/assignments   body: Assignments as JSON; replaces all that was assigned. 204, or 400 with the fault as text,
-//	                      or 409 when a newer generation of the same epoch is in effect.
-//	GET /v1/reports       an endless answer of Report values, one JSON object a line (application/x-ndjson): one at once,
-//	                      one within milliseconds of a workload's first held request, and no later than every second.
+//	PUT /v1/assignments/{owner}     body: Assignments as JSON. Replaces what that owner had assigned,
+//	                                and nothing of other owners. 204 when every port is in effect;
+//	                                200 with Refusals as JSON when the rest is; 400 with the fault as
+//	                                text when the body cannot be read; 409 when a newer generation or
+//	                                epoch of that owner is in effect.
+//	DELETE /v1/assignments/{owner}  forgets the owner and what it had assigned. 204.
+//	GET /v1/reports                 an endless answer of Report values, one JSON object a line
+//	                                (application/x-ndjson): one at once, one within milliseconds of a
+//	                                workload's first held request, and no later than every second.
 const (
-	AssignmentsPath = "/v1/assignments"
-	ReportsPath     = "/v1/reports"
+	AssignmentsPath = "/" + Version + "/assignments"
+	ReportsPath     = "/" + Version + "/reports"
 )
 
-// Assignments is everything that the gateways are to hold for, pushed whole by the controller to each gateway.
+// OwnerPath is the path of an owner's assignments.
+func OwnerPath(owner string) string { return AssignmentsPath + "/" + owner }
+
+// Assignments is everything that one owner wants the gateways to hold for, pushed whole to each
+// gateway. An owner is a controller, or a shard of one. Its name is a DNS label, at most 63
+// characters, and outlives the process: whoever takes over pushes under the same name.
 type Assignments struct {
-	// Epoch names the controller's life (Unix nanoseconds of its start); Generation counts up within an epoch.
+	// Epoch names the owner's life and grows with each (Unix nanoseconds of its start). Generation
+	// counts up within an epoch. A gateway refuses an older epoch or generation of the same owner.
 	Epoch      int64        `json:"epoch"`
 	Generation uint64       `json:"generation"`
 	Ports      []Assignment `json:"ports"`
+}
+
+// Refusals answers a push of which some ports are not in effect.
+type Refusals struct {
+	Refused []RefusedPort `json:"refused"`
 }
 
 // Assignment gives one port of one Service a port of its own on every gateway. The port a connection arrives on tells
@@ -54,10 +74,32 @@ type Report struct {
 	StartTime float64 `json:"startTime"`
 	// Monotonic is the gateway's own clock when the integrals below were read, in seconds since its start.
 	Monotonic float64 `json:"monotonic"`
-	// Epoch and Generation name the Assignments in effect.
-	Epoch      int64        `json:"epoch"`
-	Generation uint64       `json:"generation"`
-	Ports      []PortReport `json:"ports"`
+	// Owners lists whose Assignments are in effect, by name.
+	Owners []OwnerReport `json:"owners"`
+	// Ports lists the assigned ports in order of namespace, service and port name.
+	Ports []PortReport `json:"ports"`
+	// Refused lists assigned ports that are not in effect, at most MaxRefused of them.
+	Refused []RefusedPort `json:"refused,omitempty"`
+}
+
+// MaxRefused bounds Report.Refused and Refusals.
+const MaxRefused = 1000
+
+// OwnerReport names the Assignments of one owner that are in effect.
+type OwnerReport struct {
+	Owner      string `json:"owner"`
+	Epoch      int64  `json:"epoch"`
+	Generation uint64 `json:"generation"`
+}
+
+// RefusedPort is an assigned port that is not in effect, and why. The rest of its push is.
+type RefusedPort struct {
+	Owner     string `json:"owner"`
+	Namespace string `json:"namespace"`
+	Service   string `json:"service"`
+	PortName  string `json:"portName,omitempty"`
+	Listen    int    `json:"listen"`
+	Error     string `json:"error"`
 }
 
 // PortReport is one assigned port's part of a Report.
@@ -65,6 +107,10 @@ type PortReport struct {
 	Namespace string `json:"namespace"`
 	Service   string `json:"service"`
 	PortName  string `json:"portName,omitempty"`
+	// Owner is whose assignment is in effect, Listen its number; both are zero for a port that was
+	// taken away and still drains.
+	Owner  string `json:"owner,omitempty"`
+	Listen int    `json:"listen,omitempty"`
 	// Listening is false while the gateway cannot accept on the assigned port; Error says why.
 	Listening bool   `json:"listening"`
 	Error     string `json:"error,omitempty"`

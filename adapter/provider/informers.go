@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 
@@ -17,8 +18,10 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Informers is the Objects of a cluster: watches on Services, Deployments, StatefulSets and ReplicaSets of all namespaces, of
-// which only what lookups need is kept. It is safe for concurrent use.
+// Informers is the Objects of a cluster: watches on Services, Deployments, StatefulSets and
+// ReplicaSets of all namespaces, of which only what lookups need is kept. Indexes find what belongs
+// to an object, so that a lookup does not look at the whole namespace. It is safe for concurrent
+// use.
 type Informers struct {
 	factory informers.SharedInformerFactory
 	watches []watch
@@ -42,7 +45,14 @@ func NewInformers(client kubernetes.Interface, log *slog.Logger) (*Informers, er
 		{statefulsets, apps.StatefulSets().Informer()},
 		{replicasets, apps.ReplicaSets().Informer()},
 	}
-	for _, w := range i.watches {
+	for n, w := range i.watches {
+		index := cache.Indexers{templateIndex: templateLabels}
+		if n == 0 {
+			index = cache.Indexers{selectorIndex: selectorLabel}
+		}
+		if err := w.informer.AddIndexers(index); err != nil {
+			return nil, fmt.Errorf("watch %s: %w", w.resource, err)
+		}
 		err := w.informer.SetWatchErrorHandlerWithContext(func(ctx context.Context, _ *cache.Reflector, err error) {
 			if ctx.Err() == nil {
 				log.WarnContext(ctx, "watch interrupted, will retry", slog.String("resource", w.resource.String()), slog.Any("error", err))
@@ -128,16 +138,20 @@ func (i *Informers) target(o any) Target {
 			t.Fault = fmt.Sprintf("its spec.selector cannot be read: %v", err)
 		}
 	}
-	_ = cache.ListAllByNamespace(i.watches[0].informer.GetIndexer(), w.meta.Namespace, labels.Everything(), func(o any) {
-		if s, ok := o.(*corev1.Service); ok && selects(s.Spec.Selector, w.template.Labels) {
-			t.Services = append(t.Services, s.Name)
+	for _, key := range labelKeys(w.meta.Namespace, w.template.Labels) {
+		found, _ := i.watches[0].informer.GetIndexer().ByIndex(selectorIndex, key)
+		for _, o := range found {
+			if s, ok := o.(*corev1.Service); ok && selects(s.Spec.Selector, w.template.Labels) {
+				t.Services = append(t.Services, s.Name)
+			}
 		}
-	})
+	}
 	slices.Sort(t.Services)
 	return t
 }
 
-// service looks behind a Service: if any workload that it selects has no sidecar, its sum would lack that one's share.
+// service looks behind a Service: if any workload that it selects has no sidecar, its sum would
+// lack that one's share.
 func (i *Informers) service(s *corev1.Service) Target {
 	t := Target{Name: s.Name, Services: []string{s.Name}, Pods: labels.SelectorFromSet(s.Spec.Selector), Untyped: true}
 	if len(s.Spec.Selector) == 0 {
@@ -148,21 +162,23 @@ func (i *Informers) service(s *corev1.Service) Target {
 		without              []string
 		measured, unmeasured bool // at all; and running
 	)
+	key, _ := selectorLabel(s)
 	for _, w := range i.watches[1:] {
-		_ = cache.ListAllByNamespace(w.informer.GetIndexer(), s.Namespace, labels.Everything(), func(o any) {
+		found, _ := w.informer.GetIndexer().ByIndex(templateIndex, key[0])
+		for _, o := range found {
 			l, ok := workloadOf(o)
 			// A Deployment speaks for its ReplicaSets, of which the old ones no longer matter.
 			if !ok || metav1.GetControllerOfNoCopy(l.meta) != nil || !selects(s.Spec.Selector, l.template.Labels) {
-				return
+				continue
 			}
 			t.Untyped = false
 			if hasPort(l.template) {
 				measured = true
-				return
+				continue
 			}
 			without = append(without, w.resource.Resource+" "+l.meta.Name)
 			unmeasured = unmeasured || l.replicas == nil || *l.replicas > 0
-		})
+		}
 	}
 	if unmeasured || !measured && len(without) > 0 {
 		slices.Sort(without)
@@ -190,6 +206,40 @@ func workloadOf(o any) (workload, bool) {
 	}
 	return workload{meta: &metav1.ObjectMeta{}, template: &corev1.PodTemplateSpec{}}, false
 }
+
+// Names of the indexes: Services by one label of their selectors, workloads by each label of their
+// pods.
+const (
+	selectorIndex = "selector"
+	templateIndex = "template"
+)
+
+// selectorLabel indexes a Service by the last of its selector's labels, in the order of keys.
+// Common ones, such as app.kubernetes.io/part-of, sort before many others; any would do.
+func selectorLabel(o any) ([]string, error) {
+	s, ok := o.(*corev1.Service)
+	if !ok || len(s.Spec.Selector) == 0 {
+		return nil, nil
+	}
+	key := slices.Max(slices.Collect(maps.Keys(s.Spec.Selector)))
+	return []string{labelKey(s.Namespace, key, s.Spec.Selector[key])}, nil
+}
+
+// templateLabels indexes a workload by all labels of its pods.
+func templateLabels(o any) ([]string, error) {
+	w, _ := workloadOf(o)
+	return labelKeys(w.meta.Namespace, w.template.Labels), nil
+}
+
+func labelKeys(namespace string, set map[string]string) []string {
+	keys := make([]string, 0, len(set))
+	for k, v := range set {
+		keys = append(keys, labelKey(namespace, k, v))
+	}
+	return keys
+}
+
+func labelKey(namespace, key, value string) string { return namespace + "/" + key + "=" + value }
 
 // selects is a Service's rule: every label given, and none given selects nothing.
 func selects(selector, of map[string]string) bool {

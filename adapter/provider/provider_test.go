@@ -13,10 +13,10 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	metrics "sigs.k8s.io/custom-metrics-apiserver/pkg/provider"
+	metricsapi "sigs.k8s.io/custom-metrics-apiserver/pkg/provider"
 
 	"github.com/sluice-autoscaler/sluice/adapter/provider"
-	"github.com/sluice-autoscaler/sluice/adapter/reading"
+	"github.com/sluice-autoscaler/sluice/adapter/store"
 )
 
 var (
@@ -29,21 +29,21 @@ var (
 
 // memory is a Reader that answers from maps and notes what it was asked for.
 type memory struct {
-	workloads map[string]reading.Value // by pod selector
-	pods      []reading.PodValue
+	workloads map[string]store.Value // by pod selector
+	pods      []store.PodValue
 	unready   error
 	asked     []string
 }
 
-func (m *memory) Workload(_ time.Time, namespace string, pods labels.Selector, services []string, signal string, window time.Duration) reading.Value {
+func (m *memory) Workload(_ time.Time, namespace string, pods labels.Selector, services []string, signal string, window time.Duration) store.Value {
 	m.asked = append(m.asked, strings.Join([]string{namespace, pods.String(), strings.Join(services, "+"), signal, window.String()}, " "))
 	v := m.workloads[pods.String()]
 	v.Window = window
 	return v
 }
 
-func (m *memory) Pods(_ time.Time, _ string, pods labels.Selector, _ string, window time.Duration) []reading.PodValue {
-	var out []reading.PodValue
+func (m *memory) Pods(_ time.Time, _ string, pods labels.Selector, _ string, window time.Duration) []store.PodValue {
+	var out []store.PodValue
 	for _, p := range m.pods {
 		if pods.Matches(p.Labels) {
 			p.Window = window
@@ -51,6 +51,15 @@ func (m *memory) Pods(_ time.Time, _ string, pods labels.Selector, _ string, win
 		}
 	}
 	return out
+}
+
+func (m *memory) Pod(now time.Time, namespace, name, signal string, window time.Duration) (store.PodValue, bool) {
+	for _, v := range m.Pods(now, namespace, labels.Everything(), signal, window) {
+		if v.Name == name {
+			return v, true
+		}
+	}
+	return store.PodValue{}, false
 }
 
 func (m *memory) Ready() error { return m.unready }
@@ -84,7 +93,7 @@ func (s *shelf) Ready() error { return s.unready }
 func app(name string) labels.Selector { return labels.SelectorFromSet(labels.Set{"app": name}) }
 
 func fixture() (*memory, *shelf) {
-	m := &memory{workloads: map[string]reading.Value{
+	m := &memory{workloads: map[string]store.Value{
 		"app=web":     {Value: 7.2345, Known: true, At: read},
 		"app=idle":    {Value: 0, Known: true}, // no pods: nothing had to be read
 		"app=lost":    {Value: 3, Missing: "pod lost-1 has not been read for 9s"},
@@ -95,10 +104,10 @@ func fixture() (*memory, *shelf) {
 		"app=big":     {Value: 9.3e15, Known: true, At: read},
 		"app=half":    {Value: 0.0005, Known: true, At: read},
 		"app=untyped": {Value: 0, Known: true},
-	}, pods: []reading.PodValue{
-		{Name: "web-1", Labels: labels.Set{"app": "web"}, Value: reading.Value{Value: 1.5, Known: true, At: read}},
-		{Name: "web-2", Labels: labels.Set{"app": "web"}, Value: reading.Value{Missing: "refused"}},
-		{Name: "lost-1", Labels: labels.Set{"app": "lost"}, Value: reading.Value{Missing: "not read for 9s"}},
+	}, pods: []store.PodValue{
+		{Name: "web-1", Labels: labels.Set{"app": "web"}, Value: store.Value{Value: 1.5, Known: true, At: read}},
+		{Name: "web-2", Labels: labels.Set{"app": "web"}, Value: store.Value{Missing: "refused"}},
+		{Name: "lost-1", Labels: labels.Set{"app": "lost"}, Value: store.Value{Missing: "not read for 9s"}},
 	}}
 	var ds []provider.Target
 	for _, n := range []string{"big", "below", "dust", "half", "idle", "inf", "lost", "nan", "web"} {
@@ -113,7 +122,7 @@ func fixture() (*memory, *shelf) {
 
 func newProvider(t *testing.T, m *memory, s *shelf) *provider.Provider {
 	t.Helper()
-	p, err := provider.New(provider.Options{Reader: m, Objects: s, DefaultWindow: 15 * time.Second, Clock: func() time.Time { return now }})
+	p, err := provider.New(provider.Options{Metrics: provider.RequestMetrics(m, s), DefaultWindow: 15 * time.Second, Clock: func() time.Time { return now }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +199,7 @@ func TestOneObject(t *testing.T) {
 				metric = provider.Concurrency
 			}
 			got, err := newProvider(t, m, s).GetMetricByName(t.Context(), types.NamespacedName{Namespace: "shop", Name: c.object},
-				metrics.CustomMetricInfo{GroupResource: c.resource, Namespaced: true, Metric: metric}, parse(t, c.selector))
+				metricsapi.CustomMetricInfo{GroupResource: c.resource, Namespaced: true, Metric: metric}, parse(t, c.selector))
 			if c.code != 0 {
 				status(t, c.name, err, c.code, c.words...)
 				return
@@ -231,7 +240,7 @@ func TestWindow(t *testing.T) {
 			m, s := fixture()
 			p := newProvider(t, m, s)
 			got, err := p.GetMetricByName(t.Context(), types.NamespacedName{Namespace: "shop", Name: "web"},
-				metrics.CustomMetricInfo{GroupResource: deployments, Namespaced: true, Metric: provider.Rate}, parse(t, c.selector))
+				metricsapi.CustomMetricInfo{GroupResource: deployments, Namespaced: true, Metric: provider.Rate}, parse(t, c.selector))
 			if c.want == 0 {
 				status(t, c.selector, err, 400, "window", "30s")
 				if m.asked != nil {
@@ -259,7 +268,7 @@ func TestSelected(t *testing.T) {
 	m, s := fixture()
 	p := newProvider(t, m, s)
 	get := func(r schema.GroupResource, selector string) ([]string, error) {
-		list, err := p.GetMetricBySelector(t.Context(), "shop", parse(t, selector), metrics.CustomMetricInfo{GroupResource: r, Namespaced: true, Metric: provider.Concurrency}, labels.Everything())
+		list, err := p.GetMetricBySelector(t.Context(), "shop", parse(t, selector), metricsapi.CustomMetricInfo{GroupResource: r, Namespaced: true, Metric: provider.Concurrency}, labels.Everything())
 		if err != nil {
 			return nil, err
 		}
@@ -309,7 +318,7 @@ func TestExternal(t *testing.T) {
 	} {
 		t.Run(c.selector+" "+c.metric, func(t *testing.T) {
 			m, s := fixture()
-			got, err := newProvider(t, m, s).GetExternalMetric(t.Context(), "shop", parse(t, c.selector), metrics.ExternalMetricInfo{Metric: c.metric})
+			got, err := newProvider(t, m, s).GetExternalMetric(t.Context(), "shop", parse(t, c.selector), metricsapi.ExternalMetricInfo{Metric: c.metric})
 			if c.code != 0 {
 				status(t, c.selector, err, c.code, c.words...)
 				return
@@ -328,7 +337,8 @@ func TestExternal(t *testing.T) {
 	}
 }
 
-// Before everything is listed and read, an object that is not known yet must not be taken for one that does not exist.
+// Before everything is listed and read, an object that is not known yet must not be taken for one
+// that does not exist.
 func TestNotReady(t *testing.T) {
 	for name, spoil := range map[string]func(*memory, *shelf){
 		"objects": func(_ *memory, s *shelf) { s.unready = errors.New("not listed yet: services") },
@@ -341,12 +351,12 @@ func TestNotReady(t *testing.T) {
 			if p.Ready() == nil {
 				t.Error("ready")
 			}
-			info := metrics.CustomMetricInfo{GroupResource: deployments, Namespaced: true, Metric: provider.Rate}
+			info := metricsapi.CustomMetricInfo{GroupResource: deployments, Namespaced: true, Metric: provider.Rate}
 			_, err := p.GetMetricByName(t.Context(), types.NamespacedName{Namespace: "shop", Name: "ghost"}, info, labels.Everything())
 			status(t, "by name", err, http.StatusServiceUnavailable, "not")
 			_, err = p.GetMetricBySelector(t.Context(), "shop", labels.Everything(), info, labels.Everything())
 			status(t, "by selector", err, http.StatusServiceUnavailable, "not")
-			_, err = p.GetExternalMetric(t.Context(), "shop", parse(t, "deployment=ghost"), metrics.ExternalMetricInfo{Metric: provider.Rate})
+			_, err = p.GetExternalMetric(t.Context(), "shop", parse(t, "deployment=ghost"), metricsapi.ExternalMetricInfo{Metric: provider.Rate})
 			status(t, "external", err, http.StatusServiceUnavailable, "not")
 		})
 	}
@@ -371,9 +381,101 @@ func TestListed(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	_, err := provider.New(provider.Options{DefaultWindow: time.Millisecond})
-	for _, w := range []string{"reader", "objects", "default window = 1ms"} {
+	for _, w := range []string{"metrics are missing", "default window = 1ms"} {
 		if err == nil || !strings.Contains(err.Error(), w) {
 			t.Errorf("error %v does not name %q", err, w)
+		}
+	}
+}
+
+// fixed is a Source with one value for all objects, and readiness of its own.
+type fixed struct {
+	value   float64
+	unready error
+}
+
+func (f *fixed) Object(q provider.Query, name string) (store.Value, error) {
+	if name == "ghost" {
+		return store.Value{}, q.NotFound(name, "there is no such ingress")
+	}
+	return store.Value{Value: f.value, Known: true, At: read, Window: q.Window}, nil
+}
+
+func (f *fixed) Objects(q provider.Query, _ labels.Selector) ([]provider.ObjectValue, error) {
+	v, err := f.Object(q, "public")
+	return []provider.ObjectValue{{Name: "ghost", Err: q.NotFound("ghost", "there is no such ingress")}, {Name: "public", Value: v}}, err
+}
+
+func (f *fixed) Ready() error { return f.unready }
+
+// The table says what is served: a metric of another source, of another kind and without a namespace is listed and answered, and
+// a source that is not ready makes only its own metrics unknown.
+func TestMetricsAreATable(t *testing.T) {
+	m, s := fixture()
+	ingresses := provider.Kind{
+		Resource: schema.GroupResource{Group: "networking.k8s.io", Resource: "ingresses"},
+		Version:  schema.GroupVersion{Group: "networking.k8s.io", Version: "v1"}, Kind: "Ingress", Key: "ingress", Namespaced: true,
+	}
+	nodes := provider.Kind{Resource: schema.GroupResource{Resource: "nodes"}, Version: schema.GroupVersion{Version: "v1"}, Kind: "Node"}
+	source := &fixed{value: 2.5}
+	p, err := provider.New(provider.Options{
+		Metrics: append(provider.RequestMetrics(m, s), provider.Metric{
+			Name: "hits", Unit: "hits/s", Describes: []provider.Kind{ingresses, nodes}, External: true, Source: source, Signal: "hits",
+		}),
+		DefaultWindow: 15 * time.Second, Clock: func() time.Time { return now },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var listed []string
+	for _, i := range p.ListAllMetrics() {
+		if i.Metric == "hits" {
+			listed = append(listed, i.String())
+		}
+	}
+	if d := cmp.Diff([]string{"ingresses.networking.k8s.io/hits(namespaced)", "nodes/hits"}, listed); d != "" {
+		t.Errorf("listed (-want +got):\n%s", d)
+	}
+	if got := len(p.ListAllExternalMetrics()); got != 4 {
+		t.Errorf("%d external metrics, want 4", got)
+	}
+	hits := func(k provider.Kind) metricsapi.CustomMetricInfo {
+		return metricsapi.CustomMetricInfo{GroupResource: k.Resource, Namespaced: k.Namespaced, Metric: "hits"}
+	}
+	one, err := p.GetMetricByName(t.Context(), types.NamespacedName{Namespace: "shop", Name: "public"}, hits(ingresses), labels.Everything())
+	if err != nil || one.Value.String() != "2500m" || one.DescribedObject.Kind != "Ingress" || one.DescribedObject.APIVersion != "networking.k8s.io/v1" {
+		t.Errorf("of an ingress: %+v, %v", one, err)
+	}
+	one, err = p.GetMetricByName(t.Context(), types.NamespacedName{Name: "n1"}, hits(nodes), labels.Everything())
+	if err != nil || one.DescribedObject.Namespace != "" || one.DescribedObject.Name != "n1" {
+		t.Errorf("of a node: %+v, %v", one, err)
+	}
+	many, err := p.GetMetricBySelector(t.Context(), "shop", labels.Everything(), hits(ingresses), labels.Everything())
+	if err != nil || len(many.Items) != 1 || many.Items[0].DescribedObject.Name != "public" {
+		t.Errorf("of ingresses: %+v, %v; want the one that exists", many, err)
+	}
+	sum, err := p.GetExternalMetric(t.Context(), "shop", parse(t, "ingress=public"), metricsapi.ExternalMetricInfo{Metric: "hits"})
+	if err != nil || len(sum.Items) != 1 || sum.Items[0].MetricLabels["ingress"] != "public" {
+		t.Errorf("external: %+v, %v", sum, err)
+	}
+	_, err = p.GetExternalMetric(t.Context(), "shop", parse(t, "deployment=web"), metricsapi.ExternalMetricInfo{Metric: "hits"})
+	status(t, "a key of another metric", err, 400, "deployment", "ingress, window")
+	_, err = p.GetMetricByName(t.Context(), types.NamespacedName{Namespace: "shop", Name: "web"},
+		metricsapi.CustomMetricInfo{GroupResource: deployments, Namespaced: true, Metric: "hits"}, labels.Everything())
+	status(t, "of a deployment", err, 404, "hits", "request_concurrency, request_rate, request_waiting")
+
+	source.unready = errors.New("the server is away")
+	_, err = p.GetMetricByName(t.Context(), types.NamespacedName{Namespace: "shop", Name: "public"}, hits(ingresses), labels.Everything())
+	status(t, "its own source is away", err, 503, "the server is away")
+	if _, err := p.GetMetricByName(t.Context(), types.NamespacedName{Namespace: "shop", Name: "web"},
+		metricsapi.CustomMetricInfo{GroupResource: deployments, Namespaced: true, Metric: provider.Rate}, labels.Everything()); err != nil {
+		t.Errorf("another source is away: %v", err)
+	}
+
+	_, err = provider.New(provider.Options{Metrics: append(provider.RequestMetrics(m, s), provider.RequestMetrics(m, s)[0], provider.Metric{Name: "x"}), DefaultWindow: time.Second})
+	for _, want := range []string{"request_concurrency of pods is there twice", "request_concurrency of the external API is there twice", `("x") has no name or no source`} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("New = %v, want it to tell of %q", err, want)
 		}
 	}
 }

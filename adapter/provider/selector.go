@@ -15,7 +15,8 @@ import (
 // windowKey is the key of a metric selector that names the window.
 const windowKey = "window"
 
-// pairs reads a metric selector as key=value pairs. Another operator, a key that is not known or one given twice is a fault of the request.
+// pairs reads a metric selector as key=value pairs. Another operator, a key that is not known or
+// one given twice is a fault of the request.
 func pairs(selector labels.Selector, known ...string) (map[string]string, error) {
 	out := map[string]string{}
 	if selector == nil {
@@ -48,6 +49,45 @@ func pairs(selector labels.Selector, known ...string) (map[string]string, error)
 		out[r.Key()] = values[0]
 	}
 	return out, nil
+}
+
+// keys are the labels by which the external API names an object that has the metric, by name.
+func (m *Metric) keys() []string {
+	var keys []string
+	for _, k := range m.Describes {
+		if k.Key != "" {
+			keys = append(keys, k.Key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// keyed returns the kind whose key a request gives. It must give one.
+func (m *Metric) keyed(wants map[string]string, selector labels.Selector) (Kind, error) {
+	var found Kind
+	for _, k := range m.Describes {
+		if k.Key == "" || wants[k.Key] == "" {
+			continue
+		}
+		if found.Key != "" {
+			return Kind{}, apierrors.NewBadRequest(fmt.Sprintf("labelSelector %q names two workloads; give one of %s", selector, list(m.keys(), "", "and")))
+		}
+		found = k
+	}
+	if found.Key == "" {
+		return Kind{}, apierrors.NewBadRequest(fmt.Sprintf("labelSelector %q names no workload; give %s", selector, list(m.keys(), "=NAME", "or")))
+	}
+	return found, nil
+}
+
+// list is words with what follows each, as a sentence lists them.
+func list(words []string, each, last string) string {
+	text := strings.Join(words, each+", ") + each
+	if i := strings.LastIndex(text, ", "); i >= 0 {
+		text = text[:i] + " " + last + text[i+1:]
+	}
+	return text
 }
 
 // windowOf is the window that a request asks for.

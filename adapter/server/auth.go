@@ -21,14 +21,17 @@ import (
 )
 
 const (
-	// reviewTimeout bounds one question to the cluster's API server; reviewTTL is how long its answer is kept.
+	// reviewTimeout bounds one question to the cluster's API server; reviewTTL is how long its
+	// answer is kept.
 	reviewTimeout = 10 * time.Second
 	reviewTTL     = 10 * time.Second
-	// authConfigMap is where the cluster's API server publishes whom its front proxy certificate is signed by.
+	// authConfigMap is where the cluster's API server publishes who signs its front proxy's
+	// certificate.
 	authConfigMap = "extension-apiserver-authentication"
 )
 
-// frontProxy follows what the ConfigMap says of the aggregation layer: its CA and the headers in which it passes users on.
+// frontProxy follows what the ConfigMap says of the aggregation layer: its CA and the headers in
+// which it passes users on.
 type frontProxy struct {
 	*dynamiccertificates.ConfigMapCAController
 	headers *headerrequest.RequestHeaderAuthRequestController
@@ -47,9 +50,9 @@ func (f *frontProxy) Run(ctx context.Context, workers int) {
 	wg.Wait()
 }
 
-// authenticate takes users from the aggregation layer's headers, from client certificates of the cluster's CA and from
-// tokens, which it has reviewed. The options of the library do the same, but only take a kubeconfig by file. The function
-// that it returns says why users cannot be told yet.
+// authenticate takes users from the aggregation layer's headers, from client certificates of the
+// cluster's CA and from tokens, which it has reviewed. The options of the library do the same, but
+// only take a kubeconfig by file. The function that it returns says why users cannot be told yet.
 func authenticate(config *genericapiserver.Config, client kubernetes.Interface) (func() error, error) {
 	clients, err := dynamiccertificates.NewDynamicCAFromConfigMapController("client-ca", metav1.NamespaceSystem, authConfigMap, "client-ca-file", client)
 	if err != nil {
@@ -97,7 +100,8 @@ func authenticate(config *genericapiserver.Config, client kubernetes.Interface) 
 	}, nil
 }
 
-// authorize asks the cluster's API server what a user may do. The health paths are everyone's, and system:masters may all.
+// authorize asks the cluster's API server what a user may do. The health paths are open to
+// everyone, and system:masters may do everything.
 func authorize(config *genericapiserver.Config, client kubernetes.Interface) error {
 	paths, err := path.NewAuthorizer([]string{"/healthz", "/readyz", "/livez"})
 	if err != nil {

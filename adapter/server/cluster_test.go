@@ -110,12 +110,13 @@ func (c *changing) set(cert, key []byte) {
 	}
 }
 
-// hpa is the user as whom the aggregation layer passes requests on, the only one besides "viewer" that may read.
+// hpa is the user as whom the aggregation layer passes requests on, the only one besides "viewer"
+// that may read.
 const hpa = "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
 
-// newCluster is as much of a kube-apiserver as such a server asks: the ConfigMap that names the front proxy's CA, reviews of
-// tokens (a token is its user's name; "bad" is none) and of access.
-func newCluster(t *testing.T, clientCA, proxyCA *authority) *rest.Config {
+// newCluster is as much of a kube-apiserver as such a server asks: the ConfigMap that names the
+// front proxy's CA, reviews of tokens (a token is its user's name; "bad" is none) and of access.
+func newCluster(t *testing.T, clientCA, proxyCA *authority, asked func(authorizationv1.SubjectAccessReviewSpec)) *rest.Config {
 	t.Helper()
 	config := corev1.ConfigMap{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
@@ -171,6 +172,7 @@ func newCluster(t *testing.T, clientCA, proxyCA *authority) *rest.Config {
 	mux.HandleFunc("POST /apis/authorization.k8s.io/v1/subjectaccessreviews", func(w http.ResponseWriter, r *http.Request) {
 		var review authorizationv1.SubjectAccessReview
 		if read(w, r, &review) {
+			asked(review.Spec)
 			review.Status.Allowed = review.Spec.User == "viewer" || review.Spec.User == hpa
 			answer(w, review)
 		}

@@ -1,5 +1,6 @@
-// Package server runs the aggregated API server of the metrics APIs: custom.metrics.k8s.io in v1beta1 and v1beta2 and
-// external.metrics.k8s.io in v1beta1, as JSON and protobuf, behind the cluster's own authentication and authorization.
+// Package server runs the aggregated API server: custom.metrics.k8s.io in v1beta1 and v1beta2 and
+// external.metrics.k8s.io in v1beta1, as JSON and protobuf, and explain.sluice.dev, all behind the
+// cluster's own authentication and authorization.
 package server
 
 import (
@@ -40,10 +41,12 @@ const name = "sluice-adapter"
 
 // Options say what is served and how.
 type Options struct {
-	// Config reaches the cluster's API server, which is asked who a caller is and what it may do. It needs the right to
-	// create TokenReviews and SubjectAccessReviews and to read the ConfigMap extension-apiserver-authentication in kube-system.
+	// Config reaches the cluster's API server, which is asked who a caller is and what it may do.
+	// It needs the right to create TokenReviews and SubjectAccessReviews and to read the ConfigMap
+	// extension-apiserver-authentication in kube-system.
 	Config *rest.Config
-	// Listen is the host:port to serve on; an empty host means every address. Listener, when set, is served on instead.
+	// Listen is the host:port to serve on; an empty host means every address. Listener, when set,
+	// is served on instead.
 	Listen   string
 	Listener net.Listener
 	// Certificate is the serving certificate. It may change at any time; its listeners are told.
@@ -51,6 +54,8 @@ type Options struct {
 	// Custom and External answer the APIs; one that is nil is not served.
 	Custom   provider.CustomMetricsProvider
 	External provider.ExternalMetricsProvider
+	// Journal answers the API of explain.sluice.dev; nil means that it is not served.
+	Journal Journal
 	// Ready gates /readyz; nil gates nothing.
 	Ready func() error
 	Log   *slog.Logger
@@ -70,8 +75,8 @@ func (o Options) Validate() error {
 	if o.Certificate == nil {
 		errs = append(errs, errors.New("certificate is missing"))
 	}
-	if o.Custom == nil && o.External == nil {
-		errs = append(errs, errors.New("custom and external are both missing: there is nothing to serve"))
+	if o.Custom == nil && o.External == nil && o.Journal == nil {
+		errs = append(errs, errors.New("custom, external and journal are all missing: there is nothing to serve"))
 	}
 	if o.Log == nil {
 		errs = append(errs, errors.New("log is missing"))
@@ -94,8 +99,8 @@ func New(o Options) (*Server, error) {
 	return &Server{options: o}, nil
 }
 
-// Ready says why requests are refused whatever the metrics are: it does not serve yet, or has not read who the aggregation layer
-// is. It is safe for concurrent use.
+// Ready says why requests are refused whatever the metrics are: it does not serve yet, or has not
+// read who the aggregation layer is. It is safe for concurrent use.
 func (s *Server) Ready() error {
 	identified := s.identified.Load()
 	if identified == nil {
@@ -106,7 +111,8 @@ func (s *Server) Ready() error {
 
 // Run serves until ctx ends, then answers what it has begun and returns. It is called once.
 //
-// The cluster's API server need not be reachable when it starts: until it is, callers are refused and /readyz fails.
+// The cluster's API server need not be reachable when it starts: until it is, callers are refused
+// and /readyz fails.
 func (s *Server) Run(ctx context.Context) error {
 	listener := s.options.Listener
 	if listener == nil {
@@ -121,7 +127,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("prepare the metrics API server: %w", err)
 	}
 	s.options.Log.InfoContext(ctx, "serving metrics apis", slog.String("address", listener.Addr().String()),
-		slog.Bool("custom", s.options.Custom != nil), slog.Bool("external", s.options.External != nil))
+		slog.Bool("custom", s.options.Custom != nil), slog.Bool("external", s.options.External != nil), slog.Bool("journal", s.options.Journal != nil))
 	if err := prepared(ctx); err != nil {
 		return fmt.Errorf("serve the metrics APIs: %w", err)
 	}
@@ -138,7 +144,8 @@ func (s *Server) prepare(listener net.Listener) (run func(context.Context) error
 	config := genericapiserver.NewConfig(apiserver.Codecs)
 	config.ExternalAddress = listener.Addr().String()
 	config.EnableProfiling = false
-	// The default checks also watch klog, with a goroutine that nothing ends, though nothing here depends on klog.
+	// The default checks also watch klog, with a goroutine that nothing ends, though nothing here
+	// depends on klog.
 	config.HealthzChecks, config.LivezChecks, config.ReadyzChecks = ping(), ping(), ping()
 	config.OpenAPIConfig = genericapiserver.DefaultOpenAPIConfig(o.definitions, openapinamer.NewDefinitionNamer(apiserver.Scheme))
 	config.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(o.definitions, openapinamer.NewDefinitionNamer(apiserver.Scheme))
@@ -167,6 +174,11 @@ func (s *Server) prepare(listener net.Listener) (run func(context.Context) error
 	if err := o.discover(generic); err != nil {
 		return nil, fmt.Errorf("set up discovery: %w", err)
 	}
+	if o.Journal != nil {
+		if err := serveJournal(generic, o.Journal); err != nil {
+			return nil, fmt.Errorf("set up the journal's API: %w", err)
+		}
+	}
 	checks := []healthz.HealthChecker{healthz.NamedCheck("authentication-config", func(*http.Request) error { return identified() })}
 	if o.Ready != nil {
 		checks = append(checks, healthz.NamedCheck("metrics", func(*http.Request) error { return o.Ready() }))
@@ -190,8 +202,9 @@ func reviewer(c *rest.Config) (kubernetes.Interface, error) {
 	return client, nil
 }
 
-// discover writes the groups into the discovery documents with all their versions and resources. The library would name only
-// the first version there, and none in the aggregated document, which is the one that the cluster's API server merges.
+// discover writes the groups into the discovery documents with all their versions and resources.
+// The library would name only the first version there, and none in the aggregated document, which
+// is the one that the cluster's API server merges.
 func (o Options) discover(server *genericapiserver.GenericAPIServer) error {
 	add := func(group string, lister discovery.APIResourceLister) error {
 		legacy := metav1.APIGroup{Name: group}

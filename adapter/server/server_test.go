@@ -31,8 +31,8 @@ import (
 	emclient "k8s.io/metrics/pkg/client/external_metrics"
 
 	"github.com/sluice-autoscaler/sluice/adapter/provider"
-	"github.com/sluice-autoscaler/sluice/adapter/reading"
 	"github.com/sluice-autoscaler/sluice/adapter/server"
+	"github.com/sluice-autoscaler/sluice/adapter/store"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -42,21 +42,30 @@ var read = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 // memory knows the pods of app=web.
 type memory struct{}
 
-func (memory) Workload(_ time.Time, _ string, pods labels.Selector, _ []string, _ string, window time.Duration) reading.Value {
+func (memory) Workload(_ time.Time, _ string, pods labels.Selector, _ []string, _ string, window time.Duration) store.Value {
 	if !pods.Matches(labels.Set{"app": "web"}) {
-		return reading.Value{Missing: "pod lost-1 has not been read for 9s"}
+		return store.Value{Missing: "pod lost-1 has not been read for 9s"}
 	}
-	return reading.Value{Value: 7.25, Known: true, At: read, Window: window}
+	return store.Value{Value: 7.25, Known: true, At: read, Window: window}
 }
 
-func (memory) Pods(_ time.Time, _ string, pods labels.Selector, _ string, window time.Duration) []reading.PodValue {
+func (memory) Pods(_ time.Time, _ string, pods labels.Selector, _ string, window time.Duration) []store.PodValue {
 	if !pods.Matches(labels.Set{"app": "web"}) {
 		return nil
 	}
-	return []reading.PodValue{
-		{Name: "web-1", Value: reading.Value{Value: 3, Known: true, At: read, Window: window}},
-		{Name: "web-2", Value: reading.Value{Value: 4.25, Known: true, At: read, Window: window}},
+	return []store.PodValue{
+		{Name: "web-1", Value: store.Value{Value: 3, Known: true, At: read, Window: window}},
+		{Name: "web-2", Value: store.Value{Value: 4.25, Known: true, At: read, Window: window}},
 	}
+}
+
+func (m memory) Pod(now time.Time, namespace, name, signal string, window time.Duration) (store.PodValue, bool) {
+	for _, v := range m.Pods(now, namespace, labels.Everything(), signal, window) {
+		if v.Name == name {
+			return v, true
+		}
+	}
+	return store.PodValue{}, false
 }
 
 func (memory) Ready() error { return nil }
@@ -82,6 +91,7 @@ type world struct {
 	ca, users, proxy  *authority
 	cert              *changing
 	unready           atomic.Pointer[error]
+	reviews           reviews
 	stop              func() error
 	serving           *rest.Config
 	frontProxy, plain *http.Client
@@ -91,7 +101,7 @@ func start(t *testing.T) *world {
 	t.Helper()
 	w := &world{ca: newAuthority(t, "serving"), users: newAuthority(t, "users"), proxy: newAuthority(t, "proxy"), cert: &changing{}}
 	w.cert.set(w.ca.issue(t, "sluice-adapter", x509.ExtKeyUsageServerAuth))
-	p, err := provider.New(provider.Options{Reader: memory{}, Objects: shelf{}, DefaultWindow: 15 * time.Second})
+	p, err := provider.New(provider.Options{Metrics: provider.RequestMetrics(memory{}, shelf{}), DefaultWindow: 15 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +110,7 @@ func start(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	s, err := server.New(server.Options{
-		Config: newCluster(t, w.users, w.proxy), Listener: listener, Certificate: w.cert, Custom: p, External: p, Log: slog.New(slog.DiscardHandler),
+		Config: newCluster(t, w.users, w.proxy, w.reviews.add), Listener: listener, Certificate: w.cert, Custom: p, External: p, Journal: journal, Log: slog.New(slog.DiscardHandler),
 		Ready: func() error {
 			if err := w.unready.Load(); err != nil {
 				return *err
@@ -300,7 +310,9 @@ func TestServer(t *testing.T) {
 					got[g.Name] = append(got[g.Name], v.Version)
 				}
 			}
-			want := map[string][]string{"custom.metrics.k8s.io": {"v1beta2", "v1beta1"}, "external.metrics.k8s.io": {"v1beta1"}}
+			want := map[string][]string{
+				"custom.metrics.k8s.io": {"v1beta2", "v1beta1"}, "external.metrics.k8s.io": {"v1beta1"}, "explain.sluice.dev": {"v1alpha1"},
+			}
 			if d := cmp.Diff(want, got); d != "" {
 				t.Errorf("%s groups (-want +got):\n%s", name, d)
 			}

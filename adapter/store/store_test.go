@@ -10,14 +10,12 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/sluice-autoscaler/sluice/adapter/reading"
 	"github.com/sluice-autoscaler/sluice/adapter/store"
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/loop"
 	"github.com/sluice-autoscaler/sluice/algorithms/window"
 	"github.com/sluice-autoscaler/sluice/wire"
 )
-
-var _ reading.Reader = (*store.Store)(nil)
 
 const minute = time.Minute
 
@@ -35,12 +33,12 @@ func newWorld(interval time.Duration) *world {
 	return &world{Store: store.New(store.Options{Interval: interval}), sums: map[string]float64{}}
 }
 
-func pod(name string, state store.State) store.Pod {
+func pod(name string, state algorithms.PodState) store.Pod {
 	p := store.Pod{
 		Namespace: "ns", Name: name, UID: types.UID(name), Labels: labels.Set{"app": "web"}, IP: "198.18.0.1", MetricsPort: 9095,
 		State: state, Running: true, Created: epoch,
 	}
-	if state == store.Ready {
+	if state == algorithms.PodReady {
 		p.Ready = epoch
 	}
 	return p
@@ -73,7 +71,7 @@ func (w *world) report(second, waiting, integral float64, services ...string) {
 
 func (w *world) gateway() {
 	const name = "g"
-	w.SetGateway(epoch, types.UID(name), name, "198.18.0.9", "198.18.0.9:8013", true)
+	w.SetGateway(epoch, store.GatewayPod{UID: types.UID(name), Name: name, IP: "198.18.0.9", Control: "198.18.0.9:8013", Running: true})
 }
 
 func TestWorkload(t *testing.T) {
@@ -102,8 +100,8 @@ func TestWorkload(t *testing.T) {
 		{
 			name: "the sum of pods' means", now: 60,
 			world: func(w *world) {
-				w.SetPod(epoch, pod("a", store.Ready))
-				w.SetPod(epoch, pod("b", store.Ready))
+				w.SetPod(epoch, pod("a", algorithms.PodReady))
+				w.SetPod(epoch, pod("b", algorithms.PodReady))
 				w.flow("a", -1000, 0, 60, 3)
 				w.flow("b", -1000, 0, 60, 4)
 			},
@@ -112,7 +110,7 @@ func TestWorkload(t *testing.T) {
 		{
 			name: "rate", signal: algorithms.Rate, now: 60,
 			world: func(w *world) {
-				w.SetPod(epoch, pod("a", store.Ready))
+				w.SetPod(epoch, pod("a", algorithms.PodReady))
 				w.flow("a", -1000, 0, 60, 3)
 			},
 			want: want{value: 6, known: true, coverage: 1, source: "sidecar"},
@@ -120,8 +118,8 @@ func TestWorkload(t *testing.T) {
 		{
 			name: "an instant is the gauges' sum", instant: true, now: 60.5,
 			world: func(w *world) {
-				w.SetPod(epoch, pod("a", store.Ready))
-				w.SetPod(epoch, pod("b", store.Ready))
+				w.SetPod(epoch, pod("a", algorithms.PodReady))
+				w.SetPod(epoch, pod("b", algorithms.PodReady))
 				w.flow("a", -1000, 50, 60, 3)
 				w.flow("b", -1000, 50, 60, 9)
 			},
@@ -130,7 +128,7 @@ func TestWorkload(t *testing.T) {
 		{
 			name: "a slow interval does not thin the mean out", interval: 15 * time.Second, now: 74,
 			world: func(w *world) {
-				w.SetPod(epoch, pod("a", store.Ready))
+				w.SetPod(epoch, pod("a", algorithms.PodReady))
 				for s := 0.0; s < 60; s += 15 {
 					w.read("a", -1000, s, s+15, 7)
 				}
@@ -140,7 +138,7 @@ func TestWorkload(t *testing.T) {
 		{
 			name: "a pod born within the window served nothing before", now: 60,
 			world: func(w *world) {
-				w.SetPod(at(50), pod("a", store.Ready))
+				w.SetPod(at(50), pod("a", algorithms.PodReady))
 				w.flow("a", 50, 50, 60, 6)
 			},
 			want: want{value: 4, known: true, coverage: 1, source: "sidecar"},
@@ -148,7 +146,7 @@ func TestWorkload(t *testing.T) {
 		{
 			name: "a deleted pod's share of the window stays, and is not missing", now: 60,
 			world: func(w *world) {
-				w.SetPod(epoch, pod("a", store.Ready))
+				w.SetPod(epoch, pod("a", algorithms.PodReady))
 				w.flow("a", -1000, 0, 50, 6)
 				w.DeletePod(at(50), "ns", "a")
 			},
@@ -157,7 +155,7 @@ func TestWorkload(t *testing.T) {
 		{
 			name: "and has left the window later", now: 66,
 			world: func(w *world) {
-				w.SetPod(epoch, pod("a", store.Ready))
+				w.SetPod(epoch, pod("a", algorithms.PodReady))
 				w.flow("a", -1000, 0, 50, 6)
 				w.DeletePod(at(50), "ns", "a")
 			},
@@ -166,29 +164,29 @@ func TestWorkload(t *testing.T) {
 		{
 			name: "a pod that stopped answering makes it unknown", now: 60,
 			world: func(w *world) {
-				w.SetPod(epoch, pod("a", store.Ready))
-				w.SetPod(epoch, pod("b", store.Ready))
+				w.SetPod(epoch, pod("a", algorithms.PodReady))
+				w.SetPod(epoch, pod("b", algorithms.PodReady))
 				w.flow("a", -1000, 0, 60, 3)
 				w.flow("b", -1000, 0, 54, 5)
-				w.Failed("ns", "b", "connection refused")
+				w.SetFailure("ns", "b", "connection refused")
 			},
 			want: want{value: 6, coverage: 0.8, missing: "pod b not read since 2027-01-15T08:00:54Z (connection refused)", source: "sidecar"},
 		},
 		{
 			name: "so does one whose readiness failed with it, since it may serve on", now: 60,
 			world: func(w *world) {
-				w.SetPod(epoch, pod("a", store.Ready))
+				w.SetPod(epoch, pod("a", algorithms.PodReady))
 				w.flow("a", -1000, 0, 50, 5)
-				w.SetPod(at(51), pod("a", store.Starting))
+				w.SetPod(at(51), pod("a", algorithms.PodStarting))
 			},
 			want: want{value: 5. / 3, coverage: 1. / 3, missing: "pod a not read since 2027-01-15T08:00:50Z", source: "sidecar"},
 		},
 		{
 			name: "but not one whose container ended", now: 60,
 			world: func(w *world) {
-				w.SetPod(epoch, pod("a", store.Ready))
+				w.SetPod(epoch, pod("a", algorithms.PodReady))
 				w.flow("a", -1000, 0, 50, 6)
-				p := pod("a", store.Starting)
+				p := pod("a", algorithms.PodStarting)
 				p.Running = false
 				w.SetPod(at(51), p)
 			},
@@ -197,7 +195,7 @@ func TestWorkload(t *testing.T) {
 		{
 			name: "a terminating pod counts while it answers", now: 60,
 			world: func(w *world) {
-				w.SetPod(epoch, pod("a", store.Terminating))
+				w.SetPod(epoch, pod("a", algorithms.PodTerminating))
 				w.flow("a", -1000, 0, 60, 6)
 			},
 			want: want{value: 6, known: true, coverage: 1, source: "sidecar"},
@@ -205,25 +203,25 @@ func TestWorkload(t *testing.T) {
 		{
 			name: "and is not missed when it ceases", now: 60,
 			world: func(w *world) {
-				w.SetPod(epoch, pod("a", store.Terminating))
+				w.SetPod(epoch, pod("a", algorithms.PodTerminating))
 				w.flow("a", -1000, 0, 50, 6)
 			},
 			want: want{value: 2, known: true, coverage: 1, source: "sidecar"},
 		},
 		{
 			name: "a pod that just became ready has a moment to be read", now: 60,
-			world: func(w *world) { w.SetPod(at(58.5), pod("a", store.Ready)) },
+			world: func(w *world) { w.SetPod(at(58.5), pod("a", algorithms.PodReady)) },
 			want:  want{known: true, coverage: 1, source: "sidecar"},
 		},
 		{
 			name: "and no longer", now: 60,
-			world: func(w *world) { w.SetPod(at(57.5), pod("a", store.Ready)) },
+			world: func(w *world) { w.SetPod(at(57.5), pod("a", algorithms.PodReady)) },
 			want:  want{missing: "pod a not read since 2027-01-15T08:00:57Z (no answer)", source: "sidecar"},
 		},
 		{
 			name: "a pod without the port says what to do", now: 60,
 			world: func(w *world) {
-				p := pod("a", store.Ready)
+				p := pod("a", algorithms.PodReady)
 				p.MetricsPort = 0
 				w.SetPod(at(0), p)
 			},
@@ -231,13 +229,13 @@ func TestWorkload(t *testing.T) {
 		},
 		{
 			name: "a starting pod is not missed", now: 60,
-			world: func(w *world) { w.SetPod(at(0), pod("a", store.Starting)) },
+			world: func(w *world) { w.SetPod(at(0), pod("a", algorithms.PodStarting)) },
 			want:  want{known: true, coverage: 1, source: "sidecar"},
 		},
 		{
 			name: "after the collector's restart too little of the window is known", now: 60,
 			world: func(w *world) {
-				w.SetPod(epoch, pod("a", store.Ready))
+				w.SetPod(epoch, pod("a", algorithms.PodReady))
 				w.flow("a", -1000, 55, 60, 6)
 			},
 			want: want{value: 6, coverage: 4. / 15, missing: "less than half of the last 15s is known", source: "sidecar"},
@@ -245,7 +243,7 @@ func TestWorkload(t *testing.T) {
 		{
 			name: "until half of it is", now: 60,
 			world: func(w *world) {
-				w.SetPod(epoch, pod("a", store.Ready))
+				w.SetPod(epoch, pod("a", algorithms.PodReady))
 				w.flow("a", -1000, 51, 60, 6)
 			},
 			want: want{value: 6, known: true, coverage: 8. / 15, source: "sidecar"},
@@ -277,7 +275,7 @@ func TestWorkload(t *testing.T) {
 			name: "pods and gateways together", now: 60,
 			world: func(w *world) {
 				w.gateway()
-				w.SetPod(epoch, pod("a", store.Ready))
+				w.SetPod(epoch, pod("a", algorithms.PodReady))
 				w.flow("a", -1000, 0, 60, 5)
 				for s := 0.0; s <= 60; s++ {
 					w.report(s, 2, 2*s, "web", "other")
@@ -289,7 +287,7 @@ func TestWorkload(t *testing.T) {
 			name: "waiting leaves the pods out", signal: algorithms.Waiting, now: 60,
 			world: func(w *world) {
 				w.gateway()
-				w.SetPod(epoch, pod("a", store.Ready))
+				w.SetPod(epoch, pod("a", algorithms.PodReady))
 				for s := 0.0; s <= 60; s++ {
 					w.report(s, 2, 2*s, "web")
 				}
@@ -355,7 +353,9 @@ func TestWorkload(t *testing.T) {
 				t.Errorf("Workload = %+v, want %+v", got, tt.want)
 			}
 			need := []algorithms.Need{{Name: tt.signal, Window: width}}
-			sig := w.Signals(at(tt.now), "ns", sel, []string{"web"}, need, nil)[0]
+			ref := loop.Ref{Kind: "Deployment.apps", Namespace: "ns", Name: "web"}
+			w.Bind(ref, store.Binding{Namespace: "ns", Selector: sel, Services: []string{"web"}})
+			sig := w.Signals(at(tt.now), ref, need, nil)[0]
 			if sig.Value != got.Value || sig.Known != got.Known || sig.Coverage != got.Coverage || sig.Age != got.Age || sig.Source != got.Source {
 				t.Errorf("Signals = %+v, Workload = %+v: want the same", sig, got)
 			}
@@ -367,9 +367,9 @@ func TestPods(t *testing.T) {
 	t.Parallel()
 	w := newWorld(time.Second)
 	for _, name := range []string{"b", "a", "unread"} {
-		w.SetPod(epoch, pod(name, store.Ready))
+		w.SetPod(epoch, pod(name, algorithms.PodReady))
 	}
-	w.SetPod(epoch, pod("starting", store.Starting))
+	w.SetPod(epoch, pod("starting", algorithms.PodStarting))
 	w.flow("a", -1000, 0, 60, 3)
 	w.flow("b", -1000, 0, 60, 4)
 	got := w.Pods(at(60), "ns", labels.Everything(), algorithms.Concurrency, 15*time.Second)
@@ -388,18 +388,18 @@ func TestReady(t *testing.T) {
 	if w.Ready() == nil {
 		t.Error("ready before the pods were listed")
 	}
-	w.SetPod(epoch, pod("a", store.Ready))
-	w.SetPod(epoch, pod("b", store.Ready))
+	w.SetPod(epoch, pod("a", algorithms.PodReady))
+	w.SetPod(epoch, pod("b", algorithms.PodReady))
 	w.Synced()
 	w.flow("a", -1000, 0, 1, 1)
 	if err := w.Ready(); err == nil || !strings.Contains(err.Error(), "ns/b") {
 		t.Errorf("Ready = %v: want it to name ns/b", err)
 	}
-	w.Failed("ns", "b", "connection refused")
+	w.SetFailure("ns", "b", "connection refused")
 	if err := w.Ready(); err != nil {
 		t.Errorf("Ready = %v: a pod that cannot be read must not hold everything up", err)
 	}
-	w.SetPod(epoch, pod("c", store.Ready))
+	w.SetPod(epoch, pod("c", algorithms.PodReady))
 	if err := w.Ready(); err != nil {
 		t.Errorf("Ready = %v: a new pod must not make it unready", err)
 	}
@@ -408,7 +408,7 @@ func TestReady(t *testing.T) {
 func TestSweep(t *testing.T) {
 	t.Parallel()
 	w := newWorld(time.Second)
-	w.SetPod(epoch, pod("a", store.Ready))
+	w.SetPod(epoch, pod("a", algorithms.PodReady))
 	w.flow("a", -1000, 0, 5, 1)
 	w.DeletePod(at(5), "ns", "a")
 	w.gateway()
@@ -422,21 +422,5 @@ func TestSweep(t *testing.T) {
 	w.Sweep(at(5).Add(window.Longest + minute))
 	if _, n := w.Size(); n != 0 {
 		t.Errorf("%d memories are kept beyond the longest window, want none", n)
-	}
-}
-
-func BenchmarkSignals(b *testing.B) {
-	w := newWorld(time.Second)
-	for i := range 100 {
-		name := fmt.Sprint("pod", i)
-		w.SetPod(epoch, pod(name, store.Ready))
-		w.flow(name, -1000, 0, 120, 3)
-	}
-	sel := labels.SelectorFromSet(labels.Set{"app": "web"})
-	needs := []algorithms.Need{{Name: algorithms.Concurrency, Window: time.Minute}, {Name: algorithms.Concurrency, Window: 6 * time.Second}}
-	var dst []algorithms.Signal
-	b.ReportAllocs()
-	for b.Loop() {
-		dst = w.Signals(at(120), "ns", sel, nil, needs, dst[:0])
 	}
 }

@@ -2,6 +2,8 @@ package catalog_test
 
 import (
 	"encoding/json"
+	"errors"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -28,12 +30,12 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/target"
 )
 
-// configs are the parameters as the policies read them.
+// configs are the Configs of the policies with their defaults.
 func configs() map[string]any {
 	return map[string]any{
-		"cel": cel.Config{}, "fixed": fixed.Config{}, "hpa": hpa.Config{}, "keda": keda.Config{}, "kpa": kpa.Config{}, "pid": pid.Config{},
-		"histogram": histogram.Config{}, "lookahead": lookahead.Config{}, "portfolio": portfolio.Config{}, "seasonal": seasonal.Config{},
-		"schedule": schedule.Config{}, "staffing": staffing.Config{}, "step": step.Config{}, "target": target.Config{},
+		"cel": cel.Default(), "fixed": fixed.Default(), "hpa": hpa.Default(), "keda": keda.Default(), "kpa": kpa.Default(), "pid": pid.Default(),
+		"histogram": histogram.Default(), "lookahead": lookahead.Default(), "portfolio": portfolio.Default(), "seasonal": seasonal.Default(),
+		"schedule": schedule.Default(), "staffing": staffing.Default(), "step": step.Default(), "target": target.Default(),
 	}
 }
 
@@ -41,10 +43,10 @@ func configs() map[string]any {
 func TestParametersAreDocumented(t *testing.T) {
 	t.Parallel()
 	known := configs()
-	for _, e := range catalog.All() {
-		var documented, read []string
+	for _, e := range catalog.Default().All() {
+		var documented []string
 		for _, p := range e.Parameters {
-			if p.Range == "" || p.Default == "" || p.Doc == "" {
+			if p.Range == "" || p.Default == "" || p.Meaning == "" {
 				t.Errorf("%s: parameter %s lacks range, default or meaning", e.Name, p.Name)
 			}
 			documented = append(documented, p.Name)
@@ -55,10 +57,7 @@ func TestParametersAreDocumented(t *testing.T) {
 			continue
 		}
 		delete(known, e.Name)
-		for f := range reflect.TypeOf(c).Fields() {
-			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-			read = append(read, name)
-		}
+		read := fields(c)
 		slices.Sort(documented)
 		slices.Sort(read)
 		if diff := cmp.Diff(read, documented); diff != "" {
@@ -73,8 +72,8 @@ func TestParametersAreDocumented(t *testing.T) {
 // Every policy works with its defaults, and the target reaches those that have one.
 func TestDefaults(t *testing.T) {
 	t.Parallel()
-	for _, e := range catalog.All() {
-		mk := func() (algorithms.Policy, error) { return catalog.New(e.Name, 0, nil) }
+	for _, e := range catalog.Default().All() {
+		mk := func() (algorithms.Policy, error) { return catalog.Default().New(e.Name, 0, nil) }
 		if _, err := mk(); err != nil {
 			t.Errorf("%s: %v", e.Name, err)
 			continue
@@ -85,7 +84,7 @@ func TestDefaults(t *testing.T) {
 		policytest.Check(t, 91, 3, mk)
 	}
 	for _, name := range []string{"cel", "histogram", "hpa", "kpa", "seasonal", "target"} {
-		p, err := catalog.New(name, 5, nil)
+		p, err := catalog.Default().New(name, 5, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -113,7 +112,7 @@ func TestLearners(t *testing.T) {
 		{"portfolio", `{"experts": [{"name": "kpa"}, {"name": "seasonal", "parameters": {"signal": "rate"}}, {"name": "lookahead"}, {"name": "histogram"}]}`, []string{algorithms.Rate, algorithms.Concurrency}},
 		{"portfolio", `{"experts": [{"name": "kpa"}, {"name": "target"}]}`, nil},
 	} {
-		p, err := catalog.New(c.name, 5, json.RawMessage(c.params))
+		p, err := catalog.Default().New(c.name, 5, json.RawMessage(c.params))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,8 +125,8 @@ func TestLearners(t *testing.T) {
 			t.Errorf("%s %s learns (−want +got):\n%s", c.name, c.params, diff)
 		}
 	}
-	for _, e := range catalog.All() {
-		p, err := catalog.New(e.Name, 0, nil)
+	for _, e := range catalog.Default().All() {
+		p, err := catalog.Default().New(e.Name, 0, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -141,7 +140,7 @@ func TestLearners(t *testing.T) {
 func TestErrors(t *testing.T) {
 	t.Parallel()
 	extra := catalog.Entry{Name: "mine", New: func(float64, json.RawMessage) (algorithms.Policy, error) { return fixed.New(fixed.Default()) }}
-	if _, err := catalog.New("mine", 0, nil, extra); err != nil {
+	if _, err := catalog.Default(extra).New("mine", 0, nil); err != nil {
 		t.Errorf("an extra entry: %v", err)
 	}
 	for _, c := range []struct{ name, params, want string }{
@@ -155,12 +154,41 @@ window: duration 30: want a string with a unit`},
 		{"keda", `[]`, `want an object`},
 		{"keda", `{"triggers": [{"signal": "q", "threshold": 1}], "advanced": {"scalingModifiers": {"formula": "q +", "target": 1}}}`, `formula: ERROR`},
 	} {
-		p, err := catalog.New(c.name, 0, json.RawMessage(c.params))
+		p, err := catalog.Default().New(c.name, 0, json.RawMessage(c.params))
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("New(%s, %s) = %v, want an error with %q", c.name, c.params, err, c.want)
 		}
 		if p != nil {
 			t.Errorf("New(%s, %s) gives a policy beside its error", c.name, c.params)
 		}
+	}
+}
+
+func TestExtraEntries(t *testing.T) {
+	t.Parallel()
+	var got []string
+	named := func(name, summary string, err error) catalog.Entry {
+		return catalog.Entry{Name: name, Summary: summary, New: func(float64, json.RawMessage) (algorithms.Policy, error) { return nil, err }}
+	}
+	c := catalog.Default(named("kpa", "another", nil), named("zzz", "first", nil), named("zzz", "last", catalog.Temporary(os.ErrNotExist)))
+	for _, e := range c.All() {
+		got = append(got, e.Name)
+	}
+	if !slices.IsSorted(got) || len(got) != len(catalog.Default().All())+1 {
+		t.Errorf("All lists %v, want each name once, sorted", got)
+	}
+	for name, want := range map[string]string{"kpa": "another", "zzz": "last"} {
+		if e, err := c.Find(name); err != nil || e.Summary != want {
+			t.Errorf("Find(%s) = %q, %v, want the last entry of that name, %q", name, e.Summary, err, want)
+		}
+	}
+	if _, err := c.New("zzz", 0, nil); !errors.Is(err, catalog.ErrTemporary) || !errors.Is(err, os.ErrNotExist) || err.Error() != "policy zzz: file does not exist" {
+		t.Errorf("New = %v, want the entry's error with its text, and temporary", err)
+	}
+	if catalog.Temporary(nil) != nil {
+		t.Error("Temporary(nil) is an error")
+	}
+	if _, err := (catalog.Catalog{}).New("kpa", 0, nil); err == nil {
+		t.Error("the zero Catalog makes a policy")
 	}
 }

@@ -12,9 +12,10 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/record"
 )
 
-// Any parameters and any line of observation: either an error, or decisions that are finite and, in guard, within the line's limits.
+// Any parameters and any line of observation: either an error, or decisions that are finite and, in
+// guard, within the line's limits.
 func FuzzPolicies(f *testing.F) {
-	all := catalog.All()
+	all := catalog.Default().All()
 	const line = `{"t": 30, "current": 10, "ready": 8, "starting": 2, "signals": {"concurrency": {"60s": 100, "30s": 90, "6s": 300, "0s": 9}, "rate": {"60s": 5}, "duration": {"60s": 0.2}, "q": {"0s": 50}}, "limits": {"min": 1, "max": 20}}`
 	for i, params := range []string{
 		`{"expression": "signal('q', '0s') / target"}`, `{"replicas": 3}`, `{"behavior": {}}`, `{"triggers": [{"signal": "q", "threshold": 5}], "fallback": {"replicas": 3}}`,

@@ -1,11 +1,13 @@
-// Package cel lets users write a policy as one expression in the Common Expression Language (cel.dev), which always ends:
+// Package cel lets users write a policy as one expression in the Common Expression Language
+// (cel.dev), which always terminates:
 //
 //	math.ceil(signal("concurrency", "60s") / target)
 //	ready == 0 ? replicas.current : int(math.ceil(...))
 //
 // The value is the pod count: an int, or a double that is rounded up. The expression sees
 //
-//	signal(name, window)   double: a signal's value; both arguments are literals; an error when it is unknown
+//	signal(name, window)   double: a signal's value; both arguments are literals; an error when it is
+//	                       unknown
 //	known(name, window)    bool: whether it is known
 //	target                 double: the parameter
 //	replicas.current, replicas.ready, replicas.starting, replicas.terminating     int: pods
@@ -15,10 +17,11 @@
 //	startUp.p50, startUp.p90, startUp.p99    double: seconds that pods took to start, 0 when unknown
 //	now                    timestamp; now.getHours("Europe/Berlin"), now.getDayOfWeek() and so on
 //
-// with CEL's standard library, its math and string extensions, and optional values left out. An unknown signal makes the decision
-// invalid unless the expression does not depend on it: CEL's ?:, && and || skip what they need not know. Each evaluation may
-// cost at most costLimit units; over it, or at a fault such as a division by zero, the decision is invalid and says why.
-// Faults of syntax and type are found by New and name line and column.
+// with CEL's standard library, its math and string extensions, and without optional values. An
+// unknown signal makes the decision invalid unless the expression does not depend on it: CEL's ?:,
+// && and || skip what they need not know. Each evaluation may cost at most costLimit units. Over
+// it, or at a fault such as a division by zero, the decision is invalid and says why. New finds
+// faults of syntax and type and names line and column.
 package cel
 
 import (
@@ -38,15 +41,17 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+	"github.com/sluice-autoscaler/sluice/algorithms/params"
 )
 
 // Config holds the parameters.
 type Config struct {
-	// Expression is the policy, up to 8192 characters.
+	// Expression is the policy.
 	Expression string `json:"expression"`
-	// Target is the expression's variable target, what a pod should carry; a finite number.
+	// Target is the expression's variable target, what a pod should carry.
 	Target float64 `json:"target"`
-	// CostLimit bounds one evaluation, 1–1,000,000 units: about one for each operation, more for work on long lists and strings.
+	// CostLimit bounds one evaluation, in units: about one for each operation, more for work on
+	// long lists and strings.
 	CostLimit uint64 `json:"costLimit"`
 }
 
@@ -55,21 +60,36 @@ func Default() Config {
 	return Config{Expression: `math.ceil(signal("concurrency", "60s") / target)`, Target: 70, CostLimit: 10_000}
 }
 
+// longest bounds the expression, in bytes.
+const longest = 8192
+
+// Params describes the parameters.
+func Params() params.List[Config] {
+	return params.List[Config]{
+		params.Other[Config]("expression", fmt.Sprintf("up to %d bytes", longest), Default().Expression, "the policy"),
+		params.Of("target", params.Finite(), "requests per pod", "what one pod should carry",
+			func(c *Config) *float64 { return &c.Target }).After(params.SignalTarget),
+		params.Of("costLimit", params.Between(1, 1_000_000), "units", "bound of one evaluation",
+			func(c *Config) *uint64 { return &c.CostLimit }),
+	}
+}
+
 // Validate reports every fault, those of the expression with line and column.
 func (c Config) Validate() error {
 	_, err := New(c)
 	return err
 }
 
-// Policy evaluates the expression. Its memory is the last answer. It is not safe for concurrent use.
+// Policy evaluates the expression. Its memory is the last answer. It is not safe for concurrent
+// use.
 type Policy struct {
 	cfg     Config
 	program cel.Program
 	needs   []algorithms.Need
 	state   state
-	// seen is the observation that the functions read while the expression is evaluated.
-	seen *algorithms.Observation
-	// missing is the signal that was asked for in vain.
+	// observation is what the functions read while the expression is evaluated.
+	observation *algorithms.Observation
+	// missing is the last unknown signal that the expression read.
 	missing string
 }
 
@@ -81,19 +101,13 @@ const version = 1
 
 // New compiles the expression.
 func New(c Config) (*Policy, error) {
-	var errs []error
-	if !algorithms.Finite(c.Target) {
-		errs = append(errs, fmt.Errorf("target = %v: want a finite number", c.Target))
-	}
-	if c.CostLimit < 1 || c.CostLimit > 1_000_000 {
-		errs = append(errs, fmt.Errorf("costLimit = %d: want 1–1000000 (units)", c.CostLimit))
-	}
+	errs := []error{Params().Check(&c)}
 	p := &Policy{cfg: c, state: state{Previous: -1}}
 	switch {
 	case strings.TrimSpace(c.Expression) == "":
 		errs = append(errs, errors.New("expression is empty: want one that gives a pod count"))
-	case len(c.Expression) > 8192:
-		errs = append(errs, fmt.Errorf("expression has %d bytes: want at most 8192", len(c.Expression)))
+	case len(c.Expression) > longest:
+		errs = append(errs, fmt.Errorf("expression has %d bytes: want at most %d", len(c.Expression), longest))
 	default:
 		if err := p.compile(); err != nil {
 			errs = append(errs, err)
@@ -151,7 +165,7 @@ func (p *Policy) variables() []cel.EnvOption {
 	return out
 }
 
-// collect finds what signals the expression reads, which is why their names are literals.
+// collect finds the signals that the expression reads, which is why their names are literals.
 func (p *Policy) collect(checked *cel.Ast) error {
 	var errs []error
 	have := map[algorithms.Need]bool{}
@@ -194,32 +208,33 @@ func (p *Policy) collect(checked *cel.Ast) error {
 }
 
 // find returns the place of the signal in the observation, −1 when it is unknown.
-func (p *Policy) find(name, window ref.Val) int {
+func (p *Policy) index(name, window ref.Val) int {
 	n, ok1 := name.Value().(string)
 	w, ok2 := window.Value().(string)
 	d, err := time.ParseDuration(w)
-	if !ok1 || !ok2 || err != nil || p.seen == nil {
+	if !ok1 || !ok2 || err != nil || p.observation == nil {
 		return -1
 	}
-	return p.seen.Index(n, d)
+	return p.observation.Index(n, d)
 }
 
 func (p *Policy) signal(name, window ref.Val) ref.Val {
-	if i := p.find(name, window); i >= 0 {
-		return types.Double(p.seen.Signals[i].Value)
+	if i := p.index(name, window); i >= 0 {
+		return types.Double(p.observation.Signals[i].Value)
 	}
 	p.missing = fmt.Sprintf("%v over %v", name.Value(), window.Value())
 	return types.NewErr("%s is unknown", p.missing)
 }
 
-func (p *Policy) known(name, window ref.Val) ref.Val { return types.Bool(p.find(name, window) >= 0) }
+func (p *Policy) known(name, window ref.Val) ref.Val { return types.Bool(p.index(name, window) >= 0) }
 
-// scope gives variables their values. It is the policy under another type, so that ResolveName is no method of Policy.
+// scope gives variables their values. It is the policy under another type, so that ResolveName is
+// no method of Policy.
 type scope Policy
 
 // ResolveName answers the value of a variable.
 func (s *scope) ResolveName(name string) (any, bool) {
-	o := s.seen
+	o := s.observation
 	switch name {
 	case "target":
 		return s.cfg.Target, true
@@ -262,8 +277,8 @@ func (p *Policy) Needs() []algorithms.Need { return p.needs }
 
 // Decide evaluates the expression on one observation.
 func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
-	p.seen, p.missing = &o, ""
-	defer func() { p.seen = nil }()
+	p.observation, p.missing = &o, ""
+	defer func() { p.observation = nil }()
 	out, details, err := p.program.Eval((*scope)(p))
 	cost := 0.0
 	if details != nil && details.ActualCost() != nil {

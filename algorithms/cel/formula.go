@@ -10,8 +10,9 @@ import (
 	"github.com/google/cel-go/common/types/ref"
 )
 
-// Formula is arithmetic over named numbers, as in KEDA's scaling modifiers: every number is a double, so that a/2 is half of a.
-// Besides CEL's operators it has min and max of two to four, abs, ceil, floor and round. It is safe for concurrent use.
+// Formula is arithmetic over named numbers, as in KEDA's scaling modifiers: every number is a
+// double, so that a/2 is half of a. Besides CEL's operators it has min and max of two to four, abs,
+// ceil, floor and round. It is safe for concurrent use.
 type Formula struct {
 	program cel.Program
 	names   []string
@@ -87,7 +88,8 @@ func number(v ref.Val) float64 {
 	return math.NaN()
 }
 
-// Value evaluates the formula; values are in the order of the names. A result that is not finite is an error.
+// Value evaluates the formula; values are in the order of the names. A result that is not finite is
+// an error.
 func (f *Formula) Value(values []float64) (float64, error) {
 	in := make(map[string]any, len(values))
 	for i, n := range f.names {

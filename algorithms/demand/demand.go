@@ -1,12 +1,16 @@
-// Package demand works out of the signals what load there would be if pods were endless, which is what policies that look ahead are to
-// forecast: under overload the concurrency measured is the queue, and the rate measured is what the pods can do.
+// Package demand estimates the offered load: what would be in service if pods were endless.
+// Policies that look ahead forecast it. Under overload the measured concurrency is the queue, and
+// the measured rate is what the pods can serve.
 //
-//	N      mean requests in flight and held over the short window; cap = slots per pod · pods that are ready, or were at the reading before, or are going
-//	S      mean time that a pod works on a request = Σ min(N, cap)·dt / Σ rate·dt, forgetting over five minutes (Little's law)
-//	λ      arrivals = rate answered + change of the requests now, per second   while saturated (N ≥ 0.95 cap), else N / S
-//	load   λ·S slots, within 0 and N, while saturated; else N
-//	backlog = (requests now, beyond the slots that there are now)·S slot-seconds of work that waits;  wait = backlog / slots
-//	         (N − cap where the reading of now is unknown)
+//	N        mean requests in flight and held over the short window
+//	cap      slots per pod · pods that are ready, were ready at the previous reading, or are terminating
+//	S        mean service time = Σ min(N, cap)·dt / Σ rate·dt, forgetting over five minutes (Little's law)
+//	λ        arrivals per second = rate answered + change of the requests now per second, while
+//	         saturated (N ≥ 0.95 cap); else N / S
+//	load     λ·S slots, within 0 and N, while saturated; else N
+//	backlog  (requests now beyond the slots now)·S slot-seconds; N − cap where the reading of now is
+//	         unknown
+//	wait     backlog / slots
 //
 // It is pure. An Estimator is not safe for concurrent use.
 package demand
@@ -19,7 +23,7 @@ import (
 )
 
 const (
-	// saturated is the share of the slots in use from which on concurrency no longer says what is asked for.
+	// saturated is the share of the slots in use from which on concurrency is not the offered load.
 	saturated = 0.95
 	// memory is after how many seconds work and answers count 1/e in the mean service time.
 	memory = 300.0
@@ -27,20 +31,23 @@ const (
 	few = 5.0
 )
 
-// Long is the window that stands in where the short one is unknown.
+// Long is the window that is used where the short one is unknown.
 const Long = time.Minute
 
-// Reading is what one observation says of demand. Numbers are finite and ≥ 0.
+// Reading is the demand of one observation. Numbers are finite and ≥ 0.
 type Reading struct {
 	// Known is false when concurrency is unknown; the rest is then empty.
 	Known bool
-	// Load is in slots: the requests that would be in service at endless pods. InFlight is N as measured.
+	// Load is the offered load in slots. InFlight is N as measured.
 	Load, InFlight float64
-	// Service is the mean service time in seconds, 0 while unknown; Rate is arrivals per second, 0 while that is.
+	// Service is the mean service time in seconds, 0 while unknown; Rate is arrivals per second, 0
+	// while that is.
 	Service, Rate float64
-	// Backlog is in slot-seconds; Wait in seconds, of a request that arrives now, +Inf with work and no ready pod.
+	// Backlog is in slot-seconds; Wait, of a request that arrives now, in seconds, +Inf with work
+	// and no ready pod.
 	Backlog, Wait float64
-	// Saturated says that the slots are in use. While Service is unknown, Load is then the queue as well.
+	// Saturated says that the slots are in use. While Service is unknown, Load then includes the
+	// queue.
 	Saturated bool
 }
 
@@ -64,7 +71,8 @@ type Estimator struct {
 	State State
 }
 
-// Needs lists concurrency now, concurrency and rate over the short window, and concurrency over Long.
+// Needs lists concurrency now, concurrency and rate over the short window, and concurrency over
+// Long.
 func (e *Estimator) Needs() []algorithms.Need {
 	needs := []algorithms.Need{
 		{Name: algorithms.Concurrency, Window: algorithms.Instant}, {Name: algorithms.Concurrency, Window: e.Short}, {Name: algorithms.Rate, Window: e.Short},
@@ -86,8 +94,8 @@ func value(o *algorithms.Observation, name string, window time.Duration) (float6
 	return min(o.Signals[i].Value, most), true
 }
 
-// Read takes in an observation, at slots per pod > 0. Rounds that follow the last one by less than half the short window see the same
-// means again: they are answered and not learnt from.
+// Read reads an observation, at slots per pod > 0. A round less than half the short window after
+// the previous one sees the same means again, so the estimator answers it without an update.
 func (e *Estimator) Read(o *algorithms.Observation, slots float64) Reading {
 	n, ok := value(o, algorithms.Concurrency, e.Short)
 	if !ok {
@@ -98,7 +106,7 @@ func (e *Estimator) Read(o *algorithms.Observation, slots float64) Reading {
 	s := &e.State
 	rate, rated := value(o, algorithms.Rate, e.Short)
 	now, seen := value(o, algorithms.Concurrency, algorithms.Instant)
-	// pods that went within the window, or are going, had or have requests in service
+	// Pods that were removed within the window, or are terminating, served requests.
 	cap := float64(max(o.Replicas.Ready, s.Ready, 0)+max(o.Replicas.Terminating, 0)) * slots
 	if o.Replicas.Ready <= 0 {
 		cap = 0
@@ -106,7 +114,7 @@ func (e *Estimator) Read(o *algorithms.Observation, slots float64) Reading {
 	r := Reading{Known: true, InFlight: n, Load: n, Saturated: n >= saturated*cap && n > 0}
 	dt := o.Now.Sub(s.At).Seconds()
 	fresh := s.At.IsZero() || dt >= e.Short.Seconds()/2
-	if fresh && rated && !s.At.IsZero() && (rate > 0 || min(n, cap) > 0) { // without work nothing new is known of it
+	if fresh && rated && !s.At.IsZero() && (rate > 0 || min(n, cap) > 0) { // without work there is no new service time
 		span := min(dt, 60)
 		keep := math.Exp(-span / memory)
 		s.Work = keep*s.Work + min(n, cap)*span
@@ -120,7 +128,7 @@ func (e *Estimator) Read(o *algorithms.Observation, slots float64) Reading {
 		if r.Saturated && rated {
 			if !s.At.IsZero() && dt > 0 && dt <= 60 {
 				change := n - s.InFlight
-				if seen && s.Seen { // means lag behind, by hundreds of requests when many pods begin at once
+				if seen && s.Seen { // means lag, by hundreds of requests when many pods start at once
 					change = now - s.Now
 				}
 				r.Rate = max(rate+change/max(dt, e.Short.Seconds()/2), 0)

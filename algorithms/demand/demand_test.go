@@ -20,7 +20,8 @@ func read(e *demand.Estimator, now time.Time, n, rate float64, ready int) demand
 	return e.Read(&o, 10)
 }
 
-// usual is an estimator that has seen a load of 30 in 50 slots for 100 s, half a second a request, and the time of its next reading.
+// usual is an estimator that has seen a load of 30 in 50 slots for 100 s, half a second a request,
+// and the time of its next reading.
 func usual() (*demand.Estimator, time.Time) {
 	e := &demand.Estimator{Short: 2 * time.Second}
 	now := time.Unix(1_000_000, 0)
@@ -38,8 +39,9 @@ func near(t *testing.T, what string, got, want, tol float64) {
 	}
 }
 
-// Below saturation concurrency is the load, and Little's law gives the service time. Above it the queue is told from the load: 60 slots of load at
-// 5 pods of 10, half a second each, leave 20 more in the queue each second.
+// Below saturation concurrency is the load, and Little's law gives the service time. Above it the
+// queue is told from the load: 60 slots of load at 5 pods of 10, half a second each, leave 20 more
+// in the queue each second.
 func TestOverload(t *testing.T) {
 	t.Parallel()
 	e := &demand.Estimator{Short: 2 * time.Second}
@@ -67,7 +69,8 @@ func TestOverload(t *testing.T) {
 	}
 }
 
-// At zero pods all waits, endlessly as far as is known; unknown concurrency is unknown; the long window stands in for the short one.
+// At zero pods all waits, endlessly as far as is known; unknown concurrency is unknown; the long
+// window stands in for the short one.
 func TestEdges(t *testing.T) {
 	t.Parallel()
 	e, now := usual()
@@ -86,7 +89,8 @@ func TestEdges(t *testing.T) {
 	}
 }
 
-// When many pods begin at once on a long queue, means lag behind what they answer: the counts of the instants tell arrivals.
+// When many pods begin at once on a long queue, means lag behind what they answer: the counts of
+// the instants tell arrivals.
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	e, now := usual()

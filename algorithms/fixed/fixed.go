@@ -1,5 +1,5 @@
-// Package fixed always answers the same count. It is the baseline to compare others with, and a way to pin a workload while
-// its signals are still recorded.
+// Package fixed always answers the same count. It is the baseline of comparisons, and a way to pin
+// a workload while its signals are still recorded.
 package fixed
 
 import (
@@ -8,24 +8,28 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+	"github.com/sluice-autoscaler/sluice/algorithms/params"
 )
 
 // Config holds the parameter.
 type Config struct {
-	// Replicas is the answer, 0–1,000,000 pods.
+	// Replicas is the answer in pods.
 	Replicas int `json:"replicas"`
 }
 
 // Default returns one pod.
 func Default() Config { return Config{Replicas: 1} }
 
-// Validate reports a count out of range.
-func (c Config) Validate() error {
-	if c.Replicas < 0 || c.Replicas > 1_000_000 {
-		return fmt.Errorf("replicas = %d: want 0–1000000 (pods)", c.Replicas)
+// Params describes the parameter.
+func Params() params.List[Config] {
+	return params.List[Config]{
+		params.Of("replicas", params.Between(0, 1_000_000), "pods", "the answer",
+			func(c *Config) *int { return &c.Replicas }).Search("1..100:log"),
 	}
-	return nil
 }
+
+// Validate reports a count out of range.
+func (c Config) Validate() error { return Params().Check(&c) }
 
 // Policy answers Config.Replicas. It has no memory.
 type Policy struct{ cfg Config }

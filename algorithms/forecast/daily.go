@@ -2,11 +2,11 @@ package forecast
 
 import (
 	"errors"
-	"fmt"
 	"math"
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/params"
 )
 
 // day is the season of a Daily.
@@ -14,38 +14,63 @@ const day = 24 * time.Hour
 
 // DailyConfig holds the parameters of a Daily.
 type DailyConfig struct {
-	// Bin is the length of a bin, a whole part of a day, 1m–1h. Shorter sees sharper edges and costs memory and noise.
-	Bin time.Duration
-	// Alpha, Beta, Gamma and Phi are Holt-Winters'.
-	Alpha, Beta, Gamma, Phi float64
-	// Harmonics of the day, and WeekHarmonics of the week, 1–16, enter the regression. HalfLife is after how many days a value counts half.
-	Harmonics, WeekHarmonics int
-	HalfLife                 float64
+	// Bin is the length of a bin, a whole part of a day. Shorter sees sharper edges and costs
+	// memory and noise.
+	Bin algorithms.Duration `json:"bin"`
+	// Alpha, Beta, Gamma and Phi are Holt-Winters': the shares of an error in level, trend and
+	// season, and the damping of the trend.
+	Alpha float64 `json:"alpha"`
+	Beta  float64 `json:"beta"`
+	Gamma float64 `json:"gamma"`
+	Phi   float64 `json:"phi"`
+	// Harmonics of the day and WeekHarmonics of the week enter the regression. HalfLife is after
+	// how many days a value counts half in it.
+	Harmonics     int     `json:"harmonics"`
+	WeekHarmonics int     `json:"weekHarmonics"`
+	HalfLife      float64 `json:"halfLife"`
 }
 
-// DefaultDaily has bins of 10 minutes; six waves a day and three a week, as is usual for load with a working day; a level that follows
-// within some bins and a season that follows within days; weeks count half after two.
+// DefaultDaily has bins of 10 minutes; six waves a day and three a week, which suit load with a
+// working day; a level that adapts within some bins and a season that adapts within days. Weeks
+// count half after two.
 func DefaultDaily() DailyConfig {
-	return DailyConfig{Bin: 10 * time.Minute, Alpha: 0.3, Beta: 0.02, Gamma: 0.3, Phi: 0.9, Harmonics: 6, WeekHarmonics: 3, HalfLife: 14}
+	return DailyConfig{Bin: algorithms.Duration(10 * time.Minute), Alpha: 0.3, Beta: 0.02, Gamma: 0.3, Phi: 0.9, Harmonics: 6, WeekHarmonics: 3, HalfLife: 14}
+}
+
+// DailyParams describes the parameters.
+func DailyParams() params.List[DailyConfig] {
+	share := params.Between(0, 1)
+	waves := params.Between(1, 16)
+	return params.List[DailyConfig]{
+		params.Of("bin", params.Spans(time.Minute, time.Hour), "", "bin of the forecast",
+			func(c *DailyConfig) *algorithms.Duration { return &c.Bin }).Also("a whole part of a day",
+			func(c *DailyConfig) bool { return day%time.Duration(c.Bin) == 0 }),
+		params.Of("alpha", share, "", "Holt-Winters: share of an error in the level",
+			func(c *DailyConfig) *float64 { return &c.Alpha }).Search("0.05..0.8"),
+		params.Of("beta", share, "", "of that in the trend",
+			func(c *DailyConfig) *float64 { return &c.Beta }),
+		params.Of("gamma", share, "", "share of an error in the season",
+			func(c *DailyConfig) *float64 { return &c.Gamma }).Search("0.05..0.8"),
+		params.Of("phi", share, "", "damping of the trend",
+			func(c *DailyConfig) *float64 { return &c.Phi }),
+		params.Of("harmonics", waves, "", "waves of a day in the regression",
+			func(c *DailyConfig) *int { return &c.Harmonics }).Search("2..12:whole"),
+		params.Of("weekHarmonics", waves, "", "waves of a week",
+			func(c *DailyConfig) *int { return &c.WeekHarmonics }),
+		params.Of("halfLife", params.Above(0), "days", "after how long a value counts half in the regression",
+			func(c *DailyConfig) *float64 { return &c.HalfLife }),
+	}
 }
 
 // Validate reports every fault.
-func (c DailyConfig) Validate() error {
-	var errs []error
-	if c.Bin < time.Minute || c.Bin > time.Hour || day%c.Bin != 0 {
-		errs = append(errs, fmt.Errorf("bin = %v: want 1m–1h, a whole part of a day", c.Bin))
-		return errors.Join(errs...)
-	}
-	errs = append(errs, c.holtWinters().Validate(), c.fourier().Validate())
-	return errors.Join(errs...)
-}
+func (c DailyConfig) Validate() error { return DailyParams().Check(&c) }
 
 func (c DailyConfig) holtWinters() HoltWintersConfig {
-	return HoltWintersConfig{Alpha: c.Alpha, Beta: c.Beta, Gamma: c.Gamma, Phi: c.Phi, Period: int(day / c.Bin)}
+	return HoltWintersConfig{Alpha: c.Alpha, Beta: c.Beta, Gamma: c.Gamma, Phi: c.Phi, Period: int(day / time.Duration(c.Bin))}
 }
 
 func (c DailyConfig) fourier() FourierConfig {
-	n := float64(day / c.Bin)
+	n := float64(day / time.Duration(c.Bin))
 	return FourierConfig{Cycles: []Cycle{{Period: n, Harmonics: c.Harmonics}, {Period: 7 * n, Harmonics: c.WeekHarmonics}}, HalfLife: c.HalfLife * n}
 }
 
@@ -71,30 +96,37 @@ func (m Method) String() string {
 	return "none"
 }
 
-// Daily forecasts a load by time of day and week: it sums what it is given into bins of Unix time and asks Holt-Winters and a regression on
-// waves, whichever erred less lately (mean absolute error one bin ahead, half-life a day). A bin that was seen less than half is missed. After
-// a gap of over two weeks it begins anew.
+// Daily forecasts a load by time of day and week. It sums readings into bins of Unix time, and
+// forecasts by Holt-Winters or by a regression on waves, whichever had the lower recent error (mean
+// absolute error one bin ahead, half-life a day). A bin with readings for less than half its length
+// is missing. After a gap of over two weeks it restarts.
 type Daily struct {
-	cfg  DailyConfig
-	hw   *HoltWinters
-	four *Fourier
-	s    DailyState
-	// next[h] are the forecasts of the bins after the last finished one, by method, while asked holds them.
-	asked [ahead + 1]bool
-	next  [ahead + 1][3]float64
+	cfg     DailyConfig
+	hw      *HoltWinters
+	fourier *Fourier
+	s       DailyState
+	// next[h] are the forecasts of the bins after the last finished one, by method, valid where
+	// cached[h].
+	cached [ahead + 1]bool
+	next   [ahead + 1][3]float64
 }
 
-// ahead is how many bins ahead a Daily answers.
+// binWidth is the length of a bin.
+func (d *Daily) binWidth() time.Duration { return time.Duration(d.cfg.Bin) }
+
+// ahead is how many bins ahead a Daily forecasts.
 const ahead = 8
 
-// DailyState is the memory of a Daily. Its zero value has seen nothing.
+// DailyState is the memory of a Daily. Its zero value is empty.
 type DailyState struct {
-	// Bin is the number of the current bin since 1970; Sum and Covered are what is in it, in unit-seconds and seconds.
+	// Bin is the number of the current bin since 1970; Sum and Covered are its unit-seconds and
+	// seconds.
 	Bin     int64   `json:"bin"`
 	Sum     float64 `json:"sum"`
 	Covered float64 `json:"covered"`
-	// Erred are discounted mean absolute errors by method, Compared how many bins they rest on.
-	Erred       [3]float64       `json:"erred"`
+	// Errors are discounted mean absolute errors by method, Compared the number of bins behind
+	// them.
+	Errors      [3]float64       `json:"erred"`
 	Compared    int              `json:"compared"`
 	HoltWinters HoltWintersState `json:"holtWinters"`
 	Fourier     FourierState     `json:"fourier"`
@@ -109,21 +141,22 @@ func NewDaily(c DailyConfig) (*Daily, error) {
 	if err != nil {
 		return nil, err
 	}
-	four, err := NewFourier(c.fourier())
+	fourier, err := NewFourier(c.fourier())
 	if err != nil {
 		return nil, err
 	}
-	return &Daily{cfg: c, hw: hw, four: four}, nil
+	return &Daily{cfg: c, hw: hw, fourier: fourier}, nil
 }
 
-func (d *Daily) bin(t time.Time) int64 { return t.Unix() / int64(d.cfg.Bin.Seconds()) }
+// bin is the number of the bin of t since 1970.
+func (d *Daily) bin(t time.Time) int64 { return t.Unix() / int64(d.binWidth().Seconds()) }
 
-// Observe takes in that the mean over the dt before at was v, finite and ≥ 0; at never goes backwards. What reaches into the bin before
-// counts there as well if it has not been finished.
+// Observe adds that the mean over the dt before at was v, finite and ≥ 0; at never goes backwards.
+// A part in the previous bin counts there if that bin is not finished.
 func (d *Daily) Observe(at time.Time, v float64, dt time.Duration) {
 	i := d.bin(at)
-	begun := time.Unix(i*int64(d.cfg.Bin.Seconds()), 0)
-	dt = min(dt, d.cfg.Bin)
+	begun := time.Unix(i*int64(d.binWidth().Seconds()), 0)
+	dt = min(dt, d.binWidth())
 	inside := min(dt, at.Sub(begun))
 	if i > d.s.Bin {
 		if d.s.Bin > 0 {
@@ -132,22 +165,22 @@ func (d *Daily) Observe(at time.Time, v float64, dt time.Duration) {
 			}
 			d.finish(i)
 		} else {
-			// begin at midnight, so that the season's first place is the day's
+			// The season begins at midnight.
 			d.s.Bin = i
 			for range i % int64(d.cfg.holtWinters().Period) {
 				d.hw.Miss()
-				d.four.Miss()
+				d.fourier.Miss()
 			}
 		}
 	}
 	d.add(v, inside)
 }
 
-// longestSample is how long a time a sample of the past can stand for; more is a gap.
-const longestSample = 2 * time.Hour
+// maxSampleLength is how long a sample of the past may last; more is a gap.
+const maxSampleLength = 2 * time.Hour
 
-// Learn takes in the past of one signal: each sample is the mean over the time since the one before of it; after a gap of over two hours it stands
-// for a bin.
+// Learn adds the past of one signal: each sample is the mean since the previous one; after a gap of
+// over two hours it counts for one bin.
 func (d *Daily) Learn(history []algorithms.Sample, signal string) {
 	var last time.Time
 	for _, s := range history {
@@ -155,11 +188,11 @@ func (d *Daily) Learn(history []algorithms.Sample, signal string) {
 			continue
 		}
 		if v := min(s.Value, Most); !last.IsZero() && s.At.After(last) {
-			if s.At.Sub(last) > longestSample {
-				last = s.At.Add(-d.cfg.Bin)
+			if s.At.Sub(last) > maxSampleLength {
+				last = s.At.Add(-d.binWidth())
 			}
 			for at := last; at.Before(s.At); { // bin by bin
-				next := at.Truncate(d.cfg.Bin).Add(d.cfg.Bin)
+				next := at.Truncate(d.binWidth()).Add(d.binWidth())
 				if next.After(s.At) {
 					next = s.At
 				}
@@ -178,10 +211,10 @@ func (d *Daily) add(v float64, dt time.Duration) {
 	}
 }
 
-// finish ends the current bin and those that were missed before bin i.
+// finish ends the current bin, and passes the missing ones before bin i.
 func (d *Daily) finish(i int64) {
 	s := &d.s
-	if gap := i - s.Bin; gap > 14*int64(day/d.cfg.Bin) {
+	if gap := i - s.Bin; gap > 14*int64(day/d.binWidth()) {
 		fresh, err := NewDaily(d.cfg)
 		if err == nil { // it was valid before
 			*d = *fresh
@@ -189,42 +222,42 @@ func (d *Daily) finish(i int64) {
 		d.s.Bin = i
 		for range i % int64(d.cfg.holtWinters().Period) {
 			d.hw.Miss()
-			d.four.Miss()
+			d.fourier.Miss()
 		}
 		return
 	}
-	if s.Covered >= d.cfg.Bin.Seconds()/2 {
+	if s.Covered >= d.binWidth().Seconds()/2 {
 		y := s.Sum / s.Covered
 		a, okA := d.hw.Forecast(1)
-		b, okB := d.four.Forecast(1)
+		b, okB := d.fourier.Forecast(1)
 		if okA && okB {
 			s.Compared++
-			keep := math.Exp2(-d.cfg.Bin.Hours() / 24)
+			keep := math.Exp2(-d.binWidth().Hours() / 24)
 			if s.Compared == 1 {
 				keep = 0
 			}
-			s.Erred[ByHoltWinters] = keep*s.Erred[ByHoltWinters] + (1-keep)*math.Abs(y-a)
-			s.Erred[ByHarmonics] = keep*s.Erred[ByHarmonics] + (1-keep)*math.Abs(y-b)
+			s.Errors[ByHoltWinters] = keep*s.Errors[ByHoltWinters] + (1-keep)*math.Abs(y-a)
+			s.Errors[ByHarmonics] = keep*s.Errors[ByHarmonics] + (1-keep)*math.Abs(y-b)
 		}
 		d.hw.Update(y)
-		d.four.Update(y)
+		d.fourier.Update(y)
 	} else {
 		d.hw.Miss()
-		d.four.Miss()
+		d.fourier.Miss()
 	}
 	for s.Bin++; s.Bin < i; s.Bin++ {
 		d.hw.Miss()
-		d.four.Miss()
+		d.fourier.Miss()
 	}
 	s.Sum, s.Covered = 0, 0
-	d.asked = [ahead + 1]bool{}
+	d.cached = [ahead + 1]bool{}
 }
 
-// Best is the method that erred less lately, None while neither is ready.
+// Best is the method with the lower recent error, None while neither is ready.
 func (d *Daily) Best() Method {
-	a, b := d.hw.Ready(), d.four.Ready()
+	a, b := d.hw.Ready(), d.fourier.Ready()
 	switch {
-	case a && (!b || d.s.Erred[ByHoltWinters] <= d.s.Erred[ByHarmonics]):
+	case a && (!b || d.s.Errors[ByHoltWinters] <= d.s.Errors[ByHarmonics]):
 		return ByHoltWinters
 	case b:
 		return ByHarmonics
@@ -232,28 +265,28 @@ func (d *Daily) Best() Method {
 	return None
 }
 
-// Erred is the mean absolute error of a method, one bin ahead, lately.
-func (d *Daily) Erred(m Method) float64 { return d.s.Erred[m] }
+// MeanError is the recent mean absolute error of a method, one bin ahead.
+func (d *Daily) MeanError(m Method) float64 { return d.s.Errors[m] }
 
-// At is the forecast by the best method for the bin in which t lies: the current one or up to seven later; ok is false while nothing is
-// ready and beyond that.
+// At is the forecast by the best method for the bin of t: the current one or up to seven later; ok
+// is false beyond that, and while no method is ready.
 func (d *Daily) At(t time.Time) (y float64, ok bool) {
 	m := d.Best()
 	h := int(d.bin(t)-d.s.Bin) + 1
 	if m == None || h < 1 || h > ahead {
 		return 0, false
 	}
-	if !d.asked[h] {
+	if !d.cached[h] {
 		d.next[h][ByHoltWinters], _ = d.hw.Forecast(h)
-		d.next[h][ByHarmonics], _ = d.four.Forecast(h)
-		d.asked[h] = true
+		d.next[h][ByHarmonics], _ = d.fourier.Forecast(h)
+		d.cached[h] = true
 	}
 	return d.next[h][m], true
 }
 
 // Max is the largest forecast of the bins that [from, to] touches.
 func (d *Daily) Max(from, to time.Time) (y float64, ok bool) {
-	for t := from; ; t = t.Add(d.cfg.Bin) {
+	for t := from; ; t = t.Add(d.binWidth()) {
 		if t.After(to) {
 			t = to
 		}
@@ -269,7 +302,7 @@ func (d *Daily) Max(from, to time.Time) (y float64, ok bool) {
 // State returns the memory; it shares nothing that changes later.
 func (d *Daily) State() DailyState {
 	s := d.s
-	s.HoltWinters, s.Fourier = d.hw.State(), d.four.State()
+	s.HoltWinters, s.Fourier = d.hw.State(), d.fourier.State()
 	return s
 }
 
@@ -279,7 +312,7 @@ func (d *Daily) Load(s DailyState) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(fresh.hw.Load(s.HoltWinters), fresh.four.Load(s.Fourier)); err != nil {
+	if err := errors.Join(fresh.hw.Load(s.HoltWinters), fresh.fourier.Load(s.Fourier)); err != nil {
 		return err
 	}
 	s.HoltWinters, s.Fourier = HoltWintersState{}, FourierState{}

@@ -19,7 +19,8 @@ func daily(t *testing.T) *forecast.Daily {
 	return d
 }
 
-// A smooth day is forecast within a few percent after three of them, over a gap of hours too; a gap of weeks begins anew.
+// A smooth day is forecast within a few percent after three of them, over a gap of hours too; a gap
+// of weeks begins anew.
 func TestDaily(t *testing.T) {
 	t.Parallel()
 	load := func(at time.Time) float64 {
@@ -110,7 +111,7 @@ func same(x float64, d *forecast.Daily, at time.Time) bool {
 func TestDailyValidate(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*forecast.DailyConfig){
-		"bin":       func(c *forecast.DailyConfig) { c.Bin = 7 * time.Minute },
+		"bin":       func(c *forecast.DailyConfig) { c.Bin = algorithms.Duration(7 * time.Minute) },
 		"alpha":     func(c *forecast.DailyConfig) { c.Alpha = 2 },
 		"harmonics": func(c *forecast.DailyConfig) { c.Harmonics = 0 },
 		"half life": func(c *forecast.DailyConfig) { c.HalfLife = 0 },

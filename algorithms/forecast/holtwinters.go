@@ -1,9 +1,10 @@
-// Package forecast holds forecasters of a load in bins of equal length: Holt-Winters, a regression on daily and weekly waves, and the
-// low harmonics of a window. Bins that were not seen are skipped, never learnt as zero; answers are finite and ≥ 0; state is bounded.
-// Instants and bin lengths are the caller's. Nothing here is safe for concurrent use unless it says so.
+// Package forecast holds forecasters of a load in bins of equal length: Holt-Winters and a
+// regression on daily and weekly waves. Bins without readings are missing, never zero. Forecasts
+// are finite and ≥ 0; state is bounded. Nothing here is safe for concurrent use unless it says so.
 //
-// Sources: Hyndman and Athanasopoulos, "Forecasting: principles and practice", 3rd ed., chapter 8 (Holt-Winters, damped trend); Roy et al.,
-// "IceBreaker", ASPLOS'22 (harmonics); Young, Pedregal and Tych, "Dynamic harmonic regression", 1999, and Hyndman ch. 7 (Fourier terms).
+// Sources: Hyndman and Athanasopoulos, "Forecasting: principles and practice", 3rd ed., chapter 8
+// (Holt-Winters, damped trend) and 7 (Fourier terms); Young, Pedregal and Tych, "Dynamic harmonic
+// regression", 1999.
 package forecast
 
 import (
@@ -14,11 +15,11 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms"
 )
 
-// Most bounds what is forecast, so that sums of a few forecasts stay finite.
+// Most bounds forecasts, so that sums of a few of them stay finite.
 const Most = 1e15
 
-// clean makes a forecast of v: finite, 0–Most.
-func clean(v float64) float64 {
+// clamp makes a forecast of v: finite, 0–Most.
+func clamp(v float64) float64 {
 	if !(v > 0) { // NaN too
 		return 0
 	}
@@ -28,15 +29,16 @@ func clean(v float64) float64 {
 // bound keeps a state finite even where the parameters make it unstable.
 func bound(v float64) float64 { return min(max(v, -Most), Most) }
 
-// HoltWinters is additive Holt-Winters with a trend that may be damped, in error-correction form:
+// HoltWinters is additive Holt-Winters with a damped trend, in error-correction form:
 //
 //	e = y − (l + φb + s_i)
 //	l ← l + φb + αe,   b ← φb + αβe,   s_i ← s_i + γe,   i the bin's place in the season
 //	ŷ(h) = l + (φ + … + φ^h)·b + s_{i+h}
 //
-// which is the usual form with β* = β and γ the factor on the error against the level of before. It begins after two whole seasons,
-// from their means: l = mean of the first, b = (mean of the second − mean of the first) / m, s_i = the first season less its mean; then it
-// runs over the second. Bins that were missed in them are filled with the other season's, or the mean of what was seen.
+// This is the usual form with β* = β and γ the factor on the error against the previous level. It
+// is initialized by two whole seasons: l = mean of the first, b = (mean of the second − mean of the
+// first) / m, s_i = the first season less its mean; then it runs over the second. A missing bin in
+// them takes the other season's value, or the mean of all.
 type HoltWinters struct {
 	cfg   HoltWintersConfig
 	state HoltWintersState
@@ -44,10 +46,10 @@ type HoltWinters struct {
 
 // HoltWintersConfig holds the parameters.
 type HoltWintersConfig struct {
-	// Alpha, Beta and Gamma are the shares of an error that enter level, trend (of what entered the level) and season, 0–1. Higher follows
-	// faster and forgets faster.
+	// Alpha, Beta and Gamma are the shares of an error that enter level, trend (of what entered the
+	// level) and season, 0–1. Higher follows faster and forgets faster.
 	Alpha, Beta, Gamma float64
-	// Phi is by which factor the trend is damped each bin, 0–1; 1 leaves it as it is, 0 has none.
+	// Phi is the factor by which the trend is damped each bin, 0–1; 1 keeps it, 0 has none.
 	Phi float64
 	// Period is the bins of a season, 1–10080.
 	Period int
@@ -72,13 +74,14 @@ func (c HoltWintersConfig) Validate() error {
 
 // HoltWintersState is the memory. Its zero value has seen nothing.
 type HoltWintersState struct {
-	// Bins is how many bins have passed, seen or not.
+	// Bins is how many bins have passed, missing ones included.
 	Bins int64 `json:"bins"`
-	// Level, Trend and Season are those of the formulas; Season is empty until two seasons have passed.
+	// Level, Trend and Season are those of the formulas; Season is empty until two seasons have
+	// passed.
 	Level  float64   `json:"level"`
 	Trend  float64   `json:"trend"`
 	Season []float64 `json:"season,omitempty"`
-	// First holds the first two seasons while they are gathered, −1 for a bin that was missed.
+	// First holds the first two seasons while they are collected, −1 for a missing bin.
 	First []float64 `json:"first,omitempty"`
 }
 
@@ -93,7 +96,7 @@ func NewHoltWinters(c HoltWintersConfig) (*HoltWinters, error) {
 // Ready tells whether two seasons have passed.
 func (f *HoltWinters) Ready() bool { return len(f.state.Season) > 0 }
 
-// Update takes in the value of the next bin, finite and ≥ 0; anything else counts as a bin that was missed.
+// Update adds the value of the next bin, finite and ≥ 0; any other value is a missing bin.
 func (f *HoltWinters) Update(y float64) {
 	if !algorithms.Finite(y) || y < 0 || y > Most {
 		f.Miss()
@@ -101,7 +104,7 @@ func (f *HoltWinters) Update(y float64) {
 	}
 	s, m := &f.state, int64(f.cfg.Period)
 	if len(s.Season) == 0 {
-		f.gather(y)
+		f.addFirst(y)
 		return
 	}
 	i := s.Bins % m
@@ -112,11 +115,11 @@ func (f *HoltWinters) Update(y float64) {
 	s.Bins++
 }
 
-// Miss lets a bin pass that was not seen: level and trend go on as forecast, and nothing is learnt.
+// Miss passes a missing bin: level and trend continue as forecast.
 func (f *HoltWinters) Miss() {
 	s := &f.state
 	if len(s.Season) == 0 {
-		f.gather(-1)
+		f.addFirst(-1)
 		return
 	}
 	s.Level = bound(s.Level + f.cfg.Phi*s.Trend)
@@ -124,7 +127,8 @@ func (f *HoltWinters) Miss() {
 	s.Bins++
 }
 
-func (f *HoltWinters) gather(y float64) {
+// addFirst collects the first two seasons, and initializes the state by them.
+func (f *HoltWinters) addFirst(y float64) {
 	s, m := &f.state, f.cfg.Period
 	s.First = append(s.First, y)
 	s.Bins++
@@ -137,7 +141,7 @@ func (f *HoltWinters) gather(y float64) {
 			seen, sum = seen+1, sum+y
 		}
 	}
-	if seen < m { // too little to begin with: the older season gives way
+	if seen < m { // too few values: drop the older season
 		s.First = append(s.First[:0], s.First[m:]...)
 		return
 	}
@@ -179,7 +183,7 @@ func (f *HoltWinters) Forecast(h int) (y float64, ok bool) {
 		damped = phi * (1 - math.Pow(phi, float64(h))) / (1 - phi)
 	}
 	i := (s.Bins + int64(h) - 1) % int64(f.cfg.Period)
-	return clean(s.Level + damped*s.Trend + s.Season[i]), true
+	return clamp(s.Level + damped*s.Trend + s.Season[i]), true
 }
 
 // State returns the memory; it shares nothing that changes later.

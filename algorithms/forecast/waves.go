@@ -8,79 +8,6 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms"
 )
 
-// Harmonics is a window of a load as the sum of its lowest frequencies, and of a line if it was fitted with its slope:
-//
-//	ŷ(t) = p·t + Σ_{f = 0…k} A_f·cos(2πft/n + φ_f),  t in bins from the beginning of the window
-//
-// The lowest frequencies are taken, not the largest; so it is a smoothing, and it goes on with period n: the forecast for n + h is
-// that for h, but for the line. A slope that is not there in truth costs accuracy; without it whole periods are continued exactly.
-// Source: Roy et al., "IceBreaker", ASPLOS'22, and its implementation in FeMux. A value; safe for concurrent use.
-type Harmonics struct {
-	n     int
-	slope float64
-	re    []float64 // amplitude of the cosine, by frequency
-	im    []float64 // of the sine
-}
-
-// FitHarmonics fits the frequencies 0–k of the window x, finite values, of which it keeps nothing. k is lowered to (len(x) − 1) / 2.
-// slope tells whether a line is fitted and taken off first. It costs len(x)·k steps.
-func FitHarmonics(x []float64, k int, slope bool) Harmonics {
-	n := len(x)
-	if n == 0 {
-		return Harmonics{}
-	}
-	k = min(max(k, 0), (n-1)/2)
-	h := Harmonics{n: n, re: make([]float64, k+1), im: make([]float64, k+1)}
-	if slope && n > 1 {
-		mean, mid := 0.0, float64(n-1)/2
-		for _, v := range x {
-			mean += v / float64(n)
-		}
-		num, den := 0.0, 0.0
-		for t, v := range x {
-			d := float64(t) - mid
-			num += d * (v - mean)
-			den += d * d
-		}
-		h.slope = num / den
-	}
-	for f := range h.re {
-		sin, cos := math.Sincos(2 * math.Pi * float64(f) / float64(n))
-		c, s := 1.0, 0.0
-		re, im := 0.0, 0.0
-		for t, v := range x {
-			v -= h.slope * float64(t)
-			re += v * c
-			im += v * s
-			c, s = c*cos-s*sin, s*cos+c*sin
-		}
-		scale := 2 / float64(n)
-		if f == 0 {
-			scale /= 2
-		}
-		h.re[f], h.im[f] = re*scale, im*scale
-	}
-	return h
-}
-
-// Slope is the line's, in units per bin; 0 when none was fitted.
-func (h Harmonics) Slope() float64 { return h.slope }
-
-// At is the value at t bins from the beginning of the window: 0 to n−1 lie in it, n is the next bin. It is clamped to 0–Most.
-func (h Harmonics) At(t float64) float64 {
-	y := h.slope * t
-	if h.n == 0 {
-		return 0
-	}
-	sin, cos := math.Sincos(2 * math.Pi * t / float64(h.n))
-	c, s := 1.0, 0.0
-	for f := range h.re {
-		y += h.re[f]*c + h.im[f]*s
-		c, s = c*cos-s*sin, s*cos+c*sin
-	}
-	return clean(y)
-}
-
 // Cycle is a period of a Fourier regression.
 type Cycle struct {
 	// Period is in bins, > 1; Harmonics is how many waves of it, from the whole period on, 1–16.
@@ -90,7 +17,8 @@ type Cycle struct {
 
 // FourierConfig holds the parameters of a Fourier regression.
 type FourierConfig struct {
-	// Cycles are the periods, shortest first, at most 4. One takes part once twice its length has passed.
+	// Cycles are the periods, shortest first, at most 4. One takes part once twice its length has
+	// passed.
 	Cycles []Cycle
 	// HalfLife is after how many bins a value counts half, > 0.
 	HalfLife float64
@@ -116,12 +44,13 @@ func (c FourierConfig) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Fourier is a regression on waves of known periods with forgetting: the coefficients θ of x_t = (1, cos 2πjt/P, sin 2πjt/P, …) that minimise
-// Σ 2^(−(T−t)/halfLife)·(y_t − θ·x_t)² + |θ_waves|². The last term keeps waves of which little was seen small. One update costs about d²
-// steps and one fit d³/6, d = 1 + 2·Σ harmonics.
+// Fourier is a regression on waves of known periods with forgetting: the coefficients θ of x_t =
+// (1, cos 2πjt/P, sin 2πjt/P, …) that minimise Σ 2^(−(T−t)/halfLife)·(y_t − θ·x_t)² + |θ_waves|².
+// The last term keeps waves with little data small. An update costs about d² steps and a fit d³/6,
+// d = 1 + 2·Σ harmonics.
 type Fourier struct {
 	cfg    FourierConfig
-	forget float64
+	decay  float64
 	state  FourierState
 	theta  []float64
 	fitted bool
@@ -148,7 +77,7 @@ func NewFourier(c FourierConfig) (*Fourier, error) {
 		d += 2 * y.Harmonics
 	}
 	return &Fourier{
-		cfg: c, forget: math.Exp2(-1 / c.HalfLife), theta: make([]float64, d), x: make([]float64, d), chol: make([]float64, d*(d+1)/2),
+		cfg: c, decay: math.Exp2(-1 / c.HalfLife), theta: make([]float64, d), x: make([]float64, d), chol: make([]float64, d*(d+1)/2),
 		state: FourierState{Products: make([]float64, d*(d+1)/2), With: make([]float64, d)},
 	}, nil
 }
@@ -168,7 +97,7 @@ func (f *Fourier) waves(t float64) {
 	}
 }
 
-// Update takes in the value of the next bin, finite and ≥ 0; anything else counts as a bin that was missed.
+// Update adds the value of the next bin, finite and ≥ 0; any other value is a missing bin.
 func (f *Fourier) Update(y float64) {
 	if !algorithms.Finite(y) || y < 0 || y > Most {
 		f.Miss()
@@ -178,20 +107,20 @@ func (f *Fourier) Update(y float64) {
 	k := 0
 	for i, xi := range f.x {
 		for _, xj := range f.x[:i+1] {
-			f.state.Products[k] = f.forget*f.state.Products[k] + xi*xj
+			f.state.Products[k] = f.decay*f.state.Products[k] + xi*xj
 			k++
 		}
-		f.state.With[i] = f.forget*f.state.With[i] + xi*y
+		f.state.With[i] = f.decay*f.state.With[i] + xi*y
 	}
 	f.state.Bins++
 	f.state.Seen++
 	f.fitted = false
 }
 
-// Miss lets a bin pass that was not seen.
+// Miss passes a missing bin.
 func (f *Fourier) Miss() { f.state.Bins++ }
 
-// Ready tells whether twice the shortest period has passed, half of it seen.
+// Ready tells whether twice the shortest period has passed, with values for half of it.
 func (f *Fourier) Ready() bool {
 	need := 2 * f.cfg.Cycles[0].Period
 	return float64(f.state.Bins) >= need && float64(f.state.Seen) >= need/2
@@ -209,7 +138,7 @@ func (f *Fourier) Forecast(h int) (y float64, ok bool) {
 	for i, c := range f.theta {
 		y += c * f.x[i]
 	}
-	return clean(y), true
+	return clamp(y), true
 }
 
 // fit solves the normal equations by Cholesky's decomposition, for the cycles that take part.

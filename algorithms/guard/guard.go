@@ -67,13 +67,13 @@ type scaleToZero struct {
 
 type onMissingData struct {
 	Hold             *algorithms.Duration `json:"hold"`
-	FallbackReplicas *int                 `json:"fallbackReplicas"`
+	Replicas *int                 `json:"replicas"`
 }
 
 // Parse reads JSON parameters over a Config that holds the defaults:
 //
 //	{"minReplicas": 0, "maxReplicas": 50, "target": 10, "behavior": {…}, "scaleToZero": {"after": "60s"},
-//	 "onMissingData": {"hold": "10m", "fallbackReplicas": 3}}
+//	 "onMissingData": {"hold": "10m", "replicas": 3}}
 func Parse(c Config, raw json.RawMessage) (Config, error) {
 	var p parameters
 	if err := algorithms.Strict(raw, &p); err != nil {
@@ -98,7 +98,7 @@ func Parse(c Config, raw json.RawMessage) (Config, error) {
 		if m.Hold != nil {
 			c.Hold = time.Duration(*m.Hold)
 		}
-		c.Fallback = m.FallbackReplicas
+		c.Fallback = m.Replicas
 	}
 	return c, c.Validate()
 }
@@ -107,7 +107,7 @@ func Parse(c Config, raw json.RawMessage) (Config, error) {
 func (c Config) Validate() error {
 	var errs []error
 	if c.IdleAfter < time.Second || c.IdleAfter > time.Hour {
-		errs = append(errs, fmt.Errorf("scale to zero after = %v: want 1s–1h", c.IdleAfter))
+		errs = append(errs, fmt.Errorf("scaleToZero.after = %v: want 1s–1h", c.IdleAfter))
 	}
 	if !algorithms.Finite(c.Target) || c.Target < 0 {
 		errs = append(errs, fmt.Errorf("target = %v: want a finite number ≥ 0 (requests per pod)", c.Target))
@@ -125,7 +125,7 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("onMissingData.hold = %v: want 0s–24h", c.Hold))
 	}
 	if c.Fallback != nil && (*c.Fallback < 0 || *c.Fallback > most) {
-		errs = append(errs, fmt.Errorf("onMissingData.fallbackReplicas = %d: want 0–%d", *c.Fallback, most))
+		errs = append(errs, fmt.Errorf("onMissingData.replicas = %d: want 0–%d", *c.Fallback, most))
 	}
 	return errors.Join(errs...)
 }
@@ -195,9 +195,9 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	woken := wake > 0 && (!d.Valid || d.Replicas < wake)
 	switch {
 	case woken:
-		d.Valid = true
-		d.Replicas, d.Reason = wake, "Wake"
-		if !o.Quiet {
+		from := answered(&d)
+		d.Valid, d.Replicas = true, wake
+		if clamp(&o, &d, "Wake", from) {
 			say(&d, fmt.Sprintf("%.0f requests wait and no pod is ready", waiting))
 		}
 	case !d.Valid:
@@ -208,6 +208,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 			d.Reason = "NoData"
 		}
 		if !o.Quiet {
+			d.Clamps = append(d.Clamps, algorithms.Clamp{Rule: d.Reason, From: d.Replicas, To: cur})
 			what := "a needed signal is missing"
 			if doubted >= 0 {
 				sig := &o.Signals[doubted]
@@ -226,8 +227,9 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 		p.behave(&o, &d)
 	}
 	if d.Replicas < 1 && o.Limits.Min == 0 && cur > 0 && !p.idle(&o) {
-		d.Replicas, d.Reason = 1, "NotIdleYet"
-		if !o.Quiet {
+		from := d.Replicas
+		d.Replicas = 1
+		if clamp(&o, &d, "NotIdleYet", from) {
 			say(&d, fmt.Sprintf("demand has not been zero for %s", p.cfg.IdleAfter))
 		}
 	}
@@ -295,8 +297,9 @@ func (p *Policy) hold(o *algorithms.Observation, d algorithms.Decision) algorith
 		}
 		return p.bounded(o, d)
 	}
-	d.Valid, d.Replicas, d.Reason = true, max(o.Replicas.Current, *p.cfg.Fallback), "Fallback"
-	if !o.Quiet {
+	from := answered(&d)
+	d.Valid, d.Replicas = true, max(o.Replicas.Current, *p.cfg.Fallback)
+	if clamp(o, &d, "Fallback", from) {
 		say(&d, fmt.Sprintf("unknown for %s, and the fallback is %d", o.Now.Sub(p.unknownSince), *p.cfg.Fallback))
 	}
 	bound(o, &d)
@@ -333,8 +336,9 @@ func (p *Policy) behave(o *algorithms.Observation, d *algorithms.Decision) {
 		return
 	}
 	if n := float64(d.Replicas) / float64(cur); d.Replicas != cur && n >= 1-p.down && n <= 1+p.up {
-		d.Replicas, d.Reason = cur, "WithinTolerance"
-		if !o.Quiet {
+		from := d.Replicas
+		d.Replicas = cur
+		if clamp(o, d, "WithinTolerance", from) {
 			say(d, "the change is within the tolerance of behavior")
 		}
 	}
@@ -345,8 +349,9 @@ func (p *Policy) behave(o *algorithms.Observation, d *algorithms.Decision) {
 	if why == "TooManyReplicas" || why == "TooFewReplicas" {
 		return // the bounds say so themselves, in Sluice's words
 	}
-	d.Replicas, d.Reason = n, why
-	if !o.Quiet {
+	from := d.Replicas
+	d.Replicas = n
+	if clamp(o, d, why, from) {
 		say(d, map[string]string{
 			"ScaleUpStabilized": "the least recommendation of the scaleUp window holds", "ScaleDownStabilized": "the largest recommendation of the scaleDown window holds",
 			"ScaleUpLimit": "faster than the scaleUp policies allow", "ScaleDownLimit": "faster than the scaleDown policies allow",
@@ -357,14 +362,16 @@ func (p *Policy) behave(o *algorithms.Observation, d *algorithms.Decision) {
 // bound keeps the count within the limits.
 func bound(o *algorithms.Observation, d *algorithms.Decision) {
 	if d.Replicas < o.Limits.Min {
-		d.Replicas, d.Reason = o.Limits.Min, "MinReplicas"
-		if !o.Quiet {
+		from := d.Replicas
+		d.Replicas = o.Limits.Min
+		if clamp(o, d, "MinReplicas", from) {
 			say(d, fmt.Sprintf("the lower bound is %d", o.Limits.Min))
 		}
 	}
 	if d.Replicas > o.Limits.Max {
-		d.Replicas, d.Reason = o.Limits.Max, "MaxReplicas"
-		if !o.Quiet {
+		from := d.Replicas
+		d.Replicas = o.Limits.Max
+		if clamp(o, d, "MaxReplicas", from) {
 			say(d, fmt.Sprintf("the upper bound is %d", o.Limits.Max))
 		}
 	}
@@ -421,6 +428,26 @@ func trusted(in, out []algorithms.Signal) []algorithms.Signal {
 		out = append(out, s)
 	}
 	return out
+}
+
+// answered is the count of a decision, -1 when it has none.
+func answered(d *algorithms.Decision) int {
+	if !d.Valid {
+		return -1
+	}
+	return d.Replicas
+}
+
+// clamp makes rule the reason of a count that was from before. It tells whether words are wanted.
+func clamp(o *algorithms.Observation, d *algorithms.Decision, rule string, from int) bool {
+	d.Reason = rule
+	if o.Quiet {
+		return false
+	}
+	if from != d.Replicas {
+		d.Clamps = append(d.Clamps, algorithms.Clamp{Rule: rule, From: from, To: d.Replicas})
+	}
+	return true
 }
 
 // say adds to the message why the count is what it is now.

@@ -94,7 +94,7 @@ func TestBadPoliciesAreContained(t *testing.T) {
 func TestFallback(t *testing.T) {
 	t.Parallel()
 	s := &script{}
-	p, err := guard.New(parse(t, `{"onMissingData":{"hold":"60s","fallbackReplicas":4}}`), s)
+	p, err := guard.New(parse(t, `{"onMissingData":{"hold":"60s","replicas":4}}`), s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,7 +254,7 @@ func TestUnappliedAnswersAreNoEvents(t *testing.T) {
 func TestSnapshotKeepsRatesAndHold(t *testing.T) {
 	t.Parallel()
 	const seed = 9
-	c := parse(t, `{"behavior":{"scaleUp":{"stabilizationWindowSeconds":20}},"onMissingData":{"hold":"30s","fallbackReplicas":7}}`)
+	c := parse(t, `{"behavior":{"scaleUp":{"stabilizationWindowSeconds":20}},"onMissingData":{"hold":"30s","replicas":7}}`)
 	make := func() (algorithms.Policy, error) {
 		k := kpa.Default()
 		k.Target = 10
@@ -318,9 +318,9 @@ func TestParse(t *testing.T) {
 	for params, want := range map[string]string{
 		`{"min":1}`:                                        `unknown field "min"`,
 		`{"minReplicas":5,"maxReplicas":2}`:                "maxReplicas = 2",
-		`{"scaleToZero":{"after":"0s"}}`:                   "scale to zero after = 0s",
+		`{"scaleToZero":{"after":"0s"}}`:                   "scaleToZero.after = 0s",
 		`{"onMissingData":{"hold":"25h"}}`:                 "onMissingData.hold = 25h0m0s",
-		`{"onMissingData":{"fallbackReplicas":-1}}`:        "onMissingData.fallbackReplicas = -1",
+		`{"onMissingData":{"replicas":-1}}`:        "onMissingData.replicas = -1",
 		`{"behavior":{"scaleUp":{"selectPolicy":"Most"}}}`: `selectPolicy = "Most"`,
 		`{"behavior":{"scaleUp":{"policies":[]}}}`:         "policies is empty",
 	} {

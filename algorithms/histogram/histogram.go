@@ -1,60 +1,68 @@
-// Package histogram decides when the last pod goes and when it comes back, by the idle times seen: the hybrid histogram of "Serverless in the Wild".
-// Above zero pods it leaves the count to a target rule.
+// Package histogram decides when the last pod stops and when it returns, by the distribution of
+// idle times: the hybrid histogram of "Serverless in the Wild". Above zero pods a target rule
+// decides.
 //
-//	idle time  from the end of demand to the next demand, in bins of a minute over four hours, and a count of longer ones
-//	head, tail the 5th percentile rounded down and the 99th rounded up to a bin, with a margin of a tenth
-//	demand     the target rule, at least one pod
-//	idle       no pod before 0.9·head less the start-up time, one pod until 1.1·tail, none after; head in the first bin: one pod until 1.1·tail
+//	idle time   from the end of demand to the next demand, in bins of a minute over four hours, and a
+//	            count of longer ones
+//	head, tail  the 5th percentile rounded down and the 99th rounded up to a bin, with a margin of a tenth
+//	demand      the target rule, at least one pod
+//	no demand   no pod before 0.9·head less the start-up time, one pod until 1.1·tail, none after;
+//	            head in the first bin: one pod until 1.1·tail
 //
-// The histogram counts once it holds minCount idle times and is not flat (CV of its counts ≥ 2); before, the pod stays for the whole range. Where most
-// idle times are longer than the range their mean stands for a forecast, and the pod is there from 0.85 to 1.15 of it (the paper's ARIMA is left out).
-// In all cases no idle time costs more than one cold start (ski rental), so that the cost is at most twice the least possible, plus what waiting
-// for a pre-warm that was in vain costs.
+// The histogram is used once it holds minCount idle times and is not flat (CV of its counts ≥ 2);
+// before that the pod stays for the whole range. Where most idle times are longer than the range
+// their mean is the forecast, and the pod is there from 0.85 to 1.15 of it (the paper's ARIMA is
+// left out). No idle time costs more than one cold start (ski rental), so that the cost is at most
+// twice the optimum, plus that of pre-warms in vain.
 //
-// Sources: Shahrad et al., "Serverless in the Wild", USENIX ATC'20, §4; Karlin et al. 1988 (package keepalive).
+// Sources: Shahrad et al., "Serverless in the Wild", USENIX ATC'20, §4; Karlin et al. 1988 (package
+// keepalive).
 package histogram
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/keepalive"
 	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+	"github.com/sluice-autoscaler/sluice/algorithms/params"
 	"github.com/sluice-autoscaler/sluice/algorithms/target"
 )
 
 // Config holds the parameters.
 type Config struct {
-	// Target is the concurrency that one pod should carry, in requests, > 0, above zero pods; Window the averaging time there, 1s–1h.
+	// Target is the concurrency that one pod should carry above zero pods, in requests; Window the
+	// averaging time there.
 	Target float64             `json:"target"`
 	Window algorithms.Duration `json:"window"`
-	// Activity is the window over which concurrency above 0 is demand, 1s–1m.
+	// Activity is the window over which concurrency above 0 is demand.
 	Activity algorithms.Duration `json:"activity"`
-	// Bin is the length of a bin, 1s–1h; Range the longest idle time that is told apart, of 2–1440 whole bins.
+	// Bin is the length of a bin; Range the longest idle time that is told apart, in whole bins.
 	Bin   algorithms.Duration `json:"bin"`
 	Range algorithms.Duration `json:"range"`
-	// Head and Tail are the percentiles, as shares in [0, 1], Head < Tail; a lower head and a higher tail keep the pod longer.
+	// Head and Tail are percentiles as shares; a lower head and a higher tail keep the pod longer.
 	Head float64 `json:"head"`
 	Tail float64 `json:"tail"`
-	// Margin widens both, 0–1.
+	// Margin is the share by which both are widened.
 	Margin float64 `json:"margin"`
-	// MinCV is the coefficient of variation of the counts from which they represent something, 0–100.
+	// MinCV is the coefficient of variation of the counts from which they represent something.
 	MinCV float64 `json:"minCV"`
-	// MinCount is how many idle times must be known, 1–1000. The CV alone passes a single one.
+	// MinCount is how many idle times must be known. The CV alone passes a single one.
 	MinCount int `json:"minCount"`
-	// OutOfBounds is the share of idle times beyond the range from which on their mean is the forecast, 0–1.
+	// OutOfBounds is the share of idle times beyond the range from which on their mean is the
+	// forecast.
 	OutOfBounds float64 `json:"outOfBounds"`
-	// ColdStartCost is what a cold start costs, in pod-seconds, 0–864000; observed costs override it. It is the longest keep-alive time.
+	// ColdStartCost is what a cold start costs, in pod-seconds; observed costs override it. It is
+	// the longest keep-alive time.
 	ColdStartCost float64 `json:"coldStartCost"`
-	// StartUp is how long a pod takes to be ready while no start was measured, 0s–1h.
+	// StartUp is how long a pod takes to be ready while no start was measured.
 	StartUp algorithms.Duration `json:"startUp"`
 }
 
-// Default returns the paper's constants, at least ten idle times, and a cold start worth the ten minutes for which clouds keep idle
-// instances by default; Target is the caller's.
+// Default returns the paper's constants, at least ten idle times, and a cold start worth the ten
+// minutes for which clouds keep idle instances by default; Target is the caller's.
 func Default() Config {
 	return Config{
 		Target: 70, Window: algorithms.Duration(30 * time.Second), Activity: algorithms.Duration(2 * time.Second),
@@ -63,34 +71,51 @@ func Default() Config {
 	}
 }
 
-// Validate reports every fault.
-func (c Config) Validate() error {
-	var errs []error
-	bad := func(ok bool, name string, value any, want string) {
-		if !ok {
-			errs = append(errs, fmt.Errorf("%s = %v: want %s", name, value, want))
-		}
+// Params describes the parameters.
+func Params() params.List[Config] {
+	share := params.Between(0, 1)
+	return params.List[Config]{
+		params.Of("target", params.Above(0), "requests per pod", "what one pod should carry",
+			func(c *Config) *float64 { return &c.Target }).After(params.SignalTarget).Search("20%..110%"),
+		params.Of("window", params.Spans(time.Second, time.Hour), "", "averaging time above zero pods",
+			func(c *Config) *algorithms.Duration { return &c.Window }).Search("5s..10m:log"),
+		params.Of("activity", params.Spans(time.Second, time.Minute), "", "window over which any concurrency is demand",
+			func(c *Config) *algorithms.Duration { return &c.Activity }),
+		params.Of("coldStartCost", params.Between(0, 864_000), "pod-seconds", "ends keeping when it has cost as much; observed costs override it",
+			func(c *Config) *float64 { return &c.ColdStartCost }).Search("10..10000:log"),
+		params.Of("bin", params.Spans(time.Second, time.Hour), "", "bin of idle times",
+			func(c *Config) *algorithms.Duration { return &c.Bin }),
+		params.Of("range", params.Spans(2*time.Second, 1440*time.Hour), "", "longest idle time told apart",
+			func(c *Config) *algorithms.Duration { return &c.Range }).Also("2–1440 whole bins", wholeBins),
+		params.Of("margin", share, "", "widens head and tail",
+			func(c *Config) *float64 { return &c.Margin }).Search("0.0..0.5"),
+		params.Of("head", params.AtLeast(0).Below(1), "", "percentile of idle times before which there is no pod",
+			func(c *Config) *float64 { return &c.Head }).Also("below tail", func(c *Config) bool { return c.Head < c.Tail }),
+		params.Of("tail", params.Above(0).UpTo(1), "", "percentile until which there is one",
+			func(c *Config) *float64 { return &c.Tail }).Search("0.9..0.999"),
+		params.Of("minCV", params.Between(0, 100), "", "variation of counts from which the histogram represents something",
+			func(c *Config) *float64 { return &c.MinCV }),
+		params.Of("minCount", params.Between(1, 1000), "idle times", "idle times that must be known",
+			func(c *Config) *int { return &c.MinCount }),
+		params.Of("outOfBounds", share, "", "share beyond the range from which on their mean is the forecast",
+			func(c *Config) *float64 { return &c.OutOfBounds }),
+		params.Of("startUp", params.Spans(0, time.Hour), "", "how long a pod takes to be ready, while no start was measured",
+			func(c *Config) *algorithms.Duration { return &c.StartUp }),
 	}
-	share := func(v float64) bool { return v >= 0 && v <= 1 }
-	within := func(d algorithms.Duration, lo, hi time.Duration) bool {
-		return time.Duration(d) >= lo && time.Duration(d) <= hi
-	}
-	bad(algorithms.Finite(c.Target) && c.Target > 0, "target", c.Target, "a finite number > 0 (requests per pod)")
-	bad(within(c.Window, time.Second, time.Hour), "window", time.Duration(c.Window), "1s–1h")
-	bad(within(c.Activity, time.Second, time.Minute), "activity", time.Duration(c.Activity), "1s–1m")
-	ok := within(c.Bin, time.Second, time.Hour)
-	bad(ok, "bin", time.Duration(c.Bin), "1s–1h")
-	bad(!ok || c.Range%c.Bin == 0 && c.Range/c.Bin >= 2 && c.Range/c.Bin <= 1440, "range", time.Duration(c.Range), "2–1440 whole bins")
-	bad(share(c.Head) && c.Head < c.Tail, "head", c.Head, "a share in [0, 1] below tail")
-	bad(share(c.Tail), "tail", c.Tail, "a share in [0, 1]")
-	bad(share(c.Margin), "margin", c.Margin, "0–1")
-	bad(c.MinCV >= 0 && c.MinCV <= 100, "minCV", c.MinCV, "0–100")
-	bad(c.MinCount >= 1 && c.MinCount <= 1000, "minCount", c.MinCount, "1–1000")
-	bad(share(c.OutOfBounds), "outOfBounds", c.OutOfBounds, "0–1")
-	bad(c.ColdStartCost >= 0 && c.ColdStartCost <= 864000, "coldStartCost", c.ColdStartCost, "0–864000 (pod-seconds)")
-	bad(within(c.StartUp, 0, time.Hour), "startUp", time.Duration(c.StartUp), "0s–1h")
-	return errors.Join(errs...)
 }
+
+// wholeBins tells whether the range has 2–1440 whole bins; a bin out of its own range is no fault
+// here.
+func wholeBins(c *Config) bool {
+	if c.Bin <= 0 {
+		return true
+	}
+	n := c.Range / c.Bin
+	return c.Range%c.Bin == 0 && n >= 2 && n <= 1440
+}
+
+// Validate reports every fault.
+func (c Config) Validate() error { return Params().Check(&c) }
 
 // Policy decides as the package says. It is not safe for concurrent use.
 type Policy struct {
@@ -101,10 +126,10 @@ type Policy struct {
 }
 
 type state struct {
-	// LastDemand is when there was demand last; Seen the last observation.
+	// LastDemand is the last instant with demand; Seen that of the last observation.
 	LastDemand time.Time `json:"lastDemand,omitzero"`
 	Seen       time.Time `json:"seen,omitzero"`
-	// Idle and Target are for snapshots only.
+	// Idle and Target are set in snapshots only.
 	Idle   IdleState       `json:"idle"`
 	Target json.RawMessage `json:"target,omitempty"`
 }
@@ -138,24 +163,24 @@ func (p *Policy) Needs() []algorithms.Need {
 // Learns names concurrency.
 func (p *Policy) Learns() []string { return []string{algorithms.Concurrency} }
 
-// Learn takes in past concurrency: its stretches of zero are idle times.
+// Learn reads past concurrency: its stretches of zero are idle times.
 func (p *Policy) Learn(history []algorithms.Sample) error {
 	if err := algorithms.CheckHistory(history, p.state.Seen); err != nil {
 		return err
 	}
 	for _, s := range history {
 		if s.Signal == algorithms.Concurrency {
-			p.see(s.At, s.Value > 0, 0)
+			p.observe(s.At, s.Value > 0, 0)
 		}
 	}
 	return nil
 }
 
-// see keeps the book of idle times. What is no longer than least is no idle time.
-func (p *Policy) see(now time.Time, active bool, least time.Duration) {
+// observe records idle times longer than least.
+func (p *Policy) observe(now time.Time, active bool, least time.Duration) {
 	s := &p.state
 	if s.Seen.IsZero() && !active {
-		s.LastDemand = now // since when it was idle is unknown: from now on, then
+		s.LastDemand = now // the start of the idle time is unknown
 	}
 	if active {
 		if it := now.Sub(s.LastDemand); !s.LastDemand.IsZero() && now.Sub(s.Seen) < it && it > least {
@@ -179,7 +204,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 		return d
 	}
 	active := o.Signals[i].Value > 0
-	p.see(o.Now, active, 2*time.Duration(c.Activity))
+	p.observe(o.Now, active, 2*time.Duration(c.Activity))
 	start := time.Duration(c.StartUp)
 	if o.StartUp.Samples > 0 {
 		start = min(o.StartUp.P90, time.Hour)
@@ -190,15 +215,15 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	}
 	r := p.idle.Rule(keepalive.BreakEven(1, cold))
 	idle := o.Now.Sub(s.LastDemand)
-	back, gone := max(r.PreWarm-start, 0), r.PreWarm+r.KeepAlive
+	warmAt, endAt := max(r.PreWarm-start, 0), r.PreWarm+r.KeepAlive
 	switch {
 	case active:
 		d.Replicas = max(d.Replicas, 1)
 	case d.Replicas > 1:
-	case idle < back:
-		d.Replicas, d.Reason, d.Next = 0, "Unloaded", back-idle
-	case idle < gone:
-		d.Replicas, d.Reason, d.Next = 1, "KeptAlive", gone-idle
+	case idle < warmAt:
+		d.Replicas, d.Reason, d.Next = 0, "Unloaded", warmAt-idle
+	case idle < endAt:
+		d.Replicas, d.Reason, d.Next = 1, "KeptAlive", endAt-idle
 		if r.PreWarm > 0 {
 			d.Reason = "PreWarmed"
 		}
@@ -211,7 +236,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	if !o.Quiet {
 		if !active {
 			d.Message = fmt.Sprintf("idle for %s; by %d idle times (%s) a pod is there from %s to %s; %s gives %d",
-				idle.Round(time.Second), p.idle.total(), r.Kind, back.Round(time.Second), gone.Round(time.Second), d.Reason, d.Replicas)
+				idle.Round(time.Second), p.idle.total(), r.Kind, warmAt.Round(time.Second), endAt.Round(time.Second), d.Reason, d.Replicas)
 		}
 		d.Terms = append(d.Terms,
 			algorithms.Term{Name: "idleSeconds", Value: idle.Seconds()},

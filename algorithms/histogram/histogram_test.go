@@ -29,7 +29,8 @@ func idle(t *testing.T, change func(*histogram.Config)) *histogram.Idle {
 	return h
 }
 
-// The computed values of field/algorithms.md (d): 20 idle times of 30 min have CV 15.46, head 27 min and tail 34.1 min, so that a pod is there for 7.1 min.
+// The computed values of field/algorithms.md (d): 20 idle times of 30 min have CV 15.46, head 27
+// min and tail 34.1 min, so that a pod is there for 7.1 min.
 func TestThirtyMinutes(t *testing.T) {
 	t.Parallel()
 	h := idle(t, nil)
@@ -45,7 +46,8 @@ func TestThirtyMinutes(t *testing.T) {
 	}
 }
 
-// n idle times in n bins represent something while n ≤ 48, where CV is exactly 2; one alone has CV 15.46, so a least count is needed.
+// n idle times in n bins represent something while n ≤ 48, where CV is exactly 2; one alone has CV
+// 15.46, so a least count is needed.
 func TestRepresentative(t *testing.T) {
 	t.Parallel()
 	h := idle(t, func(c *histogram.Config) { c.MinCount = 1 })
@@ -152,7 +154,8 @@ func at(p *histogram.Policy, now time.Time, load float64, current int) algorithm
 	return p.Decide(o)
 }
 
-// A request every half hour: after ten of them a pod is there when the next comes, and gone in between.
+// A request every half hour: after ten of them a pod is there when the next comes, and gone in
+// between.
 func TestEveryHalfHour(t *testing.T) {
 	t.Parallel()
 	p := policy(t)

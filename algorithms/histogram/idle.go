@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// Rule is how an idle time is spent.
+// Rule says when a pod is kept during an idle time.
 type Rule struct {
-	// PreWarm is how long after the last demand the pod comes back, 0 when it never leaves before the end of KeepAlive; KeepAlive is how long it
-	// stays from then on.
+	// PreWarm is how long after the last demand the pod returns, 0 when it stays until the end of
+	// KeepAlive. KeepAlive is how long it stays from then on.
 	PreWarm, KeepAlive time.Duration
 	// Kind says where the rule comes from.
 	Kind Kind
@@ -38,15 +38,16 @@ type Idle struct {
 
 // IdleState is the memory of an Idle. Its zero value is empty.
 type IdleState struct {
-	// Counts are the bins, up to the last that holds anything; Out counts what is beyond the range and Long is its mean, in seconds, by an
-	// exponential average of a third.
-	Counts []int   `json:"counts,omitempty"`
-	Out    int     `json:"out,omitempty"`
-	Long   float64 `json:"long,omitempty"`
+	// Counts are the bins, up to the last that is not empty. Out counts idle times beyond the
+	// range, and MeanOut is their mean, in seconds, by an exponential average of a third.
+	Counts  []int   `json:"counts,omitempty"`
+	Out     int     `json:"out,omitempty"`
+	MeanOut float64 `json:"long,omitempty"`
 }
 
-// halve is the count at which all counts are halved, so that new ways are learnt.
-const halve = 4096
+// maxTotal is the number of idle times at which all counts are halved, so that old ones are
+// forgotten.
+const maxTotal = 4096
 
 // NewIdle returns an empty histogram; the config is validated.
 func NewIdle(c Config) (*Idle, error) {
@@ -56,20 +57,20 @@ func NewIdle(c Config) (*Idle, error) {
 	return &Idle{cfg: c}, nil
 }
 
-// Add takes in an idle time ≥ 0.
+// Add adds an idle time ≥ 0.
 func (h *Idle) Add(it time.Duration) {
-	if h.total() >= halve {
+	if h.total() >= maxTotal {
 		for i := range h.s.Counts {
 			h.s.Counts[i] /= 2
 		}
 		h.s.Out /= 2
 	}
 	if it >= time.Duration(h.cfg.Range) {
-		if h.s.Out == 0 || h.s.Long == 0 {
-			h.s.Long = it.Seconds()
+		if h.s.Out == 0 || h.s.MeanOut == 0 {
+			h.s.MeanOut = it.Seconds()
 		}
 		h.s.Out++
-		h.s.Long += (it.Seconds() - h.s.Long) / 3
+		h.s.MeanOut += (it.Seconds() - h.s.MeanOut) / 3
 		return
 	}
 	i := int(max(it, 0) / time.Duration(h.cfg.Bin))
@@ -91,7 +92,8 @@ func (h *Idle) within() int {
 
 func (h *Idle) total() int { return h.within() + h.s.Out }
 
-// CV is the coefficient of variation of the counts over all bins of the range: high when idle times gather in few of them. 0 when empty.
+// CV is the coefficient of variation of the counts over all bins of the range: high when idle times
+// concentrate in few of them. 0 when empty.
 func (h *Idle) CV() float64 {
 	n, sq := 0.0, 0.0
 	for _, c := range h.s.Counts {
@@ -104,8 +106,9 @@ func (h *Idle) CV() float64 {
 	return math.Sqrt(max(float64(h.bins())*sq/(n*n)-1, 0))
 }
 
-// represents tells whether CV ≥ the least one, in whole numbers so that no rounding decides: N·Σc² − (Σc)² ≥ cv²·(Σc)².
-func (h *Idle) represents() bool {
+// representative tells whether CV ≥ minCV, in whole numbers so that no rounding decides: N·Σc² −
+// (Σc)² ≥ cv²·(Σc)².
+func (h *Idle) representative() bool {
 	n, sq := 0.0, 0.0
 	for _, c := range h.s.Counts {
 		n += float64(c)
@@ -125,15 +128,16 @@ func (h *Idle) percentile(p float64) int {
 	return max(len(h.s.Counts)-1, 0)
 }
 
-// Rule is what the histogram says now:
+// Rule is the rule by the present histogram:
 //
 //	fewer than minCount                      keep for the range
-//	more than outOfBounds beyond the range   back at 0.85 of their mean, for 0.30 of it (the paper's margin of 15 % around a forecast)
+//	more than outOfBounds beyond the range   return at 0.85 of their mean, for 0.30 of it (the paper's
+//	                                         margin of 15 % around a forecast)
 //	CV below minCV                           keep for the range
-//	else                                     back at 0.9·head (head rounded down to a bin; head in the first bin: never gone),
-//	                                         until 1.1·tail (rounded up)
+//	else                                     return at 0.9·head (rounded down to a bin; head in the first
+//	                                         bin: never stopped), until 1.1·tail (rounded up)
 //
-// In all, keeping ends when it has cost as much as a cold start: KeepAlive ≤ most.
+// In all cases keeping ends when it has cost as much as a cold start: KeepAlive ≤ most.
 func (h *Idle) Rule(most time.Duration) Rule {
 	c := &h.cfg
 	r := Rule{KeepAlive: time.Duration(c.Range), Kind: Flat}
@@ -142,8 +146,8 @@ func (h *Idle) Rule(most time.Duration) Rule {
 	case total < c.MinCount:
 		r.Kind = Few
 	case float64(h.s.Out) > c.OutOfBounds*float64(total):
-		r = Rule{PreWarm: seconds(0.85 * h.s.Long), KeepAlive: seconds(0.30 * h.s.Long), Kind: OutOfBounds}
-	case h.represents():
+		r = Rule{PreWarm: seconds(0.85 * h.s.MeanOut), KeepAlive: seconds(0.30 * h.s.MeanOut), Kind: OutOfBounds}
+	case h.representative():
 		r.Kind = Distribution
 		head := time.Duration(h.percentile(c.Head)) * time.Duration(c.Bin)
 		tail := time.Duration(h.percentile(c.Tail)+1) * time.Duration(c.Bin)
@@ -165,12 +169,12 @@ func (h *Idle) State() IdleState {
 
 // Load puts back a State; an error leaves the histogram as it was.
 func (h *Idle) Load(s IdleState) error {
-	if len(s.Counts) > h.bins() || s.Out < 0 || s.Out > 2*halve || !(s.Long >= 0 && s.Long <= 1e10) {
+	if len(s.Counts) > h.bins() || s.Out < 0 || s.Out > 2*maxTotal || !(s.MeanOut >= 0 && s.MeanOut <= 1e10) {
 		return fmt.Errorf("histogram of %d bins, %d beyond: want at most %d bins", len(s.Counts), s.Out, h.bins())
 	}
 	for i, c := range s.Counts {
-		if c < 0 || c > 2*halve {
-			return fmt.Errorf("histogram: count %d = %d: want 0–%d", i, c, 2*halve)
+		if c < 0 || c > 2*maxTotal {
+			return fmt.Errorf("histogram: count %d = %d: want 0–%d", i, c, 2*maxTotal)
 		}
 	}
 	h.s = s

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/behavior"
+	"github.com/sluice-autoscaler/sluice/algorithms/params"
 )
 
 // The types of metrics and of targets, as the HPA names them.
@@ -21,26 +22,31 @@ const (
 	Utilization  = "Utilization"
 )
 
-// Config holds the parameters: the fields of a HorizontalPodAutoscaler's spec, and the settings of the controller that runs it.
+// Config holds the parameters: the fields of a HorizontalPodAutoscaler's spec, and the settings of
+// the controller that runs it.
 type Config struct {
-	// Metrics are spec.metrics; the largest proposal wins. None means one of type External: the total concurrency, with
-	// an AverageValue of Target.
+	// Metrics are spec.metrics; the largest proposal wins. None means one of type External: the
+	// total concurrency, with an AverageValue of Target.
 	Metrics []Metric `json:"metrics,omitempty"`
-	// Target is the concurrency that one pod should carry, in requests, > 0; used only when Metrics is empty.
+	// Target is the concurrency that one pod should carry, in requests; used only when Metrics is
+	// empty. Lower costs pods, higher waiting.
 	Target float64 `json:"target"`
-	// MinReplicas and MaxReplicas are the spec's; left out, those of the observation hold. They matter only when answers are
-	// held back here: with Behavior, or because MaxReplicas makes the spec complete.
+	// MinReplicas and MaxReplicas are the spec's; left out, those of the observation hold. They
+	// matter only when answers are limited here: with Behavior, or because MaxReplicas makes the
+	// spec complete.
 	MinReplicas *int `json:"minReplicas,omitempty"`
 	MaxReplicas *int `json:"maxReplicas,omitempty"`
-	// Behavior is spec.behavior. When it is given, answers are stabilized, rate-limited and kept within the bounds here. With
-	// MaxReplicas and without Behavior they are held back as an HPA without spec.behavior does it: the largest answer of 300 s,
-	// and at most max(2 × current, 4) pods. With neither only the calculator runs, and guard may do the rest.
+	// Behavior is spec.behavior. With it answers are stabilized, rate-limited and kept within the
+	// bounds here. With MaxReplicas and without Behavior they are limited as by an HPA without
+	// spec.behavior: the largest answer of 300 s, and at most max(2 × current, 4) pods. With
+	// neither only the calculator runs, and guard may do the rest.
 	Behavior *behavior.Rules `json:"behavior,omitempty"`
-	// Tolerance is the share of deviation that changes nothing, ≥ 0, where Behavior names none: the controller's
-	// --horizontal-pod-autoscaler-tolerance.
+	// Tolerance is the share of deviation that changes nothing, where Behavior names none: the
+	// controller's --horizontal-pod-autoscaler-tolerance. More changes less often.
 	Tolerance float64 `json:"tolerance"`
-	// CPUInitializationPeriod is how long after its start a pod's CPU readings are doubted, ≥ 0; InitialReadinessDelay how
-	// long after its start a pod counts as never having been ready, ≥ 0. Both matter to the resource cpu only.
+	// CPUInitializationPeriod is how long after its start a pod's CPU readings may be left out;
+	// InitialReadinessDelay how long after its start a pod counts as never having been ready. Both
+	// matter to the resource cpu only.
 	CPUInitializationPeriod algorithms.Duration `json:"cpuInitializationPeriod"`
 	InitialReadinessDelay   algorithms.Duration `json:"initialReadinessDelay"`
 }
@@ -49,8 +55,8 @@ type Config struct {
 type Metric struct {
 	// Type is Pods, Object, External or Resource.
 	Type string `json:"type"`
-	// Window is Sluice's own: over which window the signal is read. Left out, it is the reading of the instant or, where there
-	// is none, the shortest known window. Readings of single pods have none.
+	// Window is Sluice's own: the window of the signal. Left out, it is the reading of the instant
+	// or, where there is none, the shortest known window. Readings of single pods have none.
 	Window   *algorithms.Duration `json:"window,omitempty"`
 	Pods     *PodsMetric          `json:"pods,omitempty"`
 	Object   *ObjectMetric        `json:"object,omitempty"`
@@ -66,7 +72,7 @@ type PodsMetric struct {
 
 // ObjectMetric is a value of one object; the target is a Value or an AverageValue.
 type ObjectMetric struct {
-	// DescribedObject is accepted and not looked at: the signal's name tells all.
+	// DescribedObject is accepted and not used: the signal's name suffices.
 	DescribedObject json.RawMessage `json:"describedObject,omitempty"`
 	Metric          Identifier      `json:"metric"`
 	Target          Target          `json:"target"`
@@ -78,7 +84,8 @@ type ExternalMetric struct {
 	Target Target     `json:"target"`
 }
 
-// ResourceMetric is what each pod uses of a resource; the target is an AverageValue or a Utilization of what it requests.
+// ResourceMetric is what each pod uses of a resource; the target is an AverageValue or a
+// Utilization of what it requests.
 type ResourceMetric struct {
 	// Name is the resource, which is the signal's name: cpu, in cores, or memory, in bytes.
 	Name   string `json:"name"`
@@ -88,7 +95,7 @@ type ResourceMetric struct {
 // Identifier names a signal.
 type Identifier struct {
 	Name string `json:"name"`
-	// Selector is accepted and not looked at: signals have been selected by their rules.
+	// Selector is accepted and not used: signals have been selected by their rules.
 	Selector json.RawMessage `json:"selector,omitempty"`
 }
 
@@ -119,32 +126,35 @@ type metric struct {
 	cpu  bool
 }
 
+// Params describes the parameters.
+func Params() params.List[Config] {
+	return params.List[Config]{
+		params.Other[Config]("metrics", "as spec.metrics of autoscaling/v2, with window", "total concurrency, AverageValue target", "what is compared; the largest proposal wins"),
+		params.Of("target", params.Above(0).UpTo(1e12), "requests per pod", "what one pod should carry",
+			func(c *Config) *float64 { return &c.Target }).After(params.SignalTarget).Search("20%..110%"),
+		params.Optional("minReplicas", params.AtLeast(0), "pods", "lower bound of behavior",
+			func(c *Config) *int { return c.MinReplicas }).After("the Autoscaler's"),
+		params.Optional("maxReplicas", params.AtLeast(1), "pods", "upper bound of behavior",
+			func(c *Config) *int { return c.MaxReplicas }).After("the Autoscaler's").Also("at least minReplicas",
+			func(c *Config) bool {
+				return c.MaxReplicas == nil || c.MinReplicas == nil || *c.MaxReplicas >= *c.MinReplicas
+			}),
+		params.Other[Config]("behavior", "as spec.behavior of autoscaling/v2", "none", "stabilization windows and rates"),
+		params.Of("tolerance", params.AtLeast(0), "", "share of deviation that changes nothing",
+			func(c *Config) *float64 { return &c.Tolerance }).Search("0.0..0.3"),
+		params.Of("cpuInitializationPeriod", params.AtLeast(0), "", "how long after its start a pod's cpu is doubted",
+			func(c *Config) *algorithms.Duration { return &c.CPUInitializationPeriod }),
+		params.Of("initialReadinessDelay", params.AtLeast(0), "", "how long after its start a pod counts as never ready; cpu only",
+			func(c *Config) *algorithms.Duration { return &c.InitialReadinessDelay }),
+	}
+}
+
 // Validate reports every fault.
 func (c Config) Validate() error {
 	_, err := c.metrics()
-	errs := []error{err}
-	if !algorithms.Finite(c.Target) || c.Target <= 0 || c.Target > 1e12 {
-		errs = append(errs, fmt.Errorf("target = %v: want a number > 0 and ≤ 1e12 (requests per pod)", c.Target))
-	}
-	if !algorithms.Finite(c.Tolerance) || c.Tolerance < 0 {
-		errs = append(errs, fmt.Errorf("tolerance = %v: want a number ≥ 0", c.Tolerance))
-	}
-	if c.CPUInitializationPeriod < 0 || c.InitialReadinessDelay < 0 {
-		errs = append(errs, fmt.Errorf("cpuInitializationPeriod = %v, initialReadinessDelay = %v: want durations ≥ 0",
-			time.Duration(c.CPUInitializationPeriod), time.Duration(c.InitialReadinessDelay)))
-	}
+	errs := []error{err, Params().Check(&c)}
 	if c.Behavior != nil {
 		errs = append(errs, c.Behavior.Validate())
-	}
-	lo, hi := 0, 1
-	if c.MinReplicas != nil {
-		lo, hi = *c.MinReplicas, max(1, *c.MinReplicas)
-	}
-	if c.MaxReplicas != nil {
-		hi = *c.MaxReplicas
-	}
-	if lo < 0 || hi < max(1, lo) {
-		errs = append(errs, fmt.Errorf("minReplicas = %d, maxReplicas = %d: want 0 ≤ min ≤ max and max ≥ 1", lo, hi))
 	}
 	return errors.Join(errs...)
 }

@@ -1,23 +1,28 @@
-// Package hpa decides like the Kubernetes HorizontalPodAutoscaler, autoscaling/v2 (k8s.io/kubernetes, pkg/controller/podautoscaler):
-// its replica calculator to the digit, in whole thousandths, and, when its Config is a whole HPA's, stabilization and rates too. The test
-// module oracle/hpa runs both side by side and demands equality.
+// Package hpa decides like the Kubernetes HorizontalPodAutoscaler, autoscaling/v2
+// (k8s.io/kubernetes, pkg/controller/podautoscaler): its replica calculator to the digit, in whole
+// thousandths, and, with the Config of a whole HPA, stabilization and rates too. The test module
+// oracle/hpa runs both side by side and requires equality.
 //
 // For a target per pod (Pods, and Resource with AverageValue):
 //
-//	usage = Σ readings div n      U = usage / target       in band when 1 − tolerance down ≤ U ≤ 1 + tolerance up
-//	nothing missing, and not (some unready and U > 1): current when in band, else ceil(U × n)
-//	else missing pods count as target when U < 1 and as 0 when U > 1, unready ones as 0 when U > 1, and U' is computed anew:
-//	current when U' is in band, on the other side of 1, or would move the count against itself; else ceil(U' × pods counted)
+//	usage = Σ readings div n      U = usage / target
+//	in tolerance when 1 − tolerance down ≤ U ≤ 1 + tolerance up
+//	nothing missing, and not (some unready and U > 1): current when in tolerance, else ceil(U × n)
+//	else missing pods count as target when U < 1 and as 0 when U > 1, unready ones as 0 when U > 1, and
+//	U' is computed anew: current when U' is in tolerance, on the other side of 1, or would move the
+//	count against itself; else ceil(U' × pods counted)
 //
-// Utilization is the same with integer percents of the requests; missing pods then use max(100, target) % of theirs. An
-// External or Object AverageValue gives ceil(total / target) out of band; a Value gives ceil(total / target × ready pods),
-// and from 0 replicas ceil(total / target).
+// Utilization is the same with integer percents of the requests; missing pods then use max(100,
+// target) % of theirs. An External or Object AverageValue gives ceil(total / target) out of
+// tolerance; a Value gives ceil(total / target × ready pods), and from 0 replicas ceil(total /
+// target).
 //
-// Terminating and failed pods are ignored, pending ones unready, running ones without a reading missing; readiness is looked at
-// for the resource cpu only. Of several metrics the largest proposal wins; when some fail and the others would go down, nothing
-// changes.
+// Terminating and failed pods are ignored, pending ones are unready, running ones without a reading
+// are missing; readiness counts for the resource cpu only. Of several metrics the largest proposal
+// wins. When some fail and the others would scale down, nothing changes.
 //
-// Where single pods are not told (Observation.Pods is nil), a Pods metric takes the signal's total as spread over the ready pods.
+// Where single pods are unknown (Observation.Pods is nil), a Pods metric takes the signal's total
+// as spread over the ready pods.
 package hpa
 
 import (
@@ -40,11 +45,11 @@ type Policy struct {
 	results  []result
 }
 
-// result is what one metric came to.
+// result is the outcome of one metric.
 type result struct {
 	// fault is why there is no proposal, "" when there is one.
 	fault string
-	// usage is in thousandths per pod or in all, or in percent.
+	// usage is in thousandths per pod or in total, or in percent.
 	usage    int64
 	ratio    float64
 	proposal int
@@ -95,7 +100,8 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	}
 	if p.limiter != nil {
 		p.limiter.Observe(o.Now, cur)
-		// a count out of bounds is put right before any metric is looked at; 0 is asleep, and wakes by metrics
+		// A count out of bounds is corrected before any metric is read; 0 is asleep, and wakes by
+		// metrics.
 		if d := (algorithms.Decision{Valid: true}); cur > hi || cur > 0 && cur < lo {
 			if d.Replicas, d.Reason = hi, "TooManyReplicas"; cur < lo {
 				d.Replicas, d.Reason = lo, "TooFewReplicas"
@@ -150,13 +156,13 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 const most = 1_000_000
 
 // within tells whether a ratio is in the tolerance band.
-func (p *Policy) within(ratio float64) bool { return 1-p.down <= ratio && ratio <= 1+p.up }
+func (p *Policy) inTolerance(ratio float64) bool { return 1-p.down <= ratio && ratio <= 1+p.up }
 
 // compute is one metric's proposal.
 func (p *Policy) compute(m *metric, o *algorithms.Observation) result {
 	if m.kind == Pods || m.kind == Resource {
 		if o.Pods == nil && m.aim == AverageValue && !m.cpu {
-			return p.spread(m, o)
+			return p.fromTotal(m, o)
 		}
 		return p.perPod(m, o)
 	}
@@ -169,7 +175,7 @@ func (p *Policy) compute(m *metric, o *algorithms.Observation) result {
 	if m.aim == AverageValue {
 		existing := o.Replicas.Existing()
 		r.ratio = float64(total) / (float64(m.goal) * float64(existing))
-		if r.proposal = existing; !p.within(r.ratio) {
+		if r.proposal = existing; !p.inTolerance(r.ratio) {
 			r.proposal = ceil(float64(total) / float64(m.goal))
 		}
 		return r
@@ -178,7 +184,7 @@ func (p *Policy) compute(m *metric, o *algorithms.Observation) result {
 	switch {
 	case cur == 0:
 		r.proposal = ceil(r.ratio)
-	case p.within(r.ratio):
+	case p.inTolerance(r.ratio):
 		r.proposal = cur
 	default:
 		ready, all := readyPods(o)
@@ -208,8 +214,8 @@ func (m *metric) read(o *algorithms.Observation) (int64, bool) {
 	return milli(o.Signals[best].Value), true
 }
 
-// spread is a Pods metric when only the total is known.
-func (p *Policy) spread(m *metric, o *algorithms.Observation) result {
+// fromTotal is the proposal of a Pods metric when only the total is known.
+func (p *Policy) fromTotal(m *metric, o *algorithms.Observation) result {
 	total, ok := m.read(o)
 	switch ready := int64(o.Replicas.Ready); {
 	case !ok:
@@ -219,21 +225,21 @@ func (p *Policy) spread(m *metric, o *algorithms.Observation) result {
 	default:
 		r := result{usage: total / ready}
 		r.ratio = float64(r.usage) / float64(m.goal)
-		if r.proposal = o.Replicas.Current; !p.within(r.ratio) {
+		if r.proposal = o.Replicas.Current; !p.inTolerance(r.ratio) {
 			r.proposal = ceil(r.ratio * float64(ready))
 		}
 		return r
 	}
 }
 
-// sums is what the pods that count come to.
+// sums are totals over the pods that count.
 type sums struct {
-	// used and asked are readings and requests in thousandths, n how many pods they are of.
-	used, asked, n int64
+	// used and requested are readings and requests in thousandths, n the number of pods.
+	used, requested, n int64
 }
 
-func (s *sums) add(used, asked int64) {
-	s.used, s.asked, s.n = plus(s.used, used), plus(s.asked, asked), s.n+1
+func (s *sums) add(used, requested int64) {
+	s.used, s.requested, s.n = addSaturating(s.used, used), addSaturating(s.requested, requested), s.n+1
 }
 
 // perPod is the proposal of a metric that is read from single pods.
@@ -246,30 +252,30 @@ func (p *Policy) perPod(m *metric, o *algorithms.Observation) result {
 	percent := max(100, m.goal)
 	for i := range o.Pods {
 		pod := &o.Pods[i]
-		var asked int64
+		var requested int64
 		if m.aim == Utilization {
 			v, ok := pod.Requests[m.name]
 			if !ok || !algorithms.Finite(v) {
 				return result{fault: "a pod requests none of the resource"}
 			}
-			asked = milli(v)
+			requested = milli(v)
 		}
 		if pod.State == algorithms.PodTerminating || pod.State == algorithms.PodFailed {
 			continue
 		}
 		if pod.State == algorithms.PodPending {
-			unready.add(0, asked)
+			unready.add(0, requested)
 			continue
 		}
 		v, ok := pod.Values[m.name]
 		switch {
 		case !ok || !algorithms.Finite(v):
-			missing.add(0, asked)
-			missingUse = plus(missingUse, asked*percent/100)
-		case m.cpu && p.doubtful(pod, o.Now):
-			unready.add(0, asked)
+			missing.add(0, requested)
+			missingUse = addSaturating(missingUse, requested*percent/100)
+		case m.cpu && p.unreliable(pod, o.Now):
+			unready.add(0, requested)
 		default:
-			counted.add(milli(v), asked)
+			counted.add(milli(v), requested)
 		}
 	}
 	r := result{missing: int(missing.n), unready: int(unready.n)}
@@ -284,34 +290,34 @@ func (p *Policy) perPod(m *metric, o *algorithms.Observation) result {
 	}
 	withUnready := unready.n > 0 && r.ratio > 1
 	if !withUnready && missing.n == 0 {
-		if r.proposal = cur; !p.within(r.ratio) {
+		if r.proposal = cur; !p.inTolerance(r.ratio) {
 			r.proposal = ceil(r.ratio * float64(ready))
 		}
 		return r
 	}
 	if r.ratio != 1 {
-		counted.n, counted.asked = counted.n+missing.n, plus(counted.asked, missing.asked)
+		counted.n, counted.requested = counted.n+missing.n, addSaturating(counted.requested, missing.requested)
 		switch {
 		case r.ratio > 1:
 		case m.aim == Utilization:
-			counted.used = plus(counted.used, missingUse)
+			counted.used = addSaturating(counted.used, missingUse)
 		default:
-			counted.used = plus(counted.used, m.goal*missing.n)
+			counted.used = addSaturating(counted.used, m.goal*missing.n)
 		}
 	}
 	if withUnready {
-		counted.n, counted.asked = counted.n+unready.n, plus(counted.asked, unready.asked)
+		counted.n, counted.requested = counted.n+unready.n, addSaturating(counted.requested, unready.requested)
 	}
-	again, _, ok := m.ratio(counted)
+	second, _, ok := m.ratio(counted)
 	if !ok {
 		return result{fault: "the pods request none of the resource"}
 	}
 	first := r.ratio
-	r.proposal, r.ratio = cur, again
-	if p.within(again) || first < 1 && again > 1 || first > 1 && again < 1 {
+	r.proposal, r.ratio = cur, second
+	if p.inTolerance(second) || first < 1 && second > 1 || first > 1 && second < 1 {
 		return r
 	}
-	if n := ceil(again * float64(counted.n)); (again >= 1 || n <= cur) && (again <= 1 || n >= cur) {
+	if n := ceil(second * float64(counted.n)); (second >= 1 || n <= cur) && (second <= 1 || n >= cur) {
 		r.proposal = n
 	}
 	return r
@@ -323,16 +329,17 @@ func (m *metric) ratio(s sums) (ratio float64, usage int64, ok bool) {
 		usage = s.used / s.n
 		return float64(usage) / float64(m.goal), usage, true
 	}
-	if s.asked == 0 {
+	if s.requested == 0 {
 		return 0, 0, false
 	}
-	usage = s.used * 100 / s.asked
+	usage = s.used * 100 / s.requested
 	return float64(usage) / float64(m.goal), usage, true
 }
 
-// doubtful tells whether a pod's CPU reading is left out: it is unready early in its life or never was ready, or the reading
-// reaches back to before it became ready. A ready pod of which nothing more is known is not doubted.
-func (p *Policy) doubtful(pod *algorithms.Pod, now time.Time) bool {
+// unreliable tells whether a pod's CPU reading is left out: the pod is unready early in its life or
+// never was ready, or the reading reaches back to before it became ready. A ready pod without known
+// times is reliable.
+func (p *Policy) unreliable(pod *algorithms.Pod, now time.Time) bool {
 	if pod.Started.IsZero() || pod.Changed.IsZero() {
 		return pod.State != algorithms.PodReady
 	}
@@ -360,16 +367,16 @@ func readyPods(o *algorithms.Observation) (ready, all int) {
 	return ready, len(o.Pods)
 }
 
-// explain adds the sentence and the terms.
+// explain adds the message and the terms.
 func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, raw int) {
 	terms := append(o.Scratch[:0],
 		algorithms.Term{Name: "currentReplicas", Value: float64(o.Replicas.Current)},
 		algorithms.Term{Name: "readyPods", Value: float64(o.Replicas.Ready)})
-	var says []string
+	var parts []string
 	for i, r := range p.results {
 		m := &p.metrics[i]
 		if r.fault != "" {
-			says = append(says, fmt.Sprintf("%s metric %s: %s", m.kind, m.name, r.fault))
+			parts = append(parts, fmt.Sprintf("%s metric %s: %s", m.kind, m.name, r.fault))
 			continue
 		}
 		unit, usage := "", float64(r.usage)/1000
@@ -381,7 +388,7 @@ func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, raw 
 		if r.missing > 0 || r.unready > 0 {
 			besides = fmt.Sprintf(" (%d missing and %d unready make the ratio %.4g)", r.missing, r.unready, r.ratio)
 		}
-		says = append(says, fmt.Sprintf("%s metric %s is %.6g%s where %s is %.6g%s%s: %d pods", m.kind, m.name, usage, unit, m.aim, goal, unit, besides, r.proposal))
+		parts = append(parts, fmt.Sprintf("%s metric %s is %.6g%s where %s is %.6g%s%s: %d pods", m.kind, m.name, usage, unit, m.aim, goal, unit, besides, r.proposal))
 		terms = append(terms,
 			algorithms.Term{Name: m.name + "Usage", Value: usage},
 			algorithms.Term{Name: m.name + "Target", Value: goal},
@@ -392,7 +399,7 @@ func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, raw 
 			terms = append(terms, algorithms.Term{Name: m.name + "Ratio", Value: r.ratio})
 		}
 	}
-	d.Message = strings.Join(says, "; ")
+	d.Message = strings.Join(parts, "; ")
 	if d.Valid {
 		d.Message += fmt.Sprintf("; %s gives %d", d.Reason, d.Replicas)
 		terms = append(terms, algorithms.Term{Name: "rawPods", Value: float64(raw)})
@@ -421,8 +428,8 @@ func (p *Policy) Restore(raw json.RawMessage) error {
 	return nil
 }
 
-// milli is v in whole thousandths: the nearest if v is one but for rounding, else the next above, as Kubernetes' quantities round.
-// It saturates far beyond what anything measures.
+// milli is v in whole thousandths: the nearest if v is one but for rounding, else the next above,
+// as Kubernetes' quantities round. It saturates far beyond any measurement.
 func milli(v float64) int64 {
 	const far = 1e17
 	x := min(max(v*1000, -far), far)
@@ -432,13 +439,13 @@ func milli(v float64) int64 {
 	return int64(math.Ceil(x))
 }
 
-// plus adds and saturates.
-func plus(a, b int64) int64 {
+// addSaturating adds and saturates.
+func addSaturating(a, b int64) int64 {
 	const far = math.MaxInt64 / 200 // leaves room for a percentage
 	return min(max(min(max(a, -far), far)+min(max(b, -far), far), -far), far)
 }
 
-// ceil rounds a count up; what is no number or too large is bounded.
+// ceil rounds a count up, within bounds; NaN is 0.
 func ceil(v float64) int {
 	const far = math.MaxInt32
 	if math.IsNaN(v) {

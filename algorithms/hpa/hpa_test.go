@@ -38,7 +38,8 @@ func observe(tb testing.TB, line string) algorithms.Observation {
 	return o
 }
 
-// pods writes a list of pods: each word is a milli-value of the signal m, or a state without a value.
+// pods writes a list of pods: each word is a milli-value of the signal m, or a state without a
+// value.
 func pods(words string) string {
 	var out []string
 	for w := range strings.FieldsSeq(words) {
@@ -133,7 +134,8 @@ func TestSomeMetricsFail(t *testing.T) {
 	}
 }
 
-// TestDefaultRates takes the HPA's defaults from 1 to 50 in steps of 15 s, and down only after 300 s.
+// TestDefaultRates takes the HPA's defaults from 1 to 50 in steps of 15 s, and down only after 300
+// s.
 func TestDefaultRates(t *testing.T) {
 	t.Parallel()
 	p := policy(t, `{"target":1,"minReplicas":1,"maxReplicas":100,"behavior":{}}`)
@@ -201,7 +203,7 @@ func TestBadParameters(t *testing.T) {
 		"tolerance":                   {`{"tolerance":-1}`, "tolerance = -1"},
 		"period":                      {`{"behavior":{"scaleUp":{"policies":[{"type":"Pods","value":1,"periodSeconds":3600}]}}}`, "behavior.scaleUp.policies[0].periodSeconds = 3600"},
 		"select policy":               {`{"behavior":{"scaleDown":{"selectPolicy":"max"}}}`, `selectPolicy = "max"`},
-		"bounds":                      {`{"minReplicas":3,"maxReplicas":2}`, "minReplicas = 3, maxReplicas = 2"},
+		"bounds":                      {`{"minReplicas":3,"maxReplicas":2}`, "maxReplicas = 2: want ≥ 1 (pods), at least minReplicas"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -230,7 +232,8 @@ func TestProperties(t *testing.T) {
 	}
 }
 
-// FuzzDecide feeds arbitrary readings and targets: nothing panics, and what is answered is a sane count with finite terms.
+// FuzzDecide feeds arbitrary readings and targets: nothing panics, and what is answered is a sane
+// count with finite terms.
 func FuzzDecide(f *testing.F) {
 	f.Add(uint8(3), int64(10_000), 50.0, 0.0, uint8(0))
 	f.Add(uint8(0), int64(1), 1e300, -1e300, uint8(7))
@@ -306,7 +309,8 @@ func TestQuietAllocatesNothing(t *testing.T) {
 			t.Errorf("%s: %v allocations a decision without explanation, want 0", params, n)
 		}
 	}
-	// a 60 s window of ticks, all of them to be remembered since each asks for less than the one before
+	// a 60 s window of ticks, all of them to be remembered since each asks for less than the one
+	// before
 	p = policy(t, `{"target":1,"behavior":{"scaleDown":{"stabilizationWindowSeconds":60}}}`)
 	for i := range 60 {
 		o.Now, o.Signals[0].Value = o.Now.Add(2*time.Second), float64(1000-i)

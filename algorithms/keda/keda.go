@@ -1,22 +1,28 @@
-// Package keda decides like KEDA 2.21: an operator that looks every pollingInterval whether the workload is active and moves it
-// between zero (or idle) and its minimum, and an HPA that moves it between the minimum and the maximum.
+// Package keda decides like KEDA 2.21: an operator that checks every pollingInterval whether the
+// workload is active and moves it between zero (or idle) and its minimum, and an HPA that moves it
+// between the minimum and the maximum.
 //
 //	active      some trigger's value > its activationThreshold (with a formula: formula > activationTarget)
 //	operator, at a poll:
 //	  active    at 0 replicas (or below minReplicaCount in idle mode): to max(1, minReplicaCount)
-//	  inactive  with minReplicaCount 0 or in idle mode: to 0 once cooldownPeriod has passed since it was last active, or
-//	            initialCooldownPeriod since the first decision when it never was; below minReplicaCount: to minReplicaCount
-//	  in error  inactive and without a value for some trigger: nothing, so zero is never reached on missing data
-//	HPA, at every decision above 0 replicas: algorithms/hpa, a metric of type External per trigger or one for the formula,
-//	  bounds max(1, minReplicaCount) and maxReplicaCount, spec.behavior or, without it, the HPA's older rules, as KEDA's own HPAs
-//	fallback    a trigger whose value was unknown more than failureThreshold decisions in a row is taken to be what makes the HPA
-//	            answer the fallback's replicas
+//	  inactive  with minReplicaCount 0 or in idle mode: to 0 once cooldownPeriod has passed since it was
+//	            last active, or initialCooldownPeriod since the first decision when it never was; below
+//	            minReplicaCount: to minReplicaCount
+//	  in error  inactive and without a value for some trigger: nothing, so that zero is never reached on
+//	            missing data
+//	HPA, at every decision above 0 replicas: package hpa, a metric of type External per trigger or one
+//	            for the formula, bounds max(1, minReplicaCount) and maxReplicaCount, spec.behavior or,
+//	            without it, the HPA's older rules, as KEDA's own HPAs
+//	fallback    a trigger whose value was unknown more than failureThreshold decisions in a row has the
+//	            value that makes the HPA answer the fallback's replicas
 //
-// As in KEDA the cooldown counts for the last step to zero only, from any count. KEDA quirk kept: while some trigger is in error,
-// being active does not renew the time of last activity. Where it differs: fallback's behavior "scalingModifiers" and the
-// formula's ?? and count() are refused, and idleReplicaCount must be 0, the only value that KEDA documents as working.
+// As in KEDA the cooldown counts for the last step to zero only, from any count. One quirk of KEDA
+// is kept: while some trigger is in error, being active does not renew the time of last activity.
+// Differences: fallback's behavior "scalingModifiers" and the formula's ?? and count() are refused,
+// and idleReplicaCount must be 0, the only value that KEDA documents as working.
 //
-// Source: github.com/kedacore/keda v2.21.0, pkg/scaling/executor/scale_scaledobjects.go and pkg/fallback/fallback.go.
+// Source: github.com/kedacore/keda v2.21.0, pkg/scaling/executor/scale_scaledobjects.go and
+// pkg/fallback/fallback.go.
 package keda
 
 import (
@@ -30,13 +36,15 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/behavior"
 	"github.com/sluice-autoscaler/sluice/algorithms/hpa"
 	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+	"github.com/sluice-autoscaler/sluice/algorithms/params"
 )
 
 // Trigger is a signal that is compared.
 type Trigger struct {
 	// Name is the trigger's name in formulas; empty takes the signal's.
 	Name string `json:"name,omitempty"`
-	// Signal and Window name what is measured, a total over the workload; Window is 0s (a reading) to 1h.
+	// Signal and Window name what is measured, a total over the workload; Window is 0s (a reading)
+	// to 1h.
 	Signal string              `json:"signal"`
 	Window algorithms.Duration `json:"window"`
 	// Threshold is the target, > 0, in the signal's unit: per pod for AverageValue.
@@ -57,11 +65,13 @@ const (
 
 // Fallback says what to do on unknown triggers.
 type Fallback struct {
-	// FailureThreshold is how many failures in a row are borne, ≥ 0: one more and the fallback holds.
+	// FailureThreshold is how many failures in a row are tolerated, ≥ 0: one more and the fallback
+	// holds.
 	FailureThreshold int `json:"failureThreshold"`
 	// Replicas is the count, 0–1,000,000 pods.
 	Replicas int `json:"replicas"`
-	// Behavior is static (also when empty), currentReplicas, currentReplicasIfHigher or currentReplicasIfLower.
+	// Behavior is static (also when empty), currentReplicas, currentReplicasIfHigher or
+	// currentReplicasIfLower.
 	Behavior string `json:"behavior,omitempty"`
 }
 
@@ -78,7 +88,8 @@ type Modifiers struct {
 
 // HPAConfig is advanced.horizontalPodAutoscalerConfig.
 type HPAConfig struct {
-	// Behavior is the HPA's spec.behavior; null means its older rules: the largest answer of 300 s, at most max(2 × current, 4) pods.
+	// Behavior is the HPA's spec.behavior; null means its older rules: the largest answer of 300 s,
+	// at most max(2 × current, 4) pods.
 	Behavior *behavior.Rules `json:"behavior,omitempty"`
 }
 
@@ -90,19 +101,22 @@ type Advanced struct {
 
 // Config holds the parameters: the fields of a ScaledObject's spec.
 type Config struct {
-	// Triggers are what is compared; none means the mean concurrency of a minute with a threshold of Target.
+	// Triggers are what is compared; none means the mean concurrency of a minute with a threshold
+	// of Target.
 	Triggers []Trigger `json:"triggers,omitempty"`
-	// Target is what a pod should carry, > 0; used only without Triggers.
+	// Target is what a pod should carry, in requests; used only without Triggers.
 	Target float64 `json:"target"`
-	// PollingInterval is the time between two looks at activation, 1–86400 s. Longer wakes later.
+	// PollingInterval is the time between two looks at activation, in seconds. Longer wakes later.
 	PollingInterval int `json:"pollingInterval"`
-	// CooldownPeriod and InitialCooldownPeriod are 0–86400 s. Longer keeps pods, shorter makes cold starts.
+	// CooldownPeriod and InitialCooldownPeriod are in seconds. Longer keeps pods, shorter makes
+	// cold starts.
 	CooldownPeriod        int `json:"cooldownPeriod"`
 	InitialCooldownPeriod int `json:"initialCooldownPeriod"`
 	// MinReplicaCount and MaxReplicaCount are the bounds, in pods.
 	MinReplicaCount int `json:"minReplicaCount"`
 	MaxReplicaCount int `json:"maxReplicaCount"`
-	// IdleReplicaCount is null or 0: the count while nothing is active, though MinReplicaCount is more.
+	// IdleReplicaCount is null or 0: the count while nothing is active, though MinReplicaCount is
+	// more.
 	IdleReplicaCount *int      `json:"idleReplicaCount,omitempty"`
 	Fallback         *Fallback `json:"fallback,omitempty"`
 	Advanced         Advanced  `json:"advanced"`
@@ -123,21 +137,46 @@ type Compile func(expression string, names []string) (Formula, error)
 const (
 	day  = 86400
 	most = 1_000_000
+	// maxThreshold bounds targets and thresholds.
+	maxThreshold = 1e12
 	// composite is the name of the formula's metric, as KEDA calls it.
 	composite = "composite-metric"
 )
 
+// Params describes the parameters.
+func Params() params.List[Config] {
+	seconds := params.Between(0, day)
+	return params.List[Config]{
+		params.Other[Config]("triggers", "1–50 of {name, signal, window, threshold, activationThreshold, metricType}", "concurrency at target", "what is compared; the largest proposal wins"),
+		params.Of("target", params.Above(0).UpTo(maxThreshold), "requests per pod", "what one pod should carry",
+			func(c *Config) *float64 { return &c.Target }).After(params.SignalTarget).Search("20%..110%"),
+		params.Of("pollingInterval", params.Between(1, day), "seconds", "time between looks at activation",
+			func(c *Config) *int { return &c.PollingInterval }).Search("1..60:log"),
+		params.Of("cooldownPeriod", seconds, "seconds", "time without activity before zero",
+			func(c *Config) *int { return &c.CooldownPeriod }).Search("0|15|30|60|120|300|600|1200"),
+		params.Of("initialCooldownPeriod", seconds, "seconds", "the same before the first activity",
+			func(c *Config) *int { return &c.InitialCooldownPeriod }),
+		params.Of("minReplicaCount", params.Between(0, most), "pods", "lower bound",
+			func(c *Config) *int { return &c.MinReplicaCount }).Also("at most maxReplicaCount", func(c *Config) bool { return c.MinReplicaCount <= c.MaxReplicaCount }),
+		params.Of("maxReplicaCount", params.Between(1, most), "pods", "upper bound",
+			func(c *Config) *int { return &c.MaxReplicaCount }),
+		params.Optional("idleReplicaCount", params.Between(0, 0), "the only count that works", "pods while nothing is active, though minReplicaCount is more",
+			func(c *Config) *int { return c.IdleReplicaCount }),
+		params.Other[Config]("fallback", "{failureThreshold, replicas, behavior}", "none", "what to do on unknown triggers"),
+		params.Other[Config]("advanced", "{horizontalPodAutoscalerConfig: {behavior}, scalingModifiers: {formula, target, activationTarget, metricType}}", "the HPA's", "behavior and formula"),
+	}
+}
+
 // Validate reports every fault but those of the formula, which New finds.
 func (c Config) Validate() error {
-	var errs []error
+	errs := []error{Params().Check(&c)}
 	bad := func(ok bool, name string, value any, want string) {
 		if !ok {
 			errs = append(errs, fmt.Errorf("%s = %v: want %s", name, value, want))
 		}
 	}
-	goal := func(v float64) bool { return v > 0 && v <= 1e12 }
+	goal := func(v float64) bool { return v > 0 && v <= maxThreshold }
 	metricType := func(s string) bool { return s == "" || s == hpa.AverageValue || s == hpa.Value }
-	bad(goal(c.Target), "target", c.Target, "a number > 0 and ≤ 1e12 (requests per pod)")
 	bad(len(c.Triggers) <= 50, "triggers", len(c.Triggers), "at most 50")
 	seen := map[string]bool{}
 	for i, t := range c.Triggers {
@@ -150,13 +189,7 @@ func (c Config) Validate() error {
 		bad(!seen[t.name()], at+"name", t.name(), "a name of its own")
 		seen[t.name()] = true
 	}
-	bad(c.PollingInterval >= 1 && c.PollingInterval <= day, "pollingInterval", c.PollingInterval, "1–86400 (seconds)")
-	bad(c.CooldownPeriod >= 0 && c.CooldownPeriod <= day, "cooldownPeriod", c.CooldownPeriod, "0–86400 (seconds)")
-	bad(c.InitialCooldownPeriod >= 0 && c.InitialCooldownPeriod <= day, "initialCooldownPeriod", c.InitialCooldownPeriod, "0–86400 (seconds)")
-	bad(c.MinReplicaCount >= 0 && c.MinReplicaCount <= c.MaxReplicaCount, "minReplicaCount", c.MinReplicaCount, "0 to maxReplicaCount (pods)")
-	bad(c.MaxReplicaCount >= 1 && c.MaxReplicaCount <= most, "maxReplicaCount", c.MaxReplicaCount, "1–1000000 (pods)")
 	if c.IdleReplicaCount != nil {
-		bad(*c.IdleReplicaCount == 0, "idleReplicaCount", *c.IdleReplicaCount, "0, the only count that works")
 		bad(c.MinReplicaCount > 0, "idleReplicaCount", 0, "minReplicaCount ≥ 1 beside it")
 	}
 	if f := c.Fallback; f != nil {
@@ -195,7 +228,8 @@ type Policy struct {
 	formula Formula
 	hpa     *hpa.Policy
 	state   state
-	// keys are the names under which the HPA sees the triggers, so that two triggers of one signal stay apart.
+	// keys are the names under which the HPA sees the triggers, so that two triggers of one signal
+	// stay apart.
 	keys []string
 	// values and signals are buffers of one decision.
 	values  []float64
@@ -203,7 +237,7 @@ type Policy struct {
 }
 
 type state struct {
-	// Since is the first decision; Polled the last look at activation; Active the last time of activity.
+	// Since is the first decision; Polled the last poll; Active the last time of activity.
 	Since  time.Time `json:"since,omitzero"`
 	Polled time.Time `json:"polled,omitzero"`
 	Active time.Time `json:"active,omitzero"`
@@ -215,7 +249,8 @@ type state struct {
 
 const version = 1
 
-// New returns a policy with a validated Config. compile makes the formula; it may be nil when there is none.
+// New returns a policy with a validated Config. compile makes the formula; it may be nil when there
+// is none.
 func New(c Config, compile Compile) (*Policy, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -265,7 +300,9 @@ func New(c Config, compile Compile) (*Policy, error) {
 }
 
 func external(name string, window algorithms.Duration, goal float64, metricType string) (hpa.Metric, error) {
-	q, err := algorithms.ParseQuantity(strconv.FormatFloat(goal, 'f', -1, 64))
+	// Quantities count in thousandths, rounded up: a smaller goal is the same and has too many
+	// digits.
+	q, err := algorithms.ParseQuantity(strconv.FormatFloat(max(goal, 1e-3), 'f', -1, 64))
 	if err != nil {
 		return hpa.Metric{}, fmt.Errorf("threshold: %w", err)
 	}
@@ -285,7 +322,8 @@ func (p *Policy) Needs() []algorithms.Need {
 	return needs
 }
 
-// Decide answers one observation. It is asked at every round of the HPA; the operator looks at its own pace.
+// Decide answers one observation. It is asked at every round of the HPA; the operator polls at its
+// own interval.
 func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	s, cur := &p.state, o.Replicas.Current
 	if s.Since.IsZero() {
@@ -296,7 +334,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	operator := false
 	if s.Polled.IsZero() || o.Now.Sub(s.Polled) >= time.Duration(p.cfg.PollingInterval)*time.Second {
 		s.Polled = o.Now
-		d.Replicas, d.Reason, operator = p.operate(o.Now, cur, active, failed)
+		d.Replicas, d.Reason, operator = p.poll(o.Now, cur, active, failed)
 		if !operator && cur == 0 && failed && !active {
 			d.Valid, d.Reason = false, "NoData"
 		}
@@ -322,7 +360,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	}
 	d.Message = fmt.Sprintf("active %t, in error %t; %s: %s gives %d pods", active, failed, who, d.Reason, d.Replicas)
 	d.Terms = o.Scratch[:0]
-	d.Terms = append(d.Terms, algorithms.Term{Name: "active", Value: truth(active)}, algorithms.Term{Name: "inError", Value: truth(failed)})
+	d.Terms = append(d.Terms, algorithms.Term{Name: "active", Value: boolToFloat(active)}, algorithms.Term{Name: "inError", Value: boolToFloat(failed)})
 	if !s.Active.IsZero() {
 		d.Terms = append(d.Terms, algorithms.Term{Name: "idleSeconds", Value: o.Now.Sub(s.Active).Seconds()})
 	}
@@ -330,18 +368,19 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	return d
 }
 
-func truth(b bool) float64 {
+func boolToFloat(b bool) float64 {
 	if b {
 		return 1
 	}
 	return 0
 }
 
-// measure reads the triggers, counts failures, puts the fallback's values in, and leaves in p.signals what the HPA is to see.
+// measure reads the triggers, counts failures, applies the fallback, and sets p.signals for the
+// HPA.
 func (p *Policy) measure(o *algorithms.Observation) (active, failed bool) {
 	c, s := &p.cfg, &p.state
 	p.values, p.signals = p.values[:0], p.signals[:0]
-	whole := true // every trigger has a value, real or of the fallback
+	complete := true // every trigger has a value, real or of the fallback
 	var fellBack bool
 	for i := range c.Triggers {
 		t := &c.Triggers[i]
@@ -358,11 +397,11 @@ func (p *Policy) measure(o *algorithms.Observation) (active, failed bool) {
 				if p.formula != nil {
 					goal, kind = c.Advanced.ScalingModifiers.Target, c.Advanced.ScalingModifiers.MetricType
 				}
-				sig.Value, sig.Known = stand(f, goal, kind, o.Replicas)
+				sig.Value, sig.Known = fallbackValue(f, goal, kind, o.Replicas)
 				fellBack = fellBack || sig.Known
 			}
 		}
-		whole = whole && sig.Known
+		complete = complete && sig.Known
 		p.values = append(p.values, sig.Value)
 		p.signals = append(p.signals, sig)
 	}
@@ -377,7 +416,7 @@ func (p *Policy) measure(o *algorithms.Observation) (active, failed bool) {
 				sig.Value, sig.Known = p.signals[i].Value, true
 			}
 		}
-	case whole:
+	case complete:
 		if v, err := p.formula(p.values); err == nil {
 			sig.Value, sig.Known = v, v >= 0
 			active = v > c.Advanced.ScalingModifiers.ActivationTarget
@@ -388,8 +427,8 @@ func (p *Policy) measure(o *algorithms.Observation) (active, failed bool) {
 	return active, failed
 }
 
-// stand is the value that makes the HPA answer the fallback's count.
-func stand(f *Fallback, goal float64, kind string, r algorithms.Replicas) (float64, bool) {
+// fallbackValue is the value that makes the HPA answer the fallback's count.
+func fallbackValue(f *Fallback, goal float64, kind string, r algorithms.Replicas) (float64, bool) {
 	n := f.Replicas
 	switch f.Behavior {
 	case CurrentReplicas:
@@ -408,8 +447,9 @@ func stand(f *Fallback, goal float64, kind string, r algorithms.Replicas) (float
 	return goal * float64(n) / float64(r.Ready), true
 }
 
-// operate is the operator's look; acts tells whether it sets the count itself rather than leave it to the HPA.
-func (p *Policy) operate(now time.Time, cur int, active, failed bool) (n int, reason string, acts bool) {
+// poll is the operator's poll; acts tells whether it sets the count itself rather than leave it to
+// the HPA.
+func (p *Policy) poll(now time.Time, cur int, active, failed bool) (n int, reason string, acts bool) {
 	c, s := &p.cfg, &p.state
 	idle, lo := c.IdleReplicaCount != nil, c.MinReplicaCount
 	if active {

@@ -98,7 +98,8 @@ func TestIdleAndMinimum(t *testing.T) {
 		event{0, 0, 0, 0, "Inactive"}, event{30, 0, 7, 3, "Activated"}, event{60, 3, 0, 3, "ScaleDownStabilized"}, event{90, 3, 0, 0, "Deactivated"})
 }
 
-// Missing data never leads to zero, and leads to the fallback after more than failureThreshold failures in a row.
+// Missing data never leads to zero, and leads to the fallback after more than failureThreshold
+// failures in a row.
 func TestMissingData(t *testing.T) {
 	t.Parallel()
 	play(t, config(nil), event{0, 4, 40, 4, "Unchanged"}, event{400, 4, unknown, unknown, "NoData"}, event{800, 4, unknown, unknown, "NoData"})
@@ -115,7 +116,8 @@ func TestMissingData(t *testing.T) {
 	}
 }
 
-// Failures count in a row, and while some trigger fails another one's activity does not renew the time of last activity.
+// Failures count in a row, and while some trigger fails another one's activity does not renew the
+// time of last activity.
 func TestPartialFailure(t *testing.T) {
 	t.Parallel()
 	play(t, config(func(c *keda.Config) { c.Fallback = &keda.Fallback{FailureThreshold: 1, Replicas: 9} }),

@@ -8,14 +8,15 @@ import (
 
 const (
 	// idleBins bins of an eighth of an octave each, from shortest on: up to 6 days.
-	idleBins = 144
-	perOct   = 8.0
-	shortest = 2.0 // seconds
-	// prior is how many idle times, spread evenly over the bins, stand in for those not seen.
+	idleBins      = 144
+	binsPerOctave = 8.0
+	shortest      = 2.0 // seconds
+	// prior is the weight, in idle times, of a uniform prior over the bins.
 	prior = 0.5
 )
 
-// Idle is a distribution of idle times with forgetting: a histogram in eighths of octaves. It is not safe for concurrent use.
+// Idle is a distribution of idle times with forgetting: a histogram in eighths of octaves. It is
+// not safe for concurrent use.
 type Idle struct {
 	state IdleState
 }
@@ -32,13 +33,13 @@ func edge(i int) float64 {
 	if i <= 0 {
 		return 0
 	}
-	return shortest * math.Exp2(float64(i)/perOct)
+	return shortest * math.Exp2(float64(i)/binsPerOctave)
 }
 
-// Seen is how many idle times were taken in.
+// Seen is how many idle times were added.
 func (h *Idle) Seen() int { return h.state.Seen }
 
-// Add takes in an idle time; what was seen before counts by the factor keep in (0, 1] of what it did.
+// Add adds an idle time; earlier ones count by the factor keep in (0, 1] of what they did.
 func (h *Idle) Add(it time.Duration, keep float64) {
 	s := &h.state
 	if s.Weights == nil {
@@ -49,26 +50,27 @@ func (h *Idle) Add(it time.Duration, keep float64) {
 	}
 	i := 0
 	if x := it.Seconds(); x > shortest {
-		i = min(int(math.Log2(x/shortest)*perOct), idleBins-1)
+		i = min(int(math.Log2(x/shortest)*binsPerOctave), idleBins-1)
 	}
-	// an idle time stands for those around it
+	// Smoothing: an idle time counts for its neighbours too.
 	s.Weights[max(i-1, 0)] += 0.25
 	s.Weights[i] += 0.5
 	s.Weights[min(i+1, idleBins-1)] += 0.25
 	s.Seen = min(s.Seen+1, 1_000_000)
 }
 
-// Worth tells whether a pod is worth having at that idle time, be it kept or warmed up, when a cold start costs cold seconds of a pod: whether for some u
-// within the horizon
+// WorthKeeping tells whether a pod is worth its cost at that idle time, be it kept or started
+// ahead, where a cold start costs cold pod-seconds: whether for some u within the horizon
 //
-//	cold · P(it ends before u)  >  E[time until it ends or u]     given that it has not ended yet
+//	cold · P(idle time ends before u)  >  E[time until it ends or u]     given that it has not ended yet
 //
-// which for a short horizon is the hazard rate against 1/cold. The horizon is what turning a pod off and on again costs: over a gap in the hazard
-// that is no longer it is kept on. Exponential idle times give Exponential's rule; a decreasing hazard ends keeping once; a period brings the
-// pod back before its end. It costs one pass over the bins.
-func (h *Idle) Worth(idle time.Duration, cold float64, horizon time.Duration) bool {
+// For a short horizon that compares the hazard rate with 1/cold. The horizon is the cost of
+// stopping and starting a pod: over a gap in the hazard that is no longer, the pod is kept. With a
+// decreasing hazard keeping ends once; with periodic idle times the pod returns before their end.
+// It costs one pass over the bins.
+func (h *Idle) WorthKeeping(idle time.Duration, cold float64, horizon time.Duration) bool {
 	t, end := max(idle.Seconds(), 0), max((idle+horizon).Seconds(), 0.1)
-	left := prior // weight of idle times that are longer than the edge looked at
+	left := prior // weight of idle times longer than the present edge
 	for _, w := range h.state.Weights {
 		left += w
 	}

@@ -10,7 +10,8 @@ import (
 
 func sec(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-// Exponential idle times: keep for as long as it lasts when a cold start costs clearly more than the mean, never when clearly less.
+// Exponential idle times: keep for as long as it lasts when a cold start costs clearly more than
+// the mean, never when clearly less.
 func TestWorthExponential(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))
@@ -19,16 +20,17 @@ func TestWorthExponential(t *testing.T) {
 		h.Add(sec(r.ExpFloat64()*100), 1)
 	}
 	for _, idle := range []float64{0, 10, 50, 100, 200} {
-		if !h.Worth(sec(idle), 160, 10*time.Second) {
+		if !h.WorthKeeping(sec(idle), 160, 10*time.Second) {
 			t.Errorf("after %v s: a cold start of 160 s is not worth a mean of 100", idle)
 		}
-		if h.Worth(sec(idle), 60, 10*time.Second) {
+		if h.WorthKeeping(sec(idle), 60, 10*time.Second) {
 			t.Errorf("after %v s: a cold start of 60 s is worth a mean of 100", idle)
 		}
 	}
 }
 
-// A period of half an hour: nothing at first, and a pod from some minutes before its end until some after.
+// A period of half an hour: nothing at first, and a pod from some minutes before its end until some
+// after.
 func TestWorthPeriod(t *testing.T) {
 	t.Parallel()
 	var h keepalive.Idle
@@ -37,7 +39,7 @@ func TestWorthPeriod(t *testing.T) {
 	}
 	on := time.Duration(0)
 	for idle := time.Duration(0); idle < time.Hour; idle += 10 * time.Second {
-		worth := h.Worth(idle, 400, 10*time.Second)
+		worth := h.WorthKeeping(idle, 400, 10*time.Second)
 		if worth {
 			on += 10 * time.Second
 		}
@@ -64,7 +66,7 @@ func TestWorthMixture(t *testing.T) {
 	}
 	was, changes := true, 0
 	for idle := 0.0; idle < 4000; idle++ {
-		if now := h.Worth(sec(idle), 60, 10*time.Second); now != was {
+		if now := h.WorthKeeping(sec(idle), 60, 10*time.Second); now != was {
 			changes++
 			was = now
 		}

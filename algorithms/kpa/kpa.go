@@ -1,66 +1,74 @@
-// Package kpa decides like the Knative Pod Autoscaler (knative.dev/serving, pkg/autoscaler/scaling/autoscaler.go): a
-// stable window for the normal course, a panic window for bursts, and rates that bound each step. The test module oracle/kpa
-// runs both side by side and demands equality of the desired scale and of the excess burst capacity.
+// Package kpa decides like the Knative Pod Autoscaler (knative.dev/serving,
+// pkg/autoscaler/scaling/autoscaler.go): a stable window, a panic window for bursts, and rates that
+// bound each step. The test module oracle/kpa runs both side by side and requires equal desired
+// scale and excess burst capacity.
 //
 // With r = max(1, ready):
 //
 //	dS = ceil(stable / target)        dP = ceil(panic / target)
-//	both clamped to [floor(r / maxScaleDownRate), ceil(r × maxScaleUpRate)], the lower bound being 0 when unreachable
-//	each at least activationScale when it is above 0 before the clamp
-//	panic begins or is extended when dP (before the clamp) / r ≥ panicThresholdPercentage / 100,
-//	and ends one stable window after the last such moment; a policy that starts over more than one ready pod starts in panic
+//	both clamped to [floor(r / maxScaleDownRate), ceil(r × maxScaleUpRate)], the lower bound being 0 when
+//	unreachable; each at least activationScale when it is above 0 before the clamp
+//	panic begins or is extended when dP (before the clamp) / r ≥ panicThresholdPercentage / 100, and
+//	ends one stable window after the last such moment; a policy that starts over more than one ready
+//	pod starts in panic
 //	in panic the answer is the largest of dS, dP and every answer since panic began; else it is dS
 //	if reachable, the answer is the largest of the last scaleDownDelay, in steps of Knative's tick of 2 s
 //	initialScale, which in Knative the reconciler adds, holds until as many pods have been ready once
-//	excess burst capacity = floor(ready × totalValue − targetBurstCapacity − panic), below 0 when a burst would queue
+//	excess burst capacity = floor(ready × totalValue − targetBurstCapacity − panic), below 0 when a burst
+//	would queue
 //
-// Differences, all at the edges: counts end at 1,000,000, and Observation.ActiveSince, when set, undoes the dilution of means
-// by the time before the workload left zero, which Knative's own windows do when they average.
+// Two differences at the edges: counts end at 1,000,000, and Observation.ActiveSince, when set,
+// undoes the dilution of means by the time before the workload left zero. Knative's own windows do
+// that when they average.
 package kpa
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/params"
 )
 
 // Config holds the parameters, named as Knative names them.
 type Config struct {
-	// Metric is what is scaled on: concurrency, rps (Knative's word for the signal rate) or any other signal's name.
+	// Metric is what is scaled on: concurrency, rps (Knative's word for the signal rate) or any
+	// other signal's name.
 	Metric string `json:"metric"`
-	// Target is the concurrency that one pod should carry, in requests, > 0. Knative multiplies its container concurrency by a target
-	// utilization of 0.7 first; here the value is used as given. Lower costs pods, higher costs waiting.
+	// Target is the concurrency that one pod should carry, in requests. Knative multiplies its
+	// container concurrency by a target utilization of 0.7 first; here the value is used as given.
+	// Lower costs pods, higher costs waiting.
 	Target float64 `json:"target"`
-	// TotalValue is the concurrency that one pod can carry at most, in requests, ≥ 0; 0 means Target. It enters excess burst
-	// capacity only.
+	// TotalValue is the concurrency that one pod can carry at most, in requests; 0 means Target. It
+	// enters excess burst capacity only.
 	TotalValue float64 `json:"totalValue"`
-	// TargetBurstCapacity is the burst, in requests, to be taken without queueing, ≥ 0, or −1 for without bound. It enters excess
-	// burst capacity only, which is reported as a term.
+	// TargetBurstCapacity is the burst, in requests, to be taken without queueing; −1 is without
+	// bound. It enters excess burst capacity only, which is reported as a term.
 	TargetBurstCapacity float64 `json:"targetBurstCapacity"`
-	// StableWindow is the averaging time of the normal course, 6s–1h. Longer is calmer and slower.
+	// StableWindow is the averaging time outside of panic. Longer is calmer and slower.
 	StableWindow algorithms.Duration `json:"stableWindow"`
-	// PanicWindowPercentage is the panic window as a percentage of StableWindow, 1–100.
+	// PanicWindowPercentage is the panic window as a percentage of StableWindow. Less reacts faster
+	// and to less.
 	PanicWindowPercentage float64 `json:"panicWindowPercentage"`
-	// PanicThresholdPercentage is the load, as a percentage of what the ready pods should carry, at which panic begins, 110–1000.
+	// PanicThresholdPercentage is the load, as a percentage of what the ready pods should carry, at
+	// which panic begins. Less panics more often.
 	PanicThresholdPercentage float64 `json:"panicThresholdPercentage"`
-	// MaxScaleUpRate is the largest factor by which one decision may grow the ready pods, > 1.
+	// MaxScaleUpRate is the largest factor by which one decision may grow the ready pods.
 	MaxScaleUpRate float64 `json:"maxScaleUpRate"`
-	// MaxScaleDownRate is the largest factor by which one decision may shrink the ready pods, > 1.
+	// MaxScaleDownRate is the largest factor by which one decision may shrink the ready pods.
 	MaxScaleDownRate float64 `json:"maxScaleDownRate"`
-	// ScaleDownDelay keeps the largest answer of this long a time, 0–1h.
+	// ScaleDownDelay keeps the largest answer of this long. Longer costs pods and flaps less.
 	ScaleDownDelay algorithms.Duration `json:"scaleDownDelay"`
-	// ActivationScale is the least count while there is any demand, ≥ 1.
+	// ActivationScale is the least count while there is any demand.
 	ActivationScale int `json:"activationScale"`
-	// Reachable says that requests can reach the workload. If not, it may shrink at once: neither maxScaleDownRate nor
-	// scaleDownDelay nor initialScale hold it.
+	// Reachable says that requests can reach the workload. If not, it may shrink at once: neither
+	// maxScaleDownRate nor scaleDownDelay nor initialScale hold it.
 	Reachable bool `json:"reachable"`
-	// InitialScale is the least count until as many pods have been ready once, ≥ 0; up to 1 it says nothing. A policy that
-	// starts over ready pods takes them as initialized, one that starts over none does not, so keep its snapshot. Higher
-	// costs pods at the beginning only.
+	// InitialScale is the least count until as many pods have been ready once; up to 1 it says
+	// nothing. A policy that starts over ready pods takes them as initialized, one that starts over
+	// none does not, so keep its snapshot. Higher costs pods at the beginning only.
 	InitialScale int `json:"initialScale"`
 }
 
@@ -79,29 +87,38 @@ func (c Config) PanicWindow() time.Duration {
 	return max(w, time.Second)
 }
 
-// Validate reports every fault.
-func (c Config) Validate() error {
-	var errs []error
-	bad := func(ok bool, name string, value any, want string) {
-		if !ok {
-			errs = append(errs, fmt.Errorf("%s = %v: want %s", name, value, want))
-		}
+// Params describes the parameters.
+func Params() params.List[Config] {
+	return params.List[Config]{
+		params.Text("metric", "concurrency, rps or a signal's name", "what is scaled on", func(c *Config) *string { return &c.Metric }),
+		params.Of("target", params.Above(0), "requests per pod", "concurrency one pod should carry",
+			func(c *Config) *float64 { return &c.Target }).After(params.SignalTarget).Search("20%..110%"),
+		params.Of("totalValue", params.AtLeast(0), "requests per pod", "concurrency one pod can carry; enters excess burst capacity only",
+			func(c *Config) *float64 { return &c.TotalValue }).Zero("target"),
+		params.Of("targetBurstCapacity", params.AtLeast(0).Or(-1), "requests", "burst to take without queueing; reported as excessBurstCapacity",
+			func(c *Config) *float64 { return &c.TargetBurstCapacity }),
+		params.Of("stableWindow", params.Spans(6*time.Second, time.Hour), "", "averaging time outside of panic",
+			func(c *Config) *algorithms.Duration { return &c.StableWindow }).Search("6s..10m:log"),
+		params.Of("panicWindowPercentage", params.Between(1, 100), "percent of stableWindow", "averaging time of panic",
+			func(c *Config) *float64 { return &c.PanicWindowPercentage }).Search("5..50"),
+		params.Of("panicThresholdPercentage", params.Between(110, 1000), "percent", "load over what ready pods should carry at which panic begins",
+			func(c *Config) *float64 { return &c.PanicThresholdPercentage }).Search("110..1000:log"),
+		params.Of("scaleDownDelay", params.Spans(0, time.Hour), "", "keep the largest answer of this long",
+			func(c *Config) *algorithms.Duration { return &c.ScaleDownDelay }).Search("0s|15s|30s|1m|2m|5m|10m|20m"),
+		params.Of("maxScaleDownRate", params.Above(1), "", "largest factor down in one decision",
+			func(c *Config) *float64 { return &c.MaxScaleDownRate }).Search("1.1..10:log"),
+		params.Of("maxScaleUpRate", params.Above(1), "", "largest factor up in one decision",
+			func(c *Config) *float64 { return &c.MaxScaleUpRate }),
+		params.Of("activationScale", params.Between(1, most), "pods", "least count while there is demand",
+			func(c *Config) *int { return &c.ActivationScale }),
+		params.Bool("reachable", "false lets the count fall to 0 at once", func(c *Config) *bool { return &c.Reachable }),
+		params.Of("initialScale", params.Between(0, most), "pods", "least count until it was once reached",
+			func(c *Config) *int { return &c.InitialScale }),
 	}
-	within := func(v, lo, hi float64) bool { return algorithms.Finite(v) && v >= lo && v <= hi }
-	bad(algorithms.Finite(c.Target) && c.Target > 0, "target", c.Target, "a finite number > 0 (requests per pod)")
-	bad(within(c.TotalValue, 0, math.MaxFloat64), "totalValue", c.TotalValue, "a finite number ≥ 0 (requests per pod)")
-	bad(c.TargetBurstCapacity == -1 || within(c.TargetBurstCapacity, 0, math.MaxFloat64), "targetBurstCapacity", c.TargetBurstCapacity, "−1 or a finite number ≥ 0 (requests)")
-	bad(time.Duration(c.StableWindow) >= 6*time.Second && time.Duration(c.StableWindow) <= time.Hour, "stableWindow", time.Duration(c.StableWindow), "6s–1h")
-	bad(within(c.PanicWindowPercentage, 1, 100), "panicWindowPercentage", c.PanicWindowPercentage, "1–100 (percent of stableWindow)")
-	bad(within(c.PanicThresholdPercentage, 110, 1000), "panicThresholdPercentage", c.PanicThresholdPercentage, "110–1000 (percent)")
-	bad(algorithms.Finite(c.MaxScaleUpRate) && c.MaxScaleUpRate > 1, "maxScaleUpRate", c.MaxScaleUpRate, "a finite number > 1")
-	bad(algorithms.Finite(c.MaxScaleDownRate) && c.MaxScaleDownRate > 1, "maxScaleDownRate", c.MaxScaleDownRate, "a finite number > 1")
-	bad(c.ScaleDownDelay >= 0 && time.Duration(c.ScaleDownDelay) <= time.Hour, "scaleDownDelay", time.Duration(c.ScaleDownDelay), "0s–1h")
-	bad(c.Metric != "", "metric", `""`, "concurrency, rps or a signal's name")
-	bad(c.ActivationScale >= 1 && c.ActivationScale <= most, "activationScale", c.ActivationScale, "1–1000000 (pods)")
-	bad(c.InitialScale >= 0 && c.InitialScale <= most, "initialScale", c.InitialScale, "0–1000000 (pods)")
-	return errors.Join(errs...)
 }
+
+// Validate reports every fault.
+func (c Config) Validate() error { return Params().Check(&c) }
 
 // most bounds pod counts.
 const most = 1_000_000
@@ -115,7 +132,7 @@ type Policy struct {
 	signal         string
 	stable, panicW time.Duration
 	threshold      float64
-	// delaySlots is how many ticks the scale-down delay is long.
+	// delaySlots is the scale-down delay in ticks.
 	delaySlots int64
 	state      state
 }
@@ -129,7 +146,8 @@ type state struct {
 	// PanicTime is when panic was begun or last extended, the zero time out of panic.
 	PanicTime    time.Time `json:"panicTime"`
 	MaxPanicPods int       `json:"maxPanicPods"`
-	// Delay holds the counts of the last scaleDownDelay that no later count has reached, oldest and largest first.
+	// Delay holds the counts of the last scaleDownDelay that no later count has reached, oldest and
+	// largest first.
 	Delay []slot `json:"delay,omitempty"`
 }
 
@@ -164,8 +182,8 @@ func (p *Policy) Needs() []algorithms.Need {
 	return []algorithms.Need{{Name: p.signal, Window: p.stable}, {Name: p.signal, Window: p.panicW}}
 }
 
-// Decide answers one observation. A policy that starts over more than one ready pod starts in panic, so that a restart
-// never scales down before a stable window has passed.
+// Decide answers one observation. A policy that starts over more than one ready pod starts in
+// panic, so that a restart never scales down before a stable window has passed.
 func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	c, s := &p.cfg, &p.state
 	if !s.Started {
@@ -182,14 +200,14 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 		}
 		return d
 	}
-	stable := min(o.Signals[iS].Value*undiluted(&o, p.stable), math.MaxFloat64)
-	panicky := min(o.Signals[iP].Value*undiluted(&o, p.panicW), math.MaxFloat64)
+	stable := min(o.Signals[iS].Value*undilute(&o, p.stable), math.MaxFloat64)
+	panicLoad := min(o.Signals[iP].Value*undilute(&o, p.panicW), math.MaxFloat64)
 	ready := math.Max(1, float64(o.Replicas.Ready))
 	up, down := math.Ceil(c.MaxScaleUpRate*ready), 0.0
 	if c.Reachable {
 		down = math.Floor(ready / c.MaxScaleDownRate)
 	}
-	rawS, rawP := math.Ceil(stable/c.Target), math.Ceil(panicky/c.Target)
+	rawS, rawP := math.Ceil(stable/c.Target), math.Ceil(panicLoad/c.Target)
 	dS, dP := p.clamp(rawS, down, up), p.clamp(rawP, down, up)
 
 	over := rawP/ready >= p.threshold
@@ -206,7 +224,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 		n, reason = s.MaxPanicPods, "Panic"
 	}
 	if c.Reachable && p.delaySlots > 0 {
-		if d := s.delayed(o.Now.Unix()/tick, n, p.delaySlots); d > n {
+		if d := s.maxOfDelay(o.Now.Unix()/tick, n, p.delaySlots); d > n {
 			n, reason = d, "ScaleDownDelay"
 		}
 	}
@@ -216,7 +234,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	}
 	d := algorithms.Decision{Replicas: n, Valid: true, Reason: reason}
 	if !o.Quiet {
-		p.explain(&d, &o, stable, panicky, dS, dP)
+		p.explain(&d, &o, stable, panicLoad, dS, dP)
 	}
 	return d
 }
@@ -230,8 +248,8 @@ func (p *Policy) clamp(raw, down, up float64) int {
 	return n
 }
 
-// delayed records n for the tick and returns the largest count of the last slots ticks.
-func (s *state) delayed(at int64, n int, slots int64) int {
+// maxOfDelay records n for the tick and returns the largest count of the last slots ticks.
+func (s *state) maxOfDelay(at int64, n int, slots int64) int {
 	kept := s.Delay
 	for len(kept) > 0 && kept[len(kept)-1].Pods <= n {
 		kept = kept[:len(kept)-1]
@@ -248,9 +266,10 @@ func (s *state) delayed(at int64, n int, slots int64) int {
 	return kept[0].Pods
 }
 
-// excess is the excess burst capacity: what the ready pods can carry beyond the panic window's load and the burst; −1 when
-// bursts are without bound, 0 when none is asked for. It stays within what Knative's int32 holds.
-func (p *Policy) excess(ready int, panicky float64) float64 {
+// excessBurstCapacity is what the ready pods can carry beyond the panic window's load and the
+// burst; −1 when bursts are without bound, 0 when none is asked for. It stays within Knative's
+// int32.
+func (p *Policy) excessBurstCapacity(ready int, panicLoad float64) float64 {
 	switch c := &p.cfg; {
 	case c.TargetBurstCapacity == 0:
 		return 0
@@ -259,34 +278,35 @@ func (p *Policy) excess(ready int, panicky float64) float64 {
 		if total == 0 {
 			total = c.Target
 		}
-		return min(max(math.Floor(float64(ready)*total-c.TargetBurstCapacity-panicky), math.MinInt32), math.MaxInt32)
+		return min(max(math.Floor(float64(ready)*total-c.TargetBurstCapacity-panicLoad), math.MinInt32), math.MaxInt32)
 	}
 	return -1
 }
 
-// explain adds the sentence and the terms.
-func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, stable, panicky float64, dS, dP int) {
+// explain adds the message and the terms.
+func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, stable, panicLoad float64, dS, dP int) {
 	d.Message = fmt.Sprintf("%.4g requests over %s and %.4g over %s at %.4g a pod ask for %d and %d pods; %s gives %d",
-		stable, p.stable, panicky, p.panicW, p.cfg.Target, dS, dP, d.Reason, d.Replicas)
+		stable, p.stable, panicLoad, p.panicW, p.cfg.Target, dS, dP, d.Reason, d.Replicas)
 	if p.signal != algorithms.Concurrency {
 		d.Message = p.signal + ": " + d.Message
 	}
 	d.Terms = append(o.Scratch[:0],
 		algorithms.Term{Name: "stableConcurrency", Value: stable},
-		algorithms.Term{Name: "panicConcurrency", Value: panicky},
+		algorithms.Term{Name: "panicConcurrency", Value: panicLoad},
 		algorithms.Term{Name: "target", Value: p.cfg.Target},
 		algorithms.Term{Name: "readyPods", Value: float64(o.Replicas.Ready)},
 		algorithms.Term{Name: "desiredStablePods", Value: float64(dS)},
 		algorithms.Term{Name: "desiredPanicPods", Value: float64(dP)},
-		algorithms.Term{Name: "panic", Value: b2f(!p.state.PanicTime.IsZero())},
+		algorithms.Term{Name: "panic", Value: boolToFloat(!p.state.PanicTime.IsZero())},
 		algorithms.Term{Name: "maxPanicPods", Value: float64(p.state.MaxPanicPods)},
-		algorithms.Term{Name: "excessBurstCapacity", Value: p.excess(o.Replicas.Ready, panicky)},
+		algorithms.Term{Name: "excessBurstCapacity", Value: p.excessBurstCapacity(o.Replicas.Ready, panicLoad)},
 	)
 }
 
-// undiluted is the factor from a mean over the window to the mean since the workload left zero, if that is shorter (but at
-// least Knative's bucket of one second): Knative likewise divides by the buckets since the first one written.
-func undiluted(o *algorithms.Observation, window time.Duration) float64 {
+// undilute is the factor from a mean over the window to the mean since the workload left zero, if
+// that is shorter (but at least Knative's bucket of one second): Knative likewise divides by the
+// buckets since the first one written.
+func undilute(o *algorithms.Observation, window time.Duration) float64 {
 	if o.ActiveSince.IsZero() {
 		return 1
 	}
@@ -323,7 +343,7 @@ func (p *Policy) Restore(raw json.RawMessage) error {
 	return nil
 }
 
-func b2f(b bool) float64 {
+func boolToFloat(b bool) float64 {
 	if b {
 		return 1
 	}

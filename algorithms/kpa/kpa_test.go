@@ -22,8 +22,9 @@ func observation(at time.Time, c kpa.Config, ready int, stable, panicky float64)
 	}
 }
 
-// TestKnativeVectors holds Knative's own unit-test vectors (pkg/autoscaler/scaling/autoscaler_test.go), restated: rates of 10,
-// a panic threshold of 200 %, a stable window of 60 s.
+// TestKnativeVectors holds Knative's own unit-test vectors
+// (pkg/autoscaler/scaling/autoscaler_test.go), restated: rates of 10, a panic threshold of 200 %, a
+// stable window of 60 s.
 func TestKnativeVectors(t *testing.T) {
 	t.Parallel()
 	type step struct {

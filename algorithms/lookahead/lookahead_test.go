@@ -43,7 +43,8 @@ func at(p *lookahead.Policy, now time.Time, n float64, current, ready int, start
 	return p.Decide(o)
 }
 
-// minute is the counts that were asked for in the last minute, in steps of 2 s: pods take that long to start.
+// minute is the counts that were asked for in the last minute, in steps of 2 s: pods take that long
+// to start.
 type minute []int
 
 // ready is how many of current pods have started.
@@ -65,13 +66,15 @@ func TestProperties(t *testing.T) {
 	policytest.Check(t, 51, 20, func() (algorithms.Policy, error) { return lookahead.New(lookahead.Default()) })
 }
 
-// poisson draws a mean over 2 s of a load a with service time 0.5 s: its variance is 2aS/w·(1 − (S/w)(1 − e^(−w/S))).
+// poisson draws a mean over 2 s of a load a with service time 0.5 s: its variance is 2aS/w·(1 −
+// (S/w)(1 − e^(−w/S))).
 func poisson(r *rand.Rand, a float64) float64 {
 	x := 0.25
 	return max(a+r.NormFloat64()*math.Sqrt(2*a*x*(1-x*(1-math.Exp(-1/x)))), 0)
 }
 
-// A steady Poisson load is staffed for as queueing theory says (57 slots and a margin of forecast for a load of 50), whatever the start-up.
+// A steady Poisson load is staffed for as queueing theory says (57 slots and a margin of forecast
+// for a load of 50), whatever the start-up.
 func TestSteady(t *testing.T) {
 	t.Parallel()
 	for _, start := range []time.Duration{0, 10 * time.Second, time.Minute} {
@@ -108,8 +111,8 @@ func TestJump(t *testing.T) {
 	}
 }
 
-// A surge every ten minutes, longer than a start-up takes, is learnt: there are pods for it before it comes, when it is worth them; and fewer when
-// a late request is cheap.
+// A surge every ten minutes, longer than a start-up takes, is learnt: there are pods for it before
+// it comes, when it is worth them; and fewer when a late request is cheap.
 func TestBudgetSetsTheMargin(t *testing.T) {
 	t.Parallel()
 	mean := func(budget float64) float64 {
@@ -137,8 +140,9 @@ func TestBudgetSetsTheMargin(t *testing.T) {
 	}
 }
 
-// The last pod of an unknown workload stays for the reference time; of one that asks every half hour it goes at once, and is back before the next
-// request, at no more pod-seconds than the reference would cost.
+// The last pod of an unknown workload stays for the reference time; of one that asks every half
+// hour it goes at once, and is back before the next request, at no more pod-seconds than the
+// reference would cost.
 func TestLastPod(t *testing.T) {
 	t.Parallel()
 	p := policy(t, nil)
@@ -185,8 +189,9 @@ func term(t *testing.T, d algorithms.Decision, name string) float64 {
 	return 0
 }
 
-// A load that jumps from nothing to 100 and back again and again, where pods take a minute, teaches that it jumps up from nothing, not that it
-// jumps from 100 to 400; and that whoever sleeps pays for waking is no reason to pay more for what comes in time.
+// A load that jumps from nothing to 100 and back again and again, where pods take a minute, teaches
+// that it jumps up from nothing, not that it jumps from 100 to 400; and that whoever sleeps pays
+// for waking is no reason to pay more for what comes in time.
 func TestJumpsBelongToTheirLevel(t *testing.T) {
 	t.Parallel()
 	p := policy(t, nil)

@@ -11,7 +11,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/policytest"
 )
 
-// past is two days of a load of 20, in bins of a width, that is 90 in one of every twenty of them; hole leaves out what is around those.
+// past is two days of a load of 20, in bins of a width, that is 90 in one of every twenty of them;
+// hole leaves out what is around those.
 func past(width time.Duration, hole bool) []algorithms.Sample {
 	r := rand.New(rand.NewPCG(11, 11))
 	var out []algorithms.Sample
@@ -33,15 +34,17 @@ func past(width time.Duration, hole bool) []algorithms.Sample {
 	return out
 }
 
-// settled is the mean count for a load of 20 in the first ten minutes after history was learnt, the first two left out.
+// settled is the mean count for a load of 20 in the first ten minutes after history was learnt, the
+// first two left out.
 func settled(t *testing.T, p *lookahead.Policy, start time.Duration) float64 {
 	t.Helper()
 	r := rand.New(rand.NewPCG(8, 8))
 	return mean(p, 3, start, 600, 120, func() float64 { return poisson(r, 20) })
 }
 
-// A past in which the load jumped has pods kept for the next jump from the beginning, where pods take long to start; one whose bins are too wide to tell of
-// jumps, or which does not show what was around them, has not.
+// A past in which the load jumped has pods kept for the next jump from the beginning, where pods
+// take long to start; one whose bins are too wide to tell of jumps, or which does not show what was
+// around them, has not.
 func TestPastTeachesJumps(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -96,7 +99,8 @@ func TestPastAndMeasuredStart(t *testing.T) {
 	}
 }
 
-// Who is told the load has the pods for a jump when it comes, not later than a start before it, and keeps them until it is over.
+// Who is told the load has the pods for a jump when it comes, not later than a start before it, and
+// keeps them until it is over.
 func TestTold(t *testing.T) {
 	t.Parallel()
 	p := policy(t, func(c *lookahead.Config) { c.Seasonal = false })
@@ -108,7 +112,7 @@ func TestTold(t *testing.T) {
 		}
 		return 90
 	}
-	p.Tell(load)
+	p.SetKnownLoad(load)
 	const start = time.Minute
 	for now, current := begin, 3; now.Before(end.Add(5 * time.Minute)); now = now.Add(time.Second) {
 		current = at(p, now, load(now), current, current, start).Replicas
@@ -126,7 +130,8 @@ func TestTold(t *testing.T) {
 	}
 }
 
-// What comes by the clock has its pods when it comes, and no pods are kept for it at other times; half of the times it does not come.
+// What comes by the clock has its pods when it comes, and no pods are kept for it at other times;
+// half of the times it does not come.
 func TestByTheClock(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(10, 10))

@@ -4,11 +4,12 @@ import (
 	"math"
 	"time"
 
-	"github.com/sluice-autoscaler/sluice/algorithms/conformal"
 	"github.com/sluice-autoscaler/sluice/algorithms/forecast"
+	"github.com/sluice-autoscaler/sluice/algorithms/residual"
 )
 
-// Candidates of the forecast, by how long they remember: the faster follow jumps, the slower see through noise.
+// Candidates of the forecast, by how long they remember: the faster follow jumps, the slower see
+// through noise.
 const (
 	byLast = iota
 	by10s
@@ -20,17 +21,19 @@ const (
 	candidates
 )
 
-// names of the candidates, for terms and messages.
+// name is the candidate's, for terms and messages.
 func name(candidate int) string {
 	return [candidates]string{"last", "mean10s", "mean40s", "mean160s", "trend", "season", "steady"}[candidate]
 }
 
-// pending bounds the forecasts that wait for their time to come, per lead time.
-const pending = 32
+// maxIssued bounds the forecasts per lead time whose time has not come.
+const maxIssued = 32
 
-// roots is the scale in which loads are compared, u = √(y + 3/8): in it a Poisson load is equally noisy at any height (Anscombe 1948).
+// root is the scale in which loads are compared, u = √(y + 3/8): in it a Poisson load has the same
+// variance at any level (Anscombe 1948).
 func root(y float64) float64 { return math.Sqrt(y + 0.375) }
 
+// square inverts root.
 func square(u float64) float64 {
 	if u <= 0 {
 		return 0
@@ -38,40 +41,45 @@ func square(u float64) float64 {
 	return max(u*u-0.375, 0)
 }
 
-// levels is what is remembered of the load itself.
-type levels struct {
-	// Means are exponential ones over 10, 40 and 160 s; Twice is that of 40 s taken again, for the trend. Ones are the weights they
-	// rest on, so that the first minutes are not diluted.
+// averages is what is remembered of the load itself.
+type averages struct {
+	// Means are exponential ones over 10, 40 and 160 s; Twice is that of 40 s smoothed again, for
+	// the trend. Ones and Once are their weights, so that the first minutes are not diluted.
 	Means [3]float64 `json:"means"`
 	Ones  [3]float64 `json:"ones"`
 	Twice float64    `json:"twice"`
 	Once  float64    `json:"once"`
-	// Last are the newest readings, newest first, each over the short window; Count is how many there are.
+	// Last are the newest readings, newest first, each over the short window; Count is how many
+	// there are.
 	Last  [5]float64 `json:"last"`
 	Count int        `json:"count"`
-	// Steady is the mean since the last change that noise does not explain, Since how many readings that were, of 160 s at most.
+	// Steady is the mean since the last change that noise does not explain, Since over how many
+	// readings, of 160 s at most.
 	Steady float64 `json:"steady"`
 	Since  int     `json:"since"`
-	// Off are the mean squared distances, in roots, of the last 1, 2 and 5 readings from the mean of 160 s; Offs is the weight they rest on. Begun is how
-	// many readings are in that mean, 5 at most.
+	// Off are the mean squared distances, in roots, of the last 1, 2 and 5 readings from the mean
+	// of 160 s; Offs is the weight behind them. Begun is how many readings are in that mean, 5 at
+	// most.
 	Off   [3]float64 `json:"off"`
 	Offs  float64    `json:"offs"`
 	Begun int        `json:"begun"`
 }
 
 const (
-	// change is how many standard deviations of noise make a change: chance does it once in a thousand.
-	change = 3.3
-	// rare is how many times further from the mean of 160 s than usual the load must be for that mean to begin anew; offLife is the time, in seconds,
-	// in which it is learnt what is usual.
-	rare, offLife = 6.0, 1800.0
+	// changeSigmas is how many standard deviations of noise make a change: chance exceeds it once
+	// in a thousand.
+	changeSigmas = 3.3
+	// restartFactor is how many times its usual distance the load must be from the mean of 160 s
+	// for that mean to restart. offLife is the time constant, in seconds, of the usual distance.
+	restartFactor, offLife = 6.0, 1800.0
 )
 
-// spans are the counts of readings that changes are looked for in.
+// spans are the counts of readings in which changes are looked for.
 func spans() [3]int { return [...]int{1, 2, 5} }
 
-// observe takes in a reading over dt seconds; noise is the variance of the mean of as many readings as the index says, in roots.
-func (l *levels) observe(y, dt float64, noise func(readings int) float64) {
+// observe adds a reading over dt seconds. noise is the variance, in roots, of the mean of so many
+// readings.
+func (l *averages) observe(y, dt float64, noise func(readings int) float64) {
 	dt = min(dt, 600)
 	for i, tau := range [...]float64{10, 40, 160} {
 		k := 1 - math.Exp(-dt/tau)
@@ -96,16 +104,16 @@ func (l *levels) observe(y, dt float64, noise func(readings int) float64) {
 		if k > l.Count || k >= l.Since {
 			break
 		}
-		if recent := l.mean(k); math.Abs(root(recent)-u) > change*math.Sqrt(noises[i]) {
+		if recent := l.mean(k); math.Abs(root(recent)-u) > changeSigmas*math.Sqrt(noises[i]) {
 			l.Steady, l.Since = recent, k
 			break
 		}
 	}
 }
 
-// restart begins the mean of 160 s anew where the load has left it as it rarely does: who remembers for long would answer a flash crowd late. noises are
-// the variances of means of spans.
-func (l *levels) restart(dt float64, noises *[3]float64) {
+// restart begins the mean of 160 s anew where the load has left it as it rarely does: a long mean
+// would follow a flash crowd late. noises are the variances of means of spans.
+func (l *averages) restart(dt float64, noises *[3]float64) {
 	u := root(l.Means[2] / l.Ones[2])
 	g := 1 - math.Exp(-dt/offLife)
 	was := l.Offs
@@ -121,7 +129,7 @@ func (l *levels) restart(dt float64, noises *[3]float64) {
 			usual = max(usual, l.Off[i]/was)
 		}
 		l.Off[i] += g * (e*e - l.Off[i])
-		if math.Abs(e) > rare*math.Sqrt(usual) {
+		if math.Abs(e) > restartFactor*math.Sqrt(usual) {
 			l.Ones[2] = 1 - math.Exp(-dt*float64(k)/160)
 			l.Means[2], l.Begun = l.mean(k)*l.Ones[2], k
 			return
@@ -129,8 +137,8 @@ func (l *levels) restart(dt float64, noises *[3]float64) {
 	}
 }
 
-// mean of the last k readings.
-func (l *levels) mean(k int) float64 {
+// mean is that of the last k readings.
+func (l *averages) mean(k int) float64 {
 	k = min(max(k, 1), max(l.Count, 1))
 	sum := 0.0
 	for _, y := range l.Last[:k] {
@@ -139,23 +147,24 @@ func (l *levels) mean(k int) float64 {
 	return sum / float64(k)
 }
 
-// at fills the candidates' forecasts for lead seconds ahead. factor is what the season says of the change until then; noise is the variance of
-// one reading in roots.
-func (l *levels) at(lead, factor, noise float64, out *[candidates]float64) {
+// forecasts fills the candidates' forecasts for lead seconds ahead. factor is the seasonal change
+// until then; noise is the variance of one reading in roots.
+func (l *averages) forecasts(lead, factor, noise float64, out *[candidates]float64) {
 	out[byLast] = l.mean(1)
 	out[by10s] = l.Means[0] / max(l.Ones[0], 1e-9)
-	out[by40s] = within(within(l.Means[1]/max(l.Ones[1], 1e-9), l.mean(2), noise/2), l.mean(1), noise)
+	out[by40s] = pullTowards(pullTowards(l.Means[1]/max(l.Ones[1], 1e-9), l.mean(2), noise/2), l.mean(1), noise)
 	out[by160s] = l.Means[2] / max(l.Ones[2], 1e-9)
 	m, t := l.Means[1]/max(l.Ones[1], 1e-9), l.Twice/max(l.Once, 1e-9)
-	// double exponential smoothing: level 2m − t, slope (m − t)/τ; the slope is believed for one τ ahead
+	// Double exponential smoothing: level 2m − t, slope (m − t)/τ, for one τ ahead at most.
 	out[byTrend] = max(2*m-t+min(lead, 40)*(m-t)/40, 0)
 	out[bySeason] = out[by40s] * factor
 	out[bySteady] = l.Steady
 }
 
-// within moves a slow mean as far towards a recent one as noise does not explain their difference: it follows jumps and nothing else.
-func within(slow, recent, noise float64) float64 {
-	d := quiet * math.Sqrt(noise)
+// pullTowards moves a slow mean towards a recent one, as far as noise does not explain their
+// difference: it follows jumps and nothing else.
+func pullTowards(slow, recent, noise float64) float64 {
+	d := noiseSigmas * math.Sqrt(noise)
 	u, v := root(slow), root(recent)
 	switch {
 	case u < v-d:
@@ -166,64 +175,68 @@ func within(slow, recent, noise float64) float64 {
 	return slow
 }
 
-// promise is a forecast that waits for its time.
-type promise struct {
+// issued is a forecast whose time has not come.
+type issued struct {
 	Due time.Time           `json:"due"`
 	Y   [candidates]float64 `json:"y"`
-	// Best is the candidate believed, Spread the spread at that time.
+	// Best is the candidate chosen then, Spread the spread then.
 	Best   int     `json:"best"`
 	Spread float64 `json:"spread"`
-	// Weight is for how many seconds it stands.
+	// Weight is for how many seconds it counts.
 	Weight float64 `json:"weight"`
 }
 
-// horizon is one lead time: what was promised for it, how each candidate errs, and the distribution of errors of the one believed.
+// horizon is one lead time: its issued forecasts, the error of each candidate, and the distribution
+// of residuals of the chosen one.
 type horizon struct {
 	state horizonState
-	// all is of all errors; at of those of forecasts of one level each: loads jump up from where they are low, and down from where they are high
-	// (the categories of Mondrian conformal prediction).
-	all book
-	at  [heights]*book
-	// byAll and byLevel are what expect prepared.
-	byAll, byLevel excess
+	// all holds the residuals of all forecasts, byCategory those of forecasts of one level each:
+	// loads jump up from low levels, and down from high ones (the categories of Mondrian conformal
+	// prediction).
+	all        residuals
+	byCategory [categories]*residuals
+	// overAll and overCategory are filled by prepare.
+	overAll, overCategory exceedance
 }
 
-// heights is how many levels there are, a factor of two each, from half a slot.
-const heights = 24
+// categories is how many levels there are, a factor of two each, from half a slot.
+const categories = 24
 
-// level is that of a forecast, and how far it is from there to the next, 0–1.
-func level(y float64) (int, float64) {
-	x := min(math.Log2(max(2*y, 1)), heights-1.001)
+// category is the level of a forecast, and how far it is from there to the next, 0–1.
+func category(y float64) (int, float64) {
+	x := min(math.Log2(max(2*y, 1)), categories-1.001)
 	return int(x), x - math.Floor(x)
 }
 
-// book is a distribution of errors: tail of errors in spreads, which knows calm times from wild ones; plain of the errors themselves, which
-// knows how large they get.
-type book struct{ tail, plain conformal.Tail }
+// residuals is a distribution of residuals: tail of residuals in spreads, which tells calm times
+// from wild ones; plain of the residuals themselves, which bounds how large they get.
+type residuals struct{ tail, plain residual.Tail }
 
-// bin is a mean load of the past, over the time since the bin before.
+// bin is a mean load of the past, over the time since the previous bin.
 type bin struct {
 	at time.Time
 	y  float64
 }
 
-// excess is, by a book, the load that comes in seconds in which it is above something.
-type excess struct {
-	tail, plain conformal.Excess
-	// size is how many seconds of errors there are; lead how many of them one jump makes.
+// exceedance is, by a distribution of residuals, the load in seconds in which the load exceeds a
+// bound.
+type exceedance struct {
+	tail, plain residual.Excess
+	// size is how many seconds of residuals there are, lead how many of them one jump makes.
 	size, lead float64
 }
 
-// enough is after how many seconds of errors a book is believed as much as what stands in for it.
-const enough = 600
+// minResidualSeconds is after how many seconds of residuals a distribution weighs as much as its
+// prior.
+const minResidualSeconds = 600
 
-func (b *book) add(e, spread, weight, keep float64) {
+func (b *residuals) add(e, spread, weight, keep float64) {
 	b.tail.Add(e/spread, weight, keep)
 	b.plain.Add(e, weight, keep)
 }
 
 // sum fills x for a forecast of u roots at that spread. b may be nil.
-func (b *book) sum(x *excess, u, spread, lead float64) {
+func (b *residuals) sum(x *exceedance, u, spread, lead float64) {
 	x.size, x.lead = 0, lead
 	if b == nil {
 		return
@@ -234,14 +247,15 @@ func (b *book) sum(x *excess, u, spread, lead float64) {
 	}
 }
 
-// above is the load of errors over e, less one jump's; the lesser of what the errors in spreads say and, once there are enough of them, of what
-// the errors themselves say: a wild time does not make errors larger than any that was.
-func (x *excess) above(e, spread float64) float64 {
+// above is the load of residuals over e, less one jump's. It is the lesser of what residuals in
+// spreads say and, once there are enough of them, of what residuals themselves say: a wild time
+// makes no residual larger than any seen.
+func (x *exceedance) above(e, spread float64) float64 {
 	if x.size == 0 {
 		return 0
 	}
 	load, share := x.tail.Above(e / spread)
-	if x.size >= enough {
+	if x.size >= minResidualSeconds {
 		l, s := x.plain.Above(e)
 		load, share = min(load, l), min(share, s)
 	}
@@ -252,177 +266,185 @@ func (x *excess) above(e, spread float64) float64 {
 }
 
 type horizonState struct {
-	Promises []promise `json:"promises,omitempty"`
-	// Asked is when the last promise was made.
-	Asked time.Time `json:"asked,omitzero"`
-	// Erred are the means of squared errors in roots, Weighed the seconds that they rest on, both discounted; Spread2 is that of the candidate
-	// believed, beyond noise.
-	Erred   [candidates]float64 `json:"erred"`
-	Weighed float64             `json:"weighed"`
-	Best    int                 `json:"best"`
-	Spread2 float64             `json:"spread2"`
-	// All and At, by level, are for snapshots.
-	All bookState         `json:"all"`
-	At  map[int]bookState `json:"at,omitempty"`
+	Issued []issued `json:"promises,omitempty"`
+	// IssuedAt is when the last forecast was issued.
+	IssuedAt time.Time `json:"asked,omitzero"`
+	// Errors are the means of squared errors in roots, ErrorWeight the seconds behind them, both
+	// discounted; Spread2 is that of the chosen candidate, beyond noise.
+	Errors      [candidates]float64 `json:"erred"`
+	ErrorWeight float64             `json:"weighed"`
+	Best        int                 `json:"best"`
+	Spread2     float64             `json:"spread2"`
+	// All and At, by level, are set in snapshots only.
+	All residualsState         `json:"all"`
+	At  map[int]residualsState `json:"at,omitempty"`
 }
 
-type bookState struct {
-	Tail  conformal.TailState `json:"tail"`
-	Plain conformal.TailState `json:"plain"`
+type residualsState struct {
+	Tail  residual.TailState `json:"tail"`
+	Plain residual.TailState `json:"plain"`
 }
 
 const (
-	// choice is after how many seconds an error counts half in the choice of a candidate; spreadLife the same for the spread.
-	choice, spreadLife = 1800.0, 600.0
-	// quiet is how many standard deviations of noise an error must exceed to be one: what pure chance does in 1 of 100 cases
-	// is the queueing formula's matter, not the forecast's.
-	quiet = 2.33
-	// unstable is the share by which another candidate must err less to be believed instead.
-	unstable = 0.9
-	// longest is how many lead times a bin of the past may last to tell of jumps.
-	longest = 10.0
+	// choiceHalfLife and spreadHalfLife are after how many seconds an error counts half in the
+	// choice of a candidate and in the spread.
+	choiceHalfLife, spreadHalfLife = 1800.0, 600.0
+	// noiseSigmas is how many standard deviations of noise a residual must exceed: what chance
+	// exceeds in 1 of 100 cases is left to the queueing formula.
+	noiseSigmas = 2.33
+	// switchShare is the share of the chosen candidate's error below which another one is chosen.
+	switchShare = 0.9
+	// maxBinLeads is the length, in lead times, up to which a bin of the past tells of jumps.
+	maxBinLeads = 10.0
 )
 
-// beyond is the part of an error that noise of that variance does not explain.
-func beyond(e, noise float64) float64 {
-	v := e*e - quiet*quiet*noise
+// unexplained is the part of a residual that noise of that variance does not explain.
+func unexplained(e, noise float64) float64 {
+	v := e*e - noiseSigmas*noiseSigmas*noise
 	if v <= 0 {
 		return 0
 	}
 	return math.Copysign(math.Sqrt(v), e)
 }
 
-// settle compares what was promised for now, lead seconds ago, with what came: the mean of the last k readings, whose variance is noise in roots. Errors count
-// half after life seconds. jumps are counted unless it is nil.
-func (h *horizon) settle(now time.Time, l *levels, k int, noise, lead, life float64, jumps *clock) {
+// verify compares the forecasts for now, issued lead seconds ago, with the load: the mean of the
+// last k readings, whose variance is noise in roots. Residuals count half after life seconds. jumps
+// counts jumps unless it is nil.
+func (h *horizon) verify(now time.Time, l *averages, k int, noise, lead, life float64, jumps *jumpProfile) {
 	s := &h.state
 	due := 0
-	for due < len(s.Promises) && !s.Promises[due].Due.After(now) {
-		p := &s.Promises[due]
+	for due < len(s.Issued) && !s.Issued[due].Due.After(now) {
+		p := &s.Issued[due]
 		due++
 		if now.Sub(p.Due) > 10*time.Second {
-			continue // a gap: nobody saw what came
+			continue // a gap in the readings
 		}
 		u := root(l.mean(k))
-		kept := math.Exp2(-p.Weight/choice) * s.Weighed
-		s.Weighed = kept + p.Weight
-		forget := kept / s.Weighed
+		kept := math.Exp2(-p.Weight/choiceHalfLife) * s.ErrorWeight
+		s.ErrorWeight = kept + p.Weight
+		forget := kept / s.ErrorWeight
 		for i, y := range p.Y {
 			e := u - root(y)
-			s.Erred[i] = forget*s.Erred[i] + (1-forget)*e*e
+			s.Errors[i] = forget*s.Errors[i] + (1-forget)*e*e
 		}
 		y := p.Y[p.Best]
-		e := beyond(u-root(y), noise)
-		if jumps != nil && e > 0 && square(u) > jumped*y {
+		e := unexplained(u-root(y), noise)
+		if jumps != nil && e > 0 && square(u) > jumpThreshold*y {
 			jumps.add(p.Due, p.Weight/max(lead, p.Weight)) // a jump is an error for as long as the lead
 		}
-		h.enter(y, e, p.Spread, p.Weight, life)
+		h.record(y, e, p.Spread, p.Weight, life)
 	}
 	if due == 0 {
 		return
 	}
-	s.Promises = s.Promises[:copy(s.Promises, s.Promises[due:])]
+	s.Issued = s.Issued[:copy(s.Issued, s.Issued[due:])]
 	best := s.Best
-	for i := range s.Erred {
-		if s.Erred[i] < s.Erred[best] {
+	for i := range s.Errors {
+		if s.Errors[i] < s.Errors[best] {
 			best = i
 		}
 	}
-	if s.Erred[best] < unstable*s.Erred[s.Best] {
+	if s.Errors[best] < switchShare*s.Errors[s.Best] {
 		s.Best = best
 	}
 }
 
-// enter books an error e of a forecast y that was made at that spread. It stands for weight seconds, and counts half after life seconds.
-func (h *horizon) enter(y, e, spread, weight, life float64) {
+// record adds a residual e of a forecast y that was issued at that spread. It counts for weight
+// seconds, and half after life seconds.
+func (h *horizon) record(y, e, spread, weight, life float64) {
 	keep := math.Exp2(-weight / life)
 	h.all.add(e, spread, weight, keep)
-	at, part := level(y)
+	at, part := category(y)
 	for i, share := range [...]float64{1 - part, part} {
-		if h.at[at+i] == nil {
-			h.at[at+i] = new(book)
+		if h.byCategory[at+i] == nil {
+			h.byCategory[at+i] = new(residuals)
 		}
-		h.at[at+i].add(e, spread, weight*max(share, 1e-9), keep)
+		h.byCategory[at+i].add(e, spread, weight*max(share, 1e-9), keep)
 	}
-	calm := math.Exp2(-weight / spreadLife)
+	calm := math.Exp2(-weight / spreadHalfLife)
 	h.state.Spread2 = calm*h.state.Spread2 + (1-calm)*e*e
 }
 
-// recall puts the errors that the forecast of no change would have made in the past, lead seconds ahead, in the place of those that there are; they count half
-// after life seconds. floor and noise are variances in roots: of a forecast, and of a mean over so many seconds. A jump between two bins makes errors for as
-// long as the lead. Bins of more than longest leads tell nothing: what is a step in them may have taken all their time. jumps are those counted then.
-func (h *horizon) recall(past []bin, lead, life, floor float64, noise func(seconds float64) float64) (jumps clock) {
-	h.all, h.at, h.state.Spread2 = book{}, [heights]*book{}, 0
+// replay replaces the residuals by those that the forecast of no change would have had in the past,
+// lead seconds ahead; they count half after life seconds. floor and noise are variances in roots:
+// of a forecast, and of a mean over so many seconds. A jump between two bins makes residuals for as
+// long as the lead time. Bins longer than maxBinLeads lead times are skipped: a step between them
+// may have taken all their time. It returns the jumps.
+func (h *horizon) replay(past []bin, lead, life, floor float64, noise func(seconds float64) float64) (jumps jumpProfile) {
+	h.all, h.byCategory, h.state.Spread2 = residuals{}, [categories]*residuals{}, 0
 	from := 0 // the bin that was the newest when the forecast was made
 	for i := 1; i < len(past); i++ {
 		w := past[i].at.Sub(past[i-1].at).Seconds()
-		if w <= 0 || w > longest*lead {
-			from = i // a gap: nobody saw what came
+		if w <= 0 || w > maxBinLeads*lead {
+			from = i // a gap in the history
 			continue
 		}
 		for from+1 < i && past[i].at.Sub(past[from+1].at).Seconds() >= lead {
 			from++
 		}
 		jump := min(lead, w)
-		e := beyond(root(past[i].y)-root(past[from].y), 2*noise(w))
-		if e > 0 && past[i].y > jumped*past[from].y {
-			jumps.spread(past[i-1].at, past[i].at, jump/lead)
+		e := unexplained(root(past[i].y)-root(past[from].y), 2*noise(w))
+		if e > 0 && past[i].y > jumpThreshold*past[from].y {
+			jumps.addBetween(past[i-1].at, past[i].at, jump/lead)
 		}
-		h.enter(past[from].y, e, h.spread(floor), jump, life)
+		h.record(past[from].y, e, h.spread(floor), jump, life)
 		if w > jump {
-			h.enter(past[i].y, 0, h.spread(floor), w-jump, life)
+			h.record(past[i].y, 0, h.spread(floor), w-jump, life)
 		}
 	}
 	return jumps
 }
 
-// spread is in roots: what errors beyond noise were lately, never below floor, a variance.
+// spread is the recent residual beyond noise, in roots; never below floor, a variance.
 func (h *horizon) spread(floor float64) float64 { return math.Sqrt(h.state.Spread2 + floor) }
 
-// expect prepares late for a forecast y at that spread, lead seconds ahead.
-func (h *horizon) expect(y, spread, lead float64) {
-	h.all.sum(&h.byAll, root(y), spread, lead)
-	at, part := level(y)
+// prepare prepares lateLoad for a forecast y at that spread, lead seconds ahead.
+func (h *horizon) prepare(y, spread, lead float64) {
+	h.all.sum(&h.overAll, root(y), spread, lead)
+	at, part := category(y)
 	if part >= 0.5 {
 		at++
 	}
-	h.at[at].sum(&h.byLevel, root(y), spread, lead)
+	h.byCategory[at].sum(&h.overCategory, root(y), spread, lead)
 }
 
-// late is the load, in slots, that is expected to come in seconds in which it is above load, for the forecast of expect. Errors at its
-// level count for as much as there are of them, all errors for one jump's worth, a minute at least; and a minute's worth of a prior, e^−z
-// beyond the middle, stands in while there are few.
-func (h *horizon) late(load, y, spread float64) float64 {
+// lateLoad is the load, in slots, that is expected to come in seconds in which the load exceeds
+// load, for the forecast of prepare. Residuals of its level weigh as much as there are of them, all
+// residuals as much as one jump and a minute at least, and a prior, e^−z beyond the middle, as much
+// as a minute.
+func (h *horizon) lateLoad(load, y, spread float64) float64 {
 	e := root(load) - root(y)
 	prior := max(load, y)
 	if e > 0 {
 		prior *= 0.5 * math.Exp(-e/spread)
 	}
-	late := (h.byAll.size*h.byAll.above(e, spread) + 60*prior) / (h.byAll.size + 60)
-	others := max(h.byLevel.lead, 60)
-	return (h.byLevel.size*h.byLevel.above(e, spread) + others*late) / (h.byLevel.size + others)
+	late := (h.overAll.size*h.overAll.above(e, spread) + 60*prior) / (h.overAll.size + 60)
+	others := max(h.overCategory.lead, 60)
+	return (h.overCategory.size*h.overCategory.above(e, spread) + others*late) / (h.overCategory.size + others)
 }
 
-// promise records a forecast for now + lead, unless the last one is too young for the bound on their number.
-func (h *horizon) promise(now time.Time, lead time.Duration, y *[candidates]float64, floor float64) {
+// issue records a forecast for now + lead, unless the last one is too recent for the bound on their
+// number.
+func (h *horizon) issue(now time.Time, lead time.Duration, y *[candidates]float64, floor float64) {
 	s := &h.state
 	weight := 1.0
-	if !s.Asked.IsZero() {
-		since := now.Sub(s.Asked)
-		if since < lead/(pending-2) {
+	if !s.IssuedAt.IsZero() {
+		since := now.Sub(s.IssuedAt)
+		if since < lead/(maxIssued-2) {
 			return
 		}
 		weight = min(since, max(lead, time.Minute)).Seconds()
 	}
-	if len(s.Promises) >= pending { // the lead time grew
+	if len(s.Issued) >= maxIssued { // the lead time grew
 		return
 	}
-	s.Promises = append(s.Promises, promise{Due: now.Add(lead), Y: *y, Best: s.Best, Spread: h.spread(floor), Weight: max(weight, 1e-3)})
-	s.Asked = now
+	s.Issued = append(s.Issued, issued{Due: now.Add(lead), Y: *y, Best: s.Best, Spread: h.spread(floor), Weight: max(weight, 1e-3)})
+	s.IssuedAt = now
 }
 
-// ratio is by which factor the season says that the load changes from now to then, within 1/16–16; 1 where it says nothing.
-func ratio(d *forecast.Daily, now, then time.Time) float64 {
+// seasonFactor is the factor by which the season changes the load from now to then, within 1/16–16;
+// 1 where it is unknown.
+func seasonFactor(d *forecast.Daily, now, then time.Time) float64 {
 	if d == nil {
 		return 1
 	}

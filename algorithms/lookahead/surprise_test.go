@@ -10,7 +10,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/policytest"
 )
 
-// The first readings of requests in service are low, since they have only begun: no pod is taken away by them, as long as another one would take to start.
+// The first readings of requests in service are low, since they have only begun: no pod is taken
+// away by them, as long as another one would take to start.
 func TestFirstReadings(t *testing.T) {
 	t.Parallel()
 	p := policy(t, nil)
@@ -34,7 +35,8 @@ func TestFirstReadings(t *testing.T) {
 // swings is a load around mean whose readings are as far from it as a share says, each on its own.
 func swings(r *rand.Rand, mean, share float64) float64 { return max(mean*(1+share*r.NormFloat64()), 0) }
 
-// Readings that swing, each on its own, say nothing of the next: the forecast does not follow them, for all that the first ones were wrong by far more.
+// Readings that swing, each on its own, say nothing of the next: the forecast does not follow them,
+// for all that the first ones were wrong by far more.
 func TestSwingsAreNotFollowed(t *testing.T) {
 	t.Parallel()
 	p := policy(t, nil)
@@ -58,7 +60,8 @@ func TestSwingsAreNotFollowed(t *testing.T) {
 	}
 }
 
-// A flash crowd is answered at once though an hour of swings has taught to look at the mean of minutes.
+// A flash crowd is answered at once though an hour of swings has taught to look at the mean of
+// minutes.
 func TestFlashAfterSwings(t *testing.T) {
 	t.Parallel()
 	p := policy(t, nil)
@@ -77,7 +80,8 @@ func TestFlashAfterSwings(t *testing.T) {
 	}
 }
 
-// mean is the mean count of p's answers to a load each second, all carried out at once, from the from-th of so many on.
+// mean is the mean count of p's answers to a load each second, all carried out at once, from the
+// from-th of so many on.
 func mean(p *lookahead.Policy, current int, start time.Duration, steps, from int, load func() float64) float64 {
 	now, sum := policytest.Epoch(), 0
 	for i := range steps {
@@ -90,7 +94,8 @@ func mean(p *lookahead.Policy, current int, start time.Duration, steps, from int
 	return float64(sum) / float64(steps-from)
 }
 
-// pods is the mean count for a load that is carried at once, and whose readings are burst times further from each other than Poisson ones, squared.
+// pods is the mean count for a load that is carried at once, and whose readings are burst times
+// further from each other than Poisson ones, squared.
 func pods(t *testing.T, start time.Duration, burst float64) float64 {
 	t.Helper()
 	p := policy(t, nil)
@@ -98,8 +103,8 @@ func pods(t *testing.T, start time.Duration, burst float64) float64 {
 	return mean(p, 12, start, 5400, 3600, func() float64 { return max(100+(poisson(r, 100)-100)*math.Sqrt(burst), 1) })
 }
 
-// What arrives in bursts needs more pods than what Poisson's arrivals need, and more so where a start takes long: a queue of a second is worked off by
-// pods that come in the next.
+// What arrives in bursts needs more pods than what Poisson's arrivals need, and more so where a
+// start takes long: a queue of a second is worked off by pods that come in the next.
 func TestBurstsAndStarts(t *testing.T) {
 	t.Parallel()
 	calm, bursty := pods(t, 30*time.Second, 1), pods(t, 30*time.Second, 6)

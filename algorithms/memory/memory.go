@@ -1,5 +1,5 @@
-// Package memory writes and reads what policies remember: JSON with a version, refused as a whole when it is of another one.
-// Its functions are safe for concurrent use.
+// Package memory writes and reads the snapshots of policies: JSON with a version. A snapshot of
+// another version is refused as a whole. Its functions are safe for concurrent use.
 package memory
 
 import (
@@ -16,7 +16,8 @@ type envelope struct {
 	State   json.RawMessage `json:"state"`
 }
 
-// Save returns the named policy's state as JSON under that version, null when it cannot be written (a NaN in it).
+// Save returns the named policy's state as JSON under that version, null when it cannot be written
+// (a NaN in it).
 func Save(policy string, version int, state any) json.RawMessage {
 	b, err := json.Marshal(state)
 	if err != nil {
@@ -29,7 +30,8 @@ func Save(policy string, version int, state any) json.RawMessage {
 	return out
 }
 
-// Load reads what Save wrote for the named policy. Another policy's, another version, unknown fields and more than one value are errors.
+// Load reads what Save wrote for the named policy. A snapshot of another policy or version, unknown
+// fields and more than one value are errors.
 func Load[T any](policy string, version int, raw json.RawMessage) (T, error) {
 	var (
 		e    envelope

@@ -1,15 +1,21 @@
-// Package pid is a proportional-integral-derivative controller of the pod count. Demand m and error e are in pods:
+// Package pid is a proportional-integral-derivative controller of the pod count. Demand m and error
+// e are in pods:
 //
 //	m = signal / target          pods that would carry the load at target
-//	e = m − current              pods missing (of those asked for, so that start-up does not wind the integral up)
-//	u = I + kp·e + kd·m'         I grows by ki·e·dt; m' is the filtered derivative of the measurement, in pods per second
+//	e = m − current              pods missing (of those asked for, so that start-up does not wind up the
+//	                             integral)
+//	u = I + kp·e + kd·m'         I grows by ki·e·dt; m' is the filtered derivative of the measurement, in
+//	                             pods per second
 //
-// Anti-windup: whatever the limits cut off u is taken back from I, so that the answer leaves a limit at once when the error turns.
-// The derivative is taken of the measurement, not of the error, so a change of target gives no kick; with it the answer looks kd
-// seconds ahead along the trend. The first answer is the current count (bumpless). u is rounded to the nearest pod, but kept
-// while it is less than deadband pods from the current count.
+// Anti-windup: whatever the limits cut off u is subtracted from I, so that the answer leaves a
+// limit at once when the error turns. The derivative is of the measurement, not of the error, so
+// that a change of target gives no kick; it looks kd seconds ahead along the trend. The first
+// answer is the current count (bumpless). u is rounded to the nearest pod, but kept while it is
+// less than deadband pods from the current count.
 //
-// For a workload that follows at once the loop is stable for kp < 1 and kp + ki·dt < 2 − kp; start with less.
+// For a workload that follows at once the loop is stable for kp < 1 and kp + ki·dt < 2 − kp; start
+// with less.
+//
 // Source: Åström and Hägglund, "Advanced PID Control", 2006, ch. 3.
 package pid
 
@@ -22,31 +28,36 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+	"github.com/sluice-autoscaler/sluice/algorithms/params"
 )
 
 // Config holds the parameters.
 type Config struct {
 	// Signal is the measurement's name, a total over the workload.
 	Signal string `json:"signal"`
-	// Window is the averaging time, 0s (a reading) to 1h.
+	// Window is the averaging time; 0s takes a reading. Longer is calmer and slower.
 	Window algorithms.Duration `json:"window"`
-	// Target is what one pod should carry, in the signal's unit, > 0.
+	// Target is what one pod should carry, in the signal's unit. Lower costs pods, higher waiting.
 	Target float64 `json:"target"`
-	// KP is the proportional gain, 0–1 pods per missing pod. More reacts faster and flaps sooner.
+	// KP is the proportional gain, in pods per missing pod. More reacts faster and flaps sooner.
 	KP float64 `json:"kp"`
-	// KI is the integral gain, 0–1 per second. It removes lasting error; too much oscillates.
+	// KI is the integral gain, per second. It removes lasting error; too much oscillates.
 	KI float64 `json:"ki"`
-	// KD is the derivative time, 0–600 seconds: how far ahead along the trend.
+	// KD is the derivative time in seconds: how far ahead along the trend. More leads earlier and
+	// amplifies noise.
 	KD float64 `json:"kd"`
-	// DerivativeFilter is the time constant of the derivative's low-pass, 0s–10m. Longer is calmer and later.
+	// DerivativeFilter is the time constant of the derivative's low-pass. Longer is calmer and
+	// later.
 	DerivativeFilter algorithms.Duration `json:"derivativeFilter"`
-	// Deadband is how many pods the answer must differ by, 0.5–1000.
+	// Deadband is how many pods the answer must differ by. More is calmer and less exact.
 	Deadband float64 `json:"deadband"`
-	// MaxStep is the longest time between two decisions that counts as one step, 1s–10m; after a longer gap the controller starts anew.
+	// MaxStep is the longest time between two decisions that counts as one step; after a longer gap
+	// the controller starts anew.
 	MaxStep algorithms.Duration `json:"maxStep"`
 }
 
-// Default returns kp 0.5, ki 0.02/s, no derivative, on the mean concurrency of 30 s; Target is the caller's.
+// Default returns kp 0.5, ki 0.02/s, no derivative, on the mean concurrency of 30 s; Target is the
+// caller's.
 func Default() Config {
 	return Config{
 		Signal: algorithms.Concurrency, Window: algorithms.Duration(30 * time.Second), Target: 70, KP: 0.5, KI: 0.02,
@@ -54,26 +65,36 @@ func Default() Config {
 	}
 }
 
+// Params describes the parameters.
+func Params() params.List[Config] {
+	return params.List[Config]{
+		params.Text("signal", "a signal's name", "what is measured, a total over the workload", func(c *Config) *string { return &c.Signal }),
+		params.Of("target", params.Above(0), "requests per pod", "what one pod should carry",
+			func(c *Config) *float64 { return &c.Target }).After(params.SignalTarget).Search("20%..110%"),
+		params.Of("window", params.Spans(0, time.Hour), "", "averaging time; 0s is a reading",
+			func(c *Config) *algorithms.Duration { return &c.Window }).Search("2s..5m:log"),
+		params.Of("kp", params.Between(0, 1), "pods per missing pod", "proportional gain",
+			func(c *Config) *float64 { return &c.KP }).Search("0.05..1.0"),
+		params.Of("ki", params.Between(0, 1), "per second", "integral gain",
+			func(c *Config) *float64 { return &c.KI }).Search("0.001..0.5:log"),
+		params.Of("kd", params.Between(0, 600), "seconds", "derivative time: how far ahead along the trend",
+			func(c *Config) *float64 { return &c.KD }).Search("0|5|15|30|60"),
+		params.Of("derivativeFilter", params.Spans(0, 10*time.Minute), "", "time constant of the derivative's low-pass",
+			func(c *Config) *algorithms.Duration { return &c.DerivativeFilter }),
+		params.Of("deadband", params.Between(0.5, 1000), "pods", "deviation that changes nothing",
+			func(c *Config) *float64 { return &c.Deadband }),
+		params.Of("maxStep", params.Spans(time.Second, 10*time.Minute), "", "after a longer gap the controller starts anew",
+			func(c *Config) *algorithms.Duration { return &c.MaxStep }),
+	}
+}
+
 // Validate reports every fault.
 func (c Config) Validate() error {
-	var errs []error
-	bad := func(ok bool, name string, value any, want string) {
-		if !ok {
-			errs = append(errs, fmt.Errorf("%s = %v: want %s", name, value, want))
-		}
+	err := Params().Check(&c)
+	if c.KP == 0 && c.KI == 0 {
+		err = errors.Join(err, errors.New("kp, ki = 0: want at least one of them > 0"))
 	}
-	within := func(v, lo, hi float64) bool { return v >= lo && v <= hi }
-	bad(c.Signal != "", "signal", `""`, "the name of a signal")
-	bad(c.Window >= 0 && time.Duration(c.Window) <= time.Hour, "window", time.Duration(c.Window), "0s–1h")
-	bad(algorithms.Finite(c.Target) && c.Target > 0, "target", c.Target, "a finite number > 0 (per pod)")
-	bad(within(c.KP, 0, 1), "kp", c.KP, "0–1 (pods per missing pod)")
-	bad(within(c.KI, 0, 1), "ki", c.KI, "0–1 (per second)")
-	bad(within(c.KD, 0, 600), "kd", c.KD, "0–600 (seconds)")
-	bad(c.KP+c.KI > 0, "kp, ki", 0, "at least one of them > 0")
-	bad(c.DerivativeFilter >= 0 && time.Duration(c.DerivativeFilter) <= 10*time.Minute, "derivativeFilter", time.Duration(c.DerivativeFilter), "0s–10m")
-	bad(within(c.Deadband, 0.5, 1000), "deadband", c.Deadband, "0.5–1000 (pods)")
-	bad(time.Duration(c.MaxStep) >= time.Second && time.Duration(c.MaxStep) <= 10*time.Minute, "maxStep", time.Duration(c.MaxStep), "1s–10m")
-	return errors.Join(errs...)
+	return err
 }
 
 // Policy decides as the package says. It is not safe for concurrent use.

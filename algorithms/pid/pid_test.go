@@ -10,7 +10,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/policytest"
 )
 
-// plant asks the policy every 15 s, does at once what it says, and returns the counts. loads holds the load, in pods, of each step.
+// plant asks the policy every 15 s, does at once what it says, and returns the counts. loads holds
+// the load, in pods, of each step.
 func plant(t *testing.T, change func(*pid.Config), start int, limits algorithms.Limits, loads ...float64) []int {
 	t.Helper()
 	c := pid.Default()
@@ -56,7 +57,8 @@ func TestConverges(t *testing.T) {
 	}
 }
 
-// After a long time at the upper limit the answer comes down in the first steps of low load: the integral is not wound up.
+// After a long time at the upper limit the answer comes down in the first steps of low load: the
+// integral is not wound up.
 func TestAntiWindup(t *testing.T) {
 	t.Parallel()
 	got := plant(t, nil, 5, algorithms.Limits{Max: 10}, append(repeat(200, 100), repeat(2, 6)...)...)
@@ -104,8 +106,9 @@ func TestDerivativeLooksAhead(t *testing.T) {
 	}
 }
 
-// A change of target moves the error but not the derivative: the measurement did not change. Since demand is measured in pods of
-// the target, what must not happen is a kick from a demand that stays the same.
+// A change of target moves the error but not the derivative: the measurement did not change. Since
+// demand is measured in pods of the target, what must not happen is a kick from a demand that stays
+// the same.
 func TestSteadyDemandHasNoDerivative(t *testing.T) {
 	t.Parallel()
 	c := pid.Default()

@@ -1,5 +1,6 @@
-// Package policytest holds the properties that every policy must have, for tests of policies to call: answers within bounds and
-// finite, the same from the same inputs, and the same again after a snapshot is restored in the middle.
+// Package policytest holds the properties that every policy must have, for tests of policies to
+// call: answers within bounds and finite, equal answers for equal inputs, and equal answers after a
+// snapshot is restored in the middle.
 package policytest
 
 import (
@@ -19,8 +20,9 @@ type Make func() (algorithms.Policy, error)
 // Epoch is the instant at which the random sequences begin.
 func Epoch() time.Time { return time.Date(2026, 3, 28, 12, 0, 0, 0, time.UTC) }
 
-// Sequence returns n observations that a policy with those needs might see: load that jumps, rests at zero, goes unknown and is
-// sometimes absurd (NaN, infinite, negative), at uneven steps, with pods that lag behind.
+// Sequence returns n random observations for a policy with those needs: load that jumps, rests at
+// zero, goes unknown and is sometimes absurd (NaN, infinite, negative), at uneven steps, with pods
+// that lag behind.
 func Sequence(r *rand.Rand, needs []algorithms.Need, n int) []algorithms.Observation {
 	now, load, current := Epoch(), 0.0, r.IntN(20)
 	out := make([]algorithms.Observation, 0, n)
@@ -104,7 +106,8 @@ func Check(t *testing.T, seed uint64, rounds int, make Make) {
 	}
 }
 
-// Run decides each observation, checks the answer alone, and returns the answers as JSON, which a NaN could not become.
+// Run decides each observation, checks the answer alone, and returns the answers as JSON, which a
+// NaN could not become.
 func Run(t *testing.T, p algorithms.Policy, seq []algorithms.Observation) [][]byte {
 	t.Helper()
 	out := make([][]byte, 0, len(seq))
@@ -125,7 +128,8 @@ func Run(t *testing.T, p algorithms.Policy, seq []algorithms.Observation) [][]by
 	return out
 }
 
-// Monotone checks of a policy without memory that more of every signal never wants fewer pods, all else equal.
+// Monotone checks of a policy without memory that more of every signal never wants fewer pods, all
+// else equal.
 func Monotone(t *testing.T, seed uint64, rounds int, make Make) {
 	t.Helper()
 	for round := range uint64(rounds) {

@@ -2,12 +2,13 @@ package portfolio
 
 import "math"
 
-// Hedge keeps weights of experts by their losses, which are to be within 0–1:
+// Hedge keeps weights of experts by their losses, which are within 0–1:
 //
 //	w_i ∝ w_i · exp(−η·loss_i), then w_i ← (1 − α)·w_i + α/N        (fixed share)
 //
-// With α = 0 and η = √(8 ln N / T) its expected loss after T rounds is at most that of the best expert plus √(T ln N / 2); with α > 0 it follows the
-// best sequence of experts with few changes. Sources: Freund and Schapire 1997; Herbster and Warmuth 1998. Not safe for concurrent use.
+// With α = 0 and η = √(8 ln N / T) its expected loss after T rounds is at most that of the best
+// expert plus √(T ln N / 2). With α > 0 it follows the best sequence of experts with few changes.
+// Sources: Freund and Schapire 1997; Herbster and Warmuth 1998. Not safe for concurrent use.
 type Hedge struct {
 	// Eta is η > 0, Share is α in [0, 1).
 	Eta, Share float64
@@ -29,7 +30,8 @@ func Rate(n, rounds int) float64 {
 	return math.Sqrt(8 * math.Log(float64(max(n, 2))) / float64(max(rounds, 1)))
 }
 
-// Update takes in one loss per expert, clamped to 0–1, and returns the loss expected under the weights of before.
+// Update adds one loss per expert, clamped to 0–1, and returns the expected loss under the previous
+// weights.
 func (h *Hedge) Update(losses []float64) (expected float64) {
 	sum := 0.0
 	for i, l := range losses {
@@ -48,7 +50,8 @@ func (h *Hedge) Update(losses []float64) (expected float64) {
 	return expected
 }
 
-// Median is the least answer that at least half of the weight of the known ones does not exceed; of two that share it evenly the larger.
+// Median is the weighted median of the known answers: the least answer that more than half of their
+// weight does not exceed.
 func Median(answers []int, known []bool, weights []float64) (n int, ok bool) {
 	total := 0.0
 	for i, k := range known {

@@ -1,16 +1,21 @@
-// Package portfolio runs several policies in shadow, on what is really asked for, and follows those that would have cost least.
+// Package portfolio runs several policies in shadow, on the measured load, and follows those that
+// would have cost least.
 //
-//	shadow   each expert has pods of its own: they start, take their start-up time, serve the load measured, and keep a backlog
-//	cost     pod-seconds, starting ones too + price per request that waits longer than the goal + cold starts, by block of time
-//	weights  Hedge with fixed share on log₄(cost / the cheapest expert's cost of the block), at most 1; they change at the ends of blocks only, so that
-//	         what a change of mind costs is small beside a block
-//	answer   the weighted median of the experts' answers: more than half of the weight wants no more, and any expert with more than half of the weight has it
-//	floor    the first expert is a classic; while requests wait longer than the goal no fewer pods are asked for than it wants
+//	shadow   each expert has simulated pods: they start, take their start-up time, serve the measured
+//	         load, and keep a backlog
+//	cost     pod-seconds, also of starting pods, + price per late request + cold starts, by block of time
+//	weights  Hedge with fixed share on log₄(cost / the cheapest expert's cost of the block), at most 1;
+//	         they change at the ends of blocks only, so that a change costs little beside a block
+//	answer   weighted median of the experts' answers
+//	floor    the first expert, a classic: while requests wait longer than the goal the answer is not
+//	         below its answer
 //
-// A request that waits too long costs S/(Kβ) pod-seconds, as in package lookahead. Experts see the signals as measured, so under a real overload
-// they learn of it in shadow too. What an expert cannot tell it does not vote on; its block counts as a loss of 1.
+// A late request costs S/(Kβ) pod-seconds, as in package lookahead. Experts see the measured
+// signals, so a real overload shows in the shadows too. An expert without a valid decision has no
+// vote, and its block counts as a loss of 1.
 //
-// Sources: Freund and Schapire 1997 (Hedge); Herbster and Warmuth 1998 (fixed share); blocks of about ten start-ups as in FeMux, EuroSys 2026.
+// Sources: Freund and Schapire 1997 (Hedge); Herbster and Warmuth 1998 (fixed share); blocks of
+// about ten start-ups as in FeMux, EuroSys 2026.
 package portfolio
 
 import (
@@ -25,6 +30,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/demand"
 	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+	"github.com/sluice-autoscaler/sluice/algorithms/params"
 	"github.com/sluice-autoscaler/sluice/algorithms/staffing"
 )
 
@@ -36,28 +42,34 @@ type Expert struct {
 
 // Config holds the parameters.
 type Config struct {
-	// Experts are 2–16 policies, the first of them the safe floor.
+	// Experts are the policies, the first of them the safe floor.
 	Experts []Expert `json:"experts"`
-	// Target is what a pod should carry, in requests, > 0: handed to experts that have a target, and the slots of a pod where nothing limits it.
+	// Target is what a pod should carry, in requests: passed to experts that have a target, and the
+	// slots of a pod where nothing limits it.
 	Target float64 `json:"target"`
-	// PodConcurrency is how many requests a pod works on at a time, > 0. 0 takes the observed limit, and Target where there is none.
+	// PodConcurrency is how many requests a pod works on at a time. 0 takes the observed limit, and
+	// Target where there is none.
 	PodConcurrency float64 `json:"podConcurrency"`
-	// WaitGoal is how long a request may wait, 1ms–1h, and ViolationBudget the share that may wait longer, in (0, 1).
+	// WaitGoal is how long a request may wait, and ViolationBudget the share that may wait longer.
+	// Less of either costs pods.
 	WaitGoal        algorithms.Duration `json:"waitGoal"`
 	ViolationBudget float64             `json:"violationBudget"`
-	// ColdStartCost is what leaving zero costs besides, in pod-seconds, 0–86400; observed costs override it.
+	// ColdStartCost is what leaving zero costs besides, in pod-seconds; observed costs override it.
 	ColdStartCost float64 `json:"coldStartCost"`
-	// Block is the least length of a block, 10s–24h; it is at least ten start-ups long. Shorter changes its mind faster and more in vain.
+	// Block is the least length of a block; it is at least ten start-ups long. Shorter changes the
+	// weights sooner and more often in vain.
 	Block algorithms.Duration `json:"block"`
-	// Memory is the time for which the weights are made, Block–720h: over it the best expert is found, and about one change of it is followed.
+	// Memory is the time for which the weights are made: over it the best expert is found, and
+	// about one change of it is followed.
 	Memory algorithms.Duration `json:"memory"`
-	// StartUp is how long a pod takes to be ready while none was measured, 0s–1h.
+	// StartUp is how long a pod takes to be ready while none was measured.
 	StartUp algorithms.Duration `json:"startUp"`
-	// Window is the time over which the freshest means are taken, 1s–1m.
+	// Window is the time over which the freshest means are taken. Longer is calmer and slower.
 	Window algorithms.Duration `json:"window"`
 }
 
-// Default has kpa as floor, and target, histogram, seasonal and lookahead; blocks of five minutes over four hours.
+// Default has kpa as floor, and target, histogram, seasonal and lookahead; blocks of five minutes
+// over four hours.
 func Default() Config {
 	return Config{
 		Experts: []Expert{{Name: "kpa"}, {Name: "target"}, {Name: "histogram"}, {Name: "seasonal"}, {Name: "lookahead"}},
@@ -67,46 +79,59 @@ func Default() Config {
 	}
 }
 
+// Params describes the parameters.
+func Params() params.List[Config] {
+	return params.List[Config]{
+		params.Other[Config]("experts", "2–16 of {name, parameters}", "kpa, target, histogram, seasonal, lookahead", "policies in shadow; the first is the floor"),
+		params.Of("target", params.Above(0).UpTo(1e6), "requests per pod", "what one pod should carry",
+			func(c *Config) *float64 { return &c.Target }).After(params.SignalTarget).Search("20%..110%"),
+		params.Of("podConcurrency", params.Between(0, 1e6), "requests", "requests that a pod works on at a time",
+			func(c *Config) *float64 { return &c.PodConcurrency }).Zero("the observed limit, else target"),
+		params.Of("waitGoal", params.Spans(time.Millisecond, time.Hour), "", "how long a request may wait",
+			func(c *Config) *algorithms.Duration { return &c.WaitGoal }),
+		params.Of("violationBudget", params.Above(0).Below(1), "", "share of requests that may wait longer; sets what one costs",
+			func(c *Config) *float64 { return &c.ViolationBudget }).Search("0.0005..0.05:log"),
+		params.Of("coldStartCost", params.Between(0, 86400), "pod-seconds", "what leaving zero costs besides; observed costs override it",
+			func(c *Config) *float64 { return &c.ColdStartCost }).Search("1..3600:log"),
+		params.Of("block", params.Spans(10*time.Second, 24*time.Hour), "", "time between changes of weights; at least ten start-ups",
+			func(c *Config) *algorithms.Duration { return &c.Block }),
+		params.Of("memory", params.Spans(10*time.Second, 720*time.Hour), "", "time over which the best expert is looked for",
+			func(c *Config) *algorithms.Duration { return &c.Memory }).Also("at least block", func(c *Config) bool { return c.Memory >= c.Block }).Search("1h..7d:log"),
+		params.Of("startUp", params.Spans(0, time.Hour), "", "how long a pod takes to be ready, while no start was measured",
+			func(c *Config) *algorithms.Duration { return &c.StartUp }),
+		params.Of("window", params.Spans(time.Second, time.Minute), "", "averaging time of the freshest means",
+			func(c *Config) *algorithms.Duration { return &c.Window }),
+	}
+}
+
 // Validate reports every fault but those of the experts' parameters, which New finds.
 func (c Config) Validate() error {
-	var errs []error
-	bad := func(ok bool, name string, value any, want string) {
-		if !ok {
-			errs = append(errs, fmt.Errorf("%s = %v: want %s", name, value, want))
+	errs := []error{Params().Check(&c)}
+	if n := len(c.Experts); n < 2 || n > 16 {
+		errs = append(errs, fmt.Errorf("experts = %d: want 2–16", n))
+	}
+	for i, e := range c.Experts {
+		if e.Name == "" || e.Name == "portfolio" {
+			errs = append(errs, fmt.Errorf("experts[%d].name = %q: want a policy, and no portfolio", i, e.Name))
 		}
 	}
-	within := func(d algorithms.Duration, lo, hi time.Duration) bool {
-		return time.Duration(d) >= lo && time.Duration(d) <= hi
-	}
-	bad(len(c.Experts) >= 2 && len(c.Experts) <= 16, "experts", len(c.Experts), "2–16")
-	for i, e := range c.Experts {
-		bad(e.Name != "" && e.Name != "portfolio", fmt.Sprintf("experts[%d].name", i), fmt.Sprintf("%q", e.Name), "a policy, and no portfolio")
-	}
-	bad(c.Target > 0 && c.Target <= 1e6, "target", c.Target, "a number > 0 and ≤ 1000000 (requests per pod)")
-	bad(c.PodConcurrency >= 0 && c.PodConcurrency <= 1e6, "podConcurrency", c.PodConcurrency, "0–1000000 (requests)")
-	bad(within(c.WaitGoal, time.Millisecond, time.Hour), "waitGoal", time.Duration(c.WaitGoal), "1ms–1h")
-	bad(c.ViolationBudget > 0 && c.ViolationBudget < 1, "violationBudget", c.ViolationBudget, "a share in (0, 1)")
-	bad(c.ColdStartCost >= 0 && c.ColdStartCost <= 86400, "coldStartCost", c.ColdStartCost, "0–86400 (pod-seconds)")
-	bad(within(c.Block, 10*time.Second, 24*time.Hour), "block", time.Duration(c.Block), "10s–24h")
-	bad(c.Memory >= c.Block && time.Duration(c.Memory) <= 720*time.Hour, "memory", time.Duration(c.Memory), "block–720h")
-	bad(within(c.StartUp, 0, time.Hour), "startUp", time.Duration(c.StartUp), "0s–1h")
-	bad(within(c.Window, time.Second, time.Minute), "window", time.Duration(c.Window), "1s–1m")
 	return errors.Join(errs...)
 }
 
 // Make makes a policy by name, as the catalog does.
 type Make func(name string, targetPerPod float64, params json.RawMessage) (algorithms.Policy, error)
 
-// shadow is the world of one expert.
+// shadow is the simulated workload of one expert.
 type shadow struct {
 	Current int `json:"current"`
 	Ready   int `json:"ready"`
 	// Starts are pods that start, in the order of their readiness.
 	Starts []batch `json:"starts,omitempty"`
-	// Backlog is in slot-seconds; Cost in pod-seconds since the block began; Blind says that it could not tell at some time in it.
-	Backlog float64 `json:"backlog"`
-	Cost    float64 `json:"cost"`
-	Blind   bool    `json:"blind,omitempty"`
+	// Backlog is in slot-seconds; Cost in pod-seconds since the block began; NoAnswer says that a
+	// decision in it was not valid.
+	Backlog  float64 `json:"backlog"`
+	Cost     float64 `json:"cost"`
+	NoAnswer bool    `json:"blind,omitempty"`
 }
 
 type batch struct {
@@ -115,21 +140,21 @@ type batch struct {
 	Pods  int       `json:"pods"`
 }
 
-// batches bounds how many starts are told apart; later ones join the last.
-const batches = 64
+// maxBatches bounds how many starts are kept apart; later ones join the last.
+const maxBatches = 64
 
 // Policy decides as the package says. It is not safe for concurrent use.
 type Policy struct {
-	cfg     Config
-	est     demand.Estimator
-	experts []algorithms.Policy
-	needs   []algorithms.Need
-	hedge   Hedge
-	state   state
-	answers []int
-	known   []bool
-	losses  []float64
-	ages    []time.Duration
+	cfg       Config
+	estimator demand.Estimator
+	experts   []algorithms.Policy
+	needs     []algorithms.Need
+	hedge     Hedge
+	state     state
+	answers   []int
+	known     []bool
+	losses    []float64
+	ages      []time.Duration
 }
 
 type state struct {
@@ -147,20 +172,20 @@ type state struct {
 const version = 1
 
 // New returns a policy with a validated Config; catalog makes the experts.
-func New(c Config, catalog Make) (*Policy, error) {
+func New(c Config, makeExpert Make) (*Policy, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
 	n := len(c.Experts)
 	blocks := int(c.Memory / c.Block)
 	p := &Policy{
-		cfg: c, est: demand.Estimator{Short: time.Duration(c.Window)}, hedge: NewHedge(n, blocks, 1/float64(blocks+1)),
+		cfg: c, estimator: demand.Estimator{Short: time.Duration(c.Window)}, hedge: NewHedge(n, blocks, 1/float64(blocks+1)),
 		answers: make([]int, n), known: make([]bool, n), losses: make([]float64, n), state: state{Shadows: make([]shadow, n)},
 	}
 	var errs []error
-	p.needs = p.est.Needs()
+	p.needs = p.estimator.Needs()
 	for i, e := range c.Experts {
-		x, err := catalog(e.Name, c.Target, e.Parameters)
+		x, err := makeExpert(e.Name, c.Target, e.Parameters)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("experts[%d]: %w", i, err))
 			continue
@@ -202,7 +227,7 @@ func (p *Policy) Learns() []string {
 	return names
 }
 
-// Learn hands the past to the experts that learn from one.
+// Learn passes the history to the experts that learn from one.
 func (p *Policy) Learn(history []algorithms.Sample) error {
 	if err := algorithms.CheckHistory(history, p.state.At); err != nil {
 		return err
@@ -231,11 +256,11 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	if o.StartUp.Samples > 0 {
 		start = min(o.StartUp.P50, time.Hour)
 	}
-	r := p.est.Read(&o, slots)
+	r := p.estimator.Read(&o, slots)
 	dt := o.Now.Sub(s.At)
-	if s.At.IsZero() || dt > 10*time.Minute { // begin, or begin anew: all in the real world
+	if s.At.IsZero() || dt > 10*time.Minute { // all shadows start from the real workload
 		for i := range s.Shadows {
-			s.Shadows[i] = shadow{Current: o.Replicas.Current, Ready: o.Replicas.Ready, Cost: s.Shadows[i].Cost, Blind: s.Shadows[i].Blind}
+			s.Shadows[i] = shadow{Current: o.Replicas.Current, Ready: o.Replicas.Ready, Cost: s.Shadows[i].Cost, NoAnswer: s.Shadows[i].NoAnswer}
 			if n := o.Replicas.Current - o.Replicas.Ready; n > 0 {
 				s.Shadows[i].Starts = append(s.Shadows[i].Starts, batch{o.Now, o.Now.Add(start), n})
 			}
@@ -246,10 +271,10 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 		dt = 0
 	}
 	s.At = o.Now
-	any := false
+	answered := false
 	for i, x := range p.experts {
 		w := &s.Shadows[i]
-		w.live(o.Now, dt, &r, slots, start, c, &o)
+		w.advance(o.Now, dt, &r, slots, start, c, &o)
 		ask := o
 		ask.Quiet, ask.Scratch = true, nil
 		p.ages = p.ages[:0]
@@ -264,10 +289,10 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 		d := x.Decide(ask)
 		p.known[i] = d.Valid && d.Replicas >= 0
 		if !p.known[i] {
-			w.Blind = true
+			w.NoAnswer = true
 			continue
 		}
-		any = true
+		answered = true
 		n := d.Replicas
 		if o.Limits.Max > 0 {
 			n = min(n, o.Limits.Max)
@@ -276,10 +301,10 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 		w.scale(o.Now, n, start)
 	}
 	if block := max(time.Duration(c.Block), 10*start); o.Now.Sub(s.Block) >= block {
-		p.judge()
+		p.endBlock()
 		s.Block = o.Now
 	}
-	if !any || !r.Known {
+	if !answered || !r.Known {
 		d := algorithms.Decision{Reason: "NoData"}
 		if !o.Quiet {
 			d.Message = "none of the experts can tell, or concurrency is unknown"
@@ -298,31 +323,32 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	return d
 }
 
-// dear is by which factor an expert must cost more than the cheapest one for a loss of 1.
-const dear = 4
+// lossBase is the cost, relative to the cheapest expert's, that makes a loss of 1.
+const lossBase = 4
 
-// judge ends a block: a loss is the logarithm of the cost over the cheapest expert's, to the base dear, at most 1.
-func (p *Policy) judge() {
+// endBlock updates the weights: a loss is the logarithm of the cost over the cheapest expert's, to
+// the base lossBase, at most 1.
+func (p *Policy) endBlock() {
 	least := math.Inf(1)
 	for i := range p.state.Shadows {
-		if w := &p.state.Shadows[i]; !w.Blind {
+		if w := &p.state.Shadows[i]; !w.NoAnswer {
 			least = min(least, w.Cost)
 		}
 	}
 	for i := range p.state.Shadows {
 		w := &p.state.Shadows[i]
 		p.losses[i] = 1
-		if !w.Blind { // a pod-second more or less is no difference
-			p.losses[i] = min(math.Log((w.Cost+1)/(least+1))/math.Log(dear), 1)
+		if !w.NoAnswer { // differences of a pod-second do not count
+			p.losses[i] = min(math.Log((w.Cost+1)/(least+1))/math.Log(lossBase), 1)
 		}
-		w.Cost, w.Blind = 0, false
+		w.Cost, w.NoAnswer = 0, false
 	}
 	p.hedge.Update(p.losses)
 	p.state.Blocks++
 }
 
-// live passes dt in the shadow's world, at the load measured.
-func (w *shadow) live(now time.Time, dt time.Duration, r *demand.Reading, slots float64, start time.Duration, c *Config, o *algorithms.Observation) {
+// advance simulates dt at the measured load.
+func (w *shadow) advance(now time.Time, dt time.Duration, r *demand.Reading, slots float64, start time.Duration, c *Config, o *algorithms.Observation) {
 	starting := 0
 	done := 0
 	for i := range w.Starts {
@@ -364,35 +390,35 @@ func (w *shadow) live(now time.Time, dt time.Duration, r *demand.Reading, slots 
 	}
 }
 
-// scale asks for n pods.
+// scale sets the count to n pods.
 func (w *shadow) scale(now time.Time, n int, start time.Duration) {
-	have := w.Ready
+	existing := w.Ready
 	for _, b := range w.Starts {
-		have += b.Pods
+		existing += b.Pods
 	}
-	switch more := n - have; {
-	case more > 0 && len(w.Starts) < batches:
-		w.Starts = append(w.Starts, batch{now, now.Add(start), more})
-	case more > 0:
-		w.Starts[batches-1].Pods += more
+	switch added := n - existing; {
+	case added > 0 && len(w.Starts) < maxBatches:
+		w.Starts = append(w.Starts, batch{now, now.Add(start), added})
+	case added > 0:
+		w.Starts[maxBatches-1].Pods += added
 	}
-	for less := have - n; less > 0; {
+	for fewer := existing - n; fewer > 0; {
 		if k := len(w.Starts); k > 0 {
-			take := min(less, w.Starts[k-1].Pods)
+			take := min(fewer, w.Starts[k-1].Pods)
 			w.Starts[k-1].Pods -= take
-			less -= take
+			fewer -= take
 			if w.Starts[k-1].Pods == 0 {
 				w.Starts = w.Starts[:k-1]
 			}
 			continue
 		}
-		w.Ready = max(w.Ready-less, 0)
-		less = 0
+		w.Ready = max(w.Ready-fewer, 0)
+		fewer = 0
 	}
 	w.Current = n
 }
 
-// explain adds the sentence and the terms.
+// explain adds the message and the terms.
 func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation) {
 	var b strings.Builder
 	d.Terms = o.Scratch[:0]
@@ -419,7 +445,7 @@ func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation) {
 // Snapshot returns the memory, the experts' too.
 func (p *Policy) Snapshot() json.RawMessage {
 	s := p.state
-	s.Weights, s.Demand = p.hedge.Weights, p.est.State
+	s.Weights, s.Demand = p.hedge.Weights, p.estimator.State
 	for _, x := range p.experts {
 		s.Experts = append(s.Experts, x.Snapshot())
 	}
@@ -438,7 +464,7 @@ func (p *Policy) Restore(raw json.RawMessage) error {
 	}
 	sum := 0.0
 	for i, w := range s.Weights {
-		if !(w >= 0 && w <= 1) || s.Shadows[i].Current < 0 || s.Shadows[i].Ready < 0 || len(s.Shadows[i].Starts) > batches {
+		if !(w >= 0 && w <= 1) || s.Shadows[i].Current < 0 || s.Shadows[i].Ready < 0 || len(s.Shadows[i].Starts) > maxBatches {
 			return fmt.Errorf("portfolio snapshot: expert %d has weight %v and %d pods: want 0–1 and a count ≥ 0", i, w, s.Shadows[i].Current)
 		}
 		sum += w
@@ -457,7 +483,7 @@ func (p *Policy) Restore(raw json.RawMessage) error {
 			return err
 		}
 	}
-	p.hedge.Weights, p.est.State = s.Weights, s.Demand
+	p.hedge.Weights, p.estimator.State = s.Weights, s.Demand
 	s.Weights, s.Experts, s.Demand = nil, nil, demand.State{}
 	p.state = s
 	return nil

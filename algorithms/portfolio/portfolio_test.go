@@ -15,7 +15,7 @@ import (
 )
 
 func named(name string, target float64, params json.RawMessage) (algorithms.Policy, error) {
-	return catalog.New(name, target, params)
+	return catalog.Default().New(name, target, params)
 }
 
 func policy(t *testing.T, change func(*portfolio.Config)) *portfolio.Policy {
@@ -32,7 +32,8 @@ func policy(t *testing.T, change func(*portfolio.Config)) *portfolio.Policy {
 	return p
 }
 
-// field/algorithms.md (j): losses (0, 1) and (1, 0) in turn, the first a half. Following the leader loses about T; Hedge at most T/2 + √(T ln 2 / 2).
+// field/algorithms.md (j): losses (0, 1) and (1, 0) in turn, the first a half. Following the leader
+// loses about T; Hedge at most T/2 + √(T ln 2 / 2).
 func TestHedgeAgainstTheLeader(t *testing.T) {
 	t.Parallel()
 	const rounds = 10_000
@@ -65,7 +66,8 @@ func TestHedgeAgainstTheLeader(t *testing.T) {
 	}
 }
 
-// The bound holds for any losses: regret ≤ √(T ln N / 2). With fixed share a change of the best expert is followed.
+// The bound holds for any losses: regret ≤ √(T ln N / 2). With fixed share a change of the best
+// expert is followed.
 func TestHedgeRegret(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(8, 1))

@@ -1,8 +1,9 @@
-// Package schedule answers by the clock: each rule holds from its start to its end (both cron expressions) or for a duration
-// after its start, in a time zone and by wall clock. Where several hold, the largest count wins; where none does, the default.
-// It is KEDA's cron scaler and AWS's scheduled actions in one, and a floor when it runs beside another policy.
+// Package schedule answers by the clock: each rule holds from its start to its end (both cron
+// expressions) or for a duration after its start, in a time zone and by wall clock. Where several
+// hold, the largest count wins; where none does, the default. It covers KEDA's cron scaler and
+// AWS's scheduled actions, and is a floor when it runs beside another policy.
 //
-// Clock changes: see algorithms/schedule/cron. A start and an end that the same gap swallows cancel out.
+// Clock changes: see package cron. A start and an end that the same gap skips cancel out.
 package schedule
 
 import (
@@ -15,6 +16,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+	"github.com/sluice-autoscaler/sluice/algorithms/params"
 	"github.com/sluice-autoscaler/sluice/algorithms/schedule/cron"
 )
 
@@ -38,14 +40,30 @@ type Config struct {
 	TimeZone string `json:"timeZone"`
 	// Rules are the stretches of time, at most 100.
 	Rules []Rule `json:"rules"`
-	// DefaultReplicas is the count while no rule holds, 0–1,000,000 pods.
+	// DefaultReplicas is the count while no rule holds, in pods.
 	DefaultReplicas int `json:"defaultReplicas"`
-	// LeadTime is by how much rules start early, so that pods are ready in time, 0s–1h.
+	// LeadTime is by how much rules start early, so that pods are ready in time. More
+	// costs pods.
 	LeadTime algorithms.Duration `json:"leadTime"`
 }
 
 // Default returns no rules and one pod, in UTC.
 func Default() Config { return Config{TimeZone: "UTC", DefaultReplicas: 1} }
+
+// Params describes the parameters.
+func Params() params.List[Config] {
+	return params.List[Config]{
+		params.Other[Config]("timeZone", "an IANA name", "UTC", "whose wall clock"),
+		params.Other[Config]("rules", "up to 100 of {name, start, end or duration, replicas}", "none", "cron start and end; the largest that holds wins"),
+		params.Of("defaultReplicas", counts(), "pods", "the count while no rule holds",
+			func(c *Config) *int { return &c.DefaultReplicas }),
+		params.Of("leadTime", params.Spans(0, time.Hour), "", "how much earlier rules start",
+			func(c *Config) *algorithms.Duration { return &c.LeadTime }),
+	}
+}
+
+// counts is the range of pod counts.
+func counts() params.Range { return params.Between(0, 1_000_000) }
 
 // Validate reports every fault.
 func (c Config) Validate() error {
@@ -64,28 +82,21 @@ type compiled struct {
 }
 
 func (c Config) compile() (compiled, error) {
-	var errs []error
+	errs := []error{Params().Check(&c)}
 	var out compiled
 	loc, err := time.LoadLocation(c.TimeZone)
 	if err != nil || c.TimeZone == "" || c.TimeZone == "Local" { // "" would be UTC and Local the machine's: neither is what a reader sees
 		errs = append(errs, fmt.Errorf("timeZone = %q: want an IANA name, such as UTC or Europe/Berlin", c.TimeZone))
 	}
 	out.loc = loc
-	count := func(name string, n int) {
-		if n < 0 || n > 1_000_000 {
-			errs = append(errs, fmt.Errorf("%s = %d: want 0–1000000 (pods)", name, n))
-		}
-	}
-	count("defaultReplicas", c.DefaultReplicas)
-	if d := time.Duration(c.LeadTime); d < 0 || d > time.Hour {
-		errs = append(errs, fmt.Errorf("leadTime = %v: want 0s–1h", d))
-	}
 	if len(c.Rules) > 100 {
 		errs = append(errs, fmt.Errorf("rules: %d of them: want at most 100", len(c.Rules)))
 	}
 	for i, r := range c.Rules {
 		at := fmt.Sprintf("rules[%d]", i)
-		count(at+".replicas", r.Replicas)
+		if !counts().Holds(float64(r.Replicas)) {
+			errs = append(errs, fmt.Errorf("%s.replicas = %d: want 0–1000000 (pods)", at, r.Replicas))
+		}
 		cr := rule{Rule: r}
 		if cr.start, err = cron.Parse(r.Start); err != nil {
 			errs = append(errs, fmt.Errorf("%s.start: %w", at, err))
@@ -106,12 +117,12 @@ func (c Config) compile() (compiled, error) {
 	return out, errors.Join(errs...)
 }
 
-// Policy decides as the package says. It has no memory, but keeps the answer until it can change; it is not safe for concurrent
-// use.
+// Policy decides as the package says. It has no memory, but keeps the answer until it can change;
+// it is not safe for concurrent use.
 type Policy struct {
 	cfg Config
 	compiled
-	// from and until are the stretch for which holds is the answer; until is zero when it never changes.
+	// holds is the rule that decides in [from, until); until is zero when it never changes.
 	from, until time.Time
 	holds       int
 }
@@ -128,8 +139,8 @@ func New(c Config) (*Policy, error) {
 // Needs is empty: the answer depends on the clock alone.
 func (p *Policy) Needs() []algorithms.Need { return nil }
 
-// at returns whether the rule holds at t and the next instant at which that may change.
-func (r *rule) at(t time.Time, lead time.Duration) (holds bool, next time.Time) {
+// holdsAt tells whether the rule holds at t, and the next instant at which that may change.
+func (r *rule) holdsAt(t time.Time, lead time.Duration) (holds bool, next time.Time) {
 	ahead := t.Add(lead)
 	begin, begun := r.start.Prev(ahead)
 	if n, ok := r.start.Next(ahead); ok {
@@ -161,11 +172,11 @@ func earliest(a, b time.Time) time.Time {
 // none is the index that stands for the default.
 const none = -1
 
-// look finds the rule that decides at t and until when.
-func (p *Policy) look(t time.Time) {
+// lookUp finds the rule that decides at t and until when.
+func (p *Policy) lookUp(t time.Time) {
 	p.from, p.until, p.holds = t, time.Time{}, none
 	for i := range p.rules {
-		holds, next := p.rules[i].at(t, time.Duration(p.cfg.LeadTime))
+		holds, next := p.rules[i].holdsAt(t, time.Duration(p.cfg.LeadTime))
 		if !next.IsZero() {
 			p.until = earliest(p.until, next)
 		}
@@ -175,11 +186,11 @@ func (p *Policy) look(t time.Time) {
 	}
 }
 
-// Decide answers one observation, and asks to be asked again when the answer can change.
+// Decide answers one observation. Decision.Next is when the answer can change.
 func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	t := o.Now.In(p.loc)
 	if p.from.IsZero() || t.Before(p.from) || !p.until.IsZero() && !t.Before(p.until) {
-		p.look(t)
+		p.lookUp(t)
 	}
 	d := algorithms.Decision{Replicas: p.cfg.DefaultReplicas, Valid: true, Reason: "Default"}
 	if !p.until.IsZero() {

@@ -1,14 +1,17 @@
-// Package seasonal scales for the time of day: for the largest load that the season promises until a pod ordered now is ready, and never for
-// less than there is.
+// Package seasonal scales for the time of day: for the largest forecast until a pod ordered now is
+// ready, and never below the present load.
 //
 //	ahead  = max of the forecast over [now, now + start-up time + tick]
-//	pods   = ceil(max(present, ahead) / target), and not below the largest such answer of the last start-up time plus tick
+//	pods   = ceil(max(present, ahead) / target), and not below the largest such answer of the last
+//	         start-up time plus tick
 //
-// The forecast sums load into bins of Unix time and asks Holt-Winters (daily season, damped trend) and a regression on daily and weekly waves,
-// whichever erred less lately (package forecast). Until two days were seen or learnt it is silent, and present load alone counts. The present is the mean
-// over window; where more requests wait than that, pods come a window late, as with any rule on means.
+// The forecast sums load into bins of Unix time and uses Holt-Winters (daily season, damped trend)
+// or a regression on daily and weekly waves, whichever had the lower recent error (package
+// forecast). Before two days of data only the present load counts. The present is the mean over
+// window, so a sudden rise is answered a window late, as by any rule on means.
 //
-// Sources: Hyndman and Athanasopoulos, "Forecasting: principles and practice"; the use in autoscaling is as in Bauer et al., "Chameleon", TPDS 2019.
+// Sources: Hyndman and Athanasopoulos, "Forecasting: principles and practice"; the use in
+// autoscaling is as in Bauer et al., "Chameleon", TPDS 2019.
 package seasonal
 
 import (
@@ -21,65 +24,52 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/forecast"
 	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+	"github.com/sluice-autoscaler/sluice/algorithms/params"
 )
 
 // Config holds the parameters.
 type Config struct {
 	// Signal is what is measured and forecast, a total over the workload.
 	Signal string `json:"signal"`
-	// Target is what one pod should carry, in the signal's unit, > 0.
+	// Target is what one pod should carry, in the signal's unit. Lower costs pods, higher waiting.
 	Target float64 `json:"target"`
-	// Window is the averaging time of the present, 1s–1h.
+	// Window is the averaging time of the present. Longer is calmer and slower.
 	Window algorithms.Duration `json:"window"`
-	// Bin is the length of a bin of the forecast, a whole part of a day, 1m–1h. Shorter sees sharper edges, costs memory and errs more.
-	Bin algorithms.Duration `json:"bin"`
-	// Alpha, Beta, Gamma and Phi are Holt-Winters' shares for level, trend and season, and the damping of the trend, 0–1.
-	Alpha float64 `json:"alpha"`
-	Beta  float64 `json:"beta"`
-	Gamma float64 `json:"gamma"`
-	Phi   float64 `json:"phi"`
-	// Harmonics and WeekHarmonics are how many waves of a day and of a week the regression has, 1–16; HalfLife is after how many days a value
-	// counts half in it, > 0.
-	Harmonics     int     `json:"harmonics"`
-	WeekHarmonics int     `json:"weekHarmonics"`
-	HalfLife      float64 `json:"halfLife"`
-	// StartUp is how long a pod takes to be ready while none was measured, 0s–1h; Tick the time between decisions, 1s–10m.
+	// DailyConfig configures the forecast.
+	forecast.DailyConfig
+	// StartUp is how long a pod takes to be ready while none was measured.
 	StartUp algorithms.Duration `json:"startUp"`
-	Tick    algorithms.Duration `json:"tick"`
+	// Tick is the time between decisions.
+	Tick algorithms.Duration `json:"tick"`
 }
 
 // Default returns bins of ten minutes, six waves a day and three a week; Target is the caller's.
 func Default() Config {
-	d := forecast.DefaultDaily()
 	return Config{
-		Signal: algorithms.Concurrency, Target: 70, Window: algorithms.Duration(30 * time.Second), Bin: algorithms.Duration(d.Bin),
-		Alpha: d.Alpha, Beta: d.Beta, Gamma: d.Gamma, Phi: d.Phi, Harmonics: d.Harmonics, WeekHarmonics: d.WeekHarmonics, HalfLife: d.HalfLife,
+		Signal: algorithms.Concurrency, Target: 70, Window: algorithms.Duration(30 * time.Second), DailyConfig: forecast.DefaultDaily(),
 		StartUp: algorithms.Duration(10 * time.Second), Tick: algorithms.Duration(2 * time.Second),
 	}
 }
 
-func (c Config) daily() forecast.DailyConfig {
-	return forecast.DailyConfig{
-		Bin: time.Duration(c.Bin), Alpha: c.Alpha, Beta: c.Beta, Gamma: c.Gamma, Phi: c.Phi,
-		Harmonics: c.Harmonics, WeekHarmonics: c.WeekHarmonics, HalfLife: c.HalfLife,
+// Params describes the parameters.
+func Params() params.List[Config] {
+	list := params.List[Config]{
+		params.Text("signal", "a signal's name", "what is measured, a total over the workload", func(c *Config) *string { return &c.Signal }),
+		params.Of("target", params.Above(0), "requests per pod", "what one pod should carry",
+			func(c *Config) *float64 { return &c.Target }).After(params.SignalTarget).Search("20%..110%"),
+		params.Of("window", params.Spans(time.Second, time.Hour), "", "averaging time of the present",
+			func(c *Config) *algorithms.Duration { return &c.Window }).Search("5s..10m:log"),
 	}
+	list = append(list, params.In(forecast.DailyParams(), func(c *Config) *forecast.DailyConfig { return &c.DailyConfig })...)
+	return append(list,
+		params.Of("startUp", params.Spans(0, time.Hour), "", "how long a pod takes to be ready, while no start was measured",
+			func(c *Config) *algorithms.Duration { return &c.StartUp }),
+		params.Of("tick", params.Spans(time.Second, 10*time.Minute), "", "time between decisions",
+			func(c *Config) *algorithms.Duration { return &c.Tick }))
 }
 
 // Validate reports every fault.
-func (c Config) Validate() error {
-	var errs []error
-	bad := func(ok bool, name string, value any, want string) {
-		if !ok {
-			errs = append(errs, fmt.Errorf("%s = %v: want %s", name, value, want))
-		}
-	}
-	bad(c.Signal != "", "signal", `""`, "the name of a signal")
-	bad(algorithms.Finite(c.Target) && c.Target > 0, "target", c.Target, "a finite number > 0 (requests per pod)")
-	bad(time.Duration(c.Window) >= time.Second && time.Duration(c.Window) <= time.Hour, "window", time.Duration(c.Window), "1s–1h")
-	bad(c.StartUp >= 0 && time.Duration(c.StartUp) <= time.Hour, "startUp", time.Duration(c.StartUp), "0s–1h")
-	bad(time.Duration(c.Tick) >= time.Second && time.Duration(c.Tick) <= 10*time.Minute, "tick", time.Duration(c.Tick), "1s–10m")
-	return errors.Join(append(errs, c.daily().Validate())...)
-}
+func (c Config) Validate() error { return Params().Check(&c) }
 
 // Policy decides as the package says. It is not safe for concurrent use.
 type Policy struct {
@@ -91,7 +81,7 @@ type Policy struct {
 type state struct {
 	At     time.Time         `json:"at,omitzero"`
 	Recent algorithms.Maxima `json:"recent,omitempty"`
-	// Daily is for snapshots only.
+	// Daily is set in snapshots only.
 	Daily *forecast.DailyState `json:"daily,omitempty"`
 }
 
@@ -102,7 +92,7 @@ func New(c Config) (*Policy, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	d, err := forecast.NewDaily(c.daily())
+	d, err := forecast.NewDaily(c.DailyConfig)
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +107,7 @@ func (p *Policy) Needs() []algorithms.Need {
 // Learns names the signal.
 func (p *Policy) Learns() []string { return []string{p.cfg.Signal} }
 
-// Learn takes in the signal's past.
+// Learn reads the signal's past.
 func (p *Policy) Learn(history []algorithms.Sample) error {
 	if err := algorithms.CheckHistory(history, p.state.At); err != nil {
 		return err
@@ -177,8 +167,8 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 		algorithms.Term{Name: "forecast", Value: ahead},
 		algorithms.Term{Name: "leadSeconds", Value: lead.Seconds()},
 		algorithms.Term{Name: "target", Value: c.Target},
-		algorithms.Term{Name: "holtWintersError", Value: p.daily.Erred(forecast.ByHoltWinters)},
-		algorithms.Term{Name: "harmonicsError", Value: p.daily.Erred(forecast.ByHarmonics)},
+		algorithms.Term{Name: "holtWintersError", Value: p.daily.MeanError(forecast.ByHoltWinters)},
+		algorithms.Term{Name: "harmonicsError", Value: p.daily.MeanError(forecast.ByHarmonics)},
 		algorithms.Term{Name: "rawPods", Value: float64(raw)})
 	return d
 }

@@ -43,8 +43,8 @@ func at(p *seasonal.Policy, now time.Time, load float64, current int, start time
 	})
 }
 
-// From a history of days the morning is known: pods are asked for a start-up time ahead of it, and not earlier; and present load counts
-// whatever the season says.
+// From a history of days the morning is known: pods are asked for a start-up time ahead of it, and
+// not earlier; and present load counts whatever the season says.
 func TestLearntMorning(t *testing.T) {
 	t.Parallel()
 	p := policy(t)

@@ -2,16 +2,19 @@ package staffing
 
 import "math"
 
-// Formulas. a is the offered load λS in erlangs (the mean count of busy servers), c a count of servers, S the mean service time.
+// Formulas. a is the offered load λS in erlangs (the mean count of busy servers), c a count of
+// servers, S the mean service time.
 //
 //	B(0) = 1,  B(c) = aB(c−1) / (c + aB(c−1))        blocked, Erlang B
 //	C = B / (1 − ρ(1 − B)),  ρ = a/c < 1             waits at all, Erlang C
 //	Wq = C·S / (c − a)                               mean wait
 //	P(W > t) = C·exp(−(c − a)t/S)                    waits longer than t
 //
-// Source: Erlang 1917; as in Cooper, "Introduction to Queueing Theory". All are pure and safe for concurrent use.
+// Source: Erlang 1917; as in Cooper, "Introduction to Queueing Theory". All are pure and safe for
+// concurrent use.
 
-// ErlangB is the probability that all c servers are busy when nobody waits. It is exact for a ≥ 0 and c ≥ 0, in c steps.
+// ErlangB is the probability that all c servers are busy when nobody waits. It is exact for a ≥ 0
+// and c ≥ 0, in c steps.
 func ErlangB(c int, a float64) float64 {
 	b := 1.0
 	for k := 1; k <= c; k++ {
@@ -31,15 +34,8 @@ func waits(c int, a, b float64) float64 {
 	return b / (1 - rho*(1-b))
 }
 
-// MeanWait is the mean wait Wq in units of the mean service time, +Inf when c servers cannot carry the load.
-func MeanWait(c int, a float64) float64 {
-	if float64(c) <= a {
-		return math.Inf(1)
-	}
-	return ErlangC(c, a) / (float64(c) - a)
-}
-
-// WaitTail is P(W > t), t in units of the mean service time; 1 when c servers cannot carry the load.
+// WaitTail is P(W > t), t in units of the mean service time; 1 when c servers cannot carry the
+// load.
 func WaitTail(c int, a, t float64) float64 {
 	if float64(c) <= a {
 		return 1
@@ -47,11 +43,11 @@ func WaitTail(c int, a, t float64) float64 {
 	return ErlangC(c, a) * math.Exp(-(float64(c)-a)*t)
 }
 
-// exactFew is the count of servers up to which WaitShare walks Erlang's recursion.
+// exactFew is the count of servers up to which WaitShare uses Erlang's recursion.
 const exactFew = 64
 
-// WaitShare is WaitTail for those who ask often and need no last digit: exact for up to 64 servers, a fraction of one left out; beyond, by Halfin and
-// Whitt's limit. It costs 64 steps at most.
+// WaitShare is WaitTail for frequent calls that need no last digit: exact for up to 64 servers,
+// rounded down; beyond, by Halfin and Whitt's limit. It costs 64 steps at most.
 func WaitShare(c, a, t float64) float64 {
 	switch {
 	case !(a > 0):
@@ -64,12 +60,15 @@ func WaitShare(c, a, t float64) float64 {
 	return HalfinWhitt((c-a)/math.Sqrt(a)) * math.Exp(-(c-a)*t)
 }
 
-// WaitShareWithin is the mean share that waits longer than t in the time until span > 0, in units of the mean service time, after an empty queue: a queue
-// takes time to grow, so that for a short while c servers carry even a load above c. burst ≥ 1 is the peakedness of the arrivals, the variance of
-// the requests there over that of Poisson arrivals (1). It is the number of requests as Brownian motion that is reflected at nought, with drift a − c and
-// variance 2a·burst, at four instants of span; for long spans and burst 1 it is WaitShare.
+// WaitShareWithin is the mean share of requests that wait longer than t until span > 0, in units of
+// the mean service time, for a queue that is empty at first. A queue takes time to grow, so that
+// for a short while c servers carry even a load above c. burst ≥ 1 is the peakedness of the
+// arrivals: the variance of the requests present over that of Poisson arrivals (1). The number of
+// requests is approximated by Brownian motion reflected at 0, with drift a − c and variance
+// 2a·burst, at four instants of span. For long spans and burst 1 it is WaitShare.
 //
-// Sources: Harrison, "Brownian Motion and Stochastic Flow Systems", 1985, 1.8; Whitt, "A diffusion approximation for the G/GI/n/m queue", 2004.
+// Sources: Harrison, "Brownian Motion and Stochastic Flow Systems", 1985, 1.8; Whitt, "A diffusion
+// approximation for the G/GI/n/m queue", 2004.
 func WaitShareWithin(c, a, t, span, burst float64) float64 {
 	if !(a > 0) {
 		return 0
@@ -81,7 +80,7 @@ func WaitShareWithin(c, a, t, span, burst float64) float64 {
 		sum += reflected(queue, drift, variance, span*(float64(i)+0.5)/instants)
 	}
 	sum /= instants
-	if drift < 0 { // what the limit makes of it for ever is known better
+	if drift < 0 { // scaled to the exact steady state
 		limit := math.Exp(2 * drift * queue / variance)
 		if limit == 0 {
 			return 0
@@ -97,7 +96,8 @@ func WaitShareWithin(c, a, t, span, burst float64) float64 {
 	return sum
 }
 
-// reflected is the probability that Brownian motion, begun and reflected at 0, is above b > 0 at time t > 0; drift and variance are per unit of time.
+// reflected is the probability that Brownian motion, started and reflected at 0, is above b > 0 at
+// time t > 0; drift and variance are per unit of time.
 func reflected(b, drift, variance, t float64) float64 {
 	sd := math.Sqrt(variance * t)
 	p := normal((drift*t - b) / sd)
@@ -114,17 +114,9 @@ func reflected(b, drift, variance, t float64) float64 {
 // normal is the standard normal distribution function.
 func normal(x float64) float64 { return 0.5 * math.Erfc(-x/math.Sqrt2) }
 
-// QueueLength is the mean count Lq = Cρ/(1 − ρ) of those that wait, +Inf when c servers cannot carry the load.
-func QueueLength(c int, a float64) float64 {
-	if float64(c) <= a {
-		return math.Inf(1)
-	}
-	rho := a / float64(c)
-	return ErlangC(c, a) * rho / (1 - rho)
-}
-
-// HalfinWhitt is the limit α(β) = 1/(1 + βΦ(β)/φ(β)) of the probability to wait with a + β√a servers, for many servers.
-// Source: Halfin and Whitt, "Heavy-traffic limits for queues with many exponential servers", 1981.
+// HalfinWhitt is the limit α(β) = 1/(1 + βΦ(β)/φ(β)) of the probability to wait with a + β√a
+// servers, for many servers. Source: Halfin and Whitt, "Heavy-traffic limits for queues with many
+// exponential servers", 1981.
 func HalfinWhitt(beta float64) float64 {
 	if beta <= 0 {
 		return 1
@@ -137,7 +129,8 @@ func HalfinWhitt(beta float64) float64 {
 	return 1 / (1 + beta*cdf/pdf)
 }
 
-// Beta inverts HalfinWhitt: the β at which the probability to wait is alpha in (0, 1), by bisection to 1e−12.
+// Beta inverts HalfinWhitt: the β at which the probability to wait is alpha in (0, 1), by bisection
+// to 1e−12.
 func Beta(alpha float64) float64 {
 	lo, hi := 0.0, 35.0
 	for hi-lo > 1e-12 {
@@ -160,11 +153,13 @@ type Goal struct {
 	WaitProbability float64
 	// MeanWait is the longest mean wait, in units of the mean service time, > 0.
 	MeanWait float64
-	// Tail and TailWait: at most the share Tail, in (0, 1), may wait longer than TailWait mean service times, > 0.
+	// Tail and TailWait: at most the share Tail, in (0, 1), may wait longer than TailWait mean
+	// service times, > 0.
 	Tail, TailWait float64
 }
 
-// met tells whether c servers with that probability to wait keep the promise. waiting scales how long waits are.
+// met tells whether c servers with that probability to wait keep the promise. waiting scales the
+// waits.
 func (g Goal) met(c, a, wait, waiting float64) bool {
 	if c <= a {
 		return false
@@ -179,16 +174,20 @@ func (g Goal) met(c, a, wait, waiting float64) bool {
 	}
 }
 
-// exactBelow is the load up to which Erlang's recursion is walked; beyond, Halfin–Whitt's limit plus slack serves: it
-// was found to differ by two servers at most (promises of 0.1 % to 99 %, loads of 100 to 20,000), and so never asks for fewer.
+// exactBelow is the load up to which Erlang's recursion is walked; beyond, Halfin–Whitt's limit
+// plus slack serves: it was found to differ by two servers at most (promises of 0.1 % to 99 %,
+// loads of 100 to 20,000), and so never asks for fewer.
 const (
+	// exactBelow is the load up to which Erlang's recursion is used; beyond, Halfin and Whitt's
+	// limit plus slack. The two differ by two servers at most (promises of 0.1 % to 99 %, loads of
+	// 100 to 20,000), so it never asks for fewer.
 	exactBelow = 20_000
 	slack      = 3
 )
 
-// Servers is the least count that keeps the promise at load a, by Erlang C. variability is (Ca² + Cs²)/2, the Allen–Cunneen factor
-// on waiting times; 1 for Poisson arrivals and exponential service. 0 load needs 0 servers. Above 20,000 erlangs it answers by
-// SquareRoot plus three.
+// Servers is the least count that keeps the promise at load a, by Erlang C. variability is (Ca² +
+// Cs²)/2, the Allen–Cunneen factor on waiting times; 1 for Poisson arrivals and exponential
+// service. 0 load needs 0 servers. Above 20,000 erlangs it is SquareRoot plus three.
 func Servers(a, variability float64, g Goal) float64 {
 	if !(a > 0) {
 		return 0
@@ -205,7 +204,8 @@ func Servers(a, variability float64, g Goal) float64 {
 	}
 }
 
-// SquareRoot is the least count a + β√a, rounded up, that keeps the promise by Halfin and Whitt's limit.
+// SquareRoot is the least count a + β√a, rounded up, that keeps the promise by Halfin and Whitt's
+// limit.
 func SquareRoot(a, variability float64, g Goal) float64 {
 	if !(a > 0) {
 		return 0

@@ -1,12 +1,13 @@
-// Package staffing turns a promise about waiting into pods by queueing theory: the least count of servers at which at most a
-// given share of requests waits, or the mean wait, or a tail of it, is within bounds. A pod is podConcurrency servers.
+// Package staffing sizes a workload by queueing theory: the least count of servers at which at most
+// a given share of requests waits, or the mean wait, or a tail of it, is within bounds. A pod is
+// podConcurrency servers.
 //
-//	a    = rate × duration, or concurrency (requests in service and waiting, so an upper estimate under overload)
-//	c    = least servers that keep the promise at load a (method Erlang), or a + β√a (method HalfinWhitt)
+//	a    = rate × duration, or concurrency (in service and waiting: an upper estimate under overload)
+//	c    = least servers that keep the bound at load a (method Erlang), or a + β√a (HalfinWhitt)
 //	pods = ceil(c / podConcurrency)
 //
-// The last pod is kept for a break-even time after the last demand (algorithms/keepalive): by itself staffing would ask for one pod
-// at any load above 0, and for none at 0.
+// The last pod is kept for a break-even time after the last demand (package keepalive). Without
+// that, staffing asks for one pod at any load above 0, and for none at 0.
 //
 // Sources: Erlang 1917; Halfin and Whitt 1981; Allen and Cunneen for other variabilities.
 package staffing
@@ -21,6 +22,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/keepalive"
 	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+	"github.com/sluice-autoscaler/sluice/algorithms/params"
 )
 
 // Duration is the signal of the mean service time, in seconds, that LoadRate reads.
@@ -46,27 +48,31 @@ const (
 type Config struct {
 	// Load is LoadConcurrency or LoadRate.
 	Load string `json:"load"`
-	// Window is the averaging time, 1s–1h.
+	// Window is the averaging time. Longer is calmer and slower.
 	Window algorithms.Duration `json:"window"`
 	// Method is Erlang or HalfinWhitt.
 	Method string `json:"method"`
-	// WaitProbability is the share of requests that may wait at all, in (0, 1); 0 when another promise is made. Less costs pods.
+	// WaitProbability is the share of requests that may wait at all; 0 when another promise is
+	// made. Less costs pods.
 	WaitProbability float64 `json:"waitProbability"`
 	// MeanWait is the longest mean wait; 0 when another promise is made.
 	MeanWait algorithms.Duration `json:"meanWait"`
-	// TailWait and TailProbability: at most the share TailProbability waits longer than TailWait; 0 when another promise is made.
+	// TailWait and TailProbability: at most the share TailProbability waits longer than TailWait; 0
+	// when another promise is made.
 	TailWait        algorithms.Duration `json:"tailWait"`
 	TailProbability float64             `json:"tailProbability"`
-	// ServiceTime is the mean time that a pod works on a request, for promises in time while the duration signal is unknown; 0 waits for it.
+	// ServiceTime is the mean service time, for promises in time while the duration signal is
+	// unknown; 0 waits for the signal.
 	ServiceTime algorithms.Duration `json:"serviceTime"`
-	// PodConcurrency is how many requests a pod works on at a time, > 0. 0 takes the observed limit, and 1 where there is none.
+	// PodConcurrency is how many requests a pod works on at a time. 0 takes the observed limit, and
+	// 1 where there is none.
 	PodConcurrency float64 `json:"podConcurrency"`
-	// ArrivalVariability and ServiceVariability are squared coefficients of variation, ≥ 0: 1 for Poisson and exponential, 0 for
-	// constant, more for bursty.
+	// ArrivalVariability and ServiceVariability are squared coefficients of variation: 1 for
+	// Poisson and exponential, 0 for constant, more for bursty.
 	ArrivalVariability float64 `json:"arrivalVariability"`
 	ServiceVariability float64 `json:"serviceVariability"`
-	// ColdStartCost is what one cold start costs, in pod-seconds, ≥ 0: the last pod is kept that long after the last demand. It is
-	// overridden by observed costs.
+	// ColdStartCost is what one cold start costs, in pod-seconds: the last pod is kept that long
+	// after the last demand. Observed costs override it.
 	ColdStartCost float64 `json:"coldStartCost"`
 }
 
@@ -78,35 +84,52 @@ func Default() Config {
 	}
 }
 
+// Params describes the parameters.
+func Params() params.List[Config] {
+	hour := params.Spans(0, time.Hour)
+	share := params.AtLeast(0).Below(1)
+	variability := params.Between(0, 1000)
+	return params.List[Config]{
+		params.OneOf("load", "offered load: mean concurrency, or rate × duration", func(c *Config) *string { return &c.Load }, LoadConcurrency, LoadRate),
+		params.OneOf("method", "exact, or the limit for many servers", func(c *Config) *string { return &c.Method }, Erlang, SquareRootRule),
+		params.Of("waitProbability", share, "", "at most this share waits; 0 for another promise",
+			func(c *Config) *float64 { return &c.WaitProbability }).Search("0.001..0.5:log"),
+		params.Of("window", params.Spans(time.Second, time.Hour), "", "averaging time",
+			func(c *Config) *algorithms.Duration { return &c.Window }).Search("5s..10m:log"),
+		params.Of("meanWait", hour, "", "the longest mean wait; 0s for another promise",
+			func(c *Config) *algorithms.Duration { return &c.MeanWait }),
+		params.Of("tailWait", hour, "", "the wait that at most tailProbability exceeds; 0s for another promise",
+			func(c *Config) *algorithms.Duration { return &c.TailWait }),
+		params.Of("tailProbability", share, "", "see tailWait",
+			func(c *Config) *float64 { return &c.TailProbability }),
+		params.Of("serviceTime", hour, "", "mean time that a pod works on a request",
+			func(c *Config) *algorithms.Duration { return &c.ServiceTime }).Zero("signal duration"),
+		params.Of("podConcurrency", params.Between(0, 1e6), "requests", "requests that a pod works on at a time",
+			func(c *Config) *float64 { return &c.PodConcurrency }).Zero("the observed limit, else 1"),
+		params.Of("arrivalVariability", variability, "", "squared coefficient of variation between arrivals",
+			func(c *Config) *float64 { return &c.ArrivalVariability }),
+		params.Of("serviceVariability", variability, "", "squared coefficient of variation of service times",
+			func(c *Config) *float64 { return &c.ServiceVariability }),
+		params.Of("coldStartCost", params.Between(0, 86400), "pod-seconds", "how long the last pod is kept; observed costs override it",
+			func(c *Config) *float64 { return &c.ColdStartCost }).Search("1..3600:log"),
+	}
+}
+
 // Validate reports every fault.
 func (c Config) Validate() error {
-	var errs []error
-	bad := func(ok bool, name string, value any, want string) {
-		if !ok {
-			errs = append(errs, fmt.Errorf("%s = %v: want %s", name, value, want))
-		}
+	errs := []error{Params().Check(&c)}
+	if (c.TailWait > 0) != (c.TailProbability > 0) {
+		errs = append(errs, fmt.Errorf("tailWait = %v: want tailWait and tailProbability together or neither", time.Duration(c.TailWait)))
 	}
-	within := func(v, hi float64) bool { return v >= 0 && v <= hi }
-	bad(c.Load == LoadConcurrency || c.Load == LoadRate, "load", c.Load, "Concurrency or Rate")
-	bad(c.Method == Erlang || c.Method == SquareRootRule, "method", c.Method, "Erlang or HalfinWhitt")
-	bad(time.Duration(c.Window) >= time.Second && time.Duration(c.Window) <= time.Hour, "window", time.Duration(c.Window), "1s–1h")
-	bad(c.WaitProbability >= 0 && c.WaitProbability < 1, "waitProbability", c.WaitProbability, "a share in (0, 1), or 0 for another promise")
-	bad(c.MeanWait >= 0 && time.Duration(c.MeanWait) <= time.Hour, "meanWait", time.Duration(c.MeanWait), "0s–1h")
-	bad(c.TailWait >= 0 && time.Duration(c.TailWait) <= time.Hour, "tailWait", time.Duration(c.TailWait), "0s–1h")
-	bad(c.TailProbability >= 0 && c.TailProbability < 1, "tailProbability", c.TailProbability, "a share in (0, 1)")
-	bad((c.TailWait > 0) == (c.TailProbability > 0), "tailWait", time.Duration(c.TailWait), "tailWait and tailProbability together or neither")
 	promises := 0
 	for _, made := range []bool{c.WaitProbability > 0, c.MeanWait > 0, c.TailWait > 0} {
 		if made {
 			promises++
 		}
 	}
-	bad(promises == 1, "promises", promises, "exactly one of waitProbability, meanWait and tailWait (set waitProbability to 0 to make another)")
-	bad(c.ServiceTime >= 0 && time.Duration(c.ServiceTime) <= time.Hour, "serviceTime", time.Duration(c.ServiceTime), "0s–1h")
-	bad(within(c.PodConcurrency, 1e6), "podConcurrency", c.PodConcurrency, "0–1000000 (requests)")
-	bad(within(c.ArrivalVariability, 1e3), "arrivalVariability", c.ArrivalVariability, "0–1000 (squared coefficient of variation)")
-	bad(within(c.ServiceVariability, 1e3), "serviceVariability", c.ServiceVariability, "0–1000 (squared coefficient of variation)")
-	bad(within(c.ColdStartCost, 86400), "coldStartCost", c.ColdStartCost, "0–86400 (pod-seconds)")
+	if promises != 1 {
+		errs = append(errs, fmt.Errorf("promises = %d: want exactly one of waitProbability, meanWait and tailWait (set waitProbability to 0 to make another)", promises))
+	}
 	return errors.Join(errs...)
 }
 
@@ -117,7 +140,7 @@ type Policy struct {
 }
 
 type state struct {
-	// LastDemand is when there was demand last.
+	// LastDemand is the last instant with demand.
 	LastDemand time.Time `json:"lastDemand,omitzero"`
 }
 

@@ -8,8 +8,9 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/staffing"
 )
 
-// queued is the share of the time until span, at the instants that WaitShareWithin looks at, in which more than c·t wait at c servers that were all
-// busy at first, by the equations of the M/M/c queue.
+// queued is the share of the time until span, at the instants that WaitShareWithin looks at, in
+// which more than c·t wait at c servers that were all busy at first, by the equations of the M/M/c
+// queue.
 func queued(c int, a, t, span float64) float64 {
 	p := make([]float64, 6*c)
 	p[c] = 1

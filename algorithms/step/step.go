@@ -1,18 +1,21 @@
-// Package step is AWS step scaling: how far the metric is beyond an alarm's threshold chooses a step, and the step says by how
-// much to change. The metric is the mean per ready pod (as CloudWatch averages over instances) or the workload's total.
+// Package step is AWS step scaling: how far the metric is beyond an alarm's threshold chooses a
+// step, and the step says by how much to change. The metric is the mean per ready pod (as
+// CloudWatch averages over instances) or the workload's total.
 //
 //	out: metric ≥ scaleOut.threshold; breach b = metric − threshold ≥ 0; the step with lower ≤ b < upper
 //	in:  metric ≤ scaleIn.threshold;  breach b = metric − threshold ≤ 0; the step with lower < b ≤ upper
 //	ChangeInCapacity         new = base + adjustment
-//	PercentChangeInCapacity  new = base + base·adjustment/100, the change rounded towards zero but never to 0, and at least
-//	                         minAdjustmentMagnitude pods
+//	PercentChangeInCapacity  new = base + base·adjustment/100, the change rounded towards zero but
+//	                         never to 0, and at least minAdjustmentMagnitude pods
 //	ExactCapacity            new = adjustment
 //
-// Warm-up: for warmUp after a scale-out the pods it added count as coming, not as capacity: base is the count without them, so
-// a breach in the same step adds nothing and a larger one only the difference; nothing is taken away meanwhile. A missing
-// bound is open. Cooldowns start with a change.
+// Warm-up: for estimatedInstanceWarmup after a scale-out the pods it added do not count as
+// capacity. base is the count without them, so that a breach in the same step adds nothing and a
+// larger one only the difference; nothing scales in meanwhile. A missing bound is open. Cooldowns
+// start with a change.
 //
-// Source: "Step and simple scaling policies for Amazon EC2 Auto Scaling", docs.aws.amazon.com/autoscaling/ec2/userguide.
+// Source: "Step and simple scaling policies for Amazon EC2 Auto Scaling",
+// docs.aws.amazon.com/autoscaling/ec2/userguide.
 package step
 
 import (
@@ -24,6 +27,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+	"github.com/sluice-autoscaler/sluice/algorithms/params"
 )
 
 // How the metric is made of the signal.
@@ -43,7 +47,8 @@ const (
 
 // Step says what to do for a range of breaches.
 type Step struct {
-	// MetricIntervalLowerBound and MetricIntervalUpperBound bound the breach, in the metric's unit; null is open.
+	// MetricIntervalLowerBound and MetricIntervalUpperBound bound the breach, in the metric's unit;
+	// null is open.
 	MetricIntervalLowerBound *float64 `json:"metricIntervalLowerBound,omitempty"`
 	MetricIntervalUpperBound *float64 `json:"metricIntervalUpperBound,omitempty"`
 	// ScalingAdjustment is in pods or percent, by adjustmentType.
@@ -61,26 +66,27 @@ type Alarm struct {
 
 // Config holds the parameters, in AWS's words where it has them.
 type Config struct {
-	// Signal and Window name what is measured; Window is 0s (a reading) to 1h.
+	// Signal and Window name what is measured; a Window of 0s is a reading.
 	Signal string              `json:"signal"`
 	Window algorithms.Duration `json:"window"`
 	// Metric is PerPod or Total.
 	Metric string `json:"metric"`
 	// AdjustmentType is ChangeInCapacity, PercentChangeInCapacity or ExactCapacity.
 	AdjustmentType string `json:"adjustmentType"`
-	// MinAdjustmentMagnitude is the least change in pods of PercentChangeInCapacity, ≥ 0.
+	// MinAdjustmentMagnitude is the least change in pods of PercentChangeInCapacity.
 	MinAdjustmentMagnitude int `json:"minAdjustmentMagnitude"`
-	// EstimatedInstanceWarmup is how long new pods count as coming, 0s–1h.
+	// EstimatedInstanceWarmup is how long new pods count as coming.
 	EstimatedInstanceWarmup algorithms.Duration `json:"estimatedInstanceWarmup"`
-	// ScaleOutCooldown and ScaleInCooldown are how long after a change of that direction another one waits, 0s–1h.
+	// ScaleOutCooldown and ScaleInCooldown are how long after a change of that direction another
+	// one waits. Longer is calmer and slower.
 	ScaleOutCooldown algorithms.Duration `json:"scaleOutCooldown"`
 	ScaleInCooldown  algorithms.Duration `json:"scaleInCooldown"`
 	ScaleOut         Alarm               `json:"scaleOut"`
 	ScaleIn          Alarm               `json:"scaleIn"`
 }
 
-// Default returns an example that works: at or above 70 per pod a pod more, from 140 on two more; at or below 35 one less, after 5
-// minutes of quiet.
+// Default returns an example that works: at or above 70 per pod one pod more, from 140 on two more;
+// at or below 35 one less, after a cooldown of 5 minutes.
 func Default() Config {
 	return Config{
 		Signal: algorithms.Concurrency, Window: algorithms.Duration(time.Minute), Metric: PerPod, AdjustmentType: ChangeInCapacity,
@@ -90,25 +96,35 @@ func Default() Config {
 	}
 }
 
+// Params describes the parameters.
+func Params() params.List[Config] {
+	hour := params.Spans(0, time.Hour)
+	return params.List[Config]{
+		params.Text("signal", "a signal's name", "what is measured, a total over the workload", func(c *Config) *string { return &c.Signal }),
+		params.Of("window", hour, "", "averaging time; 0s is a reading",
+			func(c *Config) *algorithms.Duration { return &c.Window }).Search("10s..5m:log"),
+		params.OneOf("metric", "mean per ready pod, or as it is", func(c *Config) *string { return &c.Metric }, PerPod, Total),
+		params.OneOf("adjustmentType", "what scalingAdjustment means", func(c *Config) *string { return &c.AdjustmentType }, ChangeInCapacity, PercentChangeInCapacity, ExactCapacity),
+		params.Of("minAdjustmentMagnitude", params.Between(0, 1_000_000), "pods", "least change in percent",
+			func(c *Config) *int { return &c.MinAdjustmentMagnitude }),
+		params.Of("scaleInCooldown", hour, "", "wait after a change before going in",
+			func(c *Config) *algorithms.Duration { return &c.ScaleInCooldown }).Search("15s..20m:log"),
+		params.Of("scaleOutCooldown", hour, "", "wait after going out before going out again",
+			func(c *Config) *algorithms.Duration { return &c.ScaleOutCooldown }).Search("0s|15s|30s|1m|5m"),
+		params.Of("estimatedInstanceWarmup", hour, "", "how long new pods count as coming",
+			func(c *Config) *algorithms.Duration { return &c.EstimatedInstanceWarmup }).Search("5s..5m:log"),
+		params.Other[Config]("scaleOut", "{threshold, evaluationPeriods, stepAdjustments}", "70: +1, 140: +2", "alarm and steps out"),
+		params.Other[Config]("scaleIn", "{threshold, evaluationPeriods, stepAdjustments}", "35: −1", "alarm and steps in"),
+	}
+}
+
 // Validate reports every fault.
 func (c Config) Validate() error {
-	var errs []error
-	bad := func(ok bool, name string, value any, want string) {
-		if !ok {
-			errs = append(errs, fmt.Errorf("%s = %v: want %s", name, value, want))
-		}
-	}
-	upToHour := func(d algorithms.Duration) bool { return d >= 0 && time.Duration(d) <= time.Hour }
-	bad(c.Signal != "", "signal", `""`, "the name of a signal")
-	bad(upToHour(c.Window), "window", time.Duration(c.Window), "0s–1h")
-	bad(c.Metric == PerPod || c.Metric == Total, "metric", c.Metric, "PerPod or Total")
-	bad(c.AdjustmentType == ChangeInCapacity || c.AdjustmentType == PercentChangeInCapacity || c.AdjustmentType == ExactCapacity, "adjustmentType", c.AdjustmentType, "ChangeInCapacity, PercentChangeInCapacity or ExactCapacity")
-	bad(c.MinAdjustmentMagnitude >= 0 && c.MinAdjustmentMagnitude <= 1_000_000, "minAdjustmentMagnitude", c.MinAdjustmentMagnitude, "0–1000000 (pods)")
-	bad(upToHour(c.EstimatedInstanceWarmup), "estimatedInstanceWarmup", time.Duration(c.EstimatedInstanceWarmup), "0s–1h")
-	bad(upToHour(c.ScaleOutCooldown), "scaleOutCooldown", time.Duration(c.ScaleOutCooldown), "0s–1h")
-	bad(upToHour(c.ScaleInCooldown), "scaleInCooldown", time.Duration(c.ScaleInCooldown), "0s–1h")
+	errs := []error{Params().Check(&c)}
 	both := len(c.ScaleOut.StepAdjustments) > 0 && len(c.ScaleIn.StepAdjustments) > 0
-	bad(!both || c.ScaleOut.Threshold > c.ScaleIn.Threshold, "scaleIn.threshold", c.ScaleIn.Threshold, "less than scaleOut.threshold")
+	if both && c.ScaleOut.Threshold <= c.ScaleIn.Threshold {
+		errs = append(errs, fmt.Errorf("scaleIn.threshold = %v: want less than scaleOut.threshold", c.ScaleIn.Threshold))
+	}
 	errs = append(errs, c.alarm("scaleOut", c.ScaleOut, 1)...)
 	errs = append(errs, c.alarm("scaleIn", c.ScaleIn, -1)...)
 	return errors.Join(errs...)
@@ -208,12 +224,12 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	if warming {
 		base = s.Base
 	}
-	s.High, s.Low = count(s.High, metric >= c.ScaleOut.Threshold), count(s.Low, metric <= c.ScaleIn.Threshold)
+	s.High, s.Low = streak(s.High, metric >= c.ScaleOut.Threshold), streak(s.Low, metric <= c.ScaleIn.Threshold)
 	n, breach, reason := cur, 0.0, "NoBreach"
 	switch {
 	case s.High >= c.ScaleOut.EvaluationPeriods && len(c.ScaleOut.StepAdjustments) > 0:
-		breach = bounded(metric - c.ScaleOut.Threshold)
-		st, ok := find(c.ScaleOut.StepAdjustments, func(lo, hi float64) bool { return lo <= breach && breach < hi })
+		breach = clamp(metric - c.ScaleOut.Threshold)
+		st, ok := findStep(c.ScaleOut.StepAdjustments, func(lo, hi float64) bool { return lo <= breach && breach < hi })
 		want := c.apply(base, st)
 		if o.Limits.Max > 0 {
 			want = min(want, o.Limits.Max)
@@ -230,8 +246,8 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 			s.Base, s.Out = base, o.Now
 		}
 	case s.Low >= c.ScaleIn.EvaluationPeriods && len(c.ScaleIn.StepAdjustments) > 0:
-		breach = bounded(metric - c.ScaleIn.Threshold)
-		st, ok := find(c.ScaleIn.StepAdjustments, func(lo, hi float64) bool { return lo < breach && breach <= hi })
+		breach = clamp(metric - c.ScaleIn.Threshold)
+		st, ok := findStep(c.ScaleIn.StepAdjustments, func(lo, hi float64) bool { return lo < breach && breach <= hi })
 		switch want := c.apply(cur, st); {
 		case !ok:
 			reason = "NoStep"
@@ -239,7 +255,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 			reason = "AlreadyIn"
 		case warming:
 			reason = "WarmingUp"
-		case cools(o.Now, s.In, c.ScaleInCooldown) || cools(o.Now, s.Out, c.ScaleInCooldown):
+		case coolingDown(o.Now, s.In, c.ScaleInCooldown) || coolingDown(o.Now, s.Out, c.ScaleInCooldown):
 			reason = "CoolingDown"
 		default:
 			n, reason = want, "ScaleIn"
@@ -260,21 +276,21 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	return d
 }
 
-func cools(now, since time.Time, d algorithms.Duration) bool {
+func coolingDown(now, since time.Time, d algorithms.Duration) bool {
 	return !since.IsZero() && now.Sub(since) < time.Duration(d)
 }
 
-func bounded(v float64) float64 { return min(max(v, -math.MaxFloat64), math.MaxFloat64) }
+func clamp(v float64) float64 { return min(max(v, -math.MaxFloat64), math.MaxFloat64) }
 
-// count bounds a streak so that it stays a number of sane size.
-func count(n int, breach bool) int {
+// streak counts breaches in a row, bounded.
+func streak(n int, breach bool) int {
 	if !breach {
 		return 0
 	}
 	return min(n+1, 1000)
 }
 
-func find(steps []Step, within func(lo, hi float64) bool) (Step, bool) {
+func findStep(steps []Step, within func(lo, hi float64) bool) (Step, bool) {
 	for _, s := range steps {
 		if within(s.bounds()) {
 			return s, true
@@ -283,7 +299,7 @@ func find(steps []Step, within func(lo, hi float64) bool) (Step, bool) {
 	return Step{}, false
 }
 
-// apply does a step's arithmetic on base.
+// apply computes a step's count from base.
 func (c Config) apply(base int, s Step) int {
 	b := float64(base)
 	switch c.AdjustmentType {

@@ -5,59 +5,68 @@
 //	out when U > 1 + tolerance for scaleOutPoints data points in a row, to raw
 //	in  when U < 1 − scaleInMargin for scaleInPoints data points in a row, to raw, unless disableScaleIn
 //
-// and in between nothing changes. A data point is one decision, or the first decision in each evaluationPeriod. From zero pods any
-// load goes out at once. Pods asked for count as capacity from then on, so what is warming up is not asked for twice; while it
-// is (warmUp after a scale-out) nothing goes in. Cooldowns follow a change and bound the same direction; scaling out may always
-// interrupt the cooldown of scaling in. An unknown value ends both rows, so nothing goes in on missing data. stabilizationWindow
-// keeps the largest answer of that long when going in, as the Kubernetes HPA.
+// In between nothing changes. A data point is one decision, or the first decision in each
+// evaluationPeriod. From zero pods any load scales out at once. Pods asked for count as capacity
+// from then on, so that pods in warm-up are not asked for twice; during warm-up after a scale-out
+// nothing scales in. A cooldown follows a change and bounds the same direction; a scale-out may
+// always interrupt the cooldown of a scale-in. An unknown value restarts both counts of data
+// points, so that nothing scales in on missing data. stabilizationWindow keeps the largest answer
+// of that long when scaling in, as the Kubernetes HPA.
 //
-// The defaults suit request concurrency measured every few seconds; AWS's own are tolerance 0, scaleInMargin 0.1, evaluationPeriod 1m,
-// scaleOutPoints 3, scaleInPoints 15, cooldowns of 5m and stabilizationWindow 0s.
-// Source: "Target tracking scaling policies", docs.aws.amazon.com/autoscaling/application/userguide; the counts of points and
-// the margin are those of the alarms that it creates.
+// The defaults suit request concurrency measured every few seconds. AWS's own are tolerance 0,
+// scaleInMargin 0.1, evaluationPeriod 1m, scaleOutPoints 3, scaleInPoints 15, cooldowns of 5m and
+// stabilizationWindow 0s.
+//
+// Source: "Target tracking scaling policies",
+// docs.aws.amazon.com/autoscaling/application/userguide; the counts of points and the margin are
+// those of the alarms that it creates.
 package target
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+	"github.com/sluice-autoscaler/sluice/algorithms/params"
 )
 
 // Config holds the parameters.
 type Config struct {
 	// Signal is what is measured, a total over the workload.
 	Signal string `json:"signal"`
-	// Target is what one pod should carry, in the signal's unit, > 0.
+	// Target is what one pod should carry, in the signal's unit. Lower costs pods, higher waiting.
 	Target float64 `json:"target"`
-	// Window is the averaging time, 1s–1h. Longer is calmer and slower.
+	// Window is the averaging time. Longer is calmer and slower.
 	Window algorithms.Duration `json:"window"`
-	// Tolerance is the share by which load may exceed what the current pods should carry before anything changes, 0–1.
+	// Tolerance is the share by which load may exceed what the current pods should carry before
+	// anything changes. More changes less often and lets pods carry more.
 	Tolerance float64 `json:"tolerance"`
-	// ScaleInMargin is the share by which load may fall below it, 0–1; null takes Tolerance.
+	// ScaleInMargin is the share by which load may fall below it; null takes Tolerance.
 	ScaleInMargin *float64 `json:"scaleInMargin,omitempty"`
-	// StabilizationWindow keeps the largest answer of this long a time, 0–1h: the HPA's scale-down stabilization.
+	// StabilizationWindow keeps the largest answer of this long: the HPA's scale-down
+	// stabilization. Longer costs pods and flaps less.
 	StabilizationWindow algorithms.Duration `json:"stabilizationWindow"`
-	// EvaluationPeriod is the least time between two data points, 0s–10m; 0s takes every decision.
+	// EvaluationPeriod is the least time between two data points; 0s takes every decision.
 	EvaluationPeriod algorithms.Duration `json:"evaluationPeriod"`
-	// ScaleOutPoints and ScaleInPoints are how many data points in a row must breach, 1–100.
+	// ScaleOutPoints and ScaleInPoints are how many data points in a row must breach. More is
+	// calmer and slower.
 	ScaleOutPoints int `json:"scaleOutPoints"`
 	ScaleInPoints  int `json:"scaleInPoints"`
-	// ScaleOutCooldown and ScaleInCooldown are how long after a change in a direction the next one in it waits, 0s–1h.
+	// ScaleOutCooldown and ScaleInCooldown are how long after a change in a direction the next one
+	// in it waits.
 	ScaleOutCooldown algorithms.Duration `json:"scaleOutCooldown"`
 	ScaleInCooldown  algorithms.Duration `json:"scaleInCooldown"`
-	// EstimatedInstanceWarmup is how long after a scale-out nothing goes in, 0s–1h.
+	// EstimatedInstanceWarmup is how long after a scale-out nothing goes in.
 	EstimatedInstanceWarmup algorithms.Duration `json:"estimatedInstanceWarmup"`
 	// DisableScaleIn lets the policy only go out.
 	DisableScaleIn bool `json:"disableScaleIn"`
 }
 
-// Default returns a window of 30 s, a tolerance of 0.1 both ways, a stabilization window of 60 s and none of AWS's waits; Target
-// is the caller's.
+// Default returns a window of 30 s, a tolerance of 0.1 both ways, a stabilization window of 60 s
+// and none of AWS's waits; Target is the caller's.
 func Default() Config {
 	return Config{
 		Signal: algorithms.Concurrency, Target: 70, Window: algorithms.Duration(30 * time.Second), Tolerance: 0.1,
@@ -65,44 +74,40 @@ func Default() Config {
 	}
 }
 
-// AWS returns AWS's own waits over Default.
-func AWS() Config {
-	c, margin := Default(), 0.1
-	c.Tolerance, c.ScaleInMargin, c.StabilizationWindow = 0, &margin, 0
-	c.Window, c.EvaluationPeriod = algorithms.Duration(time.Minute), algorithms.Duration(time.Minute)
-	c.ScaleOutPoints, c.ScaleInPoints = 3, 15
-	c.ScaleOutCooldown, c.ScaleInCooldown = algorithms.Duration(5*time.Minute), algorithms.Duration(5*time.Minute)
-	return c
+// Params describes the parameters.
+func Params() params.List[Config] {
+	hour := params.Spans(0, time.Hour)
+	points := params.Between(1, 100)
+	return params.List[Config]{
+		params.Text("signal", "a signal's name", "what is measured, a total over the workload", func(c *Config) *string { return &c.Signal }),
+		params.Of("target", params.Above(0), "requests per pod", "what one pod should carry",
+			func(c *Config) *float64 { return &c.Target }).After(params.SignalTarget).Search("20%..110%"),
+		params.Of("window", params.Spans(time.Second, time.Hour), "", "averaging time",
+			func(c *Config) *algorithms.Duration { return &c.Window }).Search("2s..10m:log"),
+		params.Of("tolerance", params.Between(0, 1), "", "share of deviation that changes nothing",
+			func(c *Config) *float64 { return &c.Tolerance }).Search("0.0..0.3"),
+		params.Optional("scaleInMargin", params.Between(0, 1), "", "the same, below the target",
+			func(c *Config) *float64 { return c.ScaleInMargin }).After("tolerance"),
+		params.Of("stabilizationWindow", hour, "", "keep the largest answer of this long before going down",
+			func(c *Config) *algorithms.Duration { return &c.StabilizationWindow }).Search("0s|15s|30s|1m|2m|5m|10m|20m"),
+		params.Of("evaluationPeriod", params.Spans(0, 10*time.Minute), "", "least time between two data points",
+			func(c *Config) *algorithms.Duration { return &c.EvaluationPeriod }),
+		params.Of("scaleOutPoints", points, "data points", "data points in a row before going out",
+			func(c *Config) *int { return &c.ScaleOutPoints }).Search("1..5:whole"),
+		params.Of("scaleInPoints", points, "data points", "data points in a row before going in",
+			func(c *Config) *int { return &c.ScaleInPoints }),
+		params.Of("scaleOutCooldown", hour, "", "wait after going out before going out again",
+			func(c *Config) *algorithms.Duration { return &c.ScaleOutCooldown }),
+		params.Of("scaleInCooldown", hour, "", "wait after a change before going in",
+			func(c *Config) *algorithms.Duration { return &c.ScaleInCooldown }),
+		params.Of("estimatedInstanceWarmup", hour, "", "how long after going out nothing goes in",
+			func(c *Config) *algorithms.Duration { return &c.EstimatedInstanceWarmup }),
+		params.Bool("disableScaleIn", "only ever go out", func(c *Config) *bool { return &c.DisableScaleIn }),
+	}
 }
 
 // Validate reports every fault.
-func (c Config) Validate() error {
-	var errs []error
-	bad := func(ok bool, name string, value any, want string) {
-		if !ok {
-			errs = append(errs, fmt.Errorf("%s = %v: want %s", name, value, want))
-		}
-	}
-	within := func(d algorithms.Duration, lo, hi time.Duration) bool {
-		return time.Duration(d) >= lo && time.Duration(d) <= hi
-	}
-	share := func(v float64) bool { return v >= 0 && v <= 1 }
-	bad(c.Signal != "", "signal", `""`, "the name of a signal")
-	bad(algorithms.Finite(c.Target) && c.Target > 0, "target", c.Target, "a finite number > 0 (requests per pod)")
-	bad(within(c.Window, time.Second, time.Hour), "window", time.Duration(c.Window), "1s–1h")
-	bad(share(c.Tolerance), "tolerance", c.Tolerance, "0–1")
-	if c.ScaleInMargin != nil {
-		bad(share(*c.ScaleInMargin), "scaleInMargin", *c.ScaleInMargin, "0–1")
-	}
-	bad(within(c.StabilizationWindow, 0, time.Hour), "stabilizationWindow", time.Duration(c.StabilizationWindow), "0s–1h")
-	bad(within(c.EvaluationPeriod, 0, 10*time.Minute), "evaluationPeriod", time.Duration(c.EvaluationPeriod), "0s–10m")
-	bad(c.ScaleOutPoints >= 1 && c.ScaleOutPoints <= 100, "scaleOutPoints", c.ScaleOutPoints, "1–100 (data points)")
-	bad(c.ScaleInPoints >= 1 && c.ScaleInPoints <= 100, "scaleInPoints", c.ScaleInPoints, "1–100 (data points)")
-	bad(within(c.ScaleOutCooldown, 0, time.Hour), "scaleOutCooldown", time.Duration(c.ScaleOutCooldown), "0s–1h")
-	bad(within(c.ScaleInCooldown, 0, time.Hour), "scaleInCooldown", time.Duration(c.ScaleInCooldown), "0s–1h")
-	bad(within(c.EstimatedInstanceWarmup, 0, time.Hour), "estimatedInstanceWarmup", time.Duration(c.EstimatedInstanceWarmup), "0s–1h")
-	return errors.Join(errs...)
-}
+func (c Config) Validate() error { return Params().Check(&c) }
 
 // Policy decides as the package says. It is not safe for concurrent use.
 type Policy struct {
@@ -153,7 +158,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	if o.Limits.Max > 0 {
 		raw = min(raw, o.Limits.Max)
 	}
-	n, reason, ratio := p.choose(o.Now, cur, raw, total)
+	n, reason, ratio := p.decide(o.Now, cur, raw, total)
 	if held := s.Recent.Add(o.Now, n, time.Duration(c.StabilizationWindow)); held > n && n < cur {
 		n, reason = min(held, cur), "Stabilized"
 	}
@@ -178,8 +183,9 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	return d
 }
 
-// choose answers before stabilization, with the ratio of load to what the current pods should carry (0 at zero pods).
-func (p *Policy) choose(now time.Time, cur, raw int, total float64) (n int, reason string, ratio float64) {
+// decide answers before stabilization, with the ratio of load to what the current pods should carry
+// (0 at zero pods).
+func (p *Policy) decide(now time.Time, cur, raw int, total float64) (n int, reason string, ratio float64) {
 	c, s := &p.cfg, &p.state
 	if cur == 0 {
 		return raw, "Target", 0
@@ -192,7 +198,7 @@ func (p *Policy) choose(now time.Time, cur, raw int, total float64) (n int, reas
 	high, low := ratio > 1+c.Tolerance, ratio < 1-margin
 	if s.Point.IsZero() || now.Sub(s.Point) >= time.Duration(c.EvaluationPeriod) {
 		s.Point = now
-		s.High, s.Low = row(s.High, high), row(s.Low, low)
+		s.High, s.Low = streak(s.High, high), streak(s.Low, low)
 	}
 	recent := func(at time.Time, d algorithms.Duration) bool {
 		return !at.IsZero() && now.Sub(at) < time.Duration(d)
@@ -216,8 +222,8 @@ func (p *Policy) choose(now time.Time, cur, raw int, total float64) (n int, reas
 	return cur, "WithinTolerance", ratio
 }
 
-// row counts breaches in a row, bounded so that it stays a number of sane size.
-func row(n int, breach bool) int {
+// streak counts breaches in a row, bounded.
+func streak(n int, breach bool) int {
 	if !breach {
 		return 0
 	}

@@ -47,7 +47,8 @@ func TestDefault(t *testing.T) {
 	)
 }
 
-// AWS: three points above to go out, fifteen below the margin to go in, cooldowns, and no way in on missing data.
+// AWS: three points above to go out, fifteen below the margin to go in, cooldowns, and no way in on
+// missing data.
 func TestAWS(t *testing.T) {
 	t.Parallel()
 	events := []event{
@@ -68,7 +69,17 @@ func TestAWS(t *testing.T) {
 		events = append(events, event{1440 + 60*i, 9, 40, 9, "Evaluating"})
 	}
 	events = append(events, event{2280, 9, 40, 4, "Target"}, event{2340, 4, 20, 4, "CoolingDown"})
-	play(t, target.AWS(), events...)
+	play(t, aws(), events...)
+}
+
+// aws returns AWS's own waits over Default.
+func aws() target.Config {
+	c := target.Default()
+	c.Tolerance, c.ScaleInMargin, c.StabilizationWindow = 0, new(0.1), 0
+	c.Window, c.EvaluationPeriod = algorithms.Duration(time.Minute), algorithms.Duration(time.Minute)
+	c.ScaleOutPoints, c.ScaleInPoints = 3, 15
+	c.ScaleOutCooldown, c.ScaleInCooldown = algorithms.Duration(5*time.Minute), algorithms.Duration(5*time.Minute)
+	return c
 }
 
 func TestWarmUpBlocksScaleIn(t *testing.T) {
@@ -83,7 +94,7 @@ func TestWarmUpBlocksScaleIn(t *testing.T) {
 func TestProperties(t *testing.T) {
 	t.Parallel()
 	policytest.Check(t, 71, 20, func() (algorithms.Policy, error) { return target.New(target.Default()) })
-	policytest.Check(t, 72, 20, func() (algorithms.Policy, error) { return target.New(target.AWS()) })
+	policytest.Check(t, 72, 20, func() (algorithms.Policy, error) { return target.New(aws()) })
 	policytest.Monotone(t, 73, 300, func() (algorithms.Policy, error) { return target.New(target.Default()) })
 }
 

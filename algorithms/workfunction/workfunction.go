@@ -1,11 +1,15 @@
-// Package workfunction decides when to change a pod count, where changing costs something: the work function algorithm for metrical
-// task systems (Borodin, Linial and Saks 1992), on a line of counts.
+// Package workfunction decides when to change a pod count, where changes have a cost: the work
+// function algorithm for metrical task systems on a line of counts.
 //
 //	w(n) ← min over m of (w(m) + move·|n − m|) + cost(n)
 //
-// is what the cheapest course of the past would have cost that ends at n. The count leaves n for m once w(n) exceeds w(m) + move·|n − m|: when
-// having stayed has cost as much as the way there and back. So a large regret is acted on at once and a small one when it has lasted, in both
-// directions, and a count between two others does not flutter. It costs at most a constant factor more than the best course in hindsight.
+// is the cost of the cheapest sequence of past counts that ends at n. The count moves from n to m
+// once w(n) exceeds w(m) + move·|n − m|: when staying has cost as much as moving there and back. A
+// large regret is acted on at once and a small one when it lasts, in both directions, and a count
+// between two others does not flap. The cost is within a constant factor of the optimum in
+// hindsight.
+//
+// Source: Borodin, Linial and Saks 1992.
 package workfunction
 
 import (
@@ -17,16 +21,18 @@ import (
 )
 
 const (
-	// fine is up to which count every one is a candidate; above, those a sixty-fourth apart.
-	fine = 64
-	// longest bounds the candidates; they reach beyond 10^6 pods.
-	longest = 1024
+	// everyCount is up to which count every count is a candidate; above, candidates are a
+	// sixty-fourth apart.
+	everyCount = 64
+	// maxCandidates bounds the candidates; they reach beyond 10^6 pods.
+	maxCandidates = 1024
 )
 
 // next is the candidate after n.
-func next(n int) int { return n + 1 + n/fine }
+func next(n int) int { return n + 1 + n/everyCount }
 
-// Function is the work function of one workload. Its zero value has seen nothing. It is not safe for concurrent use.
+// Function is the work function of one workload. Its zero value has seen nothing. It is not safe
+// for concurrent use.
 type Function struct {
 	levels []int
 	work   []float64
@@ -34,7 +40,7 @@ type Function struct {
 
 // extend makes the candidates reach count n, or 1,000,000.
 func (f *Function) extend(n, current int, move float64) {
-	for last := len(f.levels) - 1; last < longest-1 && (last < 0 || f.levels[last] < n); last++ {
+	for last := len(f.levels) - 1; last < maxCandidates-1 && (last < 0 || f.levels[last] < n); last++ {
 		level, work := 0, move*float64(current)
 		if last >= 0 {
 			level = next(f.levels[last])
@@ -44,9 +50,10 @@ func (f *Function) extend(n, current int, move float64) {
 	}
 }
 
-// Step takes in what each count up to most costs for the time since the step before, cost(n) ≥ 0, and what adding or removing a pod costs,
-// move ≥ 0 in the same unit; it returns the count to go to from current. Costs that are not finite count as very large. It calls cost a
-// few hundred times at most, once per candidate, with rising n.
+// Step adds the cost of each count up to most since the previous step, cost(n) ≥ 0, and returns the
+// count to move to from current. move ≥ 0, in the same unit, is the cost of adding or removing a
+// pod. A cost that is not finite counts as very large. Step calls cost once per candidate, a few
+// hundred times at most, with rising n.
 func (f *Function) Step(current, most int, move float64, cost func(n int) float64) int {
 	most, current = min(max(most, 0), 1_000_000), min(max(current, 0), 1_000_000)
 	f.extend(max(most, current), current, move)
@@ -67,7 +74,7 @@ func (f *Function) Step(current, most int, move float64, cost func(n int) float6
 	for i, n := range f.levels {
 		f.work[i] -= least
 		if n <= most {
-			// of courses that are as good, the one that has gone its way
+			// Of equal candidates, the one with the least work.
 			if v := f.work[i] + move*math.Abs(float64(n-f.levels[at])); v < end || v == end && f.work[i] < f.work[best] {
 				best, end = i, v
 			}
@@ -83,7 +90,7 @@ func (f *Function) Step(current, most int, move float64, cost func(n int) float6
 	return f.levels[best]
 }
 
-// relax lets every course move once more.
+// relax allows one more move: w(n) ← min over m of (w(m) + move·|n − m|).
 func (f *Function) relax(move float64) {
 	for i := 1; i < len(f.work); i++ {
 		f.work[i] = min(f.work[i], f.work[i-1]+move*float64(f.levels[i]-f.levels[i-1]))
@@ -98,8 +105,8 @@ func (f *Function) State() []float64 { return append([]float64(nil), f.work...) 
 
 // Load puts back a State; an error leaves the Function as it was.
 func (f *Function) Load(work []float64) error {
-	if len(work) > longest {
-		return fmt.Errorf("work function of %d counts: want at most %d", len(work), longest)
+	if len(work) > maxCandidates {
+		return fmt.Errorf("work function of %d counts: want at most %d", len(work), maxCandidates)
 	}
 	for i, w := range work {
 		if !algorithms.Finite(w) || w < 0 {

@@ -61,7 +61,8 @@ func TestNoFlutter(t *testing.T) {
 	}
 }
 
-// Between two counts the course costs at most three times the best one in hindsight, and a constant.
+// Between two counts the course costs at most three times the best one in hindsight, and a
+// constant.
 func TestCompetitive(t *testing.T) {
 	t.Parallel()
 	const move = 4.0

@@ -46,8 +46,8 @@ func (a *Policy) Close() error {
 	return nil
 }
 
-// Build makes the policy. Entries are policies besides those of the catalog.
-func (s Spec) Build(entries ...catalog.Entry) (*Policy, error) {
+// Build makes the policy, of the catalog.
+func (s Spec) Build(policies catalog.Catalog) (*Policy, error) {
 	values := map[string]json.RawMessage{}
 	if s.File != "" {
 		b, err := os.ReadFile(s.File)
@@ -68,7 +68,7 @@ func (s Spec) Build(entries ...catalog.Entry) (*Policy, error) {
 	maps.Copy(values, given)
 	own, around := values, map[string]json.RawMessage{}
 	if s.Guarded {
-		entry, err := catalog.Find(s.Policy, entries...)
+		entry, err := policies.Find(s.Policy)
 		if err != nil {
 			return nil, err
 		}
@@ -78,7 +78,7 @@ func (s Spec) Build(entries ...catalog.Entry) (*Policy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--param: %w", err)
 	}
-	inner, err := catalog.New(s.Policy, 0, raw, entries...)
+	inner, err := policies.New(s.Policy, 0, raw)
 	if err != nil {
 		return nil, err
 	}

@@ -12,15 +12,17 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/runner"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/summary"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
+	"github.com/sluice-autoscaler/sluice/internal/cli"
 )
 
 // ErrUsage marks faults of the command line.
-var ErrUsage = errors.New("see --help")
+var ErrUsage = cli.ErrUsage
 
 // Bench is the flags of commands that simulate. Its fields are set by parsing.
 type Bench struct {
@@ -118,8 +120,8 @@ func generatorNames() []string {
 	return names
 }
 
-// Jobs turns the flags into runs.
-func (f *Bench) Jobs() ([]plan.Job, []scenario.Scenario, error) {
+// Jobs turns the flags into runs, with policies of the catalog.
+func (f *Bench) Jobs(known catalog.Catalog) ([]plan.Job, []scenario.Scenario, error) {
 	var errs []error
 	if len(f.Policies) == 0 {
 		errs = append(errs, errors.New("--policy is missing: want at least one"))
@@ -133,7 +135,7 @@ func (f *Bench) Jobs() ([]plan.Job, []scenario.Scenario, error) {
 	errs = append(errs, err)
 	var policies []plan.Policy
 	for _, spec := range f.Policies {
-		p, err := plan.ParsePolicy(spec)
+		p, err := plan.ParsePolicy(known, spec)
 		errs = append(errs, err)
 		policies = append(policies, p)
 	}

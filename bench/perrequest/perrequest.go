@@ -105,7 +105,7 @@ type pool struct {
 	all      []instance // by creation; ended ones are skipped
 	idle     newest
 	ends     event.Departures // of work
-	expiries event.Departures // of idle times, in the order of their beginning since all are equally long
+	expiries event.Departures // of idle times; all are equally long
 
 	waits            score.Histogram
 	servers, running event.Gauge

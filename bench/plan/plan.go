@@ -2,6 +2,7 @@ package plan
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -38,7 +39,8 @@ func Recorded(read func(service time.Duration) (*trace.Trace, error), model trac
 			return nil, err
 		}
 		if s.PeakReplicas > 0 {
-			busy := t.PeakRate() * s.Service.Mean().Seconds() / float64(s.PodConcurrency) // pods wholly busy at the peak
+			// busy is the pods that are wholly busy at the peak.
+			busy := t.PeakRate() * s.Service.Mean().Seconds() / float64(s.PodConcurrency)
 			if t, err = t.Scale(s.PeakReplicas / busy); err != nil {
 				return nil, fmt.Errorf("scale to %v peak replicas: %w", s.PeakReplicas, err)
 			}
@@ -65,14 +67,14 @@ type Job struct {
 
 // forecastPolicy takes a forecast of the load, in requests in flight.
 type forecastPolicy interface {
-	Tell(load func(at time.Time) float64)
+	SetKnownLoad(load func(at time.Time) float64)
 }
 
 // TakesForecast reports whether a Job's Rate is of use to the policy.
 func (p *Policy) TakesForecast() bool {
 	made, err := p.New(1)
 	_, ok := made.(forecastPolicy)
-	return err == nil && ok
+	return err == nil && closePolicy(made) == nil && ok
 }
 
 // Matrix is every policy on every load in every scenario with every seed from 1 on, in that order
@@ -138,7 +140,7 @@ func Run(ctx context.Context, jobs []Job, o Options, done func(i int, run score.
 }
 
 // Run does one; progress is called with the share of it that is done, and may be nil.
-func (j *Job) Run(ctx context.Context, o Options, progress func(float64)) (score.Run, error) {
+func (j *Job) Run(ctx context.Context, o Options, progress func(float64)) (run score.Run, err error) {
 	s := j.Scenario
 	if j.Policy.Tick > 0 {
 		s.Tick = algorithms.Duration(j.Policy.Tick)
@@ -156,12 +158,13 @@ func (j *Job) Run(ctx context.Context, o Options, progress func(float64)) (score
 	if err != nil {
 		return score.Run{}, j.fault(err)
 	}
+	defer func() { err = errors.Join(err, closePolicy(policy)) }()
 	if forecast, ok := policy.(forecastPolicy); ok && j.Rate != nil {
 		start, service := j.Start, s.Service.Mean().Seconds()
 		if start.IsZero() {
 			start = sim.Epoch()
 		}
-		forecast.Tell(func(at time.Time) float64 { return j.Rate(at.Sub(start)) * service })
+		forecast.SetKnownLoad(func(at time.Time) float64 { return j.Rate(at.Sub(start)) * service })
 	}
 	return sim.Run(ctx, sim.Config{
 		Source: j.Source, Scenario: s, Policy: policy, Name: j.Policy.Label, Seed: j.Seed, Guard: j.Policy.Guard,

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -28,6 +29,8 @@ type Policy struct {
 	Tick time.Duration
 	// Guard holds parameters of the guard around it, over those of the scenario.
 	Guard json.RawMessage
+
+	policies catalog.Catalog
 }
 
 // PerRequest is the name of scaling per request, as function platforms do it. It is no policy: the
@@ -44,14 +47,15 @@ const (
 // syncPeriod is how often a HorizontalPodAutoscaler decides, KEDA's too.
 const syncPeriod = 15 * time.Second
 
-// ParsePolicy reads NAME[:key=value,…]. Values are JSON or else strings; a comma within brackets,
-// braces, parentheses or quotes does not end one. The name "perrequest" stands for scaling per
-// request (perrequest.Params). Besides the policy's parameters there are tick (the time between
-// decisions; hpa and keda have 15s, the others the scenario's, or less where they ask for it; told
-// to a policy that has such a parameter), guard (a JSON object of guard's parameters) and label.
-func ParsePolicy(spec string) (Policy, error) {
+// ParsePolicy reads NAME[:key=value,…] of a policy of the catalog. Values are JSON or else strings;
+// a comma within brackets, braces, parentheses or quotes does not end one. The name "perrequest"
+// stands for scaling per request (perrequest.Params). Besides the policy's parameters there are
+// tick, guard (a JSON object of guard's parameters) and label. tick is the time between decisions:
+// hpa and keda have 15s, the others the scenario's, or less where they ask for it. A policy that
+// has such a parameter gets it, too.
+func ParsePolicy(policies catalog.Catalog, spec string) (Policy, error) {
 	name, rest, _ := strings.Cut(spec, ":")
-	p := Policy{Label: spec, Name: strings.TrimSpace(name)}
+	p := Policy{Label: spec, Name: strings.TrimSpace(name), policies: policies}
 	if p.Name == "hpa" || p.Name == "keda" {
 		p.Tick = syncPeriod
 	}
@@ -73,7 +77,7 @@ func ParsePolicy(spec string) (Policy, error) {
 				errs = append(errs, fmt.Errorf("tick = %s: want 100ms–1h", value))
 			}
 			p.Tick = d
-			if paced(p.Name) {
+			if paced(policies, p.Name) {
 				params[keyTick] = Literal(value)
 			}
 		case keyGuard:
@@ -93,7 +97,7 @@ func ParsePolicy(spec string) (Policy, error) {
 		if p.Name == PerRequest {
 			_, err = perrequest.ParseParams(p.Params)
 		} else {
-			_, err = p.New(1)
+			err = p.Check(1)
 		}
 		errs = append(errs, err)
 	}
@@ -104,14 +108,31 @@ func ParsePolicy(spec string) (Policy, error) {
 }
 
 // paced reports whether the policy has to know the time between its decisions.
-func paced(name string) bool {
-	e, err := catalog.Find(name)
+func paced(policies catalog.Catalog, name string) bool {
+	e, err := policies.Find(name)
 	return err == nil && slices.ContainsFunc(e.Parameters, func(p catalog.Parameter) bool { return p.Name == keyTick })
 }
 
-// New makes the policy, fresh, for a target per pod.
+// Entry is the policy's entry in the catalog of which it was parsed.
+func (p *Policy) Entry() (catalog.Entry, error) { return p.policies.Find(p.Name) }
+
+// New makes the policy, fresh, for a target per pod. Close it after use if it is an io.Closer.
 func (p *Policy) New(target float64) (algorithms.Policy, error) {
-	return catalog.New(p.Name, target, p.Params)
+	return p.policies.New(p.Name, target, p.Params)
+}
+
+// Check reports whether New would make the policy.
+func (p *Policy) Check(target float64) error {
+	made, err := p.New(target)
+	return errors.Join(err, closePolicy(made))
+}
+
+// closePolicy releases what a policy holds, such as the connection to a policy server.
+func closePolicy(p algorithms.Policy) error {
+	if c, ok := p.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
 }
 
 // With returns the policy with other values of some parameters, labelled by name and parameters.

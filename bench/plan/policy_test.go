@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 )
 
@@ -28,12 +30,12 @@ func TestParsePolicy(t *testing.T) {
 		},
 		"perrequest:keepAlive=5m": {Label: "perrequest:keepAlive=5m", Name: "perrequest", Params: json.RawMessage(`{"keepAlive":"5m"}`)},
 	} {
-		got, err := plan.ParsePolicy(spec)
+		got, err := plan.ParsePolicy(catalog.Default(), spec)
 		if err != nil {
 			t.Errorf("ParsePolicy(%q): %v", spec, err)
 			continue
 		}
-		if diff := cmp.Diff(want, got); diff != "" {
+		if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(plan.Policy{})); diff != "" {
 			t.Errorf("ParsePolicy(%q):\n%s", spec, diff)
 		}
 	}
@@ -46,7 +48,7 @@ func TestParsePolicy(t *testing.T) {
 		"kpa:target=-1":           "target = -1",
 		"perrequest:keepAlive=1y": "keepAlive",
 	} {
-		if _, err := plan.ParsePolicy(spec); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := plan.ParsePolicy(catalog.Default(), spec); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("ParsePolicy(%q) = %v, want a word of %q", spec, err, want)
 		}
 	}
@@ -54,7 +56,7 @@ func TestParsePolicy(t *testing.T) {
 
 func TestWith(t *testing.T) {
 	t.Parallel()
-	p, err := plan.ParsePolicy("kpa:target=7,label=mine")
+	p, err := plan.ParsePolicy(catalog.Default(), "kpa:target=7,label=mine")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +75,7 @@ func FuzzParsePolicy(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, spec string) {
-		p, err := plan.ParsePolicy(spec)
+		p, err := plan.ParsePolicy(catalog.Default(), spec)
 		if err != nil || p.Name == plan.PerRequest {
 			return
 		}

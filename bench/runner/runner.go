@@ -17,6 +17,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
 	"github.com/sluice-autoscaler/sluice/bench/summary"
+	"github.com/sluice-autoscaler/sluice/internal/cli"
 )
 
 // Runner carries out benches. Stdout and Stderr are required.
@@ -60,11 +61,8 @@ func Head(command []string, baseline string, scenes []scenario.Scenario) (summar
 // buildInfo is the program's version and the commit it was built from.
 func buildInfo() (number, commit string) {
 	commit = "unknown"
-	number = "unknown"
+	number = cli.Version()
 	if info, ok := debug.ReadBuildInfo(); ok {
-		if info.Main.Version != "" {
-			number = info.Main.Version
-		}
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" {
 				commit = s.Value

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/bench/folder"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/runner"
@@ -14,7 +15,7 @@ import (
 
 func jobs(t *testing.T) []plan.Job {
 	t.Helper()
-	p, err := plan.ParsePolicy("fixed:replicas=2")
+	p, err := plan.ParsePolicy(catalog.Default(), "fixed:replicas=2")
 	if err != nil {
 		t.Fatal(err)
 	}

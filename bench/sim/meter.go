@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	// staleAfter is the adapter's rule: a pod that was not read for three intervals, or five seconds, makes the value unknown.
+	// staleAfter is the adapter's rule: a pod that was not read for three intervals, or five
+	// seconds, makes the value unknown.
 	staleAfter = 5 * time.Second
 	// graceAfter is how much longer than an interval a new pod may be unread.
 	graceAfter = time.Second
@@ -19,13 +20,16 @@ const (
 	concurrencySum, servedSum, waitingSum = 0, 1, 0
 )
 
-// meter is what the adapter knows: it reads the pods' and the gateway's integrals, late, and makes signals of them.
+// meter is what the adapter knows: it reads the pods' and the gateway's integrals, late, and makes
+// signals of them.
 //
-// As long as every reading succeeds, all pods are read at the same instants, and the sum of their means is the mean of their sum: then
-// one series stands for all of them. With losses or a sample each pod has its own.
+// As long as every reading succeeds, all pods are read at the same instants, and the sum of their
+// means is the mean of their sum: then one series stands for all of them. With losses or a sample
+// each pod has its own.
 type meter struct {
 	epoch time.Time
-	// atPods counts the requests at pods, queued those of them that wait there, held those at the gateway.
+	// atPods counts the requests at pods, queued those of them that wait there, held those at the
+	// gateway.
 	atPods, queued, held event.Gauge
 	served               int64
 
@@ -39,11 +43,7 @@ type meter struct {
 	sampled float64 // pods for each one read, ≥ 1
 	order   []int32
 
-	starts algorithms.StartTimes
-
 	signals []algorithms.Signal
-	ages    []time.Duration
-	terms   []algorithms.Term
 }
 
 // ended is the memory of a pod that is gone.
@@ -57,10 +57,9 @@ func (m *meter) init(e *engine) {
 	m.own = e.sc.Scrape.Loss > 0 || e.sc.Scrape.Sample > 0
 	m.sampled = 1
 	m.stale = max(3*time.Duration(e.sc.Scrape.Interval), staleAfter)
-	for _, n := range e.needs {
+	for _, n := range e.loop.Needs() {
 		m.widest = max(m.widest, n.Window)
 	}
-	m.terms = make([]algorithms.Term, 0, 32)
 	// What the sources say at their start is known: nothing yet.
 	first := window.Reading{Life: 1, At: m.epoch}
 	m.gateway.Add(first)
@@ -121,7 +120,8 @@ func (m *meter) vanish(e *engine, p *pod) {
 	}
 }
 
-// scrape reads every source; the policy will see it a lag later. What was read before is seen by then.
+// scrape reads every source; the policy will see it a lag later. What was read before is seen by
+// then.
 func (m *meter) scrape(e *engine) {
 	m.deliver(e.now)
 	at := m.epoch.Add(time.Duration(e.now) + time.Duration(e.sc.Scrape.Lag))
@@ -206,6 +206,25 @@ func (m *meter) deliver(now int64) {
 	}
 }
 
+// read answers the loop's needs at this instant.
+func (m *meter) read(e *engine, now time.Time) []algorithms.Signal {
+	m.deliver(e.now)
+	m.signals = m.signals[:0]
+	for _, n := range e.loop.Needs() {
+		switch {
+		case n.Name == algorithms.Concurrency, n.Name == algorithms.Waiting, n.Name == algorithms.Rate && n.Window > 0:
+		default:
+			m.signals = append(m.signals, algorithms.Signal{Name: n.Name, Window: n.Window})
+			continue
+		}
+		t, more := m.total(e, n, now)
+		m.signals = append(m.signals, algorithms.Signal{
+			Name: n.Name, Window: n.Window, Value: t.Value() + more, Known: t.Known(), Age: t.Age(), Coverage: t.Coverage(), Source: "simulation",
+		})
+	}
+	return m.signals
+}
+
 // total adds up one need.
 func (m *meter) total(e *engine, n algorithms.Need, now time.Time) (window.Total, float64) {
 	t := window.Total{Now: now, Width: n.Window}
@@ -258,117 +277,4 @@ func (m *meter) addPod(e *engine, p *pod, t *window.Total, k int) {
 	case read && !live:
 		t.Miss(at, true)
 	}
-}
-
-// observe makes the observation of this instant, as scaler.Reconcile does: a policy's time is that of its data.
-func (e *engine) observe() algorithms.Observation {
-	m := &e.meter
-	now := m.epoch.Add(time.Duration(e.now))
-	m.deliver(e.now)
-	m.signals = m.signals[:0]
-	age := time.Duration(0)
-	for _, n := range e.needs {
-		switch n.Name {
-		case algorithms.Concurrency, algorithms.Rate, algorithms.Waiting:
-		default:
-			m.signals = append(m.signals, algorithms.Signal{Name: n.Name, Window: n.Window})
-			continue
-		}
-		if n.Name == algorithms.Rate && n.Window == 0 {
-			m.signals = append(m.signals, algorithms.Signal{Name: n.Name, Window: n.Window})
-			continue
-		}
-		t, more := m.total(e, n, now)
-		m.signals = append(m.signals, algorithms.Signal{
-			Name: n.Name, Window: n.Window, Value: t.Value() + more, Known: t.Known(), Age: t.Age(), Coverage: t.Coverage(), Source: "simulation",
-		})
-		age = max(age, t.Age())
-	}
-	if at := now.Add(-age); at.After(e.dataTime) {
-		e.dataTime = at
-	}
-	o := algorithms.Observation{
-		Now: e.dataTime, Signals: m.signals, ActiveSince: e.activeSince, Scratch: m.terms[:0], Quiet: !e.cfg.Explain,
-		Replicas: algorithms.Replicas{Current: e.wanted, Ready: len(e.ready), Starting: len(e.live) - len(e.ready), Terminating: e.account.ending.Value},
-		Limits:   algorithms.Limits{Min: e.sc.MinReplicas, Max: e.sc.MaxReplicas, PodConcurrency: float64(e.sc.PodConcurrency)},
-		StartUp:  m.starts.StartUp(), Cost: e.sc.Cost,
-	}
-	if o.Replicas.Starting > 0 {
-		m.ages = m.ages[:0]
-		for _, i := range e.live {
-			if p := &e.pods[i]; p.state != ready {
-				m.ages = append(m.ages, time.Duration(e.now-p.created))
-			}
-		}
-		o.Replicas.StartingAges = m.ages
-	}
-	return o
-}
-
-// decide asks the policy and carries out what it says, by the scaler's rules: down only when the last change has settled, to zero
-// only when the gateway has been put into the path.
-func (e *engine) decide() {
-	e.expire()
-	if e.waking || e.wanted == 0 {
-		e.meter.hear(e.now)
-	}
-	d := e.policy.Decide(e.observe())
-	e.account.decisions++
-	next := time.Duration(e.sc.Tick)
-	if d.Next > 0 {
-		next = min(next, max(d.Next, time.Millisecond))
-	}
-	n := e.wanted
-	if d.Valid {
-		n = d.Replicas
-	}
-	if n != 0 || e.wanted == 0 {
-		e.zeroSince = longAgo
-	}
-	if e.activate(n) {
-		next = min(next, time.Duration(e.sc.Recheck))
-	}
-	if n < e.wanted {
-		due := max(e.changedAt+int64(e.sc.Settle), e.wokenAt+int64(e.sc.SettleWake))
-		if n == 0 {
-			if e.zeroSince == longAgo {
-				e.zeroSince = e.now
-			}
-			due = max(due, e.zeroSince+int64(e.sc.ZeroGrace))
-		}
-		if left := due - e.now; left > 0 {
-			n = e.wanted
-			next = min(next, time.Duration(left))
-		}
-	}
-	e.scale(n, d)
-	e.plan(min(max(e.nextRound, e.now+1), e.now+int64(next)), evRound, none)
-}
-
-// activate follows scaler/activation: whether the gateway is in the path beside the pods, and whether a wake-up goes on, in which
-// rounds come soon.
-func (e *engine) activate(n int) (soon bool) {
-	switch {
-	case len(e.ready) == 0:
-		e.readySince = longAgo
-	case e.readySince == longAgo:
-		e.readySince = e.now
-	}
-	was := e.inPath
-	switch {
-	case e.wanted == 0:
-		e.waking, e.inPath = n > 0, true
-	case n == 0:
-		e.waking, e.inPath = false, true
-	case len(e.ready) == 0:
-		e.waking, e.inPath = true, true
-	case e.waking && (len(e.ready) < e.wanted || e.hold.Len() > 0) && e.now-e.readySince < int64(e.sc.Linger):
-		e.inPath = true
-	default:
-		e.waking, e.inPath = false, false
-	}
-	if was && !e.inPath {
-		e.pathUntil = e.now + int64(e.sc.SliceLag)
-	}
-	return e.waking
 }

@@ -12,7 +12,7 @@ const (
 	free        state = iota // the place in the table is not used
 	pending                  // waits for a node
 	starting                 // on a node, does not answer yet
-	answering                // answers, but the cluster does not say so yet: only the gateway, which asks itself, sends to it
+	answering                // answers, but is not announced: only the gateway sends to it
 	ready                    // takes requests
 	draining                 // takes none, works off what it has
 	terminating              // has ended its work and goes
@@ -30,8 +30,9 @@ type pod struct {
 	load int32
 	// prev and next link the usable pods of equal load; place is its index among the ready ones.
 	prev, next, place int32
-	created           int64
-	serveUntil        int64 // a pod that is to go serves on until then in any case
+	created, readyAt  int64
+	id                string // names it in views; its place's, since one pod is there at a time
+	serveUntil        int64  // a pod that is to go serves on until then in any case
 	attempts          int
 	queue             event.FIFO
 

@@ -1,9 +1,10 @@
-// Package sim simulates a workload under a scaling policy, event by event in virtual time: arrivals, queues, concurrency limits,
-// pods that start, drain and fail, readings that lag, and the policies and guard of algorithms/, asked as the scaler asks them.
-// The same inputs and seed give the same run. It is pure: no clock, no files.
+// Package sim simulates a workload under a scaling policy, event by event in virtual time:
+// arrivals, queues, concurrency limits, pods that start, drain and fail, readings that lag, and the
+// policies and guard of algorithms/, asked as the scaler asks them. The same inputs and seed give
+// the same run. It is pure: no clock, no files.
 //
-// Randomness comes in streams of their own for arrivals, work, starts, routing and readings, so that policies compared under one seed
-// meet the same requests with the same work.
+// Randomness comes in streams of their own for arrivals, work, starts, routing and readings, so
+// that policies compared under one seed meet the same requests with the same work.
 package sim
 
 import (
@@ -15,6 +16,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/guard"
+	"github.com/sluice-autoscaler/sluice/algorithms/loop"
 	"github.com/sluice-autoscaler/sluice/bench/event"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
@@ -26,25 +28,30 @@ type Config struct {
 	// Source gives the arrivals; Scenario everything else.
 	Source   trace.Source
 	Scenario scenario.Scenario
-	// Policy decides, fresh for this run; Name is what results call it. Guard wraps it as the scaler does.
+	// Policy decides, fresh for this run; Name is what results call it. Guard wraps it as the
+	// scaler does.
 	Policy algorithms.Policy
 	Name   string
-	// Guard holds parameters of the guard (guard.Parse) over those that follow from the scenario; it may be nil.
+	// Guard holds parameters of the guard (guard.Parse) over those that follow from the scenario;
+	// it may be nil.
 	Guard json.RawMessage
 	// Seed of all randomness.
 	Seed uint64
 	// Explain records a sentence with each change, at some cost of time.
 	Explain bool
-	// Points bounds the rows of the series, 0 for none. Steps are as long as that takes, in whole elasticity steps.
+	// Points bounds the rows of the series, 0 for none. Steps are as long as that takes, in whole
+	// elasticity steps.
 	Points int
-	// Warmup is how much of the beginning is simulated without being scored, so that policies with a memory meet the rest with one.
-	// It is rounded up to whole elasticity steps, and must leave some of the trace. Requests that wait when it ends count with their
-	// whole waits; the result's times begin there.
+	// Warmup is how much of the beginning is simulated without being scored, so that policies with
+	// a memory meet the rest with one. It is rounded up to whole elasticity steps, and must leave
+	// some of the trace. Requests that wait when it ends count with their whole waits; the result's
+	// times begin there.
 	Warmup time.Duration
-	// Start is the instant at which the run begins, for policies that know the time of day; the zero time is Epoch.
+	// Start is the instant at which the run begins, for policies that know the time of day; the
+	// zero time is Epoch.
 	Start time.Time
-	// History is what a policy that learns (algorithms.Learner) is given before its first decision; others are not. All of it is before
-	// Start.
+	// History is what a policy that learns (algorithms.Learner) is given before its first decision;
+	// others are not. All of it is before Start.
 	History []algorithms.Sample
 	// Progress is told the share of the trace that is done, now and then; it may be nil.
 	Progress func(share float64)
@@ -53,15 +60,19 @@ type Config struct {
 // Epoch is the instant at which runs begin unless they say otherwise, a Monday.
 func Epoch() time.Time { return time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC) }
 
-// guarded wraps the policy in the guard that the scenario describes, as the scaler does.
-func (c *Config) guarded() (*guard.Policy, error) {
+// loop makes the control loop that the scenario describes, the very one of the scaler.
+func (c *Config) loop() (*loop.Loop, error) {
+	s := &c.Scenario
 	g := guard.Default()
-	g.IdleAfter, g.Target = time.Duration(c.Scenario.ScaleToZeroAfter), c.Scenario.PerPod()
+	g.IdleAfter, g.Target = time.Duration(s.ScaleToZeroAfter), s.PerPod()
 	g, err := guard.Parse(g, c.Guard)
 	if err != nil {
 		return nil, err
 	}
-	return guard.New(g, c.Policy)
+	return loop.Build(loop.Config{
+		Policy: c.Policy, Guard: g, Timing: s.Timing(), Cost: s.Cost, Quiet: !c.Explain,
+		Limits: algorithms.Limits{Min: s.MinReplicas, Max: s.MaxReplicas, PodConcurrency: float64(s.PodConcurrency)},
+	})
 }
 
 // warm is where scoring begins, the warm-up in whole elasticity steps.
@@ -82,7 +93,7 @@ func Run(ctx context.Context, c Config) (score.Run, error) {
 		return score.Run{}, fmt.Errorf("warm-up = %v (%v in whole steps): want at least 0s and less than the %v of trace %s",
 			c.Warmup, time.Duration(warm), c.Source.Length(), c.Source.Name())
 	}
-	policy, err := c.guarded()
+	control, err := c.loop()
 	if err != nil {
 		return score.Run{}, err
 	}
@@ -93,11 +104,11 @@ func Run(ctx context.Context, c Config) (score.Run, error) {
 		if last := c.History[len(c.History)-1].At; last.After(c.Start) {
 			return score.Run{}, fmt.Errorf("history ends at %s: want no later than the start at %s", last.Format(time.RFC3339), c.Start.Format(time.RFC3339))
 		}
-		if err := policy.Learn(c.History); err != nil {
+		if err := control.Learn(c.History); err != nil {
 			return score.Run{}, fmt.Errorf("%s learns from history: %w", c.Name, err)
 		}
 	}
-	e := newEngine(&c, policy)
+	e := newEngine(&c, control)
 	if err := e.run(ctx); err != nil {
 		return score.Run{}, fmt.Errorf("simulate %s on %s: %w", c.Name, c.Source.Name(), err)
 	}
@@ -106,10 +117,9 @@ func Run(ctx context.Context, c Config) (score.Run, error) {
 
 // engine is one run's state. Instants are nanoseconds since its beginning.
 type engine struct {
-	cfg    *Config
-	sc     *scenario.Scenario
-	policy *guard.Policy
-	needs  []algorithms.Need
+	cfg  *Config
+	sc   *scenario.Scenario
+	loop *loop.Loop
 
 	now, end int64
 	arrivals trace.Arrivals
@@ -130,23 +140,17 @@ type engine struct {
 
 	starts, route, read *rand.Rand
 
-	wanted      int // spec.replicas
-	capacity    int // places on nodes, −1 without bound
-	placed      int // pods on nodes
-	coming      int // nodes that come
-	nodes       int
-	round       int32 // generation of the next planned round
-	changedAt   int64
-	wokenAt     int64
-	zeroSince   int64
-	readySince  int64 // since when pods are ready; longAgo while none is
-	nextRound   int64 // when the planned round is
-	poked       bool  // a round is due at once
-	waking      bool  // between zero and the end of the wake-up
-	inPath      bool  // the gateway is beside the ready pods in the path
-	pathUntil   int64 // and for proxies it is so until then
-	dataTime    time.Time
-	activeSince time.Time
+	wanted    int // spec.replicas
+	capacity  int // places on nodes, −1 without bound
+	placed    int // pods on nodes
+	coming    int // nodes that come
+	nodes     int
+	roundGen  int32 // generation of the next planned round
+	nextRound int64 // when the planned round is
+	poked     bool  // a round is due at once
+	inPath    bool  // the gateway is beside the ready pods in the path
+	pathUntil int64 // and for proxies it is so until then
+	instances []loop.Instance
 
 	meter   meter
 	account account
@@ -175,14 +179,14 @@ const (
 	checkCtx = 1 << 16
 )
 
-func newEngine(c *Config, policy *guard.Policy) *engine {
+func newEngine(c *Config, control *loop.Loop) *engine {
 	s := &c.Scenario
 	e := &engine{
-		cfg: c, sc: s, policy: policy, needs: policy.Needs(), end: int64(c.Source.Length()),
+		cfg: c, sc: s, loop: control, end: int64(c.Source.Length()),
 		arrivals: scenario.Requests(c.Source, s, c.Seed), buf: make([]trace.Request, chunk),
 		limit: int32(s.PodConcurrency), shared: s.Routing == scenario.RoutingShared,
 		starts: scenario.Stream(c.Seed, scenario.Starts), route: scenario.Stream(c.Seed, scenario.Routes), read: scenario.Stream(c.Seed, scenario.Readings),
-		capacity: -1, changedAt: longAgo, wokenAt: longAgo, zeroSince: longAgo, readySince: longAgo, pathUntil: longAgo,
+		capacity: -1, pathUntil: longAgo,
 	}
 	if s.PodConcurrency == 0 {
 		e.limit = noLimit
@@ -195,18 +199,18 @@ func newEngine(c *Config, policy *guard.Policy) *engine {
 	return e
 }
 
-// run is the loop over events. At equal instants control comes first, then ends of work, then arrivals.
+// run is the loop over events. At equal instants control comes first, then ends of work, then
+// arrivals.
 func (e *engine) run(ctx context.Context) error {
-	e.scale(e.sc.InitialReplicas, algorithms.Decision{Reason: "Initial"})
+	e.scale(e.sc.InitialReplicas, &loop.Record{Reason: "Initial"})
 	for _, i := range e.live { // what is there at the beginning has started long before
 		if e.pods[i].state != ready {
 			e.becomeReady(i)
 		}
 	}
-	e.changedAt, e.wokenAt, e.activeSince = longAgo, longAgo, time.Time{}
 	e.account.starts, e.account.wakeUps, e.account.changes = 0, 0, 0
-	e.meter.starts = algorithms.StartTimes{}
-	// Rounds and readings go on at instants of their own, which know nothing of the load's beginning or of one another.
+	// Rounds and readings go on at instants of their own, which know nothing of the load's
+	// beginning or of one another.
 	phase := scenario.Stream(e.cfg.Seed, scenario.Phases)
 	e.plan(phase.Int64N(int64(e.sc.Tick)), evRound, none)
 	e.plan(1+phase.Int64N(int64(e.sc.Scrape.Interval)), evScrape, none)
@@ -272,8 +276,8 @@ func (e *engine) plan(at int64, kind what, pod int32) {
 	case pod != none:
 		ev.Gen = e.pods[pod].gen
 	case kind == evRound:
-		e.round++
-		ev.Gen, e.nextRound = e.round, at
+		e.roundGen++
+		ev.Gen, e.nextRound = e.roundGen, at
 	}
 	e.ctl.Push(ev)
 }
@@ -284,13 +288,13 @@ func (e *engine) control(ev event.Planned) {
 	}
 	switch ev.Kind {
 	case evRound:
-		if ev.Gen == e.round { // else one was planned for another instant since
+		if ev.Gen == e.roundGen { // else one was planned for another instant since
 			e.nextRound = event.Never
-			e.decide()
+			e.round()
 		}
 	case evPoke:
 		e.poked = false
-		e.decide()
+		e.round()
 	case evScrape:
 		e.expire()
 		e.meter.scrape(e)
@@ -352,8 +356,8 @@ func (e *engine) arrive(work int64) {
 	}
 }
 
-// viaGateway tells whether a proxy chooses a gateway rather than a ready pod: only while gateways are in the path, as often as there
-// are endpoints.
+// viaGateway tells whether a proxy chooses a gateway rather than a ready pod: only while gateways
+// are in the path, as often as there are endpoints.
 func (e *engine) viaGateway() bool {
 	if !e.inPath && e.now >= e.pathUntil {
 		return false
@@ -361,7 +365,8 @@ func (e *engine) viaGateway() bool {
 	return e.route.IntN(e.sc.Gateways+len(e.ready)) < e.sc.Gateways
 }
 
-// holdIt keeps a request at the gateway, and wakes the scaler when it is the first one of a workload without pods.
+// holdIt keeps a request at the gateway, and wakes the scaler when it is the first one of a
+// workload without pods.
 func (e *engine) holdIt(h event.Waiting, cold bool) {
 	if e.hold.Len() >= e.sc.HoldRequests {
 		e.account.lose(1)
@@ -380,7 +385,8 @@ func (e *engine) serve(i int32, work, wait int64) {
 	e.begin(i, work, wait, false)
 }
 
-// begin puts work on pod i, of which the meter knows; replace says that it takes the place of the departure just due.
+// begin puts work on pod i, of which the meter knows; replace says that it takes the place of the
+// departure just due.
 func (e *engine) begin(i int32, work, wait int64, replace bool) {
 	p := &e.pods[i]
 	takes := work
@@ -477,15 +483,14 @@ func (e *engine) spread() {
 }
 
 // scale makes or ends pods until n are wanted.
-func (e *engine) scale(n int, d algorithms.Decision) {
+func (e *engine) scale(n int, r *loop.Record) {
 	from := e.wanted
 	if n == from {
 		return
 	}
-	e.account.changed(e, from, n, d)
-	e.wanted, e.changedAt = n, e.now
+	e.account.changed(e, from, n, r)
+	e.wanted = n
 	if from == 0 {
-		e.activeSince, e.wokenAt = e.meter.epoch.Add(time.Duration(e.now)), e.now
 		e.account.wakeUps++
 	}
 	for len(e.live) < n {
@@ -586,10 +591,9 @@ func (e *engine) becomeReady(i int32) {
 		e.levels.add(e.pods, i)
 		e.appear(p)
 	}
-	p.state, p.place = ready, int32(len(e.ready))
+	p.state, p.place, p.readyAt = ready, int32(len(e.ready)), e.now
 	p.gen++ // a planned start of it counts no more
 	e.ready = append(e.ready, i)
-	e.meter.starts.Add(time.Duration(e.now - p.created))
 	e.poke() // the scaler watches the Service's endpoints
 	e.account.ready.Set(e.clock(), len(e.ready))
 	e.account.starting.Set(e.clock(), len(e.live)-len(e.ready))
@@ -603,7 +607,8 @@ func (e *engine) poke() {
 	}
 }
 
-// evict ends one pod: one that is not ready if there is one, and the newest of those, as a ReplicaSet does.
+// evict ends one pod: one that is not ready if there is one, and the newest of those, as a
+// ReplicaSet does.
 func (e *engine) evict() {
 	pick := len(e.live) - 1
 	for k := pick; k >= 0; k-- {
@@ -637,7 +642,8 @@ func (e *engine) evict() {
 	}
 	p.state, p.serveUntil = draining, e.now
 	e.account.ending.Set(e.clock(), e.account.ending.Value+1)
-	p.serveUntil += int64(e.sc.LameDuck) // a sidecar runs before its app does, and knows of no other end
+	// A sidecar runs before its app does, and knows of no other end.
+	p.serveUntil += int64(e.sc.LameDuck)
 	if p.held() == 0 {
 		e.worked(i)
 		return
@@ -645,7 +651,8 @@ func (e *engine) evict() {
 	e.plan(p.serveUntil+int64(e.sc.Drain), evDrain, i)
 }
 
-// worked is the moment at which a pod that is to go has no more work: it ends, or serves on for a while.
+// worked is the moment at which a pod that is to go has no more work: it ends, or serves on for a
+// while.
 func (e *engine) worked(i int32) {
 	if p := &e.pods[i]; e.now < p.serveUntil {
 		e.plan(p.serveUntil, evDuck, i)

@@ -24,7 +24,7 @@ func run(t testing.TB, seed uint64, generator, name, params string, edit func(*s
 	if edit != nil {
 		edit(&sc)
 	}
-	p, err := catalog.New(name, sc.PerPod(), json.RawMessage(params))
+	p, err := catalog.Default().New(name, sc.PerPod(), json.RawMessage(params))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +44,8 @@ func dist(t testing.TB, spec string) scenario.Dist {
 	return d
 }
 
-// queue makes the scenario a plain queueing system: servers of one slot that are there from the start.
+// queue makes the scenario a plain queueing system: servers of one slot that are there from the
+// start.
 func queue(t testing.TB, service string, servers int) func(*scenario.Scenario) {
 	return func(s *scenario.Scenario) {
 		s.Service, s.PodConcurrency, s.Startup = dist(t, service), 1, scenario.Startup{}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
-	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/algorithms/guard"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
@@ -44,7 +43,11 @@ func New(base plan.Policy, sc *scenario.Scenario, specs []string) (*Space, error
 		return nil, fmt.Errorf("%s is no policy that decides: want one of the catalog's", base.Name)
 	}
 	if len(specs) == 0 {
-		if specs = DefaultRanges(base.Name); specs == nil {
+		entry, err := base.Entry()
+		if err != nil {
+			return nil, err
+		}
+		if specs = DefaultRanges(entry); specs == nil {
 			return nil, fmt.Errorf("policy %s has no default ranges: want --search NAME=LOW..HIGH for the parameters to search", base.Name)
 		}
 	}
@@ -213,7 +216,7 @@ func (s *Space) Policy(at []float64) (plan.Policy, error) {
 		}
 		p.Label += separator + strings.Join(more, ",")
 	}
-	if _, err := p.New(s.target); err != nil {
+	if err := p.Check(s.target); err != nil {
 		return p, err
 	}
 	return p, nil
@@ -243,7 +246,7 @@ func (s *Space) Edges(at []float64) []string {
 // defaults is the place of the base's own values: those given, else the catalog's, else the middle.
 func (s *Space) defaults() []float64 {
 	at := make([]float64, len(s.dims))
-	entry, err := catalog.Find(s.base.Name)
+	entry, err := s.base.Entry()
 	for i := range s.dims {
 		d := &s.dims[i]
 		at[i] = 0.5
@@ -259,7 +262,7 @@ func (s *Space) defaults() []float64 {
 		if v == nil && err == nil && !guarded {
 			for _, p := range entry.Parameters {
 				if p.Name == d.Path {
-					v = json.RawMessage(p.Default)
+					v = p.Value
 					if p.Name == "target" {
 						v = json.RawMessage(strconv.FormatFloat(s.target, 'f', -1, 64))
 					}

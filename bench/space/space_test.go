@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/space"
@@ -14,7 +15,7 @@ import (
 
 func policy(t testing.TB, spec string) plan.Policy {
 	t.Helper()
-	p, err := plan.ParsePolicy(spec)
+	p, err := plan.ParsePolicy(catalog.Default(), spec)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +49,7 @@ func TestSpace(t *testing.T) {
 	if string(p.Params) != params || string(p.Guard) != `{"scaleToZero":{"after":"5m30s"}}` || p.Tick != 5*time.Second {
 		t.Errorf("Policy = %s, guard %s, tick %v", p.Params, p.Guard, p.Tick)
 	}
-	again, err := plan.ParsePolicy(p.Label)
+	again, err := plan.ParsePolicy(catalog.Default(), p.Label)
 	if err != nil || string(again.Params) != string(p.Params) || string(again.Guard) != string(p.Guard) || again.Tick != p.Tick {
 		t.Errorf("ParsePolicy(%q) = %+v, %v: want the same policy", p.Label, again, err)
 	}
@@ -61,7 +62,7 @@ func TestSpace(t *testing.T) {
 			}
 			if p, err := s.Policy(at); err != nil {
 				t.Errorf("%s: default ranges at %v: %v", name, at, err)
-			} else if _, err := plan.ParsePolicy(p.Label); err != nil {
+			} else if _, err := plan.ParsePolicy(catalog.Default(), p.Label); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
 		}

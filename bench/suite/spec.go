@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"slices"
 
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 )
 
@@ -24,7 +25,7 @@ type Spec struct {
 
 // Config reads what the names stand for, and reports every fault. Traces is the folder of the
 // shared traces.
-func (s Spec) Config(traces fs.FS) (Config, error) {
+func (s Spec) Config(policies catalog.Catalog, traces fs.FS) (Config, error) {
 	cfg := Config{Traces: traces}
 	var errs []error
 	sparse, err := Sparse(cfg.Traces)
@@ -52,11 +53,11 @@ func (s Spec) Config(traces fs.FS) (Config, error) {
 		}
 		cfg.Scenarios = append(cfg.Scenarios, one)
 	}
-	if cfg.Classics, err = Classics(); err != nil {
+	if cfg.Classics, err = Classics(policies); err != nil {
 		errs = append(errs, err)
 	}
 	for _, spec := range s.Subjects {
-		p, err := Subject(spec, cfg.Classics)
+		p, err := Subject(policies, spec, cfg.Classics)
 		errs = append(errs, err)
 		cfg.Subjects = append(cfg.Subjects, p)
 	}

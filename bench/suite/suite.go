@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/bench/clairvoyant"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
@@ -32,8 +33,8 @@ const (
 	// Told is put behind the name of a subject that had the rate of every bin as its forecast,
 	// though not the requests: what a better forecast could gain at most.
 	Told = " (told the rates)"
-	// Bound is the cheapest schedule that was found with the future known. LowerBound is a cost that no
-	// policy that keeps the promise can be below.
+	// Bound is the cheapest schedule that was found with the future known. LowerBound is a cost
+	// that no policy that keeps the promise can be below.
 	Bound      = "clairvoyant"
 	LowerBound = "lower bound"
 )
@@ -70,10 +71,10 @@ type Config struct {
 
 // Classics are the policies to beat: Knative's, the HPA's and KEDA's. Their scale-down to zero is
 // the scenario's.
-func Classics() ([]plan.Policy, error) {
+func Classics(policies catalog.Catalog) ([]plan.Policy, error) {
 	var out []plan.Policy
 	for _, spec := range []string{"kpa", "hpa", "keda"} {
-		p, err := plan.ParsePolicy(spec)
+		p, err := plan.ParsePolicy(policies, spec)
 		if err != nil {
 			return nil, err
 		}
@@ -314,8 +315,8 @@ func Scenarios() []string { return []string{"instant", "small", "service", "heav
 
 // Subject reads a policy that is judged; a label that a classic has as well would mix their
 // results.
-func Subject(spec string, classics []plan.Policy) (plan.Policy, error) {
-	p, err := plan.ParsePolicy(spec)
+func Subject(policies catalog.Catalog, spec string, classics []plan.Policy) (plan.Policy, error) {
+	p, err := plan.ParsePolicy(policies, spec)
 	for _, c := range classics {
 		if strings.TrimSuffix(p.Label, Tuned) == c.Label && err == nil {
 			err = fmt.Errorf("policy %q is a classic already: judge another one, or give it a label", p.Label)

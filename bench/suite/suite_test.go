@@ -10,6 +10,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
@@ -39,11 +40,11 @@ func TestRun(t *testing.T) {
 	}
 	s := scenario.Default()
 	s.Name, s.PeakReplicas = "quick", 5
-	kpa, err := plan.ParsePolicy("kpa")
+	kpa, err := plan.ParsePolicy(catalog.Default(), "kpa")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ours, err := suite.Subject("lookahead:label=ours", []plan.Policy{kpa})
+	ours, err := suite.Subject(catalog.Default(), "lookahead:label=ours", []plan.Policy{kpa})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +98,7 @@ func TestRun(t *testing.T) {
 	if want := []string{"kpa", "kpa (tuned)"}; !slices.Equal(cfg.Rivals(), want) {
 		t.Errorf("rivals = %q, want %q", cfg.Rivals(), want)
 	}
-	if _, err := suite.Subject("kpa", []plan.Policy{kpa}); err == nil {
+	if _, err := suite.Subject(catalog.Default(), "kpa", []plan.Policy{kpa}); err == nil {
 		t.Error("a classic was taken as the policy that is judged: their results would mix")
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/score"
@@ -18,9 +19,11 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/tune"
 )
 
+var policies = catalog.Default()
+
 func policy(t testing.TB, spec string) plan.Policy {
 	t.Helper()
-	p, err := plan.ParsePolicy(spec)
+	p, err := plan.ParsePolicy(policies, spec)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -281,7 +284,8 @@ func TestSearchSaysWhereARangeIsTooNarrow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"target is at the upper end of 1..3", "ki is at the upper end of 0.001..0.01:log"} // kd at 0 is at the end of what there is
+	// kd at 0 is at the end of what there is, so it is not named.
+	want := []string{"target is at the upper end of 1..3", "ki is at the upper end of 0.001..0.01:log"}
 	if !reflect.DeepEqual(r.Edges, want) {
 		t.Errorf("edges %q, want %q", r.Edges, want)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/prom"
-	"github.com/sluice-autoscaler/sluice/scaler/actuate"
 	"github.com/sluice-autoscaler/sluice/scaler/history"
 	"github.com/sluice-autoscaler/sluice/wire"
 )
@@ -101,12 +99,4 @@ func (f *historyFlags) reader(log *slog.Logger) (*history.Reader, error) {
 			{Signal: algorithms.Rate, Template: prom.Template(f.rateQuery), Setting: "--history-rate-query"},
 		},
 	}), nil
-}
-
-// targetHistory adapts the reader to scaler.History.
-type targetHistory struct{ *history.Reader }
-
-// Fetch implements scaler.History.
-func (h targetHistory) Fetch(ctx context.Context, t actuate.Target, signals []string, until time.Time) ([]algorithms.Sample, error) {
-	return h.Reader.Fetch(ctx, prom.Workload{Namespace: t.Namespace, Kind: t.Ref.Kind, Name: t.Ref.Name}, signals, until)
 }

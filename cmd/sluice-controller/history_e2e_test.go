@@ -13,8 +13,9 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
+	"github.com/sluice-autoscaler/sluice/algorithms/loop"
 	"github.com/sluice-autoscaler/sluice/internal/promtest"
-	"github.com/sluice-autoscaler/sluice/scaler/actuate"
+	"github.com/sluice-autoscaler/sluice/scaler/kube"
 )
 
 // begin is when the pods of the workloads below were first scraped; they were for four days.
@@ -85,12 +86,6 @@ func startPrometheus(t *testing.T) (url string) {
 	return promtest.Start(t, promtest.Loopback, begin, end, series...)
 }
 
-func target(kind, name string) actuate.Target {
-	t := actuate.Target{Namespace: "shop"}
-	t.Ref.Kind, t.Ref.Name = kind, name
-	return t
-}
-
 // TestPrometheus reads the past of a workload by the default queries from a real Prometheus that
 // was filled with a known one.
 func TestPrometheus(t *testing.T) {
@@ -111,9 +106,9 @@ func TestPrometheus(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return targetHistory{r}
+		return targetHistory{r, kube.NewTargets(nil, nil, nil, nil)}
 	}
-	fetch := func(h targetHistory, target actuate.Target, signals ...string) []algorithms.Sample {
+	fetch := func(h targetHistory, target loop.Ref, signals ...string) []algorithms.Sample {
 		t.Helper()
 		got, err := h.Fetch(t.Context(), target, signals, end.Add(10*time.Second))
 		if err != nil {
@@ -128,7 +123,7 @@ func TestPrometheus(t *testing.T) {
 
 	h := open()
 	step := time.Minute
-	both := fetch(h, target("Deployment", "web"), algorithms.Concurrency, algorithms.Rate)
+	both := fetch(h, workload("Deployment", "web"), algorithms.Concurrency, algorithms.Rate)
 	for signal, factor := range map[string]float64{algorithms.Concurrency: 1, algorithms.Rate: 5} {
 		n, worst := 0, 0.0
 		for _, s := range both {
@@ -157,9 +152,9 @@ func TestPrometheus(t *testing.T) {
 
 	// Each other workload has its own, and none has another's.
 	for _, c := range []struct {
-		target actuate.Target
+		target loop.Ref
 		share  float64
-	}{{target("Deployment", "web-api"), 10}, {target("StatefulSet", "web-api"), 10}, {target("StatefulSet", "web"), 10}, {target("ReplicaSet", "web-db"), 10}} {
+	}{{workload("Deployment", "web-api"), 10}, {workload("StatefulSet", "web-api"), 10}, {workload("StatefulSet", "web"), 10}, {workload("ReplicaSet", "web-db"), 10}} {
 		got := fetch(h, c.target, algorithms.Concurrency)
 		if len(got) < 1000 {
 			t.Errorf("%s: %d samples", c.target, len(got))
@@ -172,7 +167,7 @@ func TestPrometheus(t *testing.T) {
 	}
 	for _, name := range []string{"nobody", ".*", `web"} or vector(7) #`, `web\`, "we\nb", "w.b", "web|.*"} {
 		for _, kind := range []string{"Deployment", "StatefulSet"} {
-			if got := fetch(h, target(kind, name), algorithms.Concurrency); len(got) > 0 {
+			if got := fetch(h, workload(kind, name), algorithms.Concurrency); len(got) > 0 {
 				t.Errorf("%s %q has %d samples, want none", kind, name, len(got))
 			}
 		}
@@ -183,7 +178,7 @@ func TestPrometheus(t *testing.T) {
 sum(rate(sluice_request_concurrency_seconds_total{namespace="{namespace}",pod=~"{pods}"}[{step}]))
   or sum(kube_deployment_spec_replicas{namespace="{namespace}",deployment="{name}"} == 0)`))
 	zeros := 0
-	for _, s := range fetch(asleep, target("Deployment", "web"), algorithms.Concurrency) {
+	for _, s := range fetch(asleep, workload("Deployment", "web"), algorithms.Concurrency) {
 		if s.Value == 0 {
 			zeros++
 			if !between(s.At, sleepFrom.Add(-step), sleepTo.Add(step)) {
@@ -200,7 +195,7 @@ sum(rate(sluice_request_concurrency_seconds_total{namespace="{namespace}",pod=~"
 
 	// What was read can be learnt.
 	for _, name := range []string{"seasonal", "histogram", "lookahead", "portfolio"} {
-		p, err := catalog.New(name, 5, nil)
+		p, err := catalog.Default().New(name, 5, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -209,7 +204,7 @@ sum(rate(sluice_request_concurrency_seconds_total{namespace="{namespace}",pod=~"
 		}
 	}
 
-	if _, err := open("--history-query=count(up) by (").Fetch(t.Context(), target("Deployment", "web"), []string{algorithms.Concurrency}, end); err == nil ||
+	if _, err := open("--history-query=count(up) by (").Fetch(t.Context(), workload("Deployment", "web"), []string{algorithms.Concurrency}, end); err == nil ||
 		!strings.Contains(err.Error(), "parse error") || !strings.Contains(err.Error(), "see --history-prometheus and --history-query") {
 		t.Errorf("a broken query: %v, want a parse error that names the flags", err)
 	}

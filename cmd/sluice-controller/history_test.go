@@ -12,16 +12,17 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	"sigs.k8s.io/yaml"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
-	"github.com/sluice-autoscaler/sluice/scaler/actuate"
+	"github.com/sluice-autoscaler/sluice/algorithms/loop"
+	"github.com/sluice-autoscaler/sluice/internal/cli"
+	"github.com/sluice-autoscaler/sluice/scaler/kube"
 )
 
-func workload(kind, name string) actuate.Target {
-	t := actuate.Target{Namespace: "shop"}
-	t.Ref.Kind, t.Ref.Name = kind, name
-	return t
+func workload(kind, name string) loop.Ref {
+	return kube.TargetRef("shop", autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: kind, Name: name})
 }
 
 func TestHistoryFlags(t *testing.T) {
@@ -50,7 +51,7 @@ func TestHistoryFlags(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var o options
+			o := options{logging: cli.DefaultLogging()}
 			if err := flags(&o).Parse(c.args); err != nil {
 				t.Fatal(err)
 			}
@@ -124,7 +125,7 @@ func TestHistoryFetch(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return targetHistory{r}
+		return targetHistory{r, kube.NewTargets(nil, nil, nil, nil)}
 	}
 	h := open("--history-bearer-token-file="+filepath.Join("testdata", "token"), `--history-query=up{w="{name}"}`, `--history-rate-query=up{n="{namespace}"}`)
 	got, err := h.Fetch(t.Context(), workload("StatefulSet", "db"), []string{algorithms.Rate, algorithms.Concurrency, "waiting"}, until)

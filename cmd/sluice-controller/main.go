@@ -8,9 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -20,17 +17,15 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/sluice-autoscaler/sluice/internal/cli"
 )
 
-// version is set by the linker.
-var version = "dev"
+const name = "sluice-controller"
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
-}
+const usage = "sluice-controller serves request metrics to HPAs and scales Autoscalers.\n\nFlags:\n"
+
+func main() { cli.Main(name, run) }
 
 // options are the command line.
 type options struct {
@@ -46,15 +41,14 @@ type options struct {
 	leaderElect     bool
 	tick            time.Duration
 	grace           time.Duration
-	logLevel        string
+	logging         cli.Logging
 	qps             float32
 	burst           int
 	history         historyFlags
 }
 
 func flags(o *options) *pflag.FlagSet {
-	fs := pflag.NewFlagSet("sluice-controller", pflag.ContinueOnError)
-	fs.SortFlags = false
+	fs := pflag.NewFlagSet(name, pflag.ContinueOnError)
 	fs.StringVar(&o.kubeconfig, "kubeconfig", "", "path of the kubeconfig (default: the pod's service account)")
 	fs.StringVar(&o.namespace, "namespace", "", "the controller's own namespace, for its lease and its certificate (default: the service account's)")
 	fs.StringVar(&o.apiListen, "api-listen", ":6443", "address of the metrics APIs (TLS)")
@@ -68,7 +62,7 @@ func flags(o *options) *pflag.FlagSet {
 	fs.DurationVar(&o.tick, "tick", 2*time.Second, "time between rounds of a workload in which nothing happens, 100ms–1m")
 	fs.DurationVar(&o.grace, "sleep-grace", 2*time.Second, "how long the gateway must be on a Service before its last pod goes, 0s–1m")
 	o.history.add(fs)
-	fs.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	o.logging.Bind(fs)
 	fs.Float32Var(&o.qps, "kube-api-qps", 200, "requests per second to the API server, > 0")
 	fs.IntVar(&o.burst, "kube-api-burst", 400, "requests at once to the API server, ≥ 1")
 	return fs
@@ -97,45 +91,20 @@ func (o *options) validate() error {
 	if o.qps <= 0 || o.burst < 1 {
 		errs = append(errs, fmt.Errorf("--kube-api-qps = %v, --kube-api-burst = %d: want > 0 and ≥ 1", o.qps, o.burst))
 	}
-	if _, err := level(o.logLevel); err != nil {
-		errs = append(errs, err)
-	}
+	errs = append(errs, o.logging.Validate())
 	errs = append(errs, o.history.validate())
 	return errors.Join(errs...)
 }
 
-func level(s string) (slog.Level, error) {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(s)); err != nil {
-		return l, fmt.Errorf("--log-level = %q: want debug, info, warn or error", s)
-	}
-	return l, nil
-}
-
-// run is main without the process: 0, 1 for a failure, 2 for wrong use.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	var o options
-	fs := flags(&o)
-	fs.SetOutput(stderr)
-	fs.Usage = func() {
-		fmt.Fprintf(stdout, "sluice-controller serves request metrics to HPAs and scales Autoscalers.\n\nFlags:\n%s", fs.FlagUsages())
-	}
-	if err := fs.Parse(args); errors.Is(err, pflag.ErrHelp) {
-		return 0
-	} else if err != nil {
-		fmt.Fprintf(stderr, "sluice-controller: %v: see --help\n", err)
-		return 2
-	}
-	if len(fs.Args()) > 0 {
-		fmt.Fprintf(stderr, "sluice-controller: %q: takes flags only, see --help\n", fs.Args())
-		return 2
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	o := options{logging: cli.DefaultLogging()}
+	if answered, err := cli.Parse(name, usage, flags(&o), args, stdout); answered || err != nil {
+		return err
 	}
 	if err := o.validate(); err != nil {
-		fmt.Fprintf(stderr, "sluice-controller: %v\n", err)
-		return 2
+		return cli.Usage(err)
 	}
-	lvl, _ := level(o.logLevel) // validated
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: lvl}))
+	log := o.logging.New(stderr)
 	slog.SetDefault(log) // what the standard log prints, such as net/http's complaints
 	klog.SetSlogLogger(log.With(slog.String("component", "kubernetes")))
 	ctrl.SetLogger(logr.FromSlogHandler(log.With(slog.String("component", "runtime")).Handler()))
@@ -143,12 +112,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	c, err := assemble(ctx, o, reg, log)
-	if err == nil {
-		err = c.run(ctx, promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg, EnableOpenMetrics: true}))
-	}
 	if err != nil {
-		log.ErrorContext(ctx, "stopped", slog.Any("error", err))
-		return 1
+		return err
 	}
-	return 0
+	return c.run(ctx, promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg, EnableOpenMetrics: true}))
 }

@@ -10,10 +10,8 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/signal"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,51 +21,38 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
 
 	"github.com/sluice-autoscaler/sluice/gateway"
 	"github.com/sluice-autoscaler/sluice/gateway/endpoints"
+	"github.com/sluice-autoscaler/sluice/internal/cli"
 	"github.com/sluice-autoscaler/sluice/internal/serve"
 )
 
-// errUsage marks a fault of the command line.
-var errUsage = errors.New("usage")
+const name = "sluice-gateway"
 
-func main() {
-	os.Exit(status(os.Args[1:], os.Stdout, os.Stderr))
-}
+const usage = `sluice-gateway holds requests for workloads that have no pod, tells the controller, and forwards as soon as a pod answers.
 
-// status runs the command and returns its exit status: 2 for a fault of the command line, 1 for any other.
-func status(args []string, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	switch err := run(ctx, args, stdout, stderr); {
-	case err == nil, errors.Is(err, pflag.ErrHelp):
-		return 0
-	case errors.Is(err, errUsage):
-		fmt.Fprintf(stderr, "%v\nsluice-gateway --help tells more.\n", err)
-		return 2
-	default:
-		fmt.Fprintf(stderr, "sluice-gateway: %v\n", err)
-		return 1
-	}
-}
+Usage:
+  sluice-gateway [flags]
+
+Flags:
+`
+
+func main() { cli.Main(name, run) }
 
 type options struct {
 	gateway.Config
 	control, metrics      string
 	kubeconfig, tokenFile string
-	logLevel, logFormat   string
+	logging               cli.Logging
 }
 
-func parse(args []string, stdout io.Writer) (options, error) {
-	o := options{Config: gateway.Default()}
+// parse returns the validated options, or true when help or the version was asked for and printed.
+func parse(args []string, stdout io.Writer) (o options, answered bool, err error) {
+	o = options{Config: gateway.Default(), logging: cli.DefaultLogging()}
 	host, _ := os.Hostname()
-	f := pflag.NewFlagSet("sluice-gateway", pflag.ContinueOnError)
-	f.SortFlags = false
-	f.SetOutput(stdout)
-	f.Usage = func() {
-		fmt.Fprintf(stdout, "sluice-gateway holds requests for workloads that have no pod, tells the controller, and forwards as soon as a pod answers.\n\nUsage:\n  sluice-gateway [flags]\n\nFlags:\n%s", f.FlagUsagesWrapped(110))
-	}
+	f := pflag.NewFlagSet(name, pflag.ContinueOnError)
 	f.StringVar(&o.Name, "name", "", "this gateway's name in its reports; its pod's name (default the host name)")
 	f.StringVar(&o.control, "control-listen", ":9096", "`address` of the control port, on which the controller assigns ports and reads reports")
 	f.StringVar(&o.metrics, "metrics-listen", ":9097", "`address` of /metrics, /healthz and /readyz")
@@ -87,44 +72,31 @@ func parse(args []string, stdout io.Writer) (options, error) {
 	f.IntVar(&o.MaxReaders, "max-readers", o.MaxReaders, "most readers of the report stream at once")
 	f.DurationVar(&o.LameDuck, "lame-duck", o.LameDuck, "how long to serve on, not ready, after SIGTERM")
 	f.DurationVar(&o.Drain, "drain", o.Drain, "how long held and running requests may take after that")
-	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
-	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
-	if err := f.Parse(args); err != nil {
-		if errors.Is(err, pflag.ErrHelp) {
-			return o, err
-		}
-		return o, fmt.Errorf("%w: %w", errUsage, err)
+	o.logging.Bind(f)
+	if answered, err := cli.Parse(name, usage, f, args, stdout); answered || err != nil {
+		return o, answered, err
 	}
 	if !f.Changed("name") {
 		o.Name = host
 	}
 	errs := []error{o.Validate()}
-	if f.NArg() > 0 {
-		errs = append(errs, fmt.Errorf("unexpected argument %q", f.Arg(0)))
-	}
 	for _, a := range []struct{ name, address string }{{"control-listen", o.control}, {"metrics-listen", o.metrics}} {
 		if _, err := net.ResolveTCPAddr("tcp", a.address); err != nil {
 			errs = append(errs, fmt.Errorf("%s = %q: want host:port or :port", a.name, a.address))
 		}
 	}
-	if err := new(slog.LevelVar).UnmarshalText([]byte(o.logLevel)); err != nil {
-		errs = append(errs, fmt.Errorf("log-level = %q: want debug, info, warn or error", o.logLevel))
-	}
-	if o.logFormat != "text" && o.logFormat != "json" {
-		errs = append(errs, fmt.Errorf("log-format = %q: want text or json", o.logFormat))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return o, fmt.Errorf("%w: %w", errUsage, err)
-	}
-	return o, nil
+	errs = append(errs, o.logging.Validate())
+	return o, false, cli.Usage(errors.Join(errs...))
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	o, err := parse(args, stdout)
-	if err != nil {
+	o, answered, err := parse(args, stdout)
+	if answered || err != nil {
 		return err
 	}
-	log := logger(o, stderr)
+	log := o.logging.New(stderr)
+	slog.SetDefault(log) // what the standard log prints, such as net/http's complaints
+	klog.SetSlogLogger(log.With(slog.String("component", "kubernetes")))
 	client, err := connect(o.kubeconfig)
 	if err != nil {
 		return err
@@ -139,7 +111,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	registry.MustRegister(gw.Collector(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	side := http.NewServeMux()
 	side.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError)}))
-	side.Handle("GET /healthz", serve.Health())
+	side.Handle("GET /healthz", serve.Health(serve.Check{Name: "gateway", Probe: func(context.Context) error { return gw.Alive() }}))
 	side.Handle("GET /readyz", serve.Health(serve.Check{Name: "gateway", Probe: func(context.Context) error { return gw.Ready() }}))
 
 	var token func() (string, error)
@@ -169,16 +141,6 @@ func server(h http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
-func logger(o options, w io.Writer) *slog.Logger {
-	level := new(slog.LevelVar)
-	_ = level.UnmarshalText([]byte(o.logLevel)) // parse checked it
-	opts := &slog.HandlerOptions{Level: level}
-	if o.logFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts))
-	}
-	return slog.New(slog.NewTextHandler(w, opts))
-}
-
 func connect(kubeconfig string) (kubernetes.Interface, error) {
 	var config *rest.Config
 	var err error
@@ -190,7 +152,7 @@ func connect(kubeconfig string) (kubernetes.Interface, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the cluster: %w", err)
 	}
-	config.UserAgent = "sluice-gateway"
+	config.UserAgent = name + "/" + cli.Version()
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the cluster: %w", err)

@@ -9,7 +9,7 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"sluice-gateway": func() { os.Exit(status(os.Args[1:], os.Stdout, os.Stderr)) },
+		"sluice-gateway": main,
 	})
 }
 

@@ -81,7 +81,7 @@ func TestServes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if code, answer := fetch(http.MethodPut, control, wire.AssignmentsPath, string(push)); code != 204 {
+	if code, answer := fetch(http.MethodPut, control, wire.OwnerPath("main"), string(push)); code != 204 {
 		t.Fatalf("PUT = %d %s", code, answer)
 	}
 	if code, answer := fetch(http.MethodGet, port, "/", ""); code != 504 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 
+	"github.com/sluice-autoscaler/sluice/internal/cli"
 	"github.com/sluice-autoscaler/sluice/sidecar/observe"
 	"github.com/sluice-autoscaler/sluice/sidecar/observe/sockdiag"
 )
@@ -22,7 +23,7 @@ Flags:
 // observed runs the observe mode.
 func observed(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	cfg := observe.Default()
-	if help, err := parse("observe", observeUsage, &cfg, args, stdout); help || err != nil {
+	if answered, err := parse("observe", observeUsage, &cfg, args, stdout); answered || err != nil {
 		return err
 	}
 	socket, err := sockdiag.Open()
@@ -30,7 +31,7 @@ func observed(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		return err
 	}
 	defer func() { _ = socket.Close() }()
-	o, err := observe.New(cfg, version(), socket, cfg.NewLogger(stderr))
+	o, err := observe.New(cfg, cli.Version(), socket, cfg.Logging.New(stderr))
 	if err != nil {
 		return err
 	}

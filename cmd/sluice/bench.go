@@ -71,7 +71,7 @@ func benchReport() *cobra.Command {
 
 // simulate runs all jobs, writes the folder if one is asked for, and prints the table.
 func simulate(cmd *cobra.Command, f *flags.Bench) error {
-	jobs, scenes, err := f.Jobs()
+	jobs, scenes, err := f.Jobs(known())
 	if err != nil {
 		return fmt.Errorf("%w: %w", err, errUsage)
 	}

@@ -128,7 +128,7 @@ func (f *backtestFlags) check(cmd *cobra.Command) ([]scenario.Scenario, []plan.P
 	}
 	var policies []plan.Policy
 	for _, spec := range f.Policies {
-		p, err := plan.ParsePolicy(spec)
+		p, err := plan.ParsePolicy(known(), spec)
 		errs = append(errs, err)
 		policies = append(policies, p)
 	}

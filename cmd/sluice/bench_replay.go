@@ -118,7 +118,7 @@ func (f *replayFlags) plan(cmd *cobra.Command) (*replay.Replay, error) {
 	errs = append(errs, err)
 	bad(err != nil || len(loads) == 1, "%d loads are given: want one --trace, --generate or --log", len(loads))
 	if f.policy != "" {
-		got, err := plan.ParsePolicy(f.policy)
+		got, err := plan.ParsePolicy(known(), f.policy)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("--policy: %w", err))
 		}

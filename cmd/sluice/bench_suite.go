@@ -42,7 +42,7 @@ func benchSuite() *cobra.Command {
 					return fmt.Errorf("--reuse = %q: want another folder than --out: %w", dir, errUsage)
 				}
 			}
-			cfg, err := suite.Spec{Loads: kind, Only: only, Scenarios: f.Scenarios, Subjects: subjects}.Config(os.DirFS(dir))
+			cfg, err := suite.Spec{Loads: kind, Only: only, Scenarios: f.Scenarios, Subjects: subjects}.Config(known(), os.DirFS(dir))
 			if err != nil {
 				return fmt.Errorf("%w: %w", err, errUsage)
 			}

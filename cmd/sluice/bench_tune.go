@@ -128,7 +128,7 @@ func (f *tuneFlags) prepare(cmd *cobra.Command) (*tuning, []plan.Load, error) {
 		errs = append(errs, fmt.Errorf("--policy is given %d times: want the one policy to tune", len(f.Policies)))
 	} else {
 		var err error
-		t.Policy, err = plan.ParsePolicy(f.Policies[0])
+		t.Policy, err = plan.ParsePolicy(known(), f.Policies[0])
 		errs = append(errs, err)
 	}
 	var err error

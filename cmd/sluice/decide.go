@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-autoscaler/sluice/bench/decision"
-	"github.com/sluice-autoscaler/sluice/scaler/plugin"
 )
 
 const decideLong = `Ask a policy about observations: JSON Lines from standard input, one decision per line to standard output.
@@ -46,7 +45,7 @@ func decide() *cobra.Command {
 				}
 				spec.Guard = append(spec.Guard, a)
 			}
-			p, err := spec.Build(plugin.Entry())
+			p, err := spec.Build(known())
 			if err != nil {
 				return fmt.Errorf("%w: %w", err, errUsage)
 			}

@@ -4,12 +4,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -21,42 +18,37 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
-	"github.com/sluice-autoscaler/sluice/bench/flags"
+	"github.com/sluice-autoscaler/sluice/internal/cli"
 	"github.com/sluice-autoscaler/sluice/scaler/explain"
-	"github.com/sluice-autoscaler/sluice/scaler/plugin"
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() { cli.Main("sluice", run) }
 
 // errUsage marks faults of the command line.
-var errUsage = flags.ErrUsage
+var errUsage = cli.ErrUsage
 
-// run is main without the process: 0, 1 for a failure, 2 for wrong use.
-func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	return execute(ctx, args, os.Stdin, stdout, stderr)
+}
+
+// execute is run with a standard input.
+func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	root := command()
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return 0
-	}
-	fmt.Fprintln(stderr, "sluice:", err)
-	if errors.Is(err, errUsage) {
-		return 2
-	}
-	return 1
+	return root.ExecuteContext(ctx)
 }
 
 func command() *cobra.Command {
 	root := &cobra.Command{
 		Use: "sluice", Short: "Explain what Sluice decides, list its policies, try and simulate them",
-		SilenceUsage: true, SilenceErrors: true,
+		SilenceUsage: true, SilenceErrors: true, Version: cli.Version(),
 		RunE: func(*cobra.Command, []string) error { return fmt.Errorf("no command given: %w", errUsage) },
 	}
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
+	root.Flags().Bool("version", false, "print the version and exit")
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", err, errUsage) })
 	root.AddCommand(bench(), decide(), explainer(), policies())
@@ -71,7 +63,7 @@ func policies() *cobra.Command {
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
 			if len(args) == 0 {
 				fmt.Fprintln(w, "NAME\tSUMMARY\tSOURCE")
-				for _, e := range append(catalog.All(plugin.Entry()), catalog.Guard()) {
+				for _, e := range append(known().All(), catalog.Guard()) {
 					fmt.Fprintf(w, "%s\t%s\t%s\n", e.Name, e.Summary, e.Source)
 				}
 				return w.Flush()
@@ -79,7 +71,7 @@ func policies() *cobra.Command {
 			e := catalog.Guard()
 			if args[0] != e.Name {
 				var err error
-				if e, err = catalog.Find(args[0], plugin.Entry()); err != nil {
+				if e, err = known().Find(args[0]); err != nil {
 					return fmt.Errorf("%w: %w", err, errUsage)
 				}
 			}
@@ -89,7 +81,7 @@ func policies() *cobra.Command {
 			}
 			fmt.Fprintln(w, "\nPARAMETER\tRANGE\tDEFAULT\tMEANING")
 			for _, p := range e.Parameters {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Name, p.Range, p.Default, p.Doc)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Name, p.Allowed(), p.Default, p.Meaning)
 			}
 			return w.Flush()
 		},

@@ -60,9 +60,9 @@ func killed(t *testing.T, argv ...string) {
 	in, feed := io.Pipe()
 	read, out := io.Pipe()
 	var faults strings.Builder
-	ended := make(chan int, 1)
+	ended := make(chan error, 1)
 	go func() {
-		ended <- run([]string{"decide", "--policy", "grpc", "--param", "address=" + address, "--param", "timeout=5s", "--param", `parameters={"target": 10, "spare": 2}`, "-v"}, in, out, &faults)
+		ended <- execute(t.Context(), []string{"decide", "--policy", "grpc", "--param", "address=" + address, "--param", "timeout=5s", "--param", `parameters={"target": 10, "spare": 2}`, "-v"}, in, out, &faults)
 		_ = out.Close()
 	}()
 	answers := bufio.NewScanner(read)
@@ -85,7 +85,7 @@ func killed(t *testing.T, argv ...string) {
 	if err := feed.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if code := <-ended; code != 0 {
-		t.Errorf("exit %d: %s", code, faults.String())
+	if err := <-ended; err != nil {
+		t.Errorf("sluice: %v: %s", err, faults.String())
 	}
 }

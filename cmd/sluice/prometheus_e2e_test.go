@@ -16,6 +16,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/backtest"
 	"github.com/sluice-autoscaler/sluice/bench/summary"
 	"github.com/sluice-autoscaler/sluice/bench/tune"
+	"github.com/sluice-autoscaler/sluice/internal/cli"
 	"github.com/sluice-autoscaler/sluice/internal/promtest"
 )
 
@@ -58,9 +59,10 @@ func (r recorded) start(t *testing.T) (url string) {
 func sluice(t *testing.T, args ...string) (stdout, stderr string, ok bool) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	code := run(args, strings.NewReader(""), &out, &errs)
+	err := execute(t.Context(), args, strings.NewReader(""), &out, &errs)
+	_ = cli.Status("sluice", err, &errs)
 	t.Logf("sluice %s\n%s%s", strings.Join(args, " "), &out, &errs)
-	return out.String(), errs.String(), code == 0
+	return out.String(), errs.String(), err == nil
 }
 
 func readJSON(t *testing.T, name string, into any) {

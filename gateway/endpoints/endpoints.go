@@ -43,6 +43,9 @@ type subscription struct {
 
 	mu   sync.Mutex // one update at a time, and none after cancel
 	over bool
+	// last is what update was last called with; nil before the first call. One change of the cluster reaches tell more than
+	// once: an event is for the slice before and after, and the store may be ahead of it. Only what differs is told.
+	last []hold.Endpoint
 }
 
 // New returns a source over client; it watches while Run runs.
@@ -149,7 +152,12 @@ func (s *Slices) tell(key string, sub *subscription) {
 			all = append(all, slice)
 		}
 	}
-	sub.update(Of(all, sub.target.PortName))
+	next := Of(all, sub.target.PortName)
+	if sub.last != nil && slices.Equal(sub.last, next) {
+		return
+	}
+	sub.last = next
+	sub.update(slices.Clone(next)) // the subscriber may keep or change it
 }
 
 // Of returns the endpoints of a Service's slices for its port of that name, sorted by address, each address once: an

@@ -4,12 +4,13 @@ import (
 	"context"
 	"log/slog"
 	"testing"
-	"time"
+	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 	discovery "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/sluice-autoscaler/sluice/gateway"
@@ -72,12 +73,9 @@ func TestOf(t *testing.T) {
 	}
 }
 
-func TestSubscribe(t *testing.T) {
-	own := slice("sluice", func(s *discovery.EndpointSlice) {
-		s.Labels[discovery.LabelManagedBy] = "sluice.dev"
-		s.Endpoints[0].Addresses[0] = "10.9.9.9"
-	})
-	client := fake.NewClientset(own)
+// watch runs a source over client inside a synctest bubble, and returns it once it is synced.
+func watch(t *testing.T, client kubernetes.Interface) *endpoints.Slices {
+	t.Helper()
 	s, err := endpoints.New(client, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -91,58 +89,88 @@ func TestSubscribe(t *testing.T) {
 			t.Errorf("Run() = %v", err)
 		}
 	})
-	updates := make(chan []hold.Endpoint, 100)
-	stop := s.Subscribe(target, func(e []hold.Endpoint) { updates <- e })
-	want := func(what string, want ...hold.Endpoint) {
-		t.Helper()
-		if want == nil {
-			want = []hold.Endpoint{}
-		}
-		timeout := time.After(10 * time.Second)
-		var last []hold.Endpoint
-		for {
-			select {
-			case last = <-updates:
-				if cmp.Equal(want, last) {
-					return
-				}
-			case <-timeout:
-				t.Fatalf("%s: last update %v, want %v", what, last, want)
-			}
-		}
-	}
-	want("at first")
-	api := client.DiscoveryV1().EndpointSlices("shop")
-	made := slice("a", func(s *discovery.EndpointSlice) {
-		s.Endpoints[0].Conditions.Ready = no
-		s.Endpoints[0].Conditions.Serving = no
-	})
-	if _, err := api.Create(ctx, made, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	want("a starting pod", hold.Endpoint{Address: "10.0.0.1:8012"})
+	synctest.Wait() // an event between the informer's list and its watch would be lost: the fake client keeps no history
 	if !s.Synced() {
-		t.Error("not synced after an event")
+		t.Fatal("not synced")
 	}
-	if _, err := api.Update(ctx, slice("a", nil), metav1.UpdateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	want("a ready pod", hold.Endpoint{Address: "10.0.0.1:8012", Ready: true, Serving: true})
-	if err := api.Delete(ctx, "a", metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	want("no pod")
-	stop()
-	second := make(chan []hold.Endpoint, 100)
-	defer s.Subscribe(target, func(e []hold.Endpoint) { second <- e })()
-	<-second
-	if _, err := api.Create(ctx, slice("b", nil), metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	<-second
-	select {
-	case e := <-updates:
-		t.Errorf("update %v after the subscription ended", e)
-	default:
-	}
+	return s
+}
+
+// starting changes a slice's endpoint to one that is not ready yet.
+func starting(s *discovery.EndpointSlice) {
+	s.Endpoints[0].Conditions.Ready, s.Endpoints[0].Conditions.Serving = no, no
+}
+
+func TestSubscribe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := fake.NewClientset(slice("sluice", func(s *discovery.EndpointSlice) {
+			s.Labels[discovery.LabelManagedBy] = "sluice.dev"
+			s.Endpoints[0].Addresses[0] = "10.9.9.9"
+		}))
+		s := watch(t, client)
+		api := client.DiscoveryV1().EndpointSlices("shop")
+		var updates, second [][]hold.Endpoint
+		// check takes all updates since the last one.
+		check := func(what string, err error, want ...[]hold.Endpoint) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if diff := cmp.Diff(want, updates); diff != "" {
+				t.Errorf("%s: updates (-want +got):\n%s", what, diff)
+			}
+			updates = nil
+		}
+		none := []hold.Endpoint{}
+		stop := s.Subscribe(target, func(e []hold.Endpoint) { updates = append(updates, e) })
+		check("at first", nil, none)
+		_, err := api.Create(t.Context(), slice("a", starting), metav1.CreateOptions{})
+		check("a starting pod", err, []hold.Endpoint{{Address: "10.0.0.1:8012"}})
+		ready := []hold.Endpoint{{Address: "10.0.0.1:8012", Ready: true, Serving: true}}
+		_, err = api.Update(t.Context(), slice("a", nil), metav1.UpdateOptions{})
+		check("a ready pod", err, ready)
+		_, err = api.Update(t.Context(), slice("a", func(s *discovery.EndpointSlice) { s.Labels["team"] = "blue" }), metav1.UpdateOptions{})
+		check("a change of something else", err)
+		check("no pod", api.Delete(t.Context(), "a", metav1.DeleteOptions{}), none)
+		stop()
+		defer s.Subscribe(target, func(e []hold.Endpoint) { second = append(second, e) })()
+		_, err = api.Create(t.Context(), slice("b", nil), metav1.CreateOptions{})
+		check("after the subscription ended", err)
+		if diff := cmp.Diff([][]hold.Endpoint{none, ready}, second); diff != "" {
+			t.Errorf("another subscription: updates (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// The store runs ahead of the events: while a subscriber is told of one change, the next one may be in the store already. It
+// is then told of that one once, and not again when the event of it arrives.
+func TestSubscribeStoreAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := fake.NewClientset(slice("a", starting))
+		s := watch(t, client)
+		api := client.DiscoveryV1().EndpointSlices("shop")
+		var updates [][]hold.Endpoint
+		release := make(chan struct{})
+		defer s.Subscribe(target, func(e []hold.Endpoint) {
+			updates = append(updates, e)
+			if len(updates) == 2 { // ready: the store changes meanwhile
+				<-release
+			}
+		})()
+		if _, err := api.Update(t.Context(), slice("a", nil), metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if err := api.Delete(t.Context(), "a", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		close(release)
+		synctest.Wait()
+		want := [][]hold.Endpoint{{{Address: "10.0.0.1:8012"}}, {{Address: "10.0.0.1:8012", Ready: true, Serving: true}}, {}}
+		if diff := cmp.Diff(want, updates); diff != "" {
+			t.Errorf("updates (-want +got):\n%s", diff)
+		}
+	})
 }

@@ -1,9 +1,10 @@
-// Package plugin is the policy "grpc": it asks a server of the service in wire/policy, which may be written in any language and
-// run anywhere. What goes wrong there is contained: an error, an answer after the deadline or a nonsensical one makes the
-// decision invalid, so the caller holds, or a fallback policy is asked, and either way the decision says so. After several
-// failures in a row a circuit breaker spares the server and the caller's time; one request in each openFor tries it again.
+// Package plugin is the policy "grpc": it asks a server of the service in wire/policy, which may be
+// written in any language and run anywhere. Faults there are contained: after an error, a late or
+// an invalid answer the decision is invalid, so that the caller holds, or a fallback policy
+// answers, and the decision says so. After several failures in a row a circuit breaker stops
+// requests; one request in each openFor tries the server again.
 //
-// It is a policy in all but purity, and so lives outside algorithms/.
+// It does I/O, and so it lives outside algorithms/.
 package plugin
 
 import (
@@ -27,13 +28,14 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+	"github.com/sluice-autoscaler/sluice/algorithms/params"
 	"github.com/sluice-autoscaler/sluice/wire/policy"
 )
 
 const (
 	// Name is the policy's name in the catalog.
 	Name = "grpc"
-	// maxState bounds what a server may have remembered for it, in bytes.
+	// maxState bounds the state that a server may store, in bytes.
 	maxState = 64 << 10
 	// maxAnswer bounds an answer, in bytes.
 	maxAnswer = 1 << 20
@@ -56,7 +58,8 @@ type Signal struct {
 type TLS struct {
 	// CAFile holds the certificates to trust, PEM; empty trusts the system's.
 	CAFile string `json:"caFile,omitempty"`
-	// ServerName is the name that the server's certificate must have; empty takes the address's host.
+	// ServerName is the name that the server's certificate must have; empty takes the address's
+	// host.
 	ServerName string `json:"serverName,omitempty"`
 	// CertFile and KeyFile are this client's certificate, PEM, both or neither.
 	CertFile string `json:"certFile,omitempty"`
@@ -69,11 +72,11 @@ type Fallback struct {
 	Parameters json.RawMessage `json:"parameters,omitempty"`
 }
 
-// Breaker says when to leave a failing server alone.
+// Breaker says when to stop requests to a failing server.
 type Breaker struct {
-	// Failures is how many failures in a row open it, 1–1000.
+	// Failures is how many failures in a row open it.
 	Failures int `json:"failures"`
-	// OpenFor is how long no request is sent then, 1s–1h.
+	// OpenFor is how long no request is sent then.
 	OpenFor algorithms.Duration `json:"openFor"`
 }
 
@@ -81,22 +84,23 @@ type Breaker struct {
 type Config struct {
 	// Address is host:port, or unix:///path.
 	Address string `json:"address"`
-	// Timeout bounds one request, 1ms–10s. It must leave the caller's round enough time.
+	// Timeout bounds one request. It must leave the caller's round enough time.
 	Timeout algorithms.Duration `json:"timeout"`
 	// Signals are sent with each request, 1–100 of them.
 	Signals []Signal `json:"signals"`
 	// Parameters are passed on as they are: a JSON object.
 	Parameters json.RawMessage `json:"parameters,omitempty"`
 	TLS        *TLS            `json:"tls,omitempty"`
-	// Fallback is asked when the server fails; without it the decision is invalid and the caller holds.
+	// Fallback is asked when the server fails; without it the decision is invalid and the caller
+	// holds.
 	Fallback *Fallback `json:"fallback,omitempty"`
 	Breaker  Breaker   `json:"circuitBreaker"`
 	// Workload is the name that the server is given.
 	Workload string `json:"workload,omitempty"`
 }
 
-// Default returns half a second of patience, the mean concurrency of a minute and of six seconds, and a breaker that opens for 30 s
-// after 5 failures. Address is the caller's.
+// Default returns a timeout of half a second, the mean concurrency of a minute and of six seconds,
+// and a breaker that opens for 30 s after 5 failures. Address is the caller's.
 func Default() Config {
 	return Config{
 		Timeout: algorithms.Duration(500 * time.Millisecond),
@@ -105,23 +109,37 @@ func Default() Config {
 	}
 }
 
+// Params describes the parameters.
+func Params() params.List[Config] {
+	return params.List[Config]{
+		params.Other[Config]("address", "host:port or unix:///path", "none: required", "where the server listens"),
+		params.Of("timeout", params.Spans(time.Millisecond, 10*time.Second), "", "bound of one request",
+			func(c *Config) *algorithms.Duration { return &c.Timeout }),
+		params.Other[Config]("signals", "1–100 of {name, window}", "concurrency over 1m0s and 6s", "what to send"),
+		params.Other[Config]("parameters", "a JSON object", "none", "passed on to the server as it is"),
+		params.Other[Config]("workload", "text", "none", "the name that the server is given"),
+		params.Other[Config]("tls", "{caFile, serverName, certFile, keyFile}", "none: in the clear", "how to secure the connection"),
+		params.Other[Config]("fallback", "{name, parameters} of another policy", "none: hold", "what to ask when the server fails"),
+		params.Of("circuitBreaker.failures", params.Between(1, 1000), "failures in a row", "when to leave a failing server alone",
+			func(c *Config) *int { return &c.Breaker.Failures }),
+		params.Of("circuitBreaker.openFor", params.Spans(time.Second, time.Hour), "", "how long to leave it alone",
+			func(c *Config) *algorithms.Duration { return &c.Breaker.OpenFor }),
+	}
+}
+
 // Validate reports every fault. It does no I/O.
 func (c Config) Validate() error {
-	var errs []error
+	errs := []error{Params().Check(&c)}
 	bad := func(ok bool, name string, value any, want string) {
 		if !ok {
 			errs = append(errs, fmt.Errorf("%s = %v: want %s", name, value, want))
 		}
 	}
-	within := func(d algorithms.Duration, lo, hi time.Duration) bool {
-		return time.Duration(d) >= lo && time.Duration(d) <= hi
-	}
 	bad(c.Address != "" && !strings.ContainsAny(c.Address, " \n"), "address", fmt.Sprintf("%q", c.Address), "host:port or unix:///path")
-	bad(within(c.Timeout, time.Millisecond, 10*time.Second), "timeout", time.Duration(c.Timeout), "1ms–10s")
 	bad(len(c.Signals) >= 1 && len(c.Signals) <= 100, "signals", len(c.Signals), "1–100 signals")
 	for i, s := range c.Signals {
 		bad(s.Name != "", fmt.Sprintf("signals[%d].name", i), `""`, "the name of a signal")
-		bad(within(s.Window, 0, time.Hour), fmt.Sprintf("signals[%d].window", i), time.Duration(s.Window), "0s–1h")
+		bad(s.Window >= 0 && time.Duration(s.Window) <= time.Hour, fmt.Sprintf("signals[%d].window", i), time.Duration(s.Window), "0s–1h")
 	}
 	if len(c.Parameters) > 0 {
 		var object map[string]any
@@ -130,8 +148,6 @@ func (c Config) Validate() error {
 	if c.TLS != nil {
 		bad((c.TLS.CertFile == "") == (c.TLS.KeyFile == ""), "tls.certFile, tls.keyFile", "one of them", "both or neither")
 	}
-	bad(c.Breaker.Failures >= 1 && c.Breaker.Failures <= 1000, "circuitBreaker.failures", c.Breaker.Failures, "1–1000 (failures in a row)")
-	bad(within(c.Breaker.OpenFor, time.Second, time.Hour), "circuitBreaker.openFor", time.Duration(c.Breaker.OpenFor), "1s–1h")
 	return errors.Join(errs...)
 }
 
@@ -145,17 +161,20 @@ type Policy struct {
 }
 
 type state struct {
-	// Remembered is what the server answered as its state.
+	// Remembered is the state that the server answered.
 	Remembered []byte `json:"remembered,omitempty"`
-	// Failures counts those in a row; Until is the end of the breaker's being open, zero when it is closed.
+	// Failures counts those in a row; Until is the end of the breaker's being open, zero when it is
+	// closed.
 	Failures int       `json:"failures,omitempty"`
 	Until    time.Time `json:"until,omitzero"`
 	// Fallback is the fallback policy's memory.
 	Fallback json.RawMessage `json:"fallback,omitempty"`
 }
 
-// New returns a policy with a validated Config. It opens no connection yet: the first decision does. A fallback's target is
-// targetPerPod unless its parameters say otherwise.
+// New returns a policy with a validated Config. It opens no connection yet: the first decision
+// does. A fallback's target is targetPerPod unless its parameters say otherwise. What is wrong with
+// the files of TLS is a catalog.ErrTemporary: a Secret may be mounted or renewed later. All other
+// errors are final.
 func New(c Config, targetPerPod float64) (*Policy, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -163,13 +182,13 @@ func New(c Config, targetPerPod float64) (*Policy, error) {
 	p := &Policy{cfg: c}
 	if c.Fallback != nil {
 		var err error
-		if p.fallback, err = catalog.New(c.Fallback.Name, targetPerPod, c.Fallback.Parameters); err != nil {
+		if p.fallback, err = catalog.Default().New(c.Fallback.Name, targetPerPod, c.Fallback.Parameters); err != nil {
 			return nil, fmt.Errorf("fallback: %w", err)
 		}
 	}
 	secure, err := c.TLS.credentials()
 	if err != nil {
-		return nil, err
+		return nil, catalog.Temporary(err)
 	}
 	p.conn, err = grpc.NewClient(c.Address, grpc.WithTransportCredentials(secure),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
@@ -185,6 +204,7 @@ func New(c Config, targetPerPod float64) (*Policy, error) {
 	return p, nil
 }
 
+// credentials reads the files. All of its errors are faults of the files.
 func (t *TLS) credentials() (credentials.TransportCredentials, error) {
 	if t == nil {
 		return insecure.NewCredentials(), nil
@@ -225,8 +245,8 @@ func (p *Policy) Needs() []algorithms.Need {
 	return needs
 }
 
-// errOpen says that the breaker spared the server.
-var errOpen = errors.New("the circuit breaker is open")
+// errBreakerOpen says that the breaker kept a request back.
+var errBreakerOpen = errors.New("the circuit breaker is open")
 
 // Decide asks the server, for at most Config.Timeout.
 func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
@@ -246,15 +266,15 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	return p.failed(p.fallback.Decide(o), o, err, "falling back to "+p.cfg.Fallback.Name)
 }
 
-func (p *Policy) failed(d algorithms.Decision, o algorithms.Observation, err error, deed string) algorithms.Decision {
+func (p *Policy) failed(d algorithms.Decision, o algorithms.Observation, err error, action string) algorithms.Decision {
 	d.Reason = "PluginFailed"
-	if errors.Is(err, errOpen) {
+	if errors.Is(err, errBreakerOpen) {
 		d.Reason = "PluginOpen"
 	}
 	if o.Quiet {
 		return d
 	}
-	text := fmt.Sprintf("policy server %s: %v; %s", p.cfg.Address, err, deed)
+	text := fmt.Sprintf("policy server %s: %v; %s", p.cfg.Address, err, action)
 	if d.Message != "" {
 		text += ": " + d.Message
 	}
@@ -263,11 +283,11 @@ func (p *Policy) failed(d algorithms.Decision, o algorithms.Observation, err err
 	return d
 }
 
-// ask sends the request unless the breaker is open, checks the answer, and keeps count of failures.
+// ask sends the request unless the breaker is open, checks the answer, and counts failures.
 func (p *Policy) ask(o algorithms.Observation) (algorithms.Decision, error) {
 	s := &p.state
 	if !s.Until.IsZero() && o.Now.Before(s.Until) {
-		return algorithms.Decision{}, fmt.Errorf("%w after %d failures, until %s", errOpen, s.Failures, s.Until.UTC().Format(time.RFC3339))
+		return algorithms.Decision{}, fmt.Errorf("%w after %d failures, until %s", errBreakerOpen, s.Failures, s.Until.UTC().Format(time.RFC3339))
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(p.cfg.Timeout))
 	defer cancel()
@@ -323,7 +343,7 @@ func (p *Policy) observation(o algorithms.Observation) *policy.Observation {
 	return out
 }
 
-// decision checks an answer: what a server says is not trusted.
+// decision checks an answer: servers are not trusted.
 func decision(a *policy.DecideResponse, o algorithms.Observation) (algorithms.Decision, error) {
 	var errs []error
 	if n := a.GetReplicas(); n < 0 || n > maxReplicas {
@@ -361,7 +381,7 @@ func decision(a *policy.DecideResponse, o algorithms.Observation) (algorithms.De
 	if d.Message == "" {
 		d.Message = fmt.Sprintf("the policy server wants %d pods", d.Replicas)
 	}
-	if w := word(a.GetReason()); w != "" {
+	if w := label(a.GetReason()); w != "" {
 		d.Message = w + ": " + d.Message
 	}
 	d.Terms = o.Scratch[:0]
@@ -371,8 +391,8 @@ func decision(a *policy.DecideResponse, o algorithms.Observation) (algorithms.De
 	return d, nil
 }
 
-// word makes a label of what a server says: letters and digits only, and short.
-func word(s string) string {
+// label makes a label of a server's reason: letters and digits only, and short.
+func label(s string) string {
 	kept := strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
 			return r
@@ -384,7 +404,7 @@ func word(s string) string {
 
 func clip(s string) string { return strings.ToValidUTF8(s[:min(len(s), maxText)], "") }
 
-// Snapshot returns what the server has had remembered, the breaker's state and the fallback's memory.
+// Snapshot returns the server's state, the breaker's state and the fallback's memory.
 func (p *Policy) Snapshot() json.RawMessage {
 	s := p.state
 	if p.fallback != nil {
@@ -409,21 +429,12 @@ func (p *Policy) Restore(raw json.RawMessage) error {
 	return nil
 }
 
-// Entry is the policy's entry for catalogs: catalog.New(name, target, parameters, plugin.Entry()). The policies that it makes hold a
-// connection; whoever lets one go should call its Close.
+// Entry is the policy's entry for a catalog: catalog.Default(plugin.Entry()). A policy that it
+// makes holds a connection; call its Close after use.
 func Entry() catalog.Entry {
 	return catalog.Entry{
 		Name: Name, Summary: "asks a policy server of yours, in any language", Source: "wire/policy/policy.proto",
-		Parameters: []catalog.Parameter{
-			{Name: "address", Range: "host:port or unix:///path", Default: "none: required", Doc: "where the server listens"},
-			{Name: "timeout", Range: "1ms–10s", Default: "500ms", Doc: "patience with one request"},
-			{Name: "signals", Range: "1–100 of {name, window}", Default: "concurrency over 1m0s and 6s", Doc: "what to send"},
-			{Name: "parameters", Range: "a JSON object", Default: "none", Doc: "passed on to the server as it is"},
-			{Name: "workload", Range: "text", Default: "\"\"", Doc: "the name that the server is given"},
-			{Name: "tls", Range: "{caFile, serverName, certFile, keyFile}", Default: "none: in the clear", Doc: "how to secure the connection"},
-			{Name: "fallback", Range: "{name, parameters} of another policy", Default: "none: hold", Doc: "what to ask when the server fails"},
-			{Name: "circuitBreaker", Range: "{failures: 1–1000, openFor: 1s–1h}", Default: "5, 30s", Doc: "when to leave a failing server alone, and how long"},
-		},
+		Parameters: Params().Describe(Default()),
 		New: func(target float64, params json.RawMessage) (algorithms.Policy, error) {
 			c := Default()
 			if err := catalog.Read(params, &c); err != nil {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
+	"github.com/sluice-autoscaler/sluice/algorithms/policytest"
 	"github.com/sluice-autoscaler/sluice/scaler/plugin"
 	"github.com/sluice-autoscaler/sluice/wire/policy"
 )
@@ -268,7 +269,8 @@ func kill(cmd *exec.Cmd) {
 	}
 }
 
-// The sample servers, killed with SIGKILL in the middle and started again: before, after and between, decisions are as promised.
+// The sample servers, killed with SIGKILL in the middle and started again: before, after and
+// between, decisions are as promised.
 func TestSampleServersKilledMidRun(t *testing.T) {
 	t.Parallel()
 	const examples = "../../docs/examples"
@@ -339,7 +341,7 @@ func TestSampleServersKilledMidRun(t *testing.T) {
 
 func TestCatalogEntry(t *testing.T) {
 	t.Parallel()
-	p, err := catalog.New("grpc", 10, json.RawMessage(`{"address":"127.0.0.1:1","fallback":{"name":"target"}}`), plugin.Entry())
+	p, err := catalog.Default(plugin.Entry()).New("grpc", 10, json.RawMessage(`{"address":"127.0.0.1:1","fallback":{"name":"target"}}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -351,8 +353,28 @@ func TestCatalogEntry(t *testing.T) {
 		`{"address":"a:1","fallback":{"name":"no"}}`: "fallback: policy \"no\"", `{"address":"a:1","parameters":[1]}`: "JSON object",
 		`{"address":"a:1","tls":{"caFile":"nowhere.pem"}}`: "nowhere.pem", `{"addr":"a:1"}`: "addr",
 	} {
-		if _, err := catalog.New("grpc", 10, json.RawMessage(params), plugin.Entry()); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := catalog.Default(plugin.Entry()).New("grpc", 10, json.RawMessage(params)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("New(%s) = %v, want an error with %q", params, err, want)
 		}
 	}
+}
+
+func TestBounds(t *testing.T) {
+	t.Parallel()
+	beside := map[string]string{}
+	for _, name := range []string{"timeout", "circuitBreaker.failures", "circuitBreaker.openFor"} {
+		beside[name+" lo"], beside[name+" hi"] = `{"address": "127.0.0.1:1"}`, `{"address": "127.0.0.1:1"}`
+	}
+	policies := catalog.Default(plugin.Entry())
+	e, err := policies.Find(plugin.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	policytest.Bounds(t, e.Parameters, beside, func(raw json.RawMessage) error {
+		p, err := policies.New(plugin.Name, 0, raw)
+		if closer, ok := p.(*plugin.Policy); ok {
+			return errors.Join(err, closer.Close())
+		}
+		return err
+	})
 }

@@ -11,7 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/sluice-autoscaler/sluice/sidecar/inflight"
+	"github.com/sluice-autoscaler/sluice/proxy/inflight"
+	"github.com/sluice-autoscaler/sluice/proxy/request"
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
@@ -31,48 +32,12 @@ type Options struct {
 	Version string
 }
 
-// Reason is why a request was answered by the sidecar itself and not by the app.
-type Reason int
-
-// The reasons, in the order of their label values.
-const (
-	QueueFull Reason = iota
-	QueueTimeout
-	ClientLeft
-	AppUnreachable
-	AppError
-	AppTimeout
-	BadRequest
-	reasons int = iota
-)
-
-func (r Reason) String() string {
-	switch r {
-	case QueueFull:
-		return "queue-full"
-	case QueueTimeout:
-		return "queue-timeout"
-	case ClientLeft:
-		return "client-left"
-	case AppUnreachable:
-		return "app-unreachable"
-	case AppError:
-		return "app-error"
-	case AppTimeout:
-		return "app-timeout"
-	case BadRequest:
-		return "bad-request"
-	default:
-		return "unknown"
-	}
-}
-
 // Metrics counts what requests do and collects it with the integral. New makes it; it is safe for concurrent use.
 type Metrics struct {
 	opts               Options
 	classes            [5]atomic.Uint64 // by code/100 − 1
 	uncounted          atomic.Uint64
-	refused            [reasons]atomic.Uint64
+	refused            [request.Reasons]atomic.Uint64
 	duration, overhead prometheus.Histogram
 	descs              descs
 }
@@ -126,7 +91,7 @@ func (m *Metrics) Finished(code int, took, overhead time.Duration) {
 }
 
 // Refused counts a request that the sidecar answered itself.
-func (m *Metrics) Refused(r Reason) { m.refused[r].Add(1) }
+func (m *Metrics) Refused(r request.Reason) { m.refused[r].Add(1) }
 
 // Ignored counts a request that is no demand.
 func (m *Metrics) Ignored() { m.uncounted.Add(1) }
@@ -155,7 +120,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	counter(d.uncounted, float64(m.uncounted.Load()))
 	for i := range m.refused {
-		counter(d.refused, float64(m.refused[i].Load()), Reason(i).String())
+		counter(d.refused, float64(m.refused[i].Load()), request.Reason(i).String())
 	}
 	draining := 0.0
 	if m.opts.Draining() {

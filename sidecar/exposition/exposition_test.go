@@ -21,8 +21,9 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 
+	"github.com/sluice-autoscaler/sluice/proxy/inflight"
+	"github.com/sluice-autoscaler/sluice/proxy/request"
 	"github.com/sluice-autoscaler/sluice/sidecar/exposition"
-	"github.com/sluice-autoscaler/sluice/sidecar/inflight"
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
@@ -41,7 +42,7 @@ func source(t *testing.T) (*exposition.Metrics, http.Handler) {
 	for _, code := range []int{101, 200, 204, 304, 404, 499, 502, 999} {
 		m.Finished(code, 20*time.Millisecond, 30*time.Microsecond)
 	}
-	m.Refused(exposition.AppUnreachable)
+	m.Refused(request.AppUnreachable)
 	m.Ignored()
 	h, err := m.Handler(slog.New(slog.DiscardHandler))
 	if err != nil {

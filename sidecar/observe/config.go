@@ -3,13 +3,13 @@ package observe
 import (
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"net"
 	"strconv"
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/sluice-autoscaler/sluice/internal/cli"
 )
 
 // Config is the observe mode's configuration. Default gives the usual one; Validate tells what is wrong.
@@ -26,8 +26,8 @@ type Config struct {
 	MaxCPU float64
 	// Drain is how long to observe on after SIGTERM while requests are in flight, ≥ 0.
 	Drain time.Duration
-	// LogLevel is debug, info, warn or error.
-	LogLevel string
+	// Logging says what is logged, and in which format; JSON unless told otherwise.
+	Logging cli.Logging
 }
 
 // Default returns the configuration without any flag.
@@ -39,7 +39,7 @@ func Default() Config {
 		MaxInterval:   50 * time.Millisecond,
 		MaxCPU:        0.008, // a hundredth, with room for what was saved up
 		Drain:         30 * time.Second,
-		LogLevel:      "info",
+		Logging:       cli.Logging{Level: "info", Format: "json"},
 	}
 }
 
@@ -51,7 +51,7 @@ func (c *Config) Bind(f *pflag.FlagSet) {
 	f.DurationVar(&c.MaxInterval, "max-interval", c.MaxInterval, "longest time between two samples, at rest")
 	f.Float64Var(&c.MaxCPU, "max-cpu", c.MaxCPU, "`share` of one core that the observer may take; samples get rarer to keep it")
 	f.DurationVar(&c.Drain, "drain", c.Drain, "how long to observe on after SIGTERM while requests are in flight")
-	f.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
+	c.Logging.Bind(f)
 }
 
 // Validate returns every fault, joined, or nil.
@@ -82,15 +82,6 @@ func (c *Config) Validate() error {
 	if c.Drain < 0 {
 		bad("drain = %v: want ≥ 0", c.Drain)
 	}
-	if new(slog.LevelVar).UnmarshalText([]byte(c.LogLevel)) != nil {
-		bad("log-level = %q: want debug, info, warn or error", c.LogLevel)
-	}
+	errs = append(errs, c.Logging.Validate())
 	return errors.Join(errs...)
-}
-
-// NewLogger returns the logger that c asks for, writing JSON to w.
-func (c *Config) NewLogger(w io.Writer) *slog.Logger {
-	level := new(slog.LevelVar)
-	_ = level.UnmarshalText([]byte(c.LogLevel)) // Validate has read it
-	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
 }

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -18,8 +17,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/sluice-autoscaler/sluice/internal/serve"
+	"github.com/sluice-autoscaler/sluice/proxy/inflight"
 	"github.com/sluice-autoscaler/sluice/sidecar/exposition"
-	"github.com/sluice-autoscaler/sluice/sidecar/inflight"
 	"github.com/sluice-autoscaler/sluice/sidecar/observe/sockdiag"
 )
 
@@ -30,6 +29,9 @@ const (
 	longest = time.Second
 	// metricsDrain bounds how long a scrape under way may hold up the end of the process.
 	metricsDrain = time.Second
+	// livenessPeriod is the heartbeat's: /healthz fails when no sample has begun for two of them,
+	// whether or not samples succeed.
+	livenessPeriod = 10 * time.Second
 	// httpTimeout bounds how long a scraper may take to send its request's headers.
 	httpTimeout = 10 * time.Second
 	// calm is how fast the interval grows, by each sample in which nothing moves.
@@ -63,6 +65,7 @@ type Observer struct {
 	counter inflight.Counter
 	metrics *exposition.Metrics
 	server  *serve.HTTP
+	alive   *serve.Heartbeat
 	up      chan struct{}
 
 	// Of the sampling goroutine alone.
@@ -101,6 +104,7 @@ func New(cfg Config, version string, source Source, log *slog.Logger) (*Observer
 		credit: savingsOf(cfg) / 2, used: processTime(),
 		rng: rand.New(rand.NewPCG(rand.Uint64(), 0)), // only spreads the samples; nothing is to repeat it
 	}
+	o.alive = serve.NewHeartbeat("sampling", livenessPeriod, o.start)
 	none := func() int { return 0 }
 	o.metrics = exposition.New(exposition.Options{
 		// The integral is known up to the last sample, so that is its time: a source that cannot sample stands still, and
@@ -122,7 +126,7 @@ func New(cfg Config, version string, source Source, log *slog.Logger) (*Observer
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{
 		EnableOpenMetrics: true, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}))
-	mux.Handle("GET /healthz", serve.Health())
+	mux.Handle("GET /healthz", serve.Health(o.alive.Check(time.Now)))
 	mux.Handle("GET /readyz", serve.Health(serve.Check{Name: "samples", Probe: func(context.Context) error {
 		s := o.read()
 		if age := time.Since(o.start) - s.at; s.samples == 0 || age > staleAfter {
@@ -153,12 +157,6 @@ func (o *Observer) Run(ctx context.Context) error {
 	})
 	return g.Run(ctx)
 }
-
-// Up is closed when the first sample was taken and the metrics port accepts connections.
-func (o *Observer) Up() <-chan struct{} { return o.up }
-
-// MetricsAddr is the address of the metrics port, once Up.
-func (o *Observer) MetricsAddr() net.Addr { return o.server.Addr() }
 
 func (o *Observer) read() state {
 	o.mu.Lock()
@@ -198,6 +196,7 @@ func (o *Observer) loop(ctx context.Context) error {
 
 // try samples, and notes and logs when that begins to fail or to work again.
 func (o *Observer) try(ctx context.Context) {
+	o.alive.Beat(time.Now())
 	err := o.sample()
 	o.mu.Lock()
 	before := o.state.err

@@ -16,7 +16,7 @@ import (
 	"github.com/prometheus/common/model"
 	"go.uber.org/goleak"
 
-	"github.com/sluice-autoscaler/sluice/sidecar/inflight"
+	"github.com/sluice-autoscaler/sluice/proxy/inflight"
 	"github.com/sluice-autoscaler/sluice/sidecar/observe"
 	"github.com/sluice-autoscaler/sluice/sidecar/observe/sockdiag"
 	"github.com/sluice-autoscaler/sluice/wire"

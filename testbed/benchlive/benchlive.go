@@ -19,6 +19,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/bench/live"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
 	"github.com/sluice-autoscaler/sluice/bench/recording"
@@ -225,7 +226,7 @@ func (o Options) deploy(ctx context.Context, c *kit.Cluster, namespace string, t
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.Place.Example("web.yaml"), err)
 	}
-	p, err := plan.ParsePolicy(t.policy)
+	p, err := plan.ParsePolicy(catalog.Default(), t.policy)
 	if err != nil {
 		return err
 	}
@@ -382,7 +383,7 @@ func (o Options) lay(ctx context.Context, t trial) (outcome, error) {
 	if x.load == "" {
 		x.load = source.Name()
 	}
-	p, err := plan.ParsePolicy(t.policy)
+	p, err := plan.ParsePolicy(catalog.Default(), t.policy)
 	if err != nil {
 		return x, err
 	}

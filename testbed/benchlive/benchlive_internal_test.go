@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/bench/live"
 	"github.com/sluice-autoscaler/sluice/bench/load"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
@@ -30,7 +31,7 @@ func TestTrials(t *testing.T) {
 		if err := s.Validate(); err != nil {
 			t.Errorf("%s: %v", x.name, err)
 		}
-		if _, err := plan.ParsePolicy(x.policy); err != nil {
+		if _, err := plan.ParsePolicy(catalog.Default(), x.policy); err != nil {
 			t.Errorf("%s: %v", x.name, err)
 		}
 		src, err := x.source(&s)

@@ -1,11 +1,13 @@
-// Package cron reads schedules in cron's five fields and tells when they fall due, in a time zone and by wall clock: minute (0–59),
-// hour (0–23), day of month (1–31), month (1–12 or JAN–DEC), day of week (0–7 or SUN–SAT, 0 and 7 being Sunday). A field is *, a
-// number, a range a-b, either with a step /n, or a comma list of these. When day of month and day of week are both restricted
-// (neither begins with *), a day matches if either does, as in Vixie cron. @hourly, @daily, @midnight, @weekly, @monthly,
-// @yearly and @annually are short forms.
+// Package cron reads cron expressions of five fields and tells when they are due, in a time zone
+// and by wall clock: minute (0–59), hour (0–23), day of month (1–31), month (1–12 or JAN–DEC), day
+// of week (0–7 or SUN–SAT, 0 and 7 being Sunday). A field is *, a number, a range a-b, either with
+// a step /n, or a comma list of these. When day of month and day of week are both restricted
+// (neither begins with *), a day matches if either does, as in Vixie cron. @hourly, @daily,
+// @midnight, @weekly, @monthly, @yearly and @annually are short forms.
 //
-// When clocks change: a time that is skipped falls due at the first instant after the gap; one that occurs twice falls due the
-// first time only. So every day has exactly one 02:30, and a window opened and closed by wall clock never stays open.
+// When clocks change, a time that is skipped is due at the first instant after the gap, and a time
+// that occurs twice is due the first time only. So every day has exactly one 02:30, and a window
+// opened and closed by wall clock never stays open.
 package cron
 
 import (
@@ -17,11 +19,12 @@ import (
 	"time"
 )
 
-// Schedule is a parsed expression. The zero value never falls due. It is immutable and safe for concurrent use.
+// Schedule is a parsed expression. The zero value is never due. It is immutable and safe for
+// concurrent use.
 type Schedule struct {
 	minute, hour, dom, month, dow uint64
-	// either says that both day fields are restricted.
-	either bool
+	// anyDay says that both day fields are restricted, so that either suffices.
+	anyDay bool
 	text   string
 }
 
@@ -44,7 +47,7 @@ func fields() [5]field {
 	}
 }
 
-func short(name string) (string, bool) {
+func alias(name string) (string, bool) {
 	switch name {
 	case "@yearly", "@annually":
 		return "0 0 1 1 *", true
@@ -60,11 +63,11 @@ func short(name string) (string, bool) {
 	return "", false
 }
 
-// Parse reads an expression. It refuses what can never fall due, such as 30 February.
+// Parse reads an expression. It refuses one that can never be due, such as 30 February.
 func Parse(expr string) (Schedule, error) {
 	text := expr
 	if strings.HasPrefix(expr, "@") {
-		full, ok := short(strings.ToLower(expr))
+		full, ok := alias(strings.ToLower(expr))
 		if !ok {
 			return Schedule{}, fmt.Errorf("cron %q: want @hourly, @daily, @midnight, @weekly, @monthly, @yearly or @annually", expr)
 		}
@@ -91,7 +94,7 @@ func Parse(expr string) (Schedule, error) {
 	}
 	s := Schedule{
 		minute: sets[0], hour: sets[1], dom: sets[2], month: sets[3], dow: sets[4], text: text,
-		either: !strings.HasPrefix(parts[2], "*") && !strings.HasPrefix(parts[4], "*"),
+		anyDay: !strings.HasPrefix(parts[2], "*") && !strings.HasPrefix(parts[4], "*"),
 	}
 	if _, ok := s.Next(time.Date(2023, 1, 1, 0, 0, 0, 0, time.UTC)); !ok {
 		return Schedule{}, fmt.Errorf("cron %q: never falls due", text)
@@ -149,23 +152,25 @@ func (f field) number(text string) (int, error) {
 	return v, nil
 }
 
-// reach is how many days Next and Prev look: 29 February may be 8 years away, and a weekday on it (both by *-steps) 40.
-const reach = 366 * 41
+// maxDays is how many days Next and Prev search: 29 February may be 8 years away, and a weekday on
+// it (both by *-steps) 40.
+const maxDays = 366 * 41
 
 func (s Schedule) day(d time.Time) bool {
 	if s.month&(1<<uint(d.Month())) == 0 {
 		return false
 	}
 	dom, dow := s.dom&(1<<uint(d.Day())) != 0, s.dow&(1<<uint(d.Weekday())) != 0
-	if s.either {
+	if s.anyDay {
 		return dom || dow
 	}
 	return dom && dow
 }
 
-// Next returns the first instant after t at which the schedule falls due, in t's location; ok is false when there is none.
+// Next returns the first instant after t at which the schedule is due, in t's location; ok is false
+// when there is none.
 func (s Schedule) Next(t time.Time) (at time.Time, ok bool) {
-	for k := range reach {
+	for k := range maxDays {
 		d := date(t, k)
 		if !s.day(d) {
 			continue
@@ -181,10 +186,12 @@ func (s Schedule) Next(t time.Time) (at time.Time, ok bool) {
 	return time.Time{}, false
 }
 
-// Prev returns the last instant at or before t at which the schedule fell due, in t's location; ok is false when there is none.
+// Prev returns the last instant at or before t at which the schedule was due, in t's location; ok
+// is false when there is none.
 func (s Schedule) Prev(t time.Time) (at time.Time, ok bool) {
-	// Where clocks went back over midnight, a time of the next calendar day may have fallen due already.
-	for k := 1; k > -reach; k-- {
+	// Where clocks went back over midnight, a time of the next calendar day may have fallen due
+	// already.
+	for k := 1; k > -maxDays; k-- {
 		d := date(t, k)
 		if !s.day(d) {
 			continue
@@ -204,12 +211,13 @@ func (s Schedule) Prev(t time.Time) (at time.Time, ok bool) {
 	return time.Time{}, false
 }
 
-// date returns the calendar day of t moved by k days, at noon in UTC, which is only a name for the day.
+// date is the calendar day of t moved by k days, at noon in UTC, which only names the day.
 func date(t time.Time, k int) time.Time {
 	return time.Date(t.Year(), t.Month(), t.Day()+k, 12, 0, 0, 0, time.UTC)
 }
 
-// wall is the instant at which clocks in loc first show that time of day d, or the end of the gap if they never do.
+// wall is the instant at which clocks in loc first show that time of day d, or the end of the gap
+// if they never do.
 func wall(d time.Time, hour, minute int, loc *time.Location) time.Time {
 	at := time.Date(d.Year(), d.Month(), d.Day(), hour, minute, 0, 0, loc)
 	start, end := at.ZoneBounds()

@@ -1,4 +1,0 @@
-package collect
-
-// Parse is parse, for its tests.
-var Parse = parse

@@ -1,0 +1,179 @@
+package provider
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/sluice-autoscaler/sluice/adapter/store"
+	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/wire"
+)
+
+// Names of the metrics of requests, in both APIs.
+const (
+	// Concurrency is the mean number of requests in flight at the pods plus held at gateways.
+	Concurrency = "request_concurrency"
+	// Rate is requests answered per second.
+	Rate = "request_rate"
+	// Waiting is the mean number of requests held at gateways. Pods have no such metric: what waits
+	// is not yet any pod's.
+	Waiting = "request_waiting"
+)
+
+const (
+	portName = wire.MetricsPortName
+	remedy   = "add the Sluice sidecar to the pod template"
+)
+
+// The resources that have metrics of requests; never written.
+//
+//nolint:gochecknoglobals // a struct cannot be a constant
+var (
+	pods         = schema.GroupResource{Resource: "pods"}
+	services     = schema.GroupResource{Resource: "services"}
+	deployments  = schema.GroupResource{Group: appsv1.GroupName, Resource: "deployments"}
+	statefulsets = schema.GroupResource{Group: appsv1.GroupName, Resource: "statefulsets"}
+	replicasets  = schema.GroupResource{Group: appsv1.GroupName, Resource: "replicasets"}
+)
+
+// requestKinds are the kinds that have metrics of requests. They are in every cluster.
+func requestKinds() []Kind {
+	return []Kind{
+		{Resource: pods, Version: corev1.SchemeGroupVersion, Kind: "Pod", Namespaced: true},
+		{Resource: services, Version: corev1.SchemeGroupVersion, Kind: "Service", Key: "service", Namespaced: true},
+		{Resource: deployments, Version: appsv1.SchemeGroupVersion, Kind: "Deployment", Key: "deployment", Namespaced: true},
+		{Resource: statefulsets, Version: appsv1.SchemeGroupVersion, Kind: "StatefulSet", Key: "statefulset", Namespaced: true},
+		{Resource: replicasets, Version: appsv1.SchemeGroupVersion, Kind: "ReplicaSet", Namespaced: true},
+	}
+}
+
+// Reader answers with signals from memory. Implementations are safe for concurrent use and do no
+// I/O.
+type Reader interface {
+	// Workload sums a signal (algorithms.Concurrency, Rate or Waiting) over the selected pods and
+	// what gateways hold for the Services.
+	Workload(now time.Time, namespace string, pods labels.Selector, services []string, signal string, window time.Duration) store.Value
+	// Pods gives a signal pod by pod, for every selected pod that takes requests. Known is false
+	// where it has no value.
+	Pods(now time.Time, namespace string, pods labels.Selector, signal string, window time.Duration) []store.PodValue
+	// Pod gives a signal of one pod; ok is false when there is no such pod that takes requests.
+	Pod(now time.Time, namespace, name, signal string, window time.Duration) (v store.PodValue, ok bool)
+	// Ready says why nothing can be answered yet, nil once everything has been read once.
+	Ready() error
+}
+
+// Target is an object whose pods' demand can be asked for.
+type Target struct {
+	// Name is the object's name.
+	Name string
+	// Pods selects its pods; Services are those whose held requests are its demand too.
+	Pods     labels.Selector
+	Services []string
+	// Fault, when not empty, says why it cannot be measured and what to do, in words that follow
+	// the object's name.
+	Fault string
+	// Untyped says that no pod template was found for it, so that only its pods can tell whether
+	// they are measured.
+	Untyped bool
+}
+
+// Objects looks objects up in memory. Implementations are safe for concurrent use and do no I/O.
+type Objects interface {
+	// Get returns one object; ok is false when there is none of that name. The resource is one of
+	// services, deployments.apps, statefulsets.apps and replicasets.apps.
+	Get(resource schema.GroupResource, namespace, name string) (t Target, ok bool, err error)
+	// List returns the objects of a namespace whose own labels match, ordered by name.
+	List(resource schema.GroupResource, namespace string, selector labels.Selector) ([]Target, error)
+	// Ready says why lookups cannot be answered yet, nil once they can.
+	Ready() error
+}
+
+// RequestMetrics are the metrics of requests, of what the adapter reads.
+func RequestMetrics(r Reader, o Objects) []Metric {
+	source := &requests{reader: r, objects: o}
+	all := requestKinds()
+	return []Metric{
+		{Name: Concurrency, Unit: "requests", Describes: all, External: true, Source: source, Signal: algorithms.Concurrency},
+		{Name: Rate, Unit: "requests/s", Describes: all, External: true, Source: source, Signal: algorithms.Rate},
+		{
+			Name: Waiting, Unit: "requests", Describes: all[1:], External: true, Source: source, Signal: algorithms.Waiting,
+			Absent: map[schema.GroupResource]string{pods: fmt.Sprintf("have no metric %s, since requests that wait at a gateway are "+
+				"not yet any pod's; ask for that of the Service or the Deployment", Waiting)},
+		},
+	}
+}
+
+// requests is the Source of the metrics of requests.
+type requests struct {
+	reader  Reader
+	objects Objects
+}
+
+// Object answers for one object.
+func (r *requests) Object(q Query, name string) (store.Value, error) {
+	if q.Kind.Resource == pods {
+		v, ok := r.reader.Pod(q.Now, q.Namespace, name, q.Metric.Signal, q.Window)
+		if !ok {
+			return store.Value{}, q.NotFound(name, "there is no such pod that takes requests and has a port named "+portName)
+		}
+		return v.Value, nil
+	}
+	t, ok, err := r.objects.Get(q.Kind.Resource, q.Namespace, name)
+	if err != nil {
+		return store.Value{}, apierrors.NewInternalError(fmt.Errorf("look up %s: %w", q.object(name), err))
+	}
+	if !ok {
+		return store.Value{}, q.NotFound(name, "there is no such object")
+	}
+	return r.workload(q, t)
+}
+
+// Objects answers for each selected object.
+func (r *requests) Objects(q Query, selector labels.Selector) ([]ObjectValue, error) {
+	var out []ObjectValue
+	if q.Kind.Resource == pods {
+		for _, v := range r.reader.Pods(q.Now, q.Namespace, selector, q.Metric.Signal, q.Window) {
+			out = append(out, ObjectValue{Name: v.Name, Value: v.Value})
+		}
+		if out == nil {
+			return nil, q.NotFound("*", fmt.Sprintf("no pod that takes requests and has a port named %s matches %q", portName, selector))
+		}
+		return out, nil
+	}
+	targets, err := r.objects.List(q.Kind.Resource, q.Namespace, selector)
+	if err != nil {
+		return nil, apierrors.NewInternalError(fmt.Errorf("list %s: %w", q.Kind.Resource, err))
+	}
+	for _, t := range targets {
+		v, err := r.workload(q, t)
+		out = append(out, ObjectValue{Name: t.Name, Value: v, Err: err})
+	}
+	return out, nil
+}
+
+// workload reads the sum over an object's pods and what gateways hold for it.
+func (r *requests) workload(q Query, t Target) (store.Value, error) {
+	if t.Fault != "" {
+		return store.Value{}, q.NotFound(t.Name, t.Fault)
+	}
+	v := r.reader.Workload(q.Now, q.Namespace, t.Pods, t.Services, q.Metric.Signal, q.Window)
+	if t.Untyped && len(r.reader.Pods(q.Now, q.Namespace, t.Pods, q.Metric.Signal, q.Window)) == 0 {
+		// Nothing tells a workload at zero from one that is not measured at all, so that zero would
+		// be a guess.
+		return store.Value{}, q.NotFound(t.Name, "none of its pods has a container port named "+portName+" and no workload that is behind it is known; "+remedy)
+	}
+	return v, nil
+}
+
+// Ready says why nothing can be answered yet: an object that is not listed yet would be taken for
+// absent.
+func (r *requests) Ready() error {
+	return errors.Join(r.objects.Ready(), r.reader.Ready())
+}

@@ -1,0 +1,8 @@
+package scrape
+
+// For tests.
+var (
+	Parse     = parse
+	Urgent    = urgent
+	SortPorts = sortPorts
+)

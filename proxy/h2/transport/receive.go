@@ -1,0 +1,413 @@
+package transport
+
+import (
+	"slices"
+
+	"github.com/sluice-autoscaler/sluice/proxy/h2/frame"
+	"github.com/sluice-autoscaler/sluice/proxy/h2/header"
+	"github.com/sluice-autoscaler/sluice/proxy/request"
+)
+
+// handle does what a frame asks for.
+func (c *Conn) handle(h frame.Header, p []byte) error {
+	if code := h.Check(); code != frame.NoError {
+		return fault{code}
+	}
+	if (c.block.Stream != 0) != (h.Type == frame.Continuation) || c.block.Stream != 0 && c.block.Stream != h.Stream {
+		return fault{frame.ProtocolError} // nothing may come in the middle of a header block
+	}
+	if !c.settingsRead && (h.Type != frame.Settings || h.Has(frame.Ack)) {
+		return fault{frame.ProtocolError}
+	}
+	switch h.Type {
+	case frame.Data:
+		return c.handleData(h, p)
+	case frame.Headers:
+		return c.handleHeaders(h, p)
+	case frame.Continuation:
+		return c.readBlock(p, h.Has(frame.EndHeaders))
+	case frame.Priority:
+		if frame.Number(p) == h.Stream {
+			c.resetStream(h.Stream, frame.ProtocolError)
+		}
+	case frame.Reset:
+		return c.handleReset(h.Stream, frame.Code(frame.Number(p)))
+	case frame.Settings:
+		if !h.Has(frame.Ack) {
+			return c.handleSettings(p)
+		}
+	case frame.PushPromise:
+		return fault{frame.ProtocolError}
+	case frame.Ping:
+		c.handlePing(h, p)
+	case frame.GoAway:
+		c.handleGoAway(frame.Number(p))
+	case frame.WindowUpdate:
+		return c.handleWindowUpdate(h.Stream, int64(frame.Number(p)))
+	}
+	return nil
+}
+
+// isIdle says whether a stream was never opened. The caller holds mu.
+func (c *Conn) isIdle(id uint32) bool {
+	return !c.isUnserved(id) && (id > c.lastStream || id%2 == 0)
+}
+
+// isUnserved says whether a client opened the stream although it was told, or before it heard, that
+// it would not be served: what comes on it is to be ignored. The caller holds mu.
+func (c *Conn) isUnserved(id uint32) bool {
+	return !c.Upstream && c.phase >= leaving && id > c.lastStream && id%2 == 1
+}
+
+func (c *Conn) handleData(h frame.Header, p []byte) error {
+	content, _, ok := h.Content(p)
+	if !ok {
+		return fault{frame.ProtocolError}
+	}
+	c.mu.Lock()
+	c.recvWindow -= int64(len(p))
+	if c.recvWindow < 0 {
+		c.mu.Unlock()
+		return fault{frame.FlowControlError}
+	}
+	c.unreturned += len(p)
+	c.returnWindow(&c.batch)
+	s := c.streams[h.Stream]
+	idle, ignored := s == nil && c.isIdle(h.Stream), s == nil && (c.isUnserved(h.Stream) || c.wasReset(h.Stream))
+	c.mu.Unlock()
+	switch {
+	case idle:
+		return fault{frame.ProtocolError}
+	case ignored:
+	case s == nil:
+		c.resetStream(h.Stream, frame.StreamClosed)
+	default:
+		c.streamData(s, h, content, len(p))
+	}
+	return nil
+}
+
+// streamData takes the content of a Data frame of n bytes on s.
+func (c *Conn) streamData(s *Stream, h frame.Header, content []byte, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.is(c, h.Stream) {
+		return
+	}
+	b, end := &c.batch, h.Has(frame.EndStream)
+	s.recvWindow -= int64(n)
+	switch {
+	case s.received:
+		s.exchange.Broken(b, s, frame.StreamClosed)
+	case s.recvWindow < 0:
+		s.exchange.Broken(b, s, frame.FlowControlError)
+	case !s.Receive(len(content), end):
+		s.exchange.Broken(b, s, frame.ProtocolError)
+	default:
+		s.exchange.Body(b, s, content, end)
+		if padding := n - len(content); padding > 0 {
+			s.Credit(b, padding, 0)
+		}
+	}
+}
+
+// returnWindow gives the peer's window back what was read, unless too much is held. The caller holds
+// mu.
+func (c *Conn) returnWindow(b *Batch) {
+	step, most := clientConnWindow/4, clientHeld
+	if c.Upstream {
+		step, most = upstreamConnWindow/4, 1<<62
+	}
+	if c.unreturned >= step && c.held <= most && !c.closed {
+		c.out = frame.AppendWindowUpdate(c.out, 0, uint32(c.unreturned)) //nolint:gosec // at most the window
+		c.recvWindow += int64(c.unreturned)
+		c.unreturned = 0
+		c.addTo(b)
+	}
+}
+
+func (c *Conn) handleHeaders(h frame.Header, p []byte) error {
+	fragment, dependsOn, ok := h.Content(p)
+	if !ok {
+		return fault{frame.ProtocolError}
+	}
+	c.mu.Lock()
+	known := c.streams[h.Stream] != nil
+	c.mu.Unlock()
+	role, limit := header.OfRequest, c.group.MaxHeaderBytes
+	switch {
+	case c.Upstream:
+		role, limit = header.OfAnswer, request.MaxAnswerHead
+	case known:
+		role = header.OfTrailers
+	}
+	c.block.Begin(h.Stream, h.Has(frame.EndStream), role, limit)
+	c.block.Malformed = dependsOn == h.Stream && h.Has(frame.HasPriority)
+	c.decoder.SetEmitEnabled(true)
+	return c.readBlock(fragment, h.Has(frame.EndHeaders))
+}
+
+// readBlock reads a part of a header block.
+func (c *Conn) readBlock(p []byte, end bool) error {
+	if !c.block.Spend(len(p), end) {
+		return fault{frame.EnhanceYourCalm}
+	}
+	if _, err := c.decoder.Write(p); err != nil {
+		return fault{frame.CompressionError}
+	}
+	if !end {
+		c.mu.Lock()
+		if c.blockSince == 0 {
+			c.blockSince = c.group.Now()
+		}
+		c.mu.Unlock()
+		return nil
+	}
+	if err := c.decoder.Close(); err != nil {
+		return fault{frame.CompressionError}
+	}
+	id := c.block.Stream
+	c.block.Stream = 0
+	c.mu.Lock()
+	c.blockSince = 0
+	s := c.streams[id]
+	c.mu.Unlock()
+	switch {
+	case c.Upstream:
+		return c.handleAnswer(id, s)
+	case s != nil:
+		c.handleTrailers(id, s)
+		return nil
+	}
+	return c.handleRequest(id)
+}
+
+// handleTrailers takes a client's trailers.
+func (c *Conn) handleTrailers(id uint32, s *Stream) {
+	block, b := &c.block, &c.batch
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case !s.is(c, id):
+	case s.received:
+		s.exchange.Broken(b, s, frame.StreamClosed)
+	case !block.EndStream || block.Malformed || block.Hop || block.TooLarge || !s.Receive(0, true):
+		s.exchange.Broken(b, s, frame.ProtocolError)
+	default:
+		s.exchange.Trailers(b, s, block.Fields)
+	}
+}
+
+// handleRequest takes the head of a client's request.
+func (c *Conn) handleRequest(id uint32) error {
+	block := &c.block
+	c.mu.Lock()
+	switch {
+	case c.isUnserved(id):
+		c.mu.Unlock()
+		return nil
+	case !c.isIdle(id):
+		reset := c.wasReset(id)
+		c.mu.Unlock()
+		if reset {
+			return nil
+		}
+		return fault{frame.ProtocolError}
+	case id%2 == 0:
+		c.mu.Unlock()
+		return fault{frame.ProtocolError}
+	}
+	c.lastStream = id
+	full := len(c.streams) >= c.maxStreams
+	c.mu.Unlock()
+	switch {
+	case full:
+		c.resetStream(id, frame.RefusedStream)
+	case block.Malformed || !block.TooLarge && !block.Hop && !block.IsRequest():
+		c.group.Owner.Malformed()
+		c.resetStream(id, frame.ProtocolError)
+	default:
+		c.group.Owner.Request(c, &c.batch, id, block)
+	}
+	return nil
+}
+
+// handleAnswer takes a block of the app's: the head of an answer, interim or final, or its trailers.
+func (c *Conn) handleAnswer(id uint32, s *Stream) error {
+	if s == nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.isIdle(id) {
+			return fault{frame.ProtocolError}
+		}
+		return nil // given up before
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case !s.is(c, id):
+	case s.received:
+		s.exchange.Broken(&c.batch, s, frame.StreamClosed)
+	default:
+		s.exchange.Answer(&c.batch, &c.block)
+	}
+	return nil
+}
+
+// resetStream resets a stream, whether or not it is open.
+func (c *Conn) resetStream(id uint32, code frame.Code) {
+	c.mu.Lock()
+	if s := c.streams[id]; s != nil {
+		c.mu.Unlock()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.is(c, id) {
+			s.exchange.Broken(&c.batch, s, code)
+		}
+		return
+	}
+	defer c.mu.Unlock()
+	c.noteReset(id)
+	c.out = frame.AppendReset(c.out, id, code)
+	c.addTo(&c.batch)
+}
+
+// noteReset remembers that this side resets a stream. The caller holds mu.
+func (c *Conn) noteReset(id uint32) {
+	if len(c.resetIDs) < resetsKept {
+		c.resetIDs = append(c.resetIDs, id)
+		return
+	}
+	c.resetIDs[c.resetNext] = id
+	c.resetNext = (c.resetNext + 1) % resetsKept
+}
+
+// wasReset says whether this side has reset the stream of late. The caller holds mu.
+func (c *Conn) wasReset(id uint32) bool { return slices.Contains(c.resetIDs, id) }
+
+// handleReset takes a stream that the peer has reset.
+func (c *Conn) handleReset(id uint32, code frame.Code) error {
+	s, err := c.find(id)
+	if s == nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.is(c, id) && s.exchange.Reset(&c.batch, s, code) && !c.Upstream {
+		return c.countEarlyReset()
+	}
+	return nil
+}
+
+// find returns an open stream, nil for one that has ended. One that was never opened is a fault.
+func (c *Conn) find(id uint32) (*Stream, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.streams[id]
+	if s == nil && c.isIdle(id) {
+		return nil, fault{frame.ProtocolError}
+	}
+	return s, nil
+}
+
+// countEarlyReset counts a stream that the client has reset before it was answered.
+func (c *Conn) countEarlyReset() error {
+	now := c.group.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.earlyResets = max(0, c.earlyResets-resetRate*(now-c.resetAt).Seconds()) + 1
+	c.resetAt = now
+	if c.earlyResets > resetBurst {
+		return fault{frame.EnhanceYourCalm}
+	}
+	return nil
+}
+
+func (c *Conn) handleSettings(p []byte) error {
+	c.mu.Lock()
+	delta := int64(0)
+	for len(p) > 0 {
+		var set frame.Setting
+		set, p = frame.NextSetting(p)
+		if code := set.Check(); code != frame.NoError {
+			c.mu.Unlock()
+			return fault{code}
+		}
+		switch set.Parameter {
+		case frame.TableSize:
+			c.encoder.SetTableSize(set.Value)
+		case frame.InitialWindow:
+			delta += int64(set.Value) - c.initialWindow
+			c.initialWindow = int64(set.Value)
+		case frame.MaxStreams:
+			if c.Upstream {
+				c.maxStreams = int(min(set.Value, 1<<30))
+			}
+		case frame.EnablePush, frame.MaxFrameSize, frame.MaxHeaderList:
+		}
+	}
+	c.out = frame.AppendSettingsAck(c.out)
+	c.addTo(&c.batch)
+	first := !c.settingsRead
+	c.settingsRead = true
+	var streams []*Stream
+	if delta != 0 {
+		streams = c.openStreams()
+	}
+	c.mu.Unlock()
+	err := error(nil)
+	c.each(streams, func(s *Stream) {
+		if s.sendWindow += delta; s.sendWindow > frame.MaxWindow {
+			err = fault{frame.FlowControlError}
+		}
+		s.Resume(&c.batch)
+	})
+	if first && c.ready != nil {
+		close(c.ready)
+	}
+	return err
+}
+
+func (c *Conn) handleWindowUpdate(id uint32, n int64) error {
+	if id == 0 {
+		return c.widen(n)
+	}
+	s, err := c.find(id)
+	if s == nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.is(c, id) {
+		return nil
+	}
+	s.sendWindow += n
+	switch {
+	case n == 0:
+		s.exchange.Broken(&c.batch, s, frame.ProtocolError)
+	case s.sendWindow > frame.MaxWindow:
+		s.exchange.Broken(&c.batch, s, frame.FlowControlError)
+	default:
+		s.Resume(&c.batch)
+	}
+	return nil
+}
+
+// widen adds n bytes to what may be sent on the connection.
+func (c *Conn) widen(n int64) error {
+	if n == 0 {
+		return fault{frame.ProtocolError}
+	}
+	c.mu.Lock()
+	if c.sendWindow += n; c.sendWindow > frame.MaxWindow {
+		c.mu.Unlock()
+		return fault{frame.FlowControlError}
+	}
+	var waiting []*Stream
+	if c.sendWindow > 0 {
+		waiting, c.blocked, c.exhaustedAt = c.blocked, nil, 0
+	}
+	c.mu.Unlock()
+	c.resume(&c.batch, waiting)
+	return nil
+}

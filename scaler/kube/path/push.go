@@ -1,0 +1,362 @@
+package path
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sluice-autoscaler/sluice/algorithms/loop"
+	"github.com/sluice-autoscaler/sluice/wire"
+)
+
+const (
+	// retryEvery is how often a gateway that is behind is tried again.
+	retryEvery = 500 * time.Millisecond
+	// pushTimeout bounds one push.
+	pushTimeout = 2 * time.Second
+	// leastGap and mostGap bound the time between two pushes to one gateway. In between it is ten
+	// times what the last push took, so that churn among many workloads costs a tenth of a core.
+	leastGap, mostGap = 5 * time.Millisecond, time.Second
+	// patience is how long expected workloads may take. Then the rest is taken from their slices.
+	patience = 10 * time.Second
+)
+
+// pusher keeps the set of all assignments and each gateway's copy of it equal.
+type pusher struct {
+	d      *Driver
+	client *http.Client
+
+	mu    sync.Mutex
+	epoch int64
+	gen   uint64
+	// parts hold the assignments by Service, encoded; order lists them as they came.
+	parts map[types.NamespacedName]*part
+	order []*part
+	// body is the whole set as it is sent, nil after a change.
+	body []byte
+	// expected are workloads that have not settled; nil before Expect.
+	expected map[loop.Ref]struct{}
+	poked    chan struct{}
+}
+
+// part is what is assigned for one Service.
+type part struct {
+	place  int // in order
+	holder loop.Ref
+	ports  []wire.Assignment
+	raw    []byte
+}
+
+func newPusher(d *Driver) *pusher {
+	p := &pusher{d: d, epoch: d.Epoch, gen: 1, parts: map[types.NamespacedName]*part{}, poked: make(chan struct{}, 1)}
+	dialer := &net.Dialer{Timeout: pushTimeout}
+	transport := &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute}
+	if d.TLS != nil {
+		transport.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			return (&tls.Dialer{NetDialer: dialer, Config: d.TLS()}).DialContext(ctx, network, address)
+		}
+	}
+	p.client = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return p
+}
+
+// set replaces what is assigned for a Service; nil takes away what the holder has assigned.
+func (p *pusher) set(service types.NamespacedName, holder loop.Ref, ports []wire.Assignment) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	was := p.parts[service]
+	switch {
+	case was == nil && len(ports) == 0, was != nil && len(ports) == 0 && was.holder != holder:
+		return
+	case was != nil && len(ports) > 0 && slices.Equal(was.ports, ports):
+		was.holder = holder
+		return
+	case len(ports) == 0:
+		last := p.order[len(p.order)-1]
+		p.order[was.place], last.place = last, was.place
+		p.order = p.order[:len(p.order)-1]
+		delete(p.parts, service)
+	default:
+		if was == nil {
+			was = &part{place: len(p.order)}
+			p.parts[service], p.order = was, append(p.order, was)
+		}
+		was.holder, was.ports, was.raw = holder, slices.Clone(ports), nil
+	}
+	p.gen++
+	p.body = nil
+	p.wake()
+}
+
+// settle says that a workload has had its round.
+func (p *pusher) settle(ref loop.Ref) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := p.expected[ref]; ok {
+		if delete(p.expected, ref); len(p.expected) == 0 {
+			p.wake()
+		}
+	}
+}
+
+// wake makes Run look for gateways that are behind.
+func (p *pusher) wake() {
+	select {
+	case p.poked <- struct{}{}:
+	default:
+	}
+}
+
+// Expect names the workloads that must have had a round, or have been forgotten, before anything is
+// pushed: pushing a part of the set after a restart would close the others' ports. A workload that
+// has none within ten seconds of Run is pushed as its slice remembers it. Run pushes nothing before
+// Expect was called.
+func (d *Driver) Expect(refs []loop.Ref) {
+	p := d.pusher
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.expected = make(map[loop.Ref]struct{}, len(refs))
+	for _, ref := range refs {
+		p.expected[ref] = struct{}{}
+	}
+	for _, part := range p.order {
+		delete(p.expected, part.holder)
+	}
+	p.wake()
+}
+
+// Settle says that an expected workload needs no path, since its spec is invalid or has no Service.
+func (d *Driver) Settle(ref loop.Ref) { d.pusher.settle(ref) }
+
+// Run pushes until ctx ends. Only one Driver of an owner may run at a time.
+func (d *Driver) Run(ctx context.Context) error {
+	p := d.pusher
+	defer p.client.CloseIdleConnections()
+	retry := time.NewTicker(retryEvery)
+	defer retry.Stop()
+	began := d.Clock()
+	workers := map[string]*worker{}
+	var all sync.WaitGroup
+	defer all.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.poked:
+		case <-retry.C:
+		}
+		if !p.ready() {
+			if d.Clock().Sub(began) < patience || !p.recall(ctx) {
+				continue
+			}
+		}
+		gateways := *d.gateways.Load()
+		for i := range gateways {
+			control := gateways[i].Control
+			if workers[control] == nil {
+				own, stop := context.WithCancel(ctx)
+				w := &worker{pusher: p, control: control, poked: make(chan struct{}, 1), stop: stop}
+				workers[control] = w
+				all.Go(func() { w.run(own) })
+			}
+		}
+		for control, w := range workers {
+			if !slices.ContainsFunc(gateways, func(g wire.Gateway) bool { return g.Control == control }) {
+				w.stop()
+				delete(workers, control)
+				continue
+			}
+			select {
+			case w.poked <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
+func (p *pusher) ready() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.expected != nil && len(p.expected) == 0
+}
+
+// recall takes from the slices what has not been put since the start, and gives up waiting.
+func (p *pusher) recall(ctx context.Context) bool {
+	p.mu.Lock()
+	missing := len(p.expected)
+	begun := p.expected != nil
+	p.mu.Unlock()
+	if !begun {
+		return false
+	}
+	var list discoveryv1.EndpointSliceList
+	if err := p.d.Client.List(ctx, &list, client.MatchingLabels{discoveryv1.LabelManagedBy: wire.Domain, ownerLabel: p.d.Owner}, client.UnsafeDisableDeepCopy); err != nil {
+		p.d.Log.WarnContext(ctx, "slices not listed, will retry", slog.Any("error", err))
+		return false
+	}
+	p.d.Log.WarnContext(ctx, "not every workload had a round: its ports are taken from its slice", slog.Int("workloads", missing))
+	for i := range list.Items {
+		s := &list.Items[i]
+		service := types.NamespacedName{Namespace: s.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]}
+		p.mu.Lock()
+		known := p.parts[service] != nil
+		p.mu.Unlock()
+		if known || service.Name == "" {
+			continue
+		}
+		var ports []wire.Assignment
+		for j := range s.Ports {
+			if n := s.Ports[j].Port; n != nil && p.d.Range.has(int(*n)) {
+				ports = append(ports, wire.Assignment{
+					Namespace: service.Namespace, Service: service.Name, PortName: deref(s.Ports[j].Name), Listen: int(*n),
+					Protocol: protocol("", deref(s.Ports[j].Name)), InPath: len(s.Endpoints) > 0,
+				})
+			}
+		}
+		p.set(service, loop.Ref{}, ports)
+	}
+	p.mu.Lock()
+	p.expected = map[loop.Ref]struct{}{}
+	p.mu.Unlock()
+	return true
+}
+
+// whole returns the set as it is sent.
+func (p *pusher) whole() (body []byte, epoch int64, gen uint64, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.body != nil {
+		return p.body, p.epoch, p.gen, nil
+	}
+	var b bytes.Buffer
+	fmt.Fprintf(&b, `{"epoch":%d,"generation":%d,"ports":[`, p.epoch, p.gen)
+	for i, part := range p.order {
+		if part.raw == nil {
+			raw, err := json.Marshal(part.ports)
+			if err != nil {
+				return nil, 0, 0, fmt.Errorf("encode assignments: %w", err)
+			}
+			part.raw = raw[1 : len(raw)-1] // without the brackets
+		}
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.Write(part.raw)
+	}
+	b.WriteString("]}")
+	p.body = b.Bytes()
+	return p.body, p.epoch, p.gen, nil
+}
+
+// outrank raises the epoch over one that a gateway reports. Whoever runs is the owner, even if the
+// clock of the one before was ahead.
+func (p *pusher) outrank(epoch int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if epoch > p.epoch {
+		p.epoch, p.body = epoch+1, nil
+	}
+}
+
+// worker pushes to one gateway.
+type worker struct {
+	*pusher
+	control string
+	poked   chan struct{}
+	stop    context.CancelFunc
+	// What the gateway's life that began at start was last given.
+	start float64
+	epoch int64
+	gen   uint64
+}
+
+func (w *worker) run(ctx context.Context) {
+	defer w.stop()
+	gap := time.NewTimer(0)
+	defer gap.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.poked:
+		}
+		began := w.d.Clock()
+		if !w.catchUp(ctx) {
+			continue
+		}
+		gap.Reset(min(max(10*w.d.Clock().Sub(began), leastGap), mostGap))
+		select {
+		case <-ctx.Done():
+			return
+		case <-gap.C:
+		}
+	}
+}
+
+// catchUp pushes when the gateway is behind, and tells whether it did.
+func (w *worker) catchUp(ctx context.Context) bool {
+	gateways := *w.d.gateways.Load()
+	i := slices.IndexFunc(gateways, func(g wire.Gateway) bool { return g.Control == w.control })
+	if i < 0 || !gateways[i].Connected || gateways[i].Report == nil {
+		return false
+	}
+	g := &gateways[i]
+	mine, _ := g.Report.Owner(w.d.Owner)
+	w.outrank(mine.Epoch)
+	body, epoch, gen, err := w.whole()
+	if err != nil {
+		w.d.Log.ErrorContext(ctx, "assignments not pushed", slog.Any("error", err))
+		return false
+	}
+	given := w.start == g.Report.StartTime && w.epoch == epoch && w.gen == gen
+	if given || mine.Epoch == epoch && mine.Generation >= gen {
+		return false
+	}
+	if err := w.put(ctx, g, body); err != nil {
+		if ctx.Err() == nil {
+			w.d.Log.WarnContext(ctx, "gateway not assigned, will retry", slog.String("gateway", g.Name), slog.Any("error", err))
+		}
+		return true
+	}
+	w.start, w.epoch, w.gen = g.Report.StartTime, epoch, gen
+	return true
+}
+
+func (w *worker) put(ctx context.Context, g *wire.Gateway, body []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
+	defer cancel()
+	scheme := "http://"
+	if w.d.TLS != nil {
+		scheme = "https://"
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, scheme+g.Control+wire.OwnerPath(w.d.Owner), bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("address gateway %s: %w", g.Control, err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	res, err := w.client.Do(req)
+	if err != nil {
+		return fmt.Errorf("assign ports to gateway %s: %w", g.Name, err)
+	}
+	defer res.Body.Close() //nolint:errcheck // a read body: nothing is lost
+	if res.StatusCode/100 != 2 {
+		said, _ := io.ReadAll(io.LimitReader(res.Body, 512))
+		return fmt.Errorf("assign ports to gateway %s: %s: %s", g.Name, res.Status, strings.TrimSpace(string(said)))
+	}
+	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, 1<<20)) // so that the connection is used again
+	return nil
+}

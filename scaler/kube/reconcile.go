@@ -1,0 +1,347 @@
+// Package kube drives the rounds of Autoscaler objects: it gives each its workload, does a round when
+// an event or a tick asks for one, and writes what people look at into the object's status.
+//
+// Rounds of one Autoscaler never overlap, a panic in one is contained (controller-runtime sees to
+// both), and a round costs what its workload costs: other objects are found by index, never listed.
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
+	"github.com/sluice-autoscaler/sluice/algorithms/loop"
+	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
+	"github.com/sluice-autoscaler/sluice/scaler"
+)
+
+// Kind is an Autoscaler's kind in a loop.Ref.
+const Kind = "Autoscaler.sluice.dev"
+
+// Ref names an Autoscaler.
+func Ref(key types.NamespacedName) loop.Ref {
+	return loop.Ref{Driver: Driver, Namespace: key.Namespace, Kind: Kind, Name: key.Name}
+}
+
+// Options configure a Reconciler. All fields are needed unless said otherwise.
+type Options struct {
+	// Client reads from a cache that has Index's fields, and writes status.
+	Client client.Client
+	Scaler *scaler.Scaler
+	// Targets is the Scaler's Target.
+	Targets *Targets
+	// Register tells the Scaler's Path of an Autoscaler with a Service, Settle that one has none or is
+	// not driven, and Forget that it is gone. Each may be nil.
+	Register func(as *v1alpha1.Autoscaler, spec *loop.Spec)
+	Settle   func(ref loop.Ref)
+	Forget   func(ref loop.Ref)
+	// Journal, when not nil, is told of Autoscalers that are gone.
+	Journal  *scaler.Journal
+	Recorder events.EventRecorder
+	Log      *slog.Logger
+	Clock    func() time.Time
+	// StatusWrites bounds the writes of status of all Autoscalers together; the zero value has its
+	// defaults.
+	StatusWrites StatusWrites
+}
+
+// Reconciler does one round of one Autoscaler at a time. It is safe for concurrent use with
+// different keys.
+type Reconciler struct {
+	Options
+	writes *writeBudget
+
+	mu        sync.Mutex
+	workloads map[types.NamespacedName]*workload
+}
+
+// workload is one Autoscaler's.
+type workload struct {
+	*scaler.Workload
+	object     loop.Ref
+	generation int64
+	// invalid is why the spec cannot be used; retryAt is when it may have become possible, the zero
+	// time when only another spec helps.
+	invalid error
+	retryAt time.Time
+	status  status
+}
+
+// New returns a Reconciler.
+func New(o Options) *Reconciler {
+	return &Reconciler{Options: o, writes: newWriteBudget(o.StatusWrites), workloads: map[types.NamespacedName]*workload{}}
+}
+
+const (
+	// invalidAfter is when an invalid Autoscaler is looked at again: a change of it comes as an event.
+	invalidAfter = time.Minute
+	// rivalsAfter is when rivals are looked for again after a fault.
+	rivalsAfter = 5 * time.Second
+)
+
+// Reconcile does one round.
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	var as v1alpha1.Autoscaler
+	if err := r.Client.Get(ctx, req.NamespacedName, &as, client.UnsafeDisableDeepCopy); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.forget(req.NamespacedName)
+			return ctrl.Result{}, nil
+		}
+		return ctrl.Result{}, fmt.Errorf("read Autoscaler %s: %w", req, err)
+	}
+	if !as.DeletionTimestamp.IsZero() {
+		r.forget(req.NamespacedName)
+		return ctrl.Result{}, nil
+	}
+	w := r.workload(&as)
+	next := r.round(ctx, w, &as)
+	if err := r.writeStatus(ctx, w, &as); err != nil {
+		r.Log.WarnContext(ctx, "status not written, will retry", slog.String("autoscaler", req.String()), slog.Any("error", err))
+	}
+	return ctrl.Result{RequeueAfter: next}, nil
+}
+
+// round configures the workload, yields to a rival or does a round, and puts it into status.
+func (r *Reconciler) round(ctx context.Context, w *workload, as *v1alpha1.Autoscaler) time.Duration {
+	if err := r.configure(w, as); err != nil {
+		r.settle(w)
+		if w.retryAt.IsZero() {
+			w.status.condition(as, v1alpha1.ConditionScalingActive, false, "InvalidSpec", err.Error())
+			return invalidAfter
+		}
+		w.status.condition(as, v1alpha1.ConditionScalingActive, false, "PolicyUnavailable", err.Error())
+		return r.Scaler.Timing.Tick
+	}
+	rival, err := r.rival(ctx, as, w.object)
+	if err != nil {
+		r.Log.WarnContext(ctx, "rivals not known, will retry", slog.String("autoscaler", w.Ref().String()), slog.Any("error", err))
+		return rivalsAfter
+	}
+	if rival != "" {
+		r.settle(w)
+		w.status.condition(as, v1alpha1.ConditionAbleToScale, false, "AnotherAutoscaler", rival+" scales the same target: nothing is done here until it is gone")
+		return r.Scaler.Timing.Tick
+	}
+	out, err := w.Round(ctx)
+	for _, n := range out.Notices {
+		kind := corev1.EventTypeNormal
+		if n.Warning {
+			kind = corev1.EventTypeWarning
+		}
+		r.Recorder.Eventf(as, nil, kind, n.Reason, "Learn", "%s", n.Message)
+	}
+	r.report(ctx, w, as, &out, err)
+	return out.Next
+}
+
+// settle says that nothing is expected of a workload that is not driven.
+func (r *Reconciler) settle(w *workload) {
+	if r.Settle != nil {
+		r.Settle(w.Ref())
+	}
+}
+
+// report puts a round into status, and tells of what changed by an event.
+func (r *Reconciler) report(ctx context.Context, w *workload, as *v1alpha1.Autoscaler, out *scaler.Outcome, err error) {
+	fault, failed := errors.AsType[*scaler.RoundError](err)
+	if err != nil && !errors.Is(err, scaler.ErrConflict) {
+		r.Log.WarnContext(ctx, "round failed, will retry", slog.String("autoscaler", w.Ref().String()), slog.Any("error", err))
+	}
+	switch {
+	case !failed:
+		w.status.condition(as, v1alpha1.ConditionAbleToScale, true, "ReadyForNewScale", "the target's scale can be read and written")
+	case errors.Is(err, scaler.ErrConflict): // done again at once
+	case fault.Stage == scaler.StageGet:
+		w.status.condition(as, v1alpha1.ConditionAbleToScale, false, "FailedGetScale", err.Error())
+	case fault.Stage == scaler.StageSet:
+		w.status.condition(as, v1alpha1.ConditionAbleToScale, false, "FailedUpdateScale", err.Error())
+		r.Recorder.Eventf(as, nil, corev1.EventTypeWarning, "FailedUpdateScale", "Scale", "%s", err)
+	default:
+		w.status.condition(as, v1alpha1.ConditionScalingActive, false, "FailedHandover", err.Error())
+	}
+	if out.Record.At.IsZero() {
+		return
+	}
+	if p := out.Path; !failed && p != nil && p.Listening == 0 && p.Fault != "" && out.Record.Phase != loop.Awake {
+		w.status.condition(as, v1alpha1.ConditionAbleToScale, false, "NoGateway", p.Fault)
+	}
+	w.status.describe(as, &out.Record)
+	if out.ColdStart != nil {
+		w.status.coldStart(out.ColdStart)
+	}
+	if rec := &out.Record; rec.Applied {
+		r.Recorder.Eventf(as, nil, corev1.EventTypeNormal, rec.Reason, "Scale", "%d to %d replicas: %s", rec.From, rec.To, words(rec))
+	}
+}
+
+// workload returns the one of an Autoscaler; one that scales another object now begins anew.
+func (r *Reconciler) workload(as *v1alpha1.Autoscaler) *workload {
+	key := client.ObjectKeyFromObject(as)
+	r.mu.Lock()
+	w := r.workloads[key]
+	r.mu.Unlock()
+	if w != nil && w.generation != as.Generation {
+		if object := TargetRef(as.Namespace, as.Spec.ScaleTargetRef); object != w.object {
+			w.Close()
+			w = nil
+		}
+	}
+	if w == nil {
+		w = &workload{
+			Workload: r.Scaler.Open(Ref(key)), object: TargetRef(as.Namespace, as.Spec.ScaleTargetRef), generation: -1,
+			status: status{AutoscalerStatus: *as.Status.DeepCopy()},
+		}
+		r.mu.Lock()
+		r.workloads[key] = w
+		r.mu.Unlock()
+	}
+	return w
+}
+
+// configure gives the workload a spec that has changed, or one whose fault may have passed.
+func (r *Reconciler) configure(w *workload, as *v1alpha1.Autoscaler) error {
+	now := r.Clock()
+	if w.generation == as.Generation && (w.retryAt.IsZero() || now.Before(w.retryAt)) {
+		return w.invalid
+	}
+	if w.generation != as.Generation {
+		w.generation = as.Generation
+		w.status.ObservedGeneration = as.Generation
+		w.status.urgent = true
+	}
+	spec, err := as.Spec.Loop()
+	if err == nil {
+		err = w.Configure(spec, as.CreationTimestamp.Time)
+	}
+	w.invalid, w.retryAt = err, time.Time{}
+	if err != nil {
+		if errors.Is(err, catalog.ErrTemporary) {
+			w.retryAt = now.Add(r.Scaler.Timing.Tick)
+		}
+		return err
+	}
+	service := ""
+	if as.Spec.ServiceRef != nil {
+		service = as.Spec.ServiceRef.Name
+	}
+	r.Targets.Register(w.Ref(), w.object, service)
+	switch {
+	case service != "" && as.Spec.Mode != v1alpha1.ModeDryRun:
+		if r.Register != nil {
+			r.Register(as, &spec)
+		}
+	case r.Forget != nil:
+		r.Forget(w.Ref())
+	}
+	return nil
+}
+
+func (r *Reconciler) forget(key types.NamespacedName) {
+	r.mu.Lock()
+	w := r.workloads[key]
+	delete(r.workloads, key)
+	r.mu.Unlock()
+	if w != nil {
+		w.Close()
+	}
+	ref := Ref(key)
+	r.Targets.Forget(ref)
+	if r.Forget != nil {
+		r.Forget(ref)
+	}
+	if r.Journal != nil {
+		r.Journal.Forget(ref)
+	}
+}
+
+// Journal is an Autoscaler's journal, as it is served.
+type Journal struct {
+	Namespace string         `json:"namespace"`
+	Name      string         `json:"name"`
+	Entries   []scaler.Entry `json:"entries"`
+}
+
+// The fields by which other objects are found.
+const (
+	// ByTarget finds HPAs and Autoscalers by what they scale.
+	ByTarget = "sluice.target"
+	// ByService finds Autoscalers by their Service.
+	ByService = "sluice.service"
+)
+
+// TargetOfHPA is the index function of ByTarget for HPAs.
+func TargetOfHPA(o client.Object) []string {
+	if h, ok := o.(*autoscalingv2.HorizontalPodAutoscaler); ok {
+		return []string{targetKey(TargetRef("", h.Spec.ScaleTargetRef))}
+	}
+	return nil
+}
+
+// TargetOfAutoscaler is the same for Autoscalers.
+func TargetOfAutoscaler(o client.Object) []string {
+	if a, ok := o.(*v1alpha1.Autoscaler); ok {
+		return []string{targetKey(TargetRef("", a.Spec.ScaleTargetRef))}
+	}
+	return nil
+}
+
+// ServiceOf is the index function of ByService.
+func ServiceOf(o client.Object) []string {
+	if a, ok := o.(*v1alpha1.Autoscaler); ok && a.Spec.ServiceRef != nil {
+		return []string{a.Spec.ServiceRef.Name}
+	}
+	return nil
+}
+
+func targetKey(ref loop.Ref) string { return ref.Kind + "/" + ref.Name }
+
+// Index gives a cache the fields by which other objects are found.
+func Index(ctx context.Context, c client.FieldIndexer) error {
+	return errors.Join(
+		c.IndexField(ctx, &autoscalingv2.HorizontalPodAutoscaler{}, ByTarget, TargetOfHPA),
+		c.IndexField(ctx, &v1alpha1.Autoscaler{}, ByTarget, TargetOfAutoscaler),
+		c.IndexField(ctx, &v1alpha1.Autoscaler{}, ByService, ServiceOf),
+	)
+}
+
+// rival names another writer of the same target that has precedence: any HPA, or an older Autoscaler.
+func (r *Reconciler) rival(ctx context.Context, as *v1alpha1.Autoscaler, object loop.Ref) (string, error) {
+	if as.Spec.Mode == v1alpha1.ModeDryRun {
+		return "", nil
+	}
+	same := []client.ListOption{client.InNamespace(as.Namespace), client.MatchingFields{ByTarget: targetKey(object)}, client.UnsafeDisableDeepCopy}
+	var hpas autoscalingv2.HorizontalPodAutoscalerList
+	if err := r.Client.List(ctx, &hpas, same...); err != nil {
+		return "", fmt.Errorf("find HPAs of %s: %w", object, err)
+	}
+	if len(hpas.Items) > 0 {
+		return "HorizontalPodAutoscaler " + hpas.Items[0].Name, nil
+	}
+	var others v1alpha1.AutoscalerList
+	if err := r.Client.List(ctx, &others, same...); err != nil {
+		return "", fmt.Errorf("find Autoscalers of %s: %w", object, err)
+	}
+	for i := range others.Items {
+		o := &others.Items[i]
+		if o.Name == as.Name || o.Spec.Mode == v1alpha1.ModeDryRun {
+			continue
+		}
+		mine, theirs := as.CreationTimestamp.Time, o.CreationTimestamp.Time
+		if theirs.Before(mine) || theirs.Equal(mine) && o.Name < as.Name {
+			return "Autoscaler " + o.Name, nil
+		}
+	}
+	return "", nil
+}
