@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -92,15 +93,11 @@ func (s *Store) lockNamespace(name string) *namespace {
 	}
 }
 
-// allNamespaces lists the namespaces by name.
+// allNamespaces returns the namespaces by name, as they are now.
 func (s *Store) allNamespaces() map[string]*namespace {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	all := make(map[string]*namespace, len(s.namespaces))
-	for name, ns := range s.namespaces {
-		all[name] = ns
-	}
-	return all
+	return maps.Clone(s.namespaces)
 }
 
 // SweepPeriod is how often Run drops what no window reaches. A sweep takes the store's locks, so
