@@ -69,7 +69,7 @@ type Config struct {
 	// ProbeAgents are prefixes of User-Agents that are health checks and scrapers: never held,
 	// never counted.
 	ProbeAgents []string
-	// ProbePaths are request paths that are treated as such from whatever agent; one that ends in "*"
+	// ProbePaths are request paths that are treated as such from any agent. One that ends in "*"
 	// stands for all that begin so.
 	ProbePaths []string
 }
