@@ -88,10 +88,12 @@ race: node-sample ## the unit tests of what has goroutines, under the race detec
 	CGO_ENABLED=1 go test -race -run 'SearchFinds|SearchIsDeterministic|SearchInterrupted|RoundTrip|CreateKeeps|Render' ./bench/tune ./bench/folder ./bench/report
 	cd testbed && CGO_ENABLED=1 go test -race ./...
 
-.PHONY: oracle
+.PHONY: oracle oracle-kpa oracle-hpa
 oracle: ## kpa and hpa beside Knative's and Kubernetes' own code: a million random steps each (ORACLE=-short for fewer)
-	cd oracle/kpa && go test -count=1 -timeout 30m -v $(ORACLE) ./...
-	cd oracle/hpa && go test -count=1 -timeout 30m -v $(ORACLE) ./...
+	@$(MAKE) --no-print-directory -j2 --output-sync=target oracle-kpa oracle-hpa
+
+oracle-kpa oracle-hpa: oracle-%:
+	cd oracle/$* && go test -count=1 -timeout 30m -v $(ORACLE) ./...
 
 .PHONY: oracle-short
 oracle-short: ## the same with fewer steps
@@ -217,16 +219,18 @@ vuln: ## known vulnerabilities
 	$(GOTOOL) govulncheck ./...
 
 .PHONY: verify
-verify: fresh lint deadcode race ## what must pass before a commit leaves the machine; make test contains it
+verify: fresh ## what must pass before a commit leaves the machine; make test contains it
+	@$(MAKE) --no-print-directory -j2 --output-sync=target lint deadcode
+	@$(MAKE) --no-print-directory race
 
 # Nothing is written into the tree, so that work in progress elsewhere in it does no harm. Golden files are compared by the
 # unit tests, formatting by the linter.
 .PHONY: fresh
 fresh: ## fails when a go.mod is not tidy, or deep copies or the CRD are not those of api/
 	@for m in $(MODULES); do (cd $$m && go mod tidy -diff) || { echo "$$m/go.mod is not tidy: make tidy" >&2; exit 1; }; done
-	@rm -rf out/fresh; mkdir -p out/fresh
-	@$(GOTOOL) controller-gen object crd paths=./api/... output:object:dir=out/fresh/object output:crd:dir=out/fresh/crds
-	@diff -u api/v1alpha1/zz_generated.deepcopy.go out/fresh/object/zz_generated.deepcopy.go && diff -ru deploy/chart/crds out/fresh/crds || { echo "generated files are not fresh: make generate" >&2; exit 1; }
+	@rm -rf out/.fresh; mkdir -p out/.fresh # hidden, so that ./... does not see the copy
+	@$(GOTOOL) controller-gen object crd paths=./api/... output:object:dir=out/.fresh/object output:crd:dir=out/.fresh/crds
+	@diff -u api/v1alpha1/zz_generated.deepcopy.go out/.fresh/object/zz_generated.deepcopy.go && diff -ru deploy/chart/crds out/.fresh/crds || { echo "generated files are not fresh: make generate" >&2; exit 1; }
 
 $(DEADCODE): tools.mod tools.sum
 	@mkdir -p $(TOOLS); go build -modfile=tools.mod -o $@ golang.org/x/tools/cmd/deadcode
@@ -240,7 +244,7 @@ UNREACHABLE := internal/archtest/testdata/unreachable.txt
 out/deadcode/ok: $(DEADCODE) $(UNREACHABLE) go.mod testbed/go.mod $(shell find adapter algorithms api bench cmd docs gateway internal prom proxy scaler sidecar testbed wire -mindepth 1 \( -type d -o -name '*.go' ! -name '*_test.go' \) ! -path '*/node_modules*' ! -path '*/testdata*' 2>/dev/null)
 	@rm -rf out/deadcode; mkdir -p out/deadcode; GOWORK=$(CURDIR)/out/deadcode/go.work go work init . testbed
 	@GOWORK=$(CURDIR)/out/deadcode/go.work $(DEADCODE) -filter '^$(MODULE)/' -f '{{$$p := .Path}}{{range .Funcs}}{{$$p}} {{.Name}}{{"\n"}}{{end}}' ./cmd/... ./docs/... ./testbed/cmd/... >out/deadcode/all
-	@sed -n 's|^$(MODULE)/||p' out/deadcode/all | grep -v '^testbed/' | sort >out/deadcode/found || true
+	@sed -n 's|^$(MODULE)/||p' out/deadcode/all | grep -v '^testbed[/ ]' | sort >out/deadcode/found || true
 	@sed 's/ *#.*//; /^$$/d' $(UNREACHABLE) | sort >out/deadcode/allowed
 	@comm -23 out/deadcode/found out/deadcode/allowed | sed 's/^/nothing but tests reaches /' >out/deadcode/faults
 	@comm -13 out/deadcode/found out/deadcode/allowed | sed 's|$$| is reached, or gone: take it off $(UNREACHABLE)|' >>out/deadcode/faults

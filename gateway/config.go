@@ -69,8 +69,8 @@ type Config struct {
 	// ProbeAgents are prefixes of User-Agents that are health checks and scrapers: never held,
 	// never counted.
 	ProbeAgents []string
-	// ProbePaths are request paths that are treated as such from any agent. One that ends in "*"
-	// stands for all that begin so.
+	// ProbePaths are request paths that count as such from any agent; one that ends in "*" stands
+	// for all that begin so.
 	ProbePaths []string
 }
 

@@ -1,6 +1,5 @@
-// Package prom speaks with a Prometheus: a client of its HTTP API for ranges of one series, and
-// templates of PromQL queries whose placeholders are filled in safely. What Prometheus does not
-// know stays unknown here.
+// Package prom is a client of Prometheus: it queries ranges of one series over the HTTP API, and
+// fills in the placeholders of PromQL templates safely. Unknown values stay unknown.
 package prom
 
 import (

@@ -50,14 +50,16 @@ func TestExpand(t *testing.T) {
 	}
 }
 
-// FuzzExpand sees that a name stays within its string and means itself there, and that no template is too much.
+// FuzzExpand checks that a name stays within its string and means itself there, and that no
+// template makes Expand panic.
 func FuzzExpand(f *testing.F) {
 	for _, s := range []string{"web", `a"b`, `a\`, "a\nb", ".*", "{name}", "ä", `\x`, "a'b"} {
 		f.Add(s, `x{a=~"{name}"}`)
 	}
 	f.Add("", "`{pods}")
 	f.Fuzz(func(t *testing.T, name, template string) {
-		_, _ = prom.Template(template).Expand(workload("Deployment", name), time.Second) // does not panic
+		// It does not panic.
+		_, _ = prom.Template(template).Expand(workload("Deployment", name), time.Second)
 		if !utf8.ValidString(name) {
 			return // no name is
 		}

@@ -65,7 +65,7 @@ type Server struct {
 	Log       *slog.Logger
 
 	listener net.Listener
-	late     atomic.Int64 // when the last connection came since the drain began, by Rules.Now; 0: none
+	late     atomic.Int64 // the last connection since the drain began, by Rules.Now; 0: none
 }
 
 // Service returns s as a part of a Group.
@@ -231,7 +231,8 @@ func (s *Server) accept(e *h1.Engine) error {
 		case errors.Is(err, net.ErrClosed):
 			return nil
 		case temporary(err):
-			time.Sleep(acceptPause) // the process has no descriptor left: connections wait in the kernel
+			// The process has no descriptor left: connections wait in the kernel.
+			time.Sleep(acceptPause)
 		default:
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -40,9 +41,17 @@ func (h *drainHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, "drained\n")
 }
 
+// fromLoopback says whether both ends of the connection have loopback addresses. The peer's alone
+// proves little: a mesh's proxy in the pod passes requests from anywhere on, from 127.0.0.6 to the
+// pod's address.
 func fromLoopback(r *http.Request) bool {
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	return err == nil && peer.Addr().Unmap().IsLoopback()
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	return ok && isLoopback(local.String()) && isLoopback(r.RemoteAddr)
+}
+
+func isLoopback(address string) bool {
+	a, err := netip.ParseAddrPort(address)
+	return err == nil && a.Addr().Unmap().IsLoopback()
 }
 
 // hasToken says whether the request brings the token. The file is read each time, since it may be

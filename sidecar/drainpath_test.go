@@ -1,21 +1,28 @@
 package sidecar_test
 
 import (
+	"cmp"
+	"context"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/sluice-autoscaler/sluice/sidecar"
 )
 
-// askAs sends GET path to the metrics port as a peer of the address; no header if authorization is
-// empty.
-func (r *running) askAs(peer, path, authorization string) *httptest.ResponseRecorder {
+// askAs sends GET path to the metrics port at an address, as a peer of another; no header if
+// authorization is empty.
+func (r *running) askAs(local, peer, path, authorization string) *httptest.ResponseRecorder {
+	at := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(local))
 	req := httptest.NewRequest(http.MethodGet, path, nil)
+	req = req.WithContext(context.WithValue(req.Context(), http.LocalAddrContextKey, net.Addr(at)))
 	req.RemoteAddr = peer
 	if authorization != "" {
 		req.Header.Set("Authorization", authorization)
@@ -31,6 +38,7 @@ func TestWhoMayDrain(t *testing.T) {
 		name                string
 		token               string // of the file; empty: no file
 		emptied             bool
+		local               string // empty: the same address as peer's
 		peer, authorization string
 		want                int
 	}{
@@ -46,8 +54,10 @@ func TestWhoMayDrain(t *testing.T) {
 		{name: "another with a wrong token", token: "secret", peer: far, authorization: "Bearer secre", want: http.StatusForbidden},
 		{name: "another with the token in another scheme", token: "secret", peer: far, authorization: "Basic secret", want: http.StatusForbidden},
 		{name: "another when the file was emptied", token: "secret", emptied: true, peer: far, authorization: "Bearer ", want: http.StatusForbidden},
+		{name: "another through a mesh's proxy in the pod", local: "10.1.2.3:9095", peer: "127.0.0.6:4711", want: http.StatusForbidden},
+		{name: "the pod itself by its own address", local: "10.1.2.3:9095", peer: "10.1.2.3:4711", want: http.StatusForbidden},
 		{name: "another over IPv6", peer: "[2001:db8::1]:4711", want: http.StatusForbidden},
-		{name: "a peer without an address", peer: "", want: http.StatusForbidden},
+		{name: "a peer without an address", local: "127.0.0.1:9095", peer: "", want: http.StatusForbidden},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -68,14 +78,15 @@ func TestWhoMayDrain(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if got := r.askAs(c.peer, "/drain", c.authorization); got.Code != c.want {
+			local := cmp.Or(c.local, c.peer)
+			if got := r.askAs(local, c.peer, "/drain", c.authorization); got.Code != c.want {
 				t.Errorf("/drain = %d %q, want %d", got.Code, got.Body, c.want)
 			}
 			ready := http.StatusServiceUnavailable
 			if c.want != http.StatusOK {
 				ready = http.StatusOK // who is refused changes nothing
 			}
-			if got := r.askAs(c.peer, "/readyz", ""); got.Code != ready {
+			if got := r.askAs(local, c.peer, "/readyz", ""); got.Code != ready {
 				t.Errorf("/readyz after it = %d %q, want %d", got.Code, got.Body, ready)
 			}
 		})
@@ -97,7 +108,7 @@ func TestDrainTokenIsRotated(t *testing.T) {
 		token string
 		want  int
 	}{{"old", http.StatusForbidden}, {"new", http.StatusOK}} {
-		if got := r.askAs("192.0.2.7:4711", "/drain", "Bearer "+c.token); got.Code != c.want {
+		if got := r.askAs("192.0.2.1:9095", "192.0.2.7:4711", "/drain", "Bearer "+c.token); got.Code != c.want {
 			t.Errorf("/drain with the %s token = %d %q, want %d", c.token, got.Code, got.Body, c.want)
 		}
 	}
@@ -116,5 +127,27 @@ func TestDrainTokenMustBeThere(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "read the drain token: ") || !strings.Contains(err.Error(), want) {
 			t.Errorf("New = %v, want %q", err, want)
 		}
+	}
+}
+
+// TestExampleDrains holds the token that the example's hook sends against the one that its sidecar
+// reads.
+func TestExampleDrains(t *testing.T) {
+	text, err := os.ReadFile("../deploy/examples/web.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	find := func(pattern string) string {
+		found := regexp.MustCompile(pattern).FindSubmatch(text)
+		if found == nil {
+			t.Fatalf("the example has no %s", pattern)
+		}
+		return string(found[1])
+	}
+	if sent, kept := find(`value: Bearer ([^}\n]+)}`), find(`stringData: {drain-token: ([^}\n]+)}`); sent != kept {
+		t.Errorf("the hook sends the token %q, the Secret holds %q", sent, kept)
+	}
+	if file, mount := find(`--drain-token-file=([^\],\s]+)`), find(`mountPath: ([^,\s]+)`); file != mount+"/drain-token" {
+		t.Errorf("the sidecar reads %q, the Secret is mounted at %q", file, mount)
 	}
 }

@@ -74,7 +74,7 @@ func TestH2Preface(t *testing.T) {
 			t.Parallel()
 			c := cs.r.dialH2(t)
 			cs.send(c)
-			if cs.name == "half of it" { // nobody can say what it was to be: an answer of HTTP/1 will do
+			if cs.name == "half of it" { // unknown what it was: an answer of HTTP/1 will do
 				if _, err := io.Copy(io.Discard, c.nc); err != nil && isTimeout(err) {
 					t.Error("the connection is open")
 				}

@@ -268,7 +268,7 @@ func h2rules() map[string][]h2case {
 			{"empty", func(c *h2, path string) { c.acked(); c.get(1, path) }, answered(1, "200")},
 			{"an unknown one", func(c *h2, path string) { c.acked(http2.Setting{ID: 0xfafa, Val: 1}); c.get(1, path) }, answered(1, "200")},
 			{"each is acknowledged", func(c *h2, path string) {
-				for range 3 { // one by one: net/http acknowledges those that come together once, against 6.5.3
+				for range 3 { // one by one: net/http sends one ACK for several
 					c.acked()
 				}
 				c.get(1, path)
@@ -501,7 +501,7 @@ func h2rules() map[string][]h2case {
 			{"END_STREAM is of HEADERS", func(c *h2, path string) {
 				block := c.block(asking("POST", path)...)
 				c.frame(http2.FrameHeaders, 0, 1, block[:5])
-				c.frame(http2.FrameContinuation, endHeaders|endStream, 1, block[5:]) // means nothing here
+				c.frame(http2.FrameContinuation, endHeaders|endStream, 1, block[5:])
 				c.data(1, true, "abc")
 			}, answered(1, "200")},
 			{"without HEADERS", func(c *h2, path string) {

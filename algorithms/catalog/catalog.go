@@ -210,5 +210,7 @@ func Temporary(err error) error {
 
 type temporary struct{ error }
 
-func (t temporary) Unwrap() error        { return t.error }
+func (t temporary) Unwrap() error { return t.error }
+
+// Is tells errors.Is that the error is ErrTemporary.
 func (t temporary) Is(target error) bool { return target == ErrTemporary }

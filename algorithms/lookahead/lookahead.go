@@ -49,8 +49,6 @@
 package lookahead
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -59,7 +57,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/demand"
 	"github.com/sluice-autoscaler/sluice/algorithms/forecast"
 	"github.com/sluice-autoscaler/sluice/algorithms/keepalive"
-	"github.com/sluice-autoscaler/sluice/algorithms/memory"
+	"github.com/sluice-autoscaler/sluice/algorithms/staffing"
 	"github.com/sluice-autoscaler/sluice/algorithms/workfunction"
 )
 
@@ -71,7 +69,7 @@ type Policy struct {
 	near, far horizon
 	state     state
 	// surge tells what pods carry until more can be ready, steady what they carry for long.
-	surge, steady capacity
+	surge, steady staffing.Capacity
 	idleTimes     keepalive.Idle
 	workFunction  workfunction.Function
 	history       history
@@ -293,38 +291,50 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	}
 	g.price = math.Exp(s.Price)
 	share, wait := p.cfg.ViolationBudget/g.price, time.Duration(p.cfg.WaitGoal).Seconds()/service
-	p.surge.set(share, wait, g.slots, g.lead.Seconds()/service, s.Peak)
-	p.steady.set(share, wait, g.slots, max(g.lead.Seconds(), sustained)/service, s.Peak)
+	p.surge.Set(share, wait, g.slots, g.lead.Seconds()/service, s.Peak)
+	p.steady.Set(share, wait, g.slots, max(g.lead.Seconds(), sustained)/service, s.Peak)
 	g.nearPods = p.presentCount(floor, &g)
 	g.jumpFactor = s.Clock.factor(o.Now, o.Now.Add(g.lead))
 	if fresh {
 		s.Choice = p.chooseCount(floor, min(max(dt, 0), gap), &g)
 	}
 	g.farPods = min(s.Choice, g.most)
+	n, reason := p.answer(&o, &g, likely+2*tick)
+	n = min(n, g.most)
+	d := algorithms.Decision{Replicas: n, Valid: true, Reason: reason, Next: tick}
+	if !o.Quiet {
+		p.explain(&d, &o, &g)
+	}
+	return d
+}
+
+// answer combines the counts of a decision. Pods for a backlog are kept for hold.
+func (p *Policy) answer(o *algorithms.Observation, g *plan, hold time.Duration) (n int, reason string) {
+	s := &p.state
 	// A pod ordered now is too late for the next tick, so only existing pods count for it.
-	n, reason := g.farPods, "Forecast"
+	n, reason = g.farPods, "Forecast"
 	if kept := min(g.nearPods, max(o.Replicas.Current, 1)); kept > n {
 		n, reason = kept, "Present"
 	}
 	if queued := algorithms.Pods(math.Ceil(g.r.Load / g.slots)); ambiguous(&g.r) && queued > n {
 		n, reason = queued, "Queue"
 	}
-	if g.drain = p.drain(&o, &g); g.drain > 0 {
+	if g.drain = p.drain(o, g); g.drain > 0 {
 		n, reason = n+g.drain, "Backlog"
 	}
-	hold := 0
+	held := 0
 	if g.drain > 0 {
-		hold = n
+		held = n
 	}
-	if g.held = s.Recent.Add(o.Now, hold, likely+2*tick); g.held > n && o.Replicas.Current > n {
+	if g.held = s.Recent.Add(o.Now, held, hold); g.held > n && o.Replicas.Current > n {
 		n, reason = min(g.held, o.Replicas.Current), "Held"
 	}
-	g.cold = p.coldStartWorth(&o) + g.start.Seconds()
+	g.cold = p.coldStartWorth(o) + g.start.Seconds()
 	switch {
 	case n > 1:
 	case g.r.InFlight > 0:
 		n = 1
-	case p.keepsLastPod(&o, &g): // no demand: idle times describe so little load better than forecasts
+	case p.keepsLastPod(o, g): // no demand: idle times describe so little load better than forecasts
 		n, reason = 1, "KeptAlive"
 		if o.Replicas.Current == 0 {
 			reason, s.Warmed = "PreWarmed", true
@@ -335,12 +345,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	if now := o.Replicas.Current; n < now && o.Now.Sub(s.Since) < max(g.lead, firstReadings) {
 		n, reason = now, "Early"
 	}
-	n = min(n, g.most)
-	d := algorithms.Decision{Replicas: n, Valid: true, Reason: reason, Next: tick}
-	if !o.Quiet {
-		p.explain(&d, &o, &g)
-	}
-	return d
+	return n, reason
 }
 
 func (p *Policy) slots(o *algorithms.Observation) float64 {
@@ -562,8 +567,8 @@ func (p *Policy) costModel(h *horizon, y, floor, lead float64, g *plan) costMode
 func (c *costModel) cost(n int) float64 {
 	cost := float64(n)
 	if !c.safe {
-		load := c.p.surge.load(n)
-		if steady := c.p.steady.load(n); steady < c.y { // the expected load must be carried for long
+		load := c.p.surge.Load(n)
+		if steady := c.p.steady.Load(n); steady < c.y { // the expected load must be carried for long
 			load = steady
 		}
 		late := c.price * c.late(load)
@@ -695,102 +700,4 @@ func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, g *p
 		algorithms.Term{Name: "coldStartSeconds", Value: g.cold},
 		algorithms.Term{Name: "idleTimes", Value: float64(p.idleTimes.Seen())},
 	)
-}
-
-// Snapshot returns the memory.
-func (p *Policy) Snapshot() json.RawMessage {
-	s := p.state
-	s.Demand, s.Idle, s.WorkFunction = p.estimator.State, p.idleTimes.State(), p.workFunction.State()
-	s.Near, s.Far = p.near.snapshot(), p.far.snapshot()
-	if p.daily != nil {
-		d := p.daily.State()
-		s.Daily = &d
-	}
-	return memory.Save("lookahead", version, s)
-}
-
-// Restore puts back a Snapshot. A season is left out where either side has none.
-func (p *Policy) Restore(raw json.RawMessage) error {
-	s, err := memory.Load[state]("lookahead", version, raw)
-	if err != nil {
-		return err
-	}
-	if len(s.Near.Issued) > maxIssued || len(s.Far.Issued) > maxIssued || s.Near.Best < 0 || s.Near.Best >= candidates || s.Far.Best < 0 || s.Far.Best >= candidates {
-		return fmt.Errorf("read lookahead snapshot: %d and %d promises: want at most %d", len(s.Near.Issued), len(s.Far.Issued), maxIssued)
-	}
-	for _, l := range [][]issued{s.Near.Issued, s.Far.Issued} {
-		for _, q := range l {
-			if q.Best < 0 || q.Best >= candidates {
-				return fmt.Errorf("read lookahead snapshot: candidate %d: want 0–%d", q.Best, candidates-1)
-			}
-		}
-	}
-	var (
-		near, far horizon
-		idleTimes keepalive.Idle
-	)
-	if err := idleTimes.Load(s.Idle); err != nil {
-		return fmt.Errorf("read lookahead snapshot: %w", err)
-	}
-	if err := near.restore(s.Near); err != nil {
-		return fmt.Errorf("read lookahead snapshot: %w", err)
-	}
-	if err := far.restore(s.Far); err != nil {
-		return fmt.Errorf("read lookahead snapshot: %w", err)
-	}
-	if err := s.Clock.validate(); err != nil {
-		return fmt.Errorf("read lookahead snapshot: %w", err)
-	}
-	var workFunction workfunction.Function
-	if err := workFunction.Load(s.WorkFunction); err != nil {
-		return fmt.Errorf("read lookahead snapshot: %w", err)
-	}
-	if p.daily != nil && s.Daily != nil {
-		if err := p.daily.Load(*s.Daily); err != nil {
-			return fmt.Errorf("read lookahead snapshot: %w", err)
-		}
-	}
-	p.near, p.far, p.estimator.State, p.idleTimes, p.workFunction, p.history = near, far, s.Demand, idleTimes, workFunction, history{}
-	s.Demand, s.Idle, s.WorkFunction = demand.State{}, keepalive.IdleState{}, nil
-	s.Daily, s.Near, s.Far = nil, horizonState{}, horizonState{}
-	p.state = s
-	return nil
-}
-
-func (b *residuals) snapshot() residualsState {
-	return residualsState{Tail: b.tail.State(), Plain: b.plain.State()}
-}
-
-func (b *residuals) restore(s residualsState) error {
-	return errors.Join(b.tail.Load(s.Tail), b.plain.Load(s.Plain))
-}
-
-func (h *horizon) snapshot() horizonState {
-	s := h.state
-	s.Issued = append([]issued(nil), s.Issued...)
-	s.All, s.At = h.all.snapshot(), map[int]residualsState{}
-	for i, b := range h.byCategory {
-		if b != nil {
-			s.At[i] = b.snapshot()
-		}
-	}
-	return s
-}
-
-func (h *horizon) restore(s horizonState) error {
-	if err := h.all.restore(s.All); err != nil {
-		return err
-	}
-	for i, b := range s.At {
-		if i < 0 || i >= categories {
-			return fmt.Errorf("level %d: want 0–%d", i, categories-1)
-		}
-		h.byCategory[i] = new(residuals)
-		if err := h.byCategory[i].restore(b); err != nil {
-			return err
-		}
-	}
-	s.All, s.At = residualsState{}, nil
-	h.state = s
-	return nil
 }

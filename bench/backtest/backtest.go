@@ -1,5 +1,5 @@
-// Package backtest asks what policies would have done with what a workload went through, and what
-// it would have cost.
+// Package backtest runs policies on the recorded demand of a workload, and reports what each would
+// have cost.
 package backtest
 
 import (

@@ -1,4 +1,4 @@
-// Package chart draws what a bench found as PNG pictures. The same input makes the same bytes.
+// Package chart draws the results of a bench as PNG pictures. The same input makes the same bytes.
 package chart
 
 import (

@@ -1,5 +1,5 @@
-// Package clairvoyant bounds the cost of the cheapest schedule of pods for a workload whose future is
-// known. It is pure.
+// Package clairvoyant bounds the cost of the cheapest schedule of pods for a workload whose future
+// is known. It is pure.
 package clairvoyant
 
 import (

@@ -139,7 +139,8 @@ func (p *planner) plan(before, after float64, change int) [][]run {
 			start := startup
 			if p.reactive {
 				start = math.Inf(1)
-				if p.l.arrivals[j] > 0 && p.harm[j+1] > p.harm[j] { // a request is there that needs it
+				// A request that needs it is there.
+				if p.l.arrivals[j] > 0 && p.harm[j+1] > p.harm[j] {
 					start = lambda * (p.harm[min(j+delay, n)] - p.harm[j])
 				}
 			}

@@ -1,4 +1,4 @@
-// Package contest sets one policy against others, trace by trace, on the comparison of a bench.
+// Package contest judges one policy against rivals, trace by trace, from the comparison of a bench.
 package contest
 
 import (

@@ -1,6 +1,6 @@
-// Package event holds what a discrete-event simulation keeps its time with: the heap of the
-// requests at work, the schedule of everything else, queues of waiting requests, and counts with
-// their integrals over time. Instants are nanoseconds since the beginning of the run. Nothing here
+// Package event holds the data structures of a discrete-event simulation: the heap of departures,
+// the schedule of other events, queues of waiting requests, and counts with their integrals over
+// time. Instants are nanoseconds since the beginning of the run. Nothing here
 // is safe for concurrent use; every zero value is empty.
 package event
 

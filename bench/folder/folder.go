@@ -1,5 +1,5 @@
 // Package folder keeps a bench on disk: a summary, one raw record a run, and the results as CSV.
-// Its Writer and Folder are the only parts of the bench that know its files.
+// No other package knows the layout of the files.
 package folder
 
 import (

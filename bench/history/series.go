@@ -1,5 +1,5 @@
-// Package history is what a workload went through, read from a Prometheus or from recorded
-// observations. What is unknown stays unknown until a declared rule fills it.
+// Package history reads the past demand of a workload, from a Prometheus or from recorded
+// observations. A gap stays a gap until a declared rule fills it.
 package history
 
 import (

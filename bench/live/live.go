@@ -1,6 +1,5 @@
-// Package live turns the observations of a replay into a result of the simulator's kind, so that
-// both can be laid side by side: the same result, with the same definitions, from records of
-// requests and of pods. It is pure: clocks and clusters are the caller's.
+// Package live turns the observations of a replay into a result with the simulator's definitions,
+// so that both can be compared. It is pure: clocks and clusters are the caller's.
 package live
 
 import (

@@ -1,9 +1,8 @@
 // Package load sends HTTP requests by plan and keeps a record of each one.
 //
-// In an open loop requests are sent at intended instants, whether or not earlier ones were
-// answered, and latency counts from the intended instant: a slow server cannot hide behind a client
-// that waits for it. In a closed loop a fixed number of clients each send the next request when the
-// last is answered.
+// It is an open loop: requests are sent at intended instants, whether or not earlier ones were
+// answered. Latency counts from the intended instant, so that a slow server cannot hide behind a
+// client that waits for it.
 //
 // A request is lost when it got no answer, or one outside 200–299.
 package load

@@ -1,4 +1,4 @@
-// Package page writes what a bench found as one HTML page that needs nothing else.
+// Package page writes the results of a bench as one HTML page that loads nothing else.
 package page
 
 import (

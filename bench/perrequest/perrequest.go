@@ -1,6 +1,6 @@
-// Package perrequest simulates scaling per request, as function platforms do it: a request that
-// finds no idle instance starts one of its own, and an instance that was idle for long enough ends.
-// There is no queue, and no policy is asked.
+// Package perrequest simulates scaling per request, as function platforms do it. A request that
+// finds no idle instance starts a new one, and an instance that was idle for long enough ends.
+// There is no queue and no policy.
 package perrequest
 
 import (
@@ -105,7 +105,7 @@ type pool struct {
 	all      []instance // by creation; ended ones are skipped
 	idle     newest
 	ends     event.Departures // of work
-	expiries event.Departures // of idle times, in the order of their beginning since all are equally long
+	expiries event.Departures // of idle times; all are equally long
 
 	waits            score.Histogram
 	servers, running event.Gauge

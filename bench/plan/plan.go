@@ -39,7 +39,8 @@ func Recorded(read func(service time.Duration) (*trace.Trace, error), model trac
 			return nil, err
 		}
 		if s.PeakReplicas > 0 {
-			busy := t.PeakRate() * s.Service.Mean().Seconds() / float64(s.PodConcurrency) // pods wholly busy at the peak
+			// busy is the pods that are wholly busy at the peak.
+			busy := t.PeakRate() * s.Service.Mean().Seconds() / float64(s.PodConcurrency)
 			if t, err = t.Scale(s.PeakReplicas / busy); err != nil {
 				return nil, fmt.Errorf("scale to %v peak replicas: %w", s.PeakReplicas, err)
 			}

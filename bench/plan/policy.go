@@ -47,11 +47,12 @@ const (
 // syncPeriod is how often a HorizontalPodAutoscaler decides, KEDA's too.
 const syncPeriod = 15 * time.Second
 
-// ParsePolicy reads NAME[:key=value,…] of a policy of the catalog. Values are JSON or else strings; a comma within brackets,
-// braces, parentheses or quotes does not end one. The name "perrequest" stands for scaling per
-// request (perrequest.Params). Besides the policy's parameters there are tick (the time between
-// decisions; hpa and keda have 15s, the others the scenario's, or less where they ask for it; told
-// to a policy that has such a parameter), guard (a JSON object of guard's parameters) and label.
+// ParsePolicy reads NAME[:key=value,…] of a policy of the catalog. Values are JSON or else strings;
+// a comma within brackets, braces, parentheses or quotes does not end one. The name "perrequest"
+// stands for scaling per request (perrequest.Params). Besides the policy's parameters there are
+// tick, guard (a JSON object of guard's parameters) and label. tick is the time between decisions:
+// hpa and keda have 15s, the others the scenario's, or less where they ask for it. A policy that
+// has such a parameter gets it, too.
 func ParsePolicy(policies catalog.Catalog, spec string) (Policy, error) {
 	name, rest, _ := strings.Cut(spec, ":")
 	p := Policy{Label: spec, Name: strings.TrimSpace(name), policies: policies}
@@ -120,7 +121,7 @@ func (p *Policy) New(target float64) (algorithms.Policy, error) {
 	return p.policies.New(p.Name, target, p.Params)
 }
 
-// Check tells whether New would make the policy.
+// Check reports whether New would make the policy.
 func (p *Policy) Check(target float64) error {
 	made, err := p.New(target)
 	return errors.Join(err, closePolicy(made))

@@ -1,4 +1,4 @@
-// Package report shows what a bench found: tables for terminals, and a folder's files, which are a
+// Package report shows the results of a bench: tables for terminals, and the files of a folder, a
 // CSV, pictures and one HTML page. All of it is derived from the summary and the raw records, and
 // can be made again.
 package report

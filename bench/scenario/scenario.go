@@ -13,11 +13,11 @@ import (
 
 // How requests find a pod.
 const (
-	// RoutingShared keeps one queue before all pods, as a gateway in the path does: a request goes to the least loaded pod, and waits
-	// while none has a free slot.
+	// RoutingShared keeps one queue before all pods, as a gateway in the path does: a request goes
+	// to the least loaded pod, and waits while none has a free slot.
 	RoutingShared = "shared"
-	// RoutingRandom sends each request to a ready pod at random, as kube-proxy does, where it waits in the sidecar's queue. While no
-	// pod is ready the gateway holds it.
+	// RoutingRandom sends each request to a ready pod at random, as kube-proxy does, where it waits
+	// in the sidecar's queue. While no pod is ready the gateway holds it.
 	RoutingRandom = "random"
 	// RoutingTwo takes the less loaded of two pods at random.
 	RoutingTwo = "leastOfTwo"
@@ -28,20 +28,22 @@ type Scenario struct {
 	// Name is for tables and files.
 	Name string `json:"name"`
 
-	// Service is the time that a pod works on a request when it has nothing else to do; a trace with times of its own overrides it.
+	// Service is the time that a pod works on a request when it has nothing else to do; a trace
+	// with times of its own overrides it.
 	Service Dist `json:"service"`
 	// PodConcurrency is how many requests a pod works on at a time, 0–100000; 0 is without limit.
 	PodConcurrency int `json:"podConcurrency"`
-	// Knee is the number of requests at a pod above which each takes longer: a request that begins as the nth takes
-	// 1 + KneeSlope × (n − Knee)/Knee times as long. 0 is without knee.
+	// Knee is the number of requests at a pod above which each takes longer: a request that begins
+	// as the nth takes 1 + KneeSlope × (n − Knee)/Knee times as long. 0 is without knee.
 	Knee      int     `json:"knee,omitempty"`
 	KneeSlope float64 `json:"kneeSlope,omitempty"`
-	// Overhead is what a request takes beyond its work, for proxies and the network: it occupies its place at the pod for so much longer,
-	// and counts as waiting.
+	// Overhead is what a request takes beyond its work, for proxies and the network: it occupies
+	// its place at the pod for so much longer, and counts as waiting.
 	Overhead algorithms.Duration `json:"overhead,omitempty"`
 	// Routing is how requests find a pod.
 	Routing string `json:"routing"`
-	// PodQueue bounds the requests that wait at one pod, for RoutingRandom and RoutingTwo; a full one loses the request (503).
+	// PodQueue bounds the requests that wait at one pod, for RoutingRandom and RoutingTwo; a full
+	// one loses the request (503).
 	PodQueue int `json:"podQueue"`
 	// HoldRequests and HoldTimeout bound what the gateway holds, in requests and by time.
 	HoldRequests int                 `json:"holdRequests"`
@@ -49,43 +51,51 @@ type Scenario struct {
 
 	// Startup is the time from a pod's creation until it answers, phase by phase.
 	Startup Startup `json:"startup"`
-	// StartFailure is the share (0–1) of starts that fail when they would be ready; the pod is started again after a pause of 10 s that
-	// doubles each time, up to 5 min, as the kubelet does.
+	// StartFailure is the share (0–1) of starts that fail when they would be ready; the pod is
+	// started again after a pause of 10 s that doubles each time, up to 5 min, as the kubelet does.
 	StartFailure float64 `json:"startFailure,omitempty"`
-	// LameDuck is for how long a pod that is to go serves on in any case, while the cluster learns of it (the sidecar's --lame-duck).
-	// Termination is the time from then, or from its end of work if that is later, to its end; both are paid for. Drain bounds how long
-	// its last requests may take after the lame duck.
+	// LameDuck is for how long a pod that is to go serves on in any case, while the cluster learns
+	// of it (the sidecar's --lame-duck). Termination is the time from then, or from its end of work
+	// if that is later, to its end; both are paid for. Drain bounds how long its last requests may
+	// take after the lame duck.
 	LameDuck    algorithms.Duration `json:"lameDuck"`
 	Termination Dist                `json:"termination"`
 	Drain       algorithms.Duration `json:"drain"`
 	// Nodes bound where pods find a place; nil is without bound.
 	Nodes *Nodes `json:"nodes,omitempty"`
 
-	// PeakReplicas scales a trace so that its busiest bin keeps that many pods wholly busy; 0 takes it as it is.
+	// PeakReplicas scales a trace so that its busiest bin keeps that many pods wholly busy; 0 takes
+	// it as it is.
 	PeakReplicas float64 `json:"peakReplicas,omitempty"`
-	// MinReplicas, MaxReplicas and InitialReplicas are the Autoscaler's bounds and the count at the beginning.
+	// MinReplicas, MaxReplicas and InitialReplicas are the Autoscaler's bounds and the count at the
+	// beginning.
 	MinReplicas     int `json:"minReplicas"`
 	MaxReplicas     int `json:"maxReplicas"`
 	InitialReplicas int `json:"initialReplicas"`
-	// Target is the requests in flight per pod that policies aim at; 0 is 0.7 × PodConcurrency, or 10 without a limit.
+	// Target is the requests in flight per pod that policies aim at; 0 is 0.7 × PodConcurrency, or
+	// 10 without a limit.
 	Target float64 `json:"target,omitempty"`
 	// ScaleToZeroAfter is how long demand must have been zero before the last pod goes.
 	ScaleToZeroAfter algorithms.Duration `json:"scaleToZeroAfter"`
 
-	// Tick is the time between two decisions. WakeDelay is from the first held byte to the decision that it causes.
+	// Tick is the time between two decisions. WakeDelay is from the first held byte to the decision
+	// that it causes.
 	Tick      algorithms.Duration `json:"tick"`
 	WakeDelay algorithms.Duration `json:"wakeDelay"`
-	// Settle is for how long after a change nothing goes down, and SettleWake after a wake-up: the scaler's own rules.
+	// Settle is for how long after a change nothing goes down, and SettleWake after a wake-up: the
+	// scaler's own rules.
 	Settle     algorithms.Duration `json:"settle"`
 	SettleWake algorithms.Duration `json:"settleWake"`
 	// ZeroGrace is how long the last pod stays while the gateway is put into the path.
 	ZeroGrace algorithms.Duration `json:"zeroGrace"`
-	// Recheck is the time between rounds while a wake-up goes on. After it the gateway stays in the path for Linger at most, as long as
-	// not all wanted pods are ready or requests wait. SliceLag is from the round that takes it out until the proxies have followed.
+	// Recheck is the time between rounds while a wake-up goes on. After it the gateway stays in the
+	// path for Linger at most, as long as not all wanted pods are ready or requests wait. SliceLag
+	// is from the round that takes it out until the proxies have followed.
 	Recheck  algorithms.Duration `json:"recheck"`
 	Linger   algorithms.Duration `json:"linger"`
 	SliceLag algorithms.Duration `json:"sliceLag"`
-	// Gateways is how many there are: while they are in the path beside ready pods, each takes the share of one endpoint.
+	// Gateways is how many there are: while they are in the path beside ready pods, each takes the
+	// share of one endpoint.
 	Gateways int `json:"gateways"`
 	// Scrape is how pods are read.
 	Scrape Scrape `json:"scrape"`
@@ -100,13 +110,15 @@ type Scenario struct {
 
 // Startup is the phases of a start; the time until the pod answers is the sum of all but the last.
 type Startup struct {
-	// Schedule is from creation to a node, Pull the image, Start from there to a running process, Ready until it answers.
+	// Schedule is from creation to a node, Pull the image, Start from there to a running process,
+	// Ready until it answers.
 	Schedule Dist `json:"schedule,omitzero"`
 	Pull     Dist `json:"pull,omitzero"`
 	Start    Dist `json:"start,omitzero"`
 	Ready    Dist `json:"ready,omitzero"`
-	// Announce is from then until the cluster says so: the kubelet's next probe, and the way to whoever watches. Meanwhile the
-	// gateway, which probes by itself, sends what it holds; policies and proxies see a pod that starts.
+	// Announce is from then until the cluster says so: the kubelet's next probe, and the way to
+	// whoever watches. Meanwhile the gateway, which probes by itself, sends what it holds; policies
+	// and proxies see a pod that starts.
 	Announce Dist `json:"announce,omitzero"`
 }
 
@@ -142,7 +154,8 @@ type Nodes struct {
 
 // Scrape is how the adapter reads pods.
 type Scrape struct {
-	// Interval is the time between readings of a pod, Lag from the reading to the policy's sight of it, below Interval.
+	// Interval is the time between readings of a pod, Lag from the reading to the policy's sight of
+	// it, below Interval.
 	Interval algorithms.Duration `json:"interval"`
 	Lag      algorithms.Duration `json:"lag"`
 	// Loss is the share (0–1) of readings that fail.
@@ -153,7 +166,8 @@ type Scrape struct {
 
 // SLO is the promise that violations are counted by.
 type SLO struct {
-	// Wait is the longest wait for a pod that keeps the promise; Share (0–1) of the requests may break it.
+	// Wait is the longest wait for a pod that keeps the promise; Share (0–1) of the requests may
+	// break it.
 	Wait  algorithms.Duration `json:"wait"`
 	Share float64             `json:"share"`
 }

@@ -1,6 +1,6 @@
-// Package scenario describes a run of the bench but for its arrivals and its policy: how long
-// requests and starts take, how requests find a pod, what is read when, and what is promised. The
-// standard scenarios are YAML files in this folder; each says what differs from Default.
+// Package scenario describes a run of the bench, except for its arrivals and its policy: service
+// times, start-up times, routing, scraping, bounds and the SLO. The standard scenarios are YAML
+// files in this folder; each says what differs from Default.
 package scenario
 
 import (

@@ -35,7 +35,8 @@ type account struct {
 	step, frameEnd int64
 	// warm is where the warm-up ends and scoring begins.
 	warm int64
-	// busy is the time worked by an endless number of pods in this step and those to come, in nanoseconds; a ring.
+	// busy is the time worked by an endless number of pods in this step and those to come, in
+	// nanoseconds; a ring.
 	busy       []float64
 	first      int
 	elasticity score.Elasticity
@@ -94,7 +95,8 @@ func (a *account) spread(from, to int64) {
 	}
 }
 
-// begun counts a request that a pod begins to work on: how long it waited, how much work it is, and how long that takes here.
+// begun counts a request that a pod begins to work on: how long it waited, how much work it is, and
+// how long that takes here.
 func (a *account) begun(wait, work, takes int64) {
 	if wait == 0 && takes == work {
 		a.immediate++
@@ -181,8 +183,8 @@ func (a *account) frame(e *engine) {
 	}
 }
 
-// restart forgets what the warm-up, which ends now, has counted. What is under way goes on: the demand of requests at work, and those
-// that wait, which count as requests from here on.
+// restart forgets what the warm-up, which ends now, has counted. What is under way goes on: the
+// demand of requests at work, and those that wait, which count as requests from here on.
 func (a *account) restart(e *engine) {
 	fresh := account{
 		slo: a.slo, step: a.step, frameEnd: a.frameEnd, warm: a.warm, busy: a.busy, first: a.first, each: a.each, series: a.series,
@@ -196,7 +198,8 @@ func (a *account) restart(e *engine) {
 	*a = fresh
 }
 
-// flush writes a row of the series. Integrals are since the row before, of which sum holds the ends.
+// flush writes a row of the series. Integrals are since the row before, of which sum holds the
+// ends.
 func (a *account) flush(e *engine, now int64) {
 	s, t := &a.sum, a.sum.seconds
 	put := func(dst *[]float32, v float64) { *dst = append(*dst, float32(v)) }

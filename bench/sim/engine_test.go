@@ -84,7 +84,8 @@ func check(t *testing.T, r score.Run) {
 	for _, b := range r.Waits {
 		served += b.Count
 	}
-	// A request that a pod had begun to work on and that was lost with it counts as begun and as lost.
+	// A request that a pod had begun to work on and that was lost with it counts as begun and as
+	// lost.
 	if served+res.Lost < res.Requests {
 		t.Errorf("%d requests came, %d began to be served, %d were lost: some are nowhere", res.Requests, served, res.Lost)
 	}
@@ -144,7 +145,8 @@ func TestColdStart(t *testing.T) {
 	}
 }
 
-// With one queue before all pods requests wait no longer than with a queue at each, and with the lesser of two in between.
+// With one queue before all pods requests wait no longer than with a queue at each, and with the
+// lesser of two in between.
 func TestRouting(t *testing.T) {
 	t.Parallel()
 	wait := map[string]float64{}
@@ -174,7 +176,8 @@ func TestNodes(t *testing.T) {
 		t.Errorf("%d pods wanted and %v ready at the end: want 10, and 8 on two nodes of 4", r.Result.PeakReplicas, last)
 	}
 	// Three of nine new pods find a place at once; four more after a minute; two never.
-	if want := 9.0*1 + 4*60 + 2*600; math.Abs(r.Result.StartingSeconds-want) > 8 { // the first round comes within two seconds
+	// The first round comes within two seconds.
+	if want := 9.0*1 + 4*60 + 2*600; math.Abs(r.Result.StartingSeconds-want) > 8 {
 		t.Errorf("startingSeconds = %v, want about %v", r.Result.StartingSeconds, want)
 	}
 }
@@ -194,7 +197,8 @@ func TestDrain(t *testing.T) {
 	if kept.Lost != 0 || kept.TerminatingSeconds < 1 {
 		t.Errorf("a drain of a minute: %d lost, %v terminating seconds: want none, and some", kept.Lost, kept.TerminatingSeconds)
 	}
-	// Each pod has about ten requests of 20 s at a time: most of what three of them have is lost in a second.
+	// Each pod has about ten requests of 20 s at a time: most of what three of them have is lost in
+	// a second.
 	cut := run(t, 1, "poisson:rate=2,duration=20m", "schedule", policy, edit(time.Second)).Result
 	if cut.Lost < 15 || cut.Lost > 45 || cut.TerminatingSeconds > 3.1 {
 		t.Errorf("a drain of a second: %d lost, %v terminating seconds: want about 30, and 3", cut.Lost, cut.TerminatingSeconds)

@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	// staleAfter is the adapter's rule: a pod that was not read for three intervals, or five seconds, makes the value unknown.
+	// staleAfter is the adapter's rule: a pod that was not read for three intervals, or five
+	// seconds, makes the value unknown.
 	staleAfter = 5 * time.Second
 	// graceAfter is how much longer than an interval a new pod may be unread.
 	graceAfter = time.Second
@@ -19,13 +20,16 @@ const (
 	concurrencySum, servedSum, waitingSum = 0, 1, 0
 )
 
-// meter is what the adapter knows: it reads the pods' and the gateway's integrals, late, and makes signals of them.
+// meter is what the adapter knows: it reads the pods' and the gateway's integrals, late, and makes
+// signals of them.
 //
-// As long as every reading succeeds, all pods are read at the same instants, and the sum of their means is the mean of their sum: then
-// one series stands for all of them. With losses or a sample each pod has its own.
+// As long as every reading succeeds, all pods are read at the same instants, and the sum of their
+// means is the mean of their sum: then one series stands for all of them. With losses or a sample
+// each pod has its own.
 type meter struct {
 	epoch time.Time
-	// atPods counts the requests at pods, queued those of them that wait there, held those at the gateway.
+	// atPods counts the requests at pods, queued those of them that wait there, held those at the
+	// gateway.
 	atPods, queued, held event.Gauge
 	served               int64
 
@@ -116,7 +120,8 @@ func (m *meter) vanish(e *engine, p *pod) {
 	}
 }
 
-// scrape reads every source; the policy will see it a lag later. What was read before is seen by then.
+// scrape reads every source; the policy will see it a lag later. What was read before is seen by
+// then.
 func (m *meter) scrape(e *engine) {
 	m.deliver(e.now)
 	at := m.epoch.Add(time.Duration(e.now) + time.Duration(e.sc.Scrape.Lag))

@@ -12,7 +12,7 @@ const (
 	free        state = iota // the place in the table is not used
 	pending                  // waits for a node
 	starting                 // on a node, does not answer yet
-	answering                // answers, but the cluster does not say so yet: only the gateway, which asks itself, sends to it
+	answering                // answers, but is not announced: only the gateway sends to it
 	ready                    // takes requests
 	draining                 // takes none, works off what it has
 	terminating              // has ended its work and goes

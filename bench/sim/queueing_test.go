@@ -10,7 +10,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/score"
 )
 
-// erlangC is the probability of waiting in M/M/c with offered load a, by the recursion of the Erlang B formula.
+// erlangC is the probability of waiting in M/M/c with offered load a, by the recursion of the
+// Erlang B formula.
 func erlangC(c int, a float64) float64 {
 	b := 1.0
 	for k := 1; k <= c; k++ {
@@ -20,8 +21,8 @@ func erlangC(c int, a float64) float64 {
 	return b / (1 - rho*(1-b))
 }
 
-// waits runs the same queue under several seeds and returns the mean of the waits and the half width of its 95 % interval
-// (Student's t with 7 degrees of freedom).
+// waits runs the same queue under several seeds and returns the mean of the waits and the half
+// width of its 95 % interval (Student's t with 7 degrees of freedom).
 func waits(t *testing.T, generator string, edit func(*scenario.Scenario), servers int, pick func(score.Result) float64) (mean, half float64) {
 	t.Helper()
 	const seeds = 8
@@ -37,8 +38,9 @@ func waits(t *testing.T, generator string, edit func(*scenario.Scenario), server
 	return mean, 2.365 * math.Sqrt(ss/(seeds-1)/seeds)
 }
 
-// long says that the closed forms are to be checked to 1 %, which takes minutes (make bench-check); else runs are a twenty-fifth as
-// long, and theory must be within five percent and within the 99.9 % interval.
+// long says that the closed forms are to be checked to 1 %, which takes minutes (make bench-check);
+// else runs are a twenty-fifth as long, and theory must be within five percent and within the 99.9
+// % interval.
 func long() bool { return os.Getenv("SLUICE_LONG") != "" }
 
 // near checks a mean wait against theory.

@@ -11,7 +11,8 @@ import (
 // instant is the time of the run's clock.
 func (e *engine) instant(at int64) time.Time { return e.meter.epoch.Add(time.Duration(at)) }
 
-// round does one round of the loop. While a wake-up goes on the gateway reports without being asked.
+// round does one round of the loop. While a wake-up goes on the gateway reports without being
+// asked.
 func (e *engine) round() {
 	e.expire()
 	if e.wanted == 0 || e.loop.Phase() == loop.Waking {

@@ -18,7 +18,8 @@ type shell struct{ e *engine }
 
 func (s shell) Needs() []algorithms.Need { return s.e.loop.Needs() }
 
-// Round returns what was done to the engine, which is what the loop commanded if the shell is right.
+// Round returns what was done to the engine, which is what the loop commanded if the shell is
+// right.
 func (s shell) Round(v loop.View, fault error) loop.Commands {
 	e := s.e
 	e.now = int64(v.Now.Sub(looptest.Epoch()))

@@ -1,9 +1,10 @@
-// Package sim simulates a workload under a scaling policy, event by event in virtual time: arrivals, queues, concurrency limits,
-// pods that start, drain and fail, readings that lag, and the policies and guard of algorithms/, asked as the scaler asks them.
-// The same inputs and seed give the same run. It is pure: no clock, no files.
+// Package sim simulates a workload under a scaling policy, event by event in virtual time:
+// arrivals, queues, concurrency limits, pods that start, drain and fail, readings that lag, and the
+// policies and guard of algorithms/, asked as the scaler asks them. The same inputs and seed give
+// the same run. It is pure: no clock, no files.
 //
-// Randomness comes in streams of their own for arrivals, work, starts, routing and readings, so that policies compared under one seed
-// meet the same requests with the same work.
+// Randomness comes in streams of their own for arrivals, work, starts, routing and readings, so
+// that policies compared under one seed meet the same requests with the same work.
 package sim
 
 import (
@@ -27,25 +28,30 @@ type Config struct {
 	// Source gives the arrivals; Scenario everything else.
 	Source   trace.Source
 	Scenario scenario.Scenario
-	// Policy decides, fresh for this run; Name is what results call it. Guard wraps it as the scaler does.
+	// Policy decides, fresh for this run; Name is what results call it. Guard wraps it as the
+	// scaler does.
 	Policy algorithms.Policy
 	Name   string
-	// Guard holds parameters of the guard (guard.Parse) over those that follow from the scenario; it may be nil.
+	// Guard holds parameters of the guard (guard.Parse) over those that follow from the scenario;
+	// it may be nil.
 	Guard json.RawMessage
 	// Seed of all randomness.
 	Seed uint64
 	// Explain records a sentence with each change, at some cost of time.
 	Explain bool
-	// Points bounds the rows of the series, 0 for none. Steps are as long as that takes, in whole elasticity steps.
+	// Points bounds the rows of the series, 0 for none. Steps are as long as that takes, in whole
+	// elasticity steps.
 	Points int
-	// Warmup is how much of the beginning is simulated without being scored, so that policies with a memory meet the rest with one.
-	// It is rounded up to whole elasticity steps, and must leave some of the trace. Requests that wait when it ends count with their
-	// whole waits; the result's times begin there.
+	// Warmup is how much of the beginning is simulated without being scored, so that policies with
+	// a memory meet the rest with one. It is rounded up to whole elasticity steps, and must leave
+	// some of the trace. Requests that wait when it ends count with their whole waits; the result's
+	// times begin there.
 	Warmup time.Duration
-	// Start is the instant at which the run begins, for policies that know the time of day; the zero time is Epoch.
+	// Start is the instant at which the run begins, for policies that know the time of day; the
+	// zero time is Epoch.
 	Start time.Time
-	// History is what a policy that learns (algorithms.Learner) is given before its first decision; others are not. All of it is before
-	// Start.
+	// History is what a policy that learns (algorithms.Learner) is given before its first decision;
+	// others are not. All of it is before Start.
 	History []algorithms.Sample
 	// Progress is told the share of the trace that is done, now and then; it may be nil.
 	Progress func(share float64)
@@ -193,7 +199,8 @@ func newEngine(c *Config, control *loop.Loop) *engine {
 	return e
 }
 
-// run is the loop over events. At equal instants control comes first, then ends of work, then arrivals.
+// run is the loop over events. At equal instants control comes first, then ends of work, then
+// arrivals.
 func (e *engine) run(ctx context.Context) error {
 	e.scale(e.sc.InitialReplicas, &loop.Record{Reason: "Initial"})
 	for _, i := range e.live { // what is there at the beginning has started long before
@@ -202,7 +209,8 @@ func (e *engine) run(ctx context.Context) error {
 		}
 	}
 	e.account.starts, e.account.wakeUps, e.account.changes = 0, 0, 0
-	// Rounds and readings go on at instants of their own, which know nothing of the load's beginning or of one another.
+	// Rounds and readings go on at instants of their own, which know nothing of the load's
+	// beginning or of one another.
 	phase := scenario.Stream(e.cfg.Seed, scenario.Phases)
 	e.plan(phase.Int64N(int64(e.sc.Tick)), evRound, none)
 	e.plan(1+phase.Int64N(int64(e.sc.Scrape.Interval)), evScrape, none)
@@ -348,8 +356,8 @@ func (e *engine) arrive(work int64) {
 	}
 }
 
-// viaGateway tells whether a proxy chooses a gateway rather than a ready pod: only while gateways are in the path, as often as there
-// are endpoints.
+// viaGateway tells whether a proxy chooses a gateway rather than a ready pod: only while gateways
+// are in the path, as often as there are endpoints.
 func (e *engine) viaGateway() bool {
 	if !e.inPath && e.now >= e.pathUntil {
 		return false
@@ -357,7 +365,8 @@ func (e *engine) viaGateway() bool {
 	return e.route.IntN(e.sc.Gateways+len(e.ready)) < e.sc.Gateways
 }
 
-// holdIt keeps a request at the gateway, and wakes the scaler when it is the first one of a workload without pods.
+// holdIt keeps a request at the gateway, and wakes the scaler when it is the first one of a
+// workload without pods.
 func (e *engine) holdIt(h event.Waiting, cold bool) {
 	if e.hold.Len() >= e.sc.HoldRequests {
 		e.account.lose(1)
@@ -376,7 +385,8 @@ func (e *engine) serve(i int32, work, wait int64) {
 	e.begin(i, work, wait, false)
 }
 
-// begin puts work on pod i, of which the meter knows; replace says that it takes the place of the departure just due.
+// begin puts work on pod i, of which the meter knows; replace says that it takes the place of the
+// departure just due.
 func (e *engine) begin(i int32, work, wait int64, replace bool) {
 	p := &e.pods[i]
 	takes := work
@@ -597,7 +607,8 @@ func (e *engine) poke() {
 	}
 }
 
-// evict ends one pod: one that is not ready if there is one, and the newest of those, as a ReplicaSet does.
+// evict ends one pod: one that is not ready if there is one, and the newest of those, as a
+// ReplicaSet does.
 func (e *engine) evict() {
 	pick := len(e.live) - 1
 	for k := pick; k >= 0; k-- {
@@ -631,7 +642,8 @@ func (e *engine) evict() {
 	}
 	p.state, p.serveUntil = draining, e.now
 	e.account.ending.Set(e.clock(), e.account.ending.Value+1)
-	p.serveUntil += int64(e.sc.LameDuck) // a sidecar runs before its app does, and knows of no other end
+	// A sidecar runs before its app does, and knows of no other end.
+	p.serveUntil += int64(e.sc.LameDuck)
 	if p.held() == 0 {
 		e.worked(i)
 		return
@@ -639,7 +651,8 @@ func (e *engine) evict() {
 	e.plan(p.serveUntil+int64(e.sc.Drain), evDrain, i)
 }
 
-// worked is the moment at which a pod that is to go has no more work: it ends, or serves on for a while.
+// worked is the moment at which a pod that is to go has no more work: it ends, or serves on for a
+// while.
 func (e *engine) worked(i int32) {
 	if p := &e.pods[i]; e.now < p.serveUntil {
 		e.plan(p.serveUntil, evDuck, i)

@@ -44,7 +44,8 @@ func dist(t testing.TB, spec string) scenario.Dist {
 	return d
 }
 
-// queue makes the scenario a plain queueing system: servers of one slot that are there from the start.
+// queue makes the scenario a plain queueing system: servers of one slot that are there from the
+// start.
 func queue(t testing.TB, service string, servers int) func(*scenario.Scenario) {
 	return func(s *scenario.Scenario) {
 		s.Service, s.PodConcurrency, s.Startup = dist(t, service), 1, scenario.Startup{}

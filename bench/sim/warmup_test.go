@@ -40,7 +40,8 @@ func TestWarmup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	whole, first, rest := must(src, 0), must(head, 0), must(src, 20*time.Minute-time.Second) // rounded up to the step of 30 s
+	// The warm-up is rounded up to the step of 30 s.
+	whole, first, rest := must(src, 0), must(head, 0), must(src, 20*time.Minute-time.Second)
 	same := func(name string, first, rest, whole float64) {
 		if math.Abs(first+rest-whole) > 1e-6*whole {
 			t.Errorf("%s: %v before and %v after make %v, want %v", name, first, rest, first+rest, whole)

@@ -1,5 +1,5 @@
-// Package space is a policy with ranges of its parameters: points of the unit cube are settings of
-// the policy.
+// Package space is the search space of a policy: ranges of its parameters, with the settings of the
+// policy as points of the unit cube.
 package space
 
 import (

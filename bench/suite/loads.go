@@ -1,7 +1,7 @@
-// Package suite is the standard contest of policies. It takes every shared trace that suits, in four
-// scenarios from 100 ms to a minute of start-up. The policy that is judged has one configuration.
-// Its rivals are the classics with their defaults, the classics tuned to each trace with hindsight,
-// and the cost of a schedule that knows the future.
+// Package suite is the standard contest of policies. It takes every shared trace that suits, in
+// four scenarios from 100 ms to a minute of start-up. The policy that is judged has one
+// configuration. Its rivals are the classics with their defaults, the classics tuned to each trace
+// with hindsight, and the cost of a schedule that knows the future.
 package suite
 
 import (
@@ -165,7 +165,8 @@ func (l *Load) open(dir fs.FS, s *scenario.Scenario) (scored *trace.Trace, past 
 			algorithms.Sample{At: at, Signal: algorithms.Concurrency, Value: rate * s.Service.Mean().Seconds()},
 			algorithms.Sample{At: at, Signal: algorithms.Rate, Value: rate})
 	}
-	if !l.Sparse { // the workload has been there: begin with what its first bin needs at the policies' target
+	// The workload was there before: it begins with what its first bin needs.
+	if !l.Sparse {
 		busy := scored.Bin(0).Requests / scored.Width().Seconds() * s.Service.Mean().Seconds()
 		s.InitialReplicas = min(max(1, int(math.Ceil(busy/s.PerPod()))), s.MaxReplicas)
 	}

@@ -33,8 +33,8 @@ const (
 	// Told is put behind the name of a subject that had the rate of every bin as its forecast,
 	// though not the requests: what a better forecast could gain at most.
 	Told = " (told the rates)"
-	// Bound is the cheapest schedule that was found with the future known. LowerBound is a cost that no
-	// policy that keeps the promise can be below.
+	// Bound is the cheapest schedule that was found with the future known. LowerBound is a cost
+	// that no policy that keeps the promise can be below.
 	Bound      = "clairvoyant"
 	LowerBound = "lower bound"
 )

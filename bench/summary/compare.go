@@ -271,7 +271,8 @@ func geometric(ratios []score.Interval) score.Interval {
 		if !Known(r) {
 			continue
 		}
-		wide := half(r) / r.Mean // of a ratio of means that may be 0: the logarithm's by the delta method
+		// For a ratio of means that may be 0, wide is that of the logarithm by the delta method.
+		wide := half(r) / r.Mean
 		if r.Low > 0 {
 			wide = (math.Log(r.High) - math.Log(r.Low)) / 2
 		}

@@ -1,5 +1,5 @@
-// Package summary is what a bench found: the results of its runs, their comparison with a baseline,
-// and the Pareto fronts. It is pure, and the same results give the same summary.
+// Package summary holds the results of a bench: those of its runs, their comparison with a
+// baseline, and the Pareto fronts. It is pure, and the same results give the same summary.
 package summary
 
 import (

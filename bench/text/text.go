@@ -1,5 +1,5 @@
-// Package text writes numbers and names for people: as many digits as tell something, units that
-// suit, and nothing that a terminal or a table could take for a command.
+// Package text formats numbers and names for people: with significant digits only, in units that
+// suit, and without control characters.
 package text
 
 import (

@@ -234,7 +234,8 @@ func (a *exactArrivals) place() bool {
 	}
 	m := int(min(a.k, block))
 	width := float64(a.seg.end - a.seg.start)
-	gaps := m // the m requests lie at the ends of so many gaps, of which the last is known to end at width
+	// The m requests lie at the ends of so many gaps, the last of which ends at width.
+	gaps := m
 	if a.k == int64(m) {
 		gaps++
 	} else {

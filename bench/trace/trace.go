@@ -1,5 +1,5 @@
-// Package trace makes request arrivals: from recorded traces, from request logs and from
-// generators. It is pure: randomness is an argument, and files come as readers.
+// Package trace makes request arrivals, from counts per bin and from generators. It is pure:
+// randomness is an argument.
 package trace
 
 import (

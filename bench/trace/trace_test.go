@@ -292,7 +292,8 @@ func exponential(x float64) float64 { return -math.Expm1(-x) }
 // Time rescaling: in the time Λ(t) = ∫ rate, worked out here from the formula in the documentation,
 // gaps are exponential.
 func TestRatesFollowTheirFormula(t *testing.T) {
-	integral := func(rate func(t float64) float64) func(t float64) float64 { // by Simpson's rule, in steps of 0.25 s
+	// integral is by Simpson's rule, in steps of 0.25 s.
+	integral := func(rate func(t float64) float64) func(t float64) float64 {
 		var sums []float64
 		return func(t float64) float64 {
 			const h = 0.25

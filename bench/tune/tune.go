@@ -1,7 +1,7 @@
-// Package tune searches a policy's parameters: the least of an objective within limits, over a
-// bounded space, by a seeded design that fills the space, cheap looks that most settings do not
-// survive, and steps around the best ones. The same Config gives the same Result, whatever the
-// number of workers.
+// Package tune searches a policy's parameters for the least of an objective within limits, over a
+// bounded space. A seeded design fills the space; most settings are dropped after a run on a small
+// part of the work; steps around the best ones follow. The same Config gives the same Result,
+// whatever the number of workers.
 package tune
 
 import (

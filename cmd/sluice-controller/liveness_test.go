@@ -68,6 +68,7 @@ func TestRoundsAlive(t *testing.T) {
 				if err := r.beat.Alive(time.Now()); (err == nil) != c.alive {
 					t.Errorf("alive = %v, want nil: %v", err, c.alive)
 				}
+				synctest.Wait()
 				if want := c.hang; (len(seen) == 1) != want {
 					t.Errorf("rounds of %v, want one of %v: %v", seen, web, want)
 				}

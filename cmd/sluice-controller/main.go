@@ -113,9 +113,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return cli.Usage(err)
 	}
 	log := o.logging.New(stderr)
-	slog.SetDefault(log) // what the standard log prints, such as net/http's complaints
-	klog.SetSlogLogger(log.With(slog.String("component", "kubernetes")))
-	ctrl.SetLogger(logr.FromSlogHandler(log.With(slog.String("component", "runtime")).Handler()))
+	routeLogs(log)
 
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -124,4 +122,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	return c.run(ctx, promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg, EnableOpenMetrics: true}))
+}
+
+// routeLogs makes log the one log of the process: of the standard library, such as net/http's
+// complaints, of the Kubernetes client and of controller-runtime.
+func routeLogs(log *slog.Logger) {
+	slog.SetDefault(log)
+	klog.SetSlogLogger(log.With(slog.String("component", "kubernetes")))
+	ctrl.SetLogger(logr.FromSlogHandler(log.With(slog.String("component", "runtime")).Handler()))
 }

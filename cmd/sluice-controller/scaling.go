@@ -10,31 +10,15 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	appsv1 "k8s.io/api/apps/v1"
-	autoscalingv2 "k8s.io/api/autoscaling/v2"
-	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/scale"
-	"k8s.io/client-go/util/workqueue"
-	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/builder"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
-	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
-	"sigs.k8s.io/controller-runtime/pkg/predicate"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
-	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/sluice-autoscaler/sluice/adapter"
 	"github.com/sluice-autoscaler/sluice/adapter/server"
@@ -53,9 +37,6 @@ import (
 // pathOwner is the controller's name on the wire. Whoever holds the lease pushes under it.
 const pathOwner = "controller"
 
-// concurrentRounds is how many Autoscalers have a round at once.
-const concurrentRounds = 16
-
 // timing is the loop's, with the flags over it.
 func (o *options) timing() loop.Timing {
 	t := loop.DefaultTiming()
@@ -63,33 +44,9 @@ func (o *options) timing() loop.Timing {
 	return t
 }
 
-// newManager makes what caches, elects and drives rounds.
-func (p *process) newManager(ctx context.Context, cfg *rest.Config) (manager.Manager, error) {
-	scheme := runtime.NewScheme()
-	if err := errors.Join(corev1.AddToScheme(scheme), appsv1.AddToScheme(scheme), discoveryv1.AddToScheme(scheme),
-		autoscalingv2.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
-		return nil, err
-	}
-	lease, renew, retry := 8*time.Second, 5*time.Second, time.Second
-	target := cache.ByObject{Transform: kube.StripTarget}
-	m, err := ctrl.NewManager(cfg, ctrl.Options{
-		Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"}, HealthProbeBindAddress: "0",
-		LeaderElection: p.leaderElect, LeaderElectionID: "sluice-controller", LeaderElectionNamespace: p.namespace, LeaderElectionReleaseOnCancel: true,
-		LeaseDuration: &lease, RenewDeadline: &renew, RetryPeriod: &retry,
-		Cache: cache.Options{
-			DefaultTransform: cache.TransformStripManagedFields(),
-			ByObject:         map[client.Object]cache.ByObject{&appsv1.Deployment{}: target, &appsv1.StatefulSet{}: target, &appsv1.ReplicaSet{}: target},
-		},
-	})
-	if err != nil {
-		return nil, err
-	}
-	return m, errors.Join(kube.Index(ctx, m.GetFieldIndexer()), path.AddIndexes(ctx, m.GetFieldIndexer()))
-}
-
 // assembleScaler makes the scaler's parts: ports, rounds and what drives them.
 func (p *process) assembleScaler(ctx context.Context, cfg *rest.Config, client kubernetes.Interface, reg prometheus.Registerer) error {
-	m, err := p.newManager(ctx, cfg)
+	m, err := kube.NewManager(ctx, cfg, kube.ManagerOptions{LeaderElection: p.leaderElect, Namespace: p.namespace})
 	if err != nil {
 		return err
 	}
@@ -115,24 +72,16 @@ func (p *process) assembleScaler(ctx context.Context, cfg *rest.Config, client k
 		o.History = targetHistory{past, targets}
 	}
 	s := scaler.New(o)
-	p.rounds = newRounds(kube.New(kube.Options{
-		Client: m.GetClient(), Scaler: s, Targets: targets, Register: p.register, Forget: p.path.Forget, Settle: p.path.Settle,
+	r := kube.New(kube.Options{
+		Client: m.GetClient(), Scaler: s, Targets: targets, Register: kube.RegisterPath(p.path), Forget: p.path.Forget, Settle: p.path.Settle,
 		Journal: p.records, Recorder: m.GetEventRecorder("sluice"), Log: p.log, Clock: time.Now,
-	}), time.Now)
-	err = ctrl.NewControllerManagedBy(m).Named("autoscaler").
-		For(&v1alpha1.Autoscaler{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(p.ofSlice)).
-		Watches(&autoscalingv2.HorizontalPodAutoscaler{}, handler.EnqueueRequestsFromMapFunc(p.ofHPA), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		WatchesRawSource(source.Channel(p.pokes, &handler.EnqueueRequestForObject{})).
-		WithOptions(controller.Options{
-			MaxConcurrentReconciles: concurrentRounds,
-			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](10*time.Millisecond, 5*time.Second),
-		}).
-		Complete(p.rounds)
-	if err != nil {
-		return err
-	}
-	return errors.Join(m.Add(manager.RunnableFunc(s.RunHistory)), m.Add(manager.RunnableFunc(p.runPath)))
+	})
+	p.rounds = newRounds(r, time.Now)
+	return errors.Join(
+		r.Drive(m, p.rounds, p.pokes),
+		m.Add(manager.RunnableFunc(s.RunHistory)),
+		m.Add(manager.RunnableFunc(p.runPath)),
+	)
 }
 
 // bindings tells the adapter which pods a workload has.
@@ -153,14 +102,6 @@ type targetHistory struct {
 func (h targetHistory) Fetch(ctx context.Context, ref loop.Ref, signals []string, until time.Time) ([]algorithms.Sample, error) {
 	object := h.targets.Of(ref)
 	return h.past.Fetch(ctx, prom.Workload{Namespace: object.Namespace, Kind: kube.KindOf(object), Name: object.Name}, signals, until)
-}
-
-// register tells the path driver of an Autoscaler that names a Service.
-func (p *process) register(as *v1alpha1.Autoscaler, spec *loop.Spec) {
-	p.path.Register(kube.Ref(client.ObjectKeyFromObject(as)), path.Workload{
-		Service: spec.ServiceRef.Name, Created: as.CreationTimestamp.Time, Hold: spec.Hold,
-		Controller: *metav1.NewControllerRef(as, v1alpha1.GroupVersion().WithKind("Autoscaler")),
-	})
 }
 
 // runPath runs while this replica holds the lease: it pushes assignments once every Autoscaler has
@@ -192,8 +133,12 @@ func (p *process) onReport(r adapter.GatewayReport) {
 		return
 	}
 	for _, s := range r.Urgent {
-		for _, r := range p.find(context.Background(), s.Namespace, client.MatchingFields{kube.ByService: s.Name}) {
-			p.poke(r.NamespacedName)
+		keys, err := kube.OfService(context.Background(), p.manager.GetClient(), s.Namespace, s.Name)
+		if err != nil {
+			p.log.Warn("autoscalers of a gateway's report not found", slog.Any("error", err))
+		}
+		for _, key := range keys {
+			p.poke(key)
 		}
 	}
 }
@@ -207,34 +152,6 @@ func (p *process) poke(key types.NamespacedName) {
 	case p.pokes <- event.GenericEvent{Object: as}:
 	default:
 	}
-}
-
-// find lists Autoscalers by an index of the cache.
-func (p *process) find(ctx context.Context, namespace string, by client.MatchingFields) []reconcile.Request {
-	var all v1alpha1.AutoscalerList
-	if err := p.manager.GetClient().List(ctx, &all, client.InNamespace(namespace), by, client.UnsafeDisableDeepCopy); err != nil {
-		p.log.WarnContext(ctx, "autoscalers not found", slog.Any("error", err))
-		return nil
-	}
-	out := make([]reconcile.Request, 0, len(all.Items))
-	for i := range all.Items {
-		out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&all.Items[i])})
-	}
-	return out
-}
-
-// ofSlice finds the Autoscalers of a slice's Service.
-func (p *process) ofSlice(ctx context.Context, o client.Object) []reconcile.Request {
-	return p.find(ctx, o.GetNamespace(), client.MatchingFields{kube.ByService: o.GetLabels()[discoveryv1.LabelServiceName]})
-}
-
-// ofHPA finds the Autoscalers that scale what an HPA scales.
-func (p *process) ofHPA(ctx context.Context, o client.Object) []reconcile.Request {
-	var all []reconcile.Request
-	for _, key := range kube.TargetOfHPA(o) {
-		all = append(all, p.find(ctx, o.GetNamespace(), client.MatchingFields{kube.ByTarget: key})...)
-	}
-	return all
 }
 
 // journal writes what is kept of an Autoscaler's rounds, as JSON. Only the replica that scales has it.

@@ -1,5 +1,5 @@
-// Package endpoints tells the gateway which pods stand behind a Service, from the cluster's EndpointSlices. Slices that
-// Sluice wrote itself are not looked at: they name the gateway.
+// Package endpoints watches the cluster's EndpointSlices and gives the gateway the endpoints behind
+// each Service port. It ignores the slices that Sluice wrote itself: they name the gateway.
 package endpoints
 
 import (
@@ -24,8 +24,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
-// byService is the index of slices by namespace/service.
-const byService = "service"
+// serviceIndex is the index of slices by namespace/service.
+const serviceIndex = "service"
 
 // Slices is a gateway.Source that watches all EndpointSlices. It is safe for concurrent use.
 type Slices struct {
@@ -41,10 +41,11 @@ type subscription struct {
 	target gateway.Target
 	update func([]hold.Endpoint)
 
-	mu   sync.Mutex // one update at a time, and none after cancel
-	over bool
-	// last is what update was last called with; nil before the first call. One change of the cluster reaches tell more than
-	// once: an event is for the slice before and after, and the store may be ahead of it. Only what differs is told.
+	mu       sync.Mutex // one update at a time, and none after cancel
+	canceled bool
+	// last is what update was last called with; nil before the first call. One change of the cluster
+	// reaches notify more than once: an event is handled for the slice before and after, and the
+	// store may be ahead of the events. The subscriber gets only what differs.
 	last []hold.Endpoint
 }
 
@@ -53,25 +54,25 @@ func New(client kubernetes.Interface, log *slog.Logger) (*Slices, error) {
 	selector := discovery.LabelServiceName + "," + discovery.LabelManagedBy + "!=" + wire.Domain
 	factory := informers.NewSharedInformerFactoryWithOptions(client, 0,
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = selector }),
-		informers.WithTransform(trim))
+		informers.WithTransform(trimSlice))
 	s := &Slices{
 		informer: factory.Discovery().V1().EndpointSlices().Informer(), factory: factory, log: log,
 		subs: map[string]map[*subscription]struct{}{},
 	}
-	if err := s.informer.AddIndexers(cache.Indexers{byService: serviceKeys}); err != nil {
+	if err := s.informer.AddIndexers(cache.Indexers{serviceIndex: serviceKeys}); err != nil {
 		return nil, fmt.Errorf("index endpoint slices: %w", err)
 	}
 	_, err := s.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: s.changed,
+		AddFunc: s.handleEvent,
 		UpdateFunc: func(before, after any) {
-			s.changed(before) // its label may have moved to another Service
-			s.changed(after)
+			s.handleEvent(before) // its label may have moved to another Service
+			s.handleEvent(after)
 		},
 		DeleteFunc: func(o any) {
 			if gone, ok := o.(cache.DeletedFinalStateUnknown); ok {
 				o = gone.Obj
 			}
-			s.changed(o)
+			s.handleEvent(o)
 		},
 	})
 	if err != nil {
@@ -101,7 +102,7 @@ func (s *Slices) Subscribe(t gateway.Target, update func([]hold.Endpoint)) (canc
 	}
 	s.subs[key][sub] = struct{}{}
 	s.mu.Unlock()
-	s.tell(key, sub)
+	s.notify(key, sub)
 	return func() {
 		s.mu.Lock()
 		delete(s.subs[key], sub)
@@ -110,12 +111,12 @@ func (s *Slices) Subscribe(t gateway.Target, update func([]hold.Endpoint)) (canc
 		}
 		s.mu.Unlock()
 		sub.mu.Lock()
-		sub.over = true
+		sub.canceled = true
 		sub.mu.Unlock()
 	}
 }
 
-func (s *Slices) changed(o any) {
+func (s *Slices) handleEvent(o any) {
 	keys, err := serviceKeys(o)
 	if err != nil {
 		s.log.Error("unexpected object", slog.Any("error", err))
@@ -129,19 +130,20 @@ func (s *Slices) changed(o any) {
 		}
 		s.mu.Unlock()
 		for _, sub := range subs {
-			s.tell(key, sub)
+			s.notify(key, sub)
 		}
 	}
 }
 
-// tell reads the store under the subscription's lock, so that an older view never overtakes a newer one.
-func (s *Slices) tell(key string, sub *subscription) {
+// notify reads the store under the subscription's lock, so that an older view never overtakes a
+// newer one.
+func (s *Slices) notify(key string, sub *subscription) {
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
-	if sub.over {
+	if sub.canceled {
 		return
 	}
-	objects, err := s.informer.GetIndexer().ByIndex(byService, key)
+	objects, err := s.informer.GetIndexer().ByIndex(serviceIndex, key)
 	if err != nil {
 		s.log.Error("read endpoint slices", slog.String("service", key), slog.Any("error", err))
 		return
@@ -160,8 +162,9 @@ func (s *Slices) tell(key string, sub *subscription) {
 	sub.update(slices.Clone(next)) // the subscriber may keep or change it
 }
 
-// Of returns the endpoints of a Service's slices for its port of that name, sorted by address, each address once: an
-// endpoint that moves between slices may be in two, and is then as good as the better one says.
+// Of returns the endpoints of a Service's slices for its port of that name, sorted by address. Each
+// address is in the result once: an endpoint that moves between slices may be in two, and the better
+// of its states counts.
 func Of(all []*discovery.EndpointSlice, portName string) []hold.Endpoint {
 	found := map[string]hold.Endpoint{}
 	for _, slice := range all {
@@ -183,7 +186,7 @@ func Of(all []*discovery.EndpointSlice, portName string) []hold.Endpoint {
 				}
 				next := endpoint(e.Conditions)
 				next.Address = net.JoinHostPort(e.Addresses[0], port)
-				if old, ok := found[next.Address]; !ok || better(next, old) {
+				if old, ok := found[next.Address]; !ok || preferred(next, old) {
 					found[next.Address] = next
 				}
 			}
@@ -197,7 +200,8 @@ func Of(all []*discovery.EndpointSlice, portName string) []hold.Endpoint {
 	return eps
 }
 
-// endpoint reads the conditions as the API defines them: an unknown ready is true, an unknown serving is ready.
+// endpoint reads the conditions as the API defines them: an unknown ready is true, an unknown
+// serving is ready.
 func endpoint(c discovery.EndpointConditions) hold.Endpoint {
 	e := hold.Endpoint{Ready: c.Ready == nil || *c.Ready, Terminating: c.Terminating != nil && *c.Terminating}
 	e.Serving = e.Ready
@@ -207,7 +211,8 @@ func endpoint(c discovery.EndpointConditions) hold.Endpoint {
 	return e
 }
 
-func better(a, b hold.Endpoint) bool {
+// preferred reports whether a takes requests better than b.
+func preferred(a, b hold.Endpoint) bool {
 	rank := func(e hold.Endpoint) int {
 		switch {
 		case e.Ready && !e.Terminating:
@@ -235,8 +240,8 @@ func serviceKeys(o any) ([]string, error) {
 	return []string{slice.Namespace + "/" + service}, nil
 }
 
-// trim drops what is not read, which is most of a big cluster's slices.
-func trim(o any) (any, error) {
+// trimSlice drops the fields that nothing reads, which are most of a slice's size.
+func trimSlice(o any) (any, error) {
 	slice, ok := o.(*discovery.EndpointSlice)
 	if !ok {
 		return o, nil

@@ -264,11 +264,10 @@ func columns(line string) int {
 // unbreakable reports whether a line of comment cannot be shorter: one word, or text that is set apart as it stands (a table, a
 // formula, an example), which is indented.
 func unbreakable(line string) bool {
-	at := strings.Index(line, "//")
-	if at < 0 || strings.TrimSpace(line[:at]) != "" {
+	code, text, ok := strings.Cut(line, "//")
+	if !ok || strings.TrimSpace(code) != "" {
 		return false
 	}
-	text := line[at+2:]
 	return len(strings.Fields(text)) <= 1 || strings.HasPrefix(text, "\t") || strings.HasPrefix(text, "    ")
 }
 

@@ -208,7 +208,8 @@ func (c *conn) ask(anew bool) (*upstreamConn, error) {
 		// The app needs a moment in any case. Other requests go first; often the answer is there
 		// when this goroutine runs again, which saves a wait in the poller.
 		runtime.Gosched()
-		return b, nil // a write error shows in the answer: the app may have said why it reads no more
+		// A write error shows in the answer: the app may have said why it stopped reading.
+		return b, nil
 	}
 }
 

@@ -33,7 +33,7 @@ type exchange struct {
 
 	replay     []byte // the beginning of the body, as long as it may be needed again
 	replayAll  bool   // replay is all that went to the app
-	recredited int    // bytes waiting on upstream that were given back to the client's window before
+	recredited int    // bytes waiting on upstream that the client's window has back
 	tries      int
 
 	account    request.Account

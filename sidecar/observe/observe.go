@@ -108,7 +108,7 @@ func New(cfg Config, version string, source Source, log *slog.Logger) (*Observer
 	o := &Observer{
 		cfg: cfg, log: log, source: source, start: time.Now(), wanted: cfg.MinInterval, up: make(chan struct{}),
 		credit: maxCredit(cfg) / 2, processTime: processTime(),
-		rng: rand.New(rand.NewPCG(rand.Uint64(), 0)), // only spreads the samples; nothing is to repeat it
+		rng: rand.New(rand.NewPCG(rand.Uint64(), 0)), // only spreads the samples
 	}
 	o.alive = serve.NewHeartbeat("sampling", livenessPeriod, o.start)
 	none := func() int { return 0 }

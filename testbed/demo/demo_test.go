@@ -40,8 +40,8 @@ func TestPlan(t *testing.T) {
 		for _, b := range a.blocks {
 			s := b.shape()
 			total += s.Length()
-			for _, segment := range s {
-				peak = max(peak, segment.From, segment.To)
+			for at := time.Duration(0); at < s.Length(); at += time.Second {
+				peak = max(peak, s.Requests(at+time.Second)-s.Requests(at)) // in one second
 			}
 			if at := b.at(s.Length() - 1); len(b.parts) > 0 && at != b.parts[len(b.parts)-1].name {
 				t.Errorf("%s: at its end it names %q, want its last part", a.name, at)

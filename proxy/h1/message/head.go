@@ -16,7 +16,7 @@ type Fault uint8 //nolint:errname // a kind of fault; FaultError would say it tw
 const (
 	ErrBadLine       Fault = iota + 1 // a start line that is none
 	ErrBadVersion                     // another version than HTTP/1.0 and HTTP/1.1
-	ErrBadTarget                      // a request target that is none, or not allowed with its method
+	ErrBadTarget                      // a malformed target, or one not allowed with its method
 	ErrBadField                       // a malformed field line, an obs-fold, a control character
 	ErrBadLineEnd                     // LF without CR, or CR without LF
 	ErrBadHost                        // no Host, several, or one that cannot be a host
@@ -24,7 +24,7 @@ const (
 	ErrBadCoding                      // does not end in one chunked, or beside a Content-Length
 	ErrUnknownCoding                  // a transfer coding other than chunked
 	ErrBadChunk                       // a chunk size or a chunk's end that is none
-	ErrBadTrailer                     // a trailer field that is none, or that would change the framing
+	ErrBadTrailer                     // a malformed trailer field, or one that changes the framing
 	ErrTooLarge                       // a head or trailer section past its bound
 )
 

@@ -144,7 +144,7 @@ type Conn struct {
 	unreturned                int   // bytes read and not given back to the peer's window
 	held                      int   // bytes that came and wait on the other side of their exchanges
 	streams                   map[uint32]*Stream
-	blocked                   []*Stream     // with something to send, and neither window nor room here
+	blocked                   []*Stream     // have data, and neither window nor room
 	lastStream                uint32        // the newest
 	maxStreams                int           // how many may be open
 	answered                  bool          // the app has answered here

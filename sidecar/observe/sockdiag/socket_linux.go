@@ -81,7 +81,7 @@ func (s *Socket) List(port uint16, each func(*Conn)) error {
 		// a kernel without the old question
 		case s.families[i] == 0 && errors.As(err, new(syscall.Errno)):
 			s.families, i = []uint8{syscall.AF_INET, syscall.AF_INET6}, -1
-		case s.families[i] == syscall.AF_INET6 && errors.Is(err, syscall.ENOENT): // a kernel without IPv6
+		case s.families[i] == syscall.AF_INET6 && errors.Is(err, syscall.ENOENT): // no IPv6
 			s.families = s.families[:i]
 		default:
 			return err
