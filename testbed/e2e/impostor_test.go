@@ -177,7 +177,8 @@ func TestControlPortNeedsACertificate(t *testing.T) {
 				res, err := anybody.RoundTrip(req)
 				if err == nil {
 					_ = res.Body.Close()
-					if res.StatusCode != http.StatusBadRequest { // a TLS server's answer to plain HTTP
+					// 400 is a TLS server's answer to plain HTTP.
+					if res.StatusCode != http.StatusBadRequest {
 						t.Errorf("%s %s without a certificate = %s, want none", method, url+path, res.Status)
 					}
 				}

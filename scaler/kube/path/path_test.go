@@ -395,8 +395,9 @@ func TestRunPushesWholeSets(t *testing.T) {
 	}
 }
 
-// TestRunRecallsSlices starts anew over two Services of which one never has a round, as when it cannot be
-// read: after a while its port is pushed as its slice remembers it, so that its listener stays.
+// TestRunRecallsSlices starts anew over two Services of which one never has a round, as when it
+// cannot be read: after a while its port is pushed as its slice remembers it, so that its listener
+// stays.
 func TestRunRecallsSlices(t *testing.T) {
 	t.Parallel()
 	got := make(chan wire.Assignments, 10)
