@@ -242,7 +242,8 @@ func (c *Cluster) FollowGateways(ctx context.Context, handle func(wire.Report)) 
 			}
 			wg.Go(func() {
 				if config, err := c.controllerTLS(ctx); err == nil {
-					_ = reports(ctx, config, address, func(r wire.Report) error { handle(r); return nil }) // followed again in a second
+					// A stream that ends is followed again in a second.
+					_ = reports(ctx, config, address, func(r wire.Report) error { handle(r); return nil })
 				}
 				mu.Lock()
 				defer mu.Unlock()
