@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -32,7 +34,9 @@ func benchRun() *cobra.Command {
 		Use: "run --policy NAME… (--trace FILE|--generate SPEC|--log FILE)…", Short: "Simulate, and print what came out", Args: usage(cobra.NoArgs),
 		Example: `  sluice bench run --generate poisson:rate=8,duration=1000000s --policy fixed:replicas=10 --service exp:1s --pod-concurrency 1 --startup const:0s
   sluice bench run --trace requests.csv --policy kpa --policy hpa --scenario service --seeds 5 --out out/mine`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return simulate(cmd, &f) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return simulate(cmd.Context(), &f, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
 	}
 	f.Add(c.Flags(), 1)
 	return c
@@ -43,7 +47,9 @@ func benchCompare() *cobra.Command {
 	c := &cobra.Command{
 		Use: "compare --policy NAME… (--trace FILE|--generate SPEC|--log FILE)…", Short: "Compare policies × loads × scenarios, with intervals over paired seeds", Args: usage(cobra.NoArgs),
 		Example: `  sluice bench compare --trace requests.csv --scenario small --scenario heavy --policy kpa --policy hpa --policy keda --out out/compare`,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return simulate(cmd, &f) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return simulate(cmd.Context(), &f, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
 	}
 	f.Add(c.Flags(), 5)
 	return c
@@ -70,7 +76,7 @@ func benchReport() *cobra.Command {
 }
 
 // simulate runs all jobs, writes the folder if one is asked for, and prints the table.
-func simulate(cmd *cobra.Command, f *flags.Bench) error {
+func simulate(ctx context.Context, f *flags.Bench, stdout, stderr io.Writer) error {
 	jobs, scenes, err := f.Jobs(known())
 	if err != nil {
 		return fmt.Errorf("%w: %w", err, errUsage)
@@ -79,5 +85,5 @@ func simulate(cmd *cobra.Command, f *flags.Bench) error {
 	if err != nil {
 		return err
 	}
-	return f.Runner(cmd.OutOrStdout(), cmd.ErrOrStderr()).Run(cmd.Context(), head, jobs)
+	return f.Runner(stdout, stderr).Run(ctx, head, jobs)
 }
