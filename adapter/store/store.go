@@ -104,8 +104,8 @@ func (s *Store) allNamespaces() map[string]*namespace {
 // whoever holds one for good stops it.
 const SweepPeriod = 10 * time.Second
 
-// Run keeps the store small until ctx ends. Beat, where it is not nil, is called at the beginning of
-// each sweep.
+// Run keeps the store small until ctx ends. Beat, where it is not nil, is called at the beginning
+// of each sweep.
 func (s *Store) Run(ctx context.Context, beat func(now time.Time)) error {
 	sweep := time.NewTicker(SweepPeriod)
 	defer sweep.Stop()

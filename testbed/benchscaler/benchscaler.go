@@ -324,7 +324,8 @@ func (b *bed) add(ctx context.Context, i int) error {
 			Policy:  v1alpha1.PolicySpec{Name: "target"},
 		}},
 	}
-	if i == 0 { // the one whose rounds are measured may sleep: its rounds see and put a path as well
+	// the one whose rounds are measured may sleep: its rounds see and put a path as well
+	if i == 0 {
 		objects = append(objects, &corev1.Service{ObjectMeta: meta, Spec: corev1.ServiceSpec{
 			ClusterIP: corev1.ClusterIPNone, Selector: labels, Ports: []corev1.ServicePort{{Name: "http", Port: 80}},
 		}})

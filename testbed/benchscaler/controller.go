@@ -51,8 +51,8 @@ const (
 	wordWatch  = "controller-watch"
 )
 
-// MaybeController becomes the controller under measurement when the program was started as one. It is
-// to be called early in main.
+// MaybeController becomes the controller under measurement when the program was started as one. It
+// is to be called early in main.
 func MaybeController() {
 	if len(os.Args) < 4 || os.Args[1] != wordRounds && os.Args[1] != wordWatch {
 		return
@@ -67,8 +67,8 @@ func MaybeController() {
 	os.Exit(0)
 }
 
-// process is the scaler's half of the controller, put together from the same parts, with a generator
-// of signals in the place of the adapter.
+// process is the scaler's half of the controller, put together from the same parts, with a
+// generator of signals in the place of the adapter.
 type process struct {
 	manager manager.Manager
 	rounds  *kube.Reconciler
@@ -130,9 +130,9 @@ func scales(cfg *rest.Config, m manager.Manager) (scale.ScalesGetter, error) {
 	return scale.NewForConfig(cfg, m.GetRESTMapper(), dynamic.LegacyAPIPathResolverFunc, scale.NewDiscoveryScaleKindResolver(disco))
 }
 
-// generator is a scaler.Source whose signals are waves: each workload's goes from 10 to 40 requests and
-// back within half an hour, from its own beginning, so that at ten a pod each changes its count six
-// times in that time.
+// generator is a scaler.Source whose signals are waves: each workload's goes from 10 to 40 requests
+// and back within half an hour, from its own beginning, so that at ten a pod each changes its count
+// six times in that time.
 type generator struct{}
 
 const wavePeriod = 30 * time.Minute
@@ -269,8 +269,8 @@ func (l *lags) take() (late []time.Duration, rounds int) {
 	return late, rounds
 }
 
-// watch drives all Autoscalers; after everybody has had some rounds it measures for as long as it is
-// told.
+// watch drives all Autoscalers; after everybody has had some rounds it measures for as long as it
+// is told.
 func (p *process) watch(ctx context.Context, span time.Duration, out io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

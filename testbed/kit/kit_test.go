@@ -24,7 +24,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/testbed/kit"
 )
 
-// Every image that the examples name, and that the chart does by its values, must be known, or the node answers ErrImagePull.
+// Every image that the examples name, and that the chart does by its values, must be known, or the
+// node answers ErrImagePull.
 func TestImagesCoverDeploy(t *testing.T) {
 	known := kit.Place{Bin: "bin"}.Images()
 	files, err := filepath.Glob("../../deploy/examples/*.yaml")

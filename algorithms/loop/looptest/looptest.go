@@ -1,5 +1,5 @@
-// Package looptest runs scenario files against any shell of the one loop: lines of what is seen, and
-// lines of what is to be done. The same file gives the same answers in every shell.
+// Package looptest runs scenario files against any shell of the one loop: lines of what is seen,
+// and lines of what is to be done. The same file gives the same answers in every shell.
 //
 // A file is lines of words. "#" begins a comment.
 //
@@ -27,8 +27,8 @@
 //	fault=       no, or what carrying out fails with (one word)
 //
 // The words of a want: scale (a count, or - for none), path (in, out, or -), next, phase, reason,
-// waits (yes or no: whether something is waited for), starts (start-ups known), failure (yes or no),
-// and clamps (Rule:from>to, several with commas).
+// waits (yes or no: whether something is waited for), starts (start-ups known), failure (yes or
+// no), and clamps (Rule:from>to, several with commas).
 package looptest
 
 import (
