@@ -18,8 +18,6 @@ import (
 	"strings"
 	"time"
 
-	"sigs.k8s.io/yaml"
-
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/bench/live"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
@@ -28,6 +26,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/score"
 	"github.com/sluice-autoscaler/sluice/bench/summary"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
+	"sigs.k8s.io/yaml"
+
 	"github.com/sluice-autoscaler/sluice/testbed"
 	"github.com/sluice-autoscaler/sluice/testbed/kit"
 )

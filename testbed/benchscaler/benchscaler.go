@@ -27,6 +27,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
 	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -37,7 +38,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
 	"github.com/sluice-autoscaler/sluice/testbed"
 	"github.com/sluice-autoscaler/sluice/testbed/kit"
 )

@@ -22,6 +22,13 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
+	"github.com/sluice-autoscaler/sluice/algorithms/loop"
+	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
+	"github.com/sluice-autoscaler/sluice/scaler"
+	"github.com/sluice-autoscaler/sluice/scaler/kube"
+	"github.com/sluice-autoscaler/sluice/scaler/kube/path"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
@@ -35,14 +42,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
-
-	"github.com/sluice-autoscaler/sluice/algorithms"
-	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
-	"github.com/sluice-autoscaler/sluice/algorithms/loop"
-	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
-	"github.com/sluice-autoscaler/sluice/scaler"
-	"github.com/sluice-autoscaler/sluice/scaler/kube"
-	"github.com/sluice-autoscaler/sluice/scaler/kube/path"
 )
 
 // The controller under measurement is a process of its own: this program, started with these words.
@@ -220,7 +219,9 @@ func (p *process) measureRounds(ctx context.Context, key string, out io.Writer) 
 	slices.Sort(took)
 	slices.Sort(bytes)
 	cancel()
-	<-ended
+	if err := <-ended; err != nil {
+		return err
+	}
 	return json.NewEncoder(out).Encode(roundCost{BytesPerRound: bytes[batches/2], NSPerRound: took[batches/2]})
 }
 
@@ -316,7 +317,9 @@ func (p *process) watch(ctx context.Context, span time.Duration, out io.Writer) 
 		RoundsPerSecond: float64(rounds) / took, WritesPerSecond: float64(p.writes.Load()-writes) / took,
 	}
 	cancel()
-	<-ended
+	if err := <-ended; err != nil {
+		return err
+	}
 	return json.NewEncoder(out).Encode(res)
 }
 

@@ -14,12 +14,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/wire"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sluice-autoscaler/sluice/testbed/kit"
-	"github.com/sluice-autoscaler/sluice/wire"
 )
 
 // impostor is a pod with a gateway's program, labels and port that is none.

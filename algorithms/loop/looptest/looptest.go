@@ -150,7 +150,7 @@ type world struct {
 
 func words(text string) (map[string]string, error) {
 	out := map[string]string{}
-	for _, w := range strings.Fields(text) {
+	for w := range strings.FieldsSeq(text) {
 		k, v, ok := strings.Cut(w, "=")
 		if !ok {
 			return nil, fmt.Errorf("%q: want name=value", w)
@@ -162,7 +162,7 @@ func words(text string) (map[string]string, error) {
 
 func keys(text string) []string {
 	var out []string
-	for _, w := range strings.Fields(text) {
+	for w := range strings.FieldsSeq(text) {
 		k, _, _ := strings.Cut(w, "=")
 		out = append(out, k)
 	}
@@ -220,7 +220,7 @@ func (r *reader) span(name string) time.Duration {
 	return v
 }
 
-func (w *world) view(text string) (loop.View, error, error) { //nolint:revive // the fault to act out, then the fault of the text
+func (w *world) view(text string) (loop.View, error, error) {
 	given, err := words(text)
 	r := &reader{words: given, err: err}
 	now := Epoch().Add(r.span("t"))
