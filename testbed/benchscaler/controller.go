@@ -35,7 +35,6 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/scale"
 	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/client-go/tools/events"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -116,7 +115,7 @@ func assemble(ctx context.Context, kubeconfig string) (*process, error) {
 	})
 	p.rounds = kube.New(kube.Options{
 		Client: p.manager.GetClient(), Scaler: s, Targets: targets, Register: kube.RegisterPath(p.path), Forget: p.path.Forget, Settle: p.path.Settle,
-		Journal: journal, Recorder: events.NewFakeRecorder(0), Log: log, Clock: time.Now,
+		Journal: journal, Recorder: p.manager.GetEventRecorder("sluice"), Log: log, Clock: time.Now,
 	})
 	return p, nil
 }
