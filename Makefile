@@ -200,6 +200,14 @@ bench-sidecar: ## the sidecar beside nginx, haproxy and queue-proxy, 8 minutes (
 bench-live: deps build $(HELM) controlplane ## the simulator against a real control plane, half an hour; wants a calm machine (BENCH_LIVE_FLAGS="--report docs/reports" keeps the report)
 	@HELM=$(CURDIR)/$(HELM) bin/bench-live $(BENCH_LIVE_FLAGS)
 
+.PHONY: bench-scaler
+bench-scaler: deps build controlplane ## what rounds cost among many, and 10,000 Autoscalers on a real API server; fifteen minutes on a calm machine
+	@bin/bench-scaler $(BENCH_SCALER_FLAGS)
+
+.PHONY: mutations
+mutations: ## takes each rule out of the loop and its guard: a scenario must fail
+	go test -tags mutation -count=1 -run '^TestEveryRuleIsCaught$$' ./algorithms/loop
+
 .PHONY: accuracy
 accuracy: build ## how well observe mode estimates, against the truth; wants a quiet machine
 	SLUICE_SIDECAR=$(CURDIR)/bin/sluice-sidecar go test -tags accuracy -count=1 -v -run 'TestAccuracy|TestConnectionPerRequest' ./sidecar/observe/

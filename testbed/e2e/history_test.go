@@ -48,7 +48,7 @@ func TestHistory(t *testing.T) {
 	})
 	wait(t, time.Minute, "a past of which nothing is known", func(ctx context.Context) (string, bool) {
 		got := note(ctx, unknown, "HistoryEmpty")
-		return got, strings.Contains(got, "nothing is known yet of the past of Deployment unknown/web")
+		return got, strings.Contains(got, "nothing is known yet of the past of this workload")
 	})
 	for _, ns := range []string{known, unknown} {
 		url, err := cluster.ServiceURL(t.Context(), ns, "web")
