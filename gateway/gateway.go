@@ -26,9 +26,9 @@ import (
 // reopen is how often a port that could not be opened is tried again.
 const reopen = time.Second
 
-// heartbeatPeriod is the longest time between two steps of the loop that opens ports. A step takes g.mu, as reports and
-// assignments do: whoever holds it for good stops the loop. It is far above reopen, so that a busy machine is not taken
-// for a hung gateway.
+// heartbeatPeriod is the longest time between two steps of the loop that opens ports. A step takes
+// g.mu, as reports and assignments do: whoever holds it for good stops the loop. It is far above
+// reopen, so that a busy machine is not taken for a hung gateway.
 const heartbeatPeriod = 10 * time.Second
 
 // Gateway holds and forwards for the Service ports assigned to it. It is safe for concurrent use.
@@ -367,8 +367,9 @@ func (g *Gateway) unix(at time.Duration) int64 {
 	return g.start.UnixNano() + int64(at)
 }
 
-// Alive returns nil while the gateway's loop turns, else since when it does not. From the lame duck on it returns nil: the
-// end is bounded by itself, and whoever restarts a draining gateway loses requests.
+// Alive returns nil while the gateway's loop turns, else since when it does not. From the lame duck
+// on it returns nil: the end is bounded by itself, and whoever restarts a draining gateway loses
+// requests.
 func (g *Gateway) Alive() error {
 	if g.leaving.Load() {
 		return nil
@@ -376,7 +377,8 @@ func (g *Gateway) Alive() error {
 	return g.beat.Alive(time.Now())
 }
 
-// Ready returns nil while the gateway serves and knows the cluster's endpoints, else what is missing.
+// Ready returns nil while the gateway serves and knows the cluster's endpoints, else what is
+// missing.
 func (g *Gateway) Ready() error {
 	if !g.ready.Load() {
 		return errors.New("not serving")

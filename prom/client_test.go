@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -229,10 +230,7 @@ func TestWiden(t *testing.T) {
 func TestKnown(t *testing.T) {
 	t.Parallel()
 	s := prom.Series{Start: begin, Step: time.Minute, Values: []float64{nan(), 3, nan(), 0}}
-	got := map[time.Time]float64{}
-	for at, v := range s.Known() {
-		got[at] = v
-	}
+	got := maps.Collect(s.Known())
 	if diff := cmp.Diff(map[time.Time]float64{begin.Add(2 * time.Minute): 3, begin.Add(4 * time.Minute): 0}, got); diff != "" {
 		t.Errorf("Known:\n%s", diff)
 	}

@@ -17,20 +17,21 @@ import (
 // History is where the past of workloads comes from.
 type History interface {
 	// Fetch returns the samples that are known of a workload's signals up to until, in the order of
-	// their instants. What is unknown is left out; that nothing is known is no error. An error names
-	// its remedy. Fetch is called for several workloads at once and ends early with ctx.
+	// their instants. What is unknown is left out; that nothing is known is no error. An error
+	// names its remedy. Fetch is called for several workloads at once and ends early with ctx.
 	Fetch(ctx context.Context, ref loop.Ref, signals []string, until time.Time) ([]algorithms.Sample, error)
 }
 
 const (
-	// firstPause is how long after a failed fetch the next one begins; it doubles up to longestPause.
+	// firstPause is how long after a failed fetch the next one begins; it doubles up to
+	// longestPause.
 	firstPause, longestPause = 10 * time.Second, 5 * time.Minute
 	// fetchTime is for how long fetches are tried, from the beginning of the first.
 	fetchTime = time.Hour
 	// fetchTimeout bounds one fetch.
 	fetchTimeout = 2 * time.Minute
-	// fetchesAtOnce bounds how many fetches run at a time: when the controller starts, all workloads
-	// ask, and each past is some MB.
+	// fetchesAtOnce bounds how many fetches run at a time: when the controller starts, all
+	// workloads ask, and each past is some MB.
 	fetchesAtOnce = 4
 )
 
@@ -44,8 +45,8 @@ const (
 	gaveUp
 )
 
-// historyFetch is for the past of one workload. Rounds make, read and drop it; RunHistory carries it
-// out.
+// historyFetch is for the past of one workload. Rounds make, read and drop it; RunHistory carries
+// it out.
 type historyFetch struct {
 	ref     loop.Ref
 	signals []string
@@ -178,8 +179,8 @@ func (s *Scaler) RunHistory(ctx context.Context) error {
 }
 
 // requestHistory has the past of the workload fetched for its new policy, if that learns from one
-// and has not: it starts afresh, or goes on from a policy whose past has not come. A fetch that goes
-// on already may serve.
+// and has not: it starts afresh, or goes on from a policy whose past has not come. A fetch that
+// goes on already may serve.
 func (w *Workload) requestHistory(afresh bool) {
 	before := w.fetch
 	if w.s.History == nil || before == nil && !afresh {
@@ -274,7 +275,8 @@ func known(samples []algorithms.Sample) []string {
 	return names
 }
 
-// brief is a text that fits into an event, whose note holds 1024 bytes: its beginning and, with the cause of an error, its end.
+// brief is a text that fits into an event, whose note holds 1024 bytes: its beginning and, with the
+// cause of an error, its end.
 func brief(text string) string {
 	const head, tail = 250, 450
 	if len(text) <= head+tail {

@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// mostEntries and fewestEntries bound what the journal keeps of one workload; journalEntries what
-	// it keeps of all together, as long as each has its fewest.
+	// mostEntries and fewestEntries bound what the journal keeps of one workload; journalEntries
+	// what it keeps of all together, as long as each has its fewest.
 	mostEntries, fewestEntries = 64, 4
 	journalEntries             = 50_000
 )

@@ -3,8 +3,8 @@
 //
 // The ports (Target, Source, Path, Sink) carry no type of any platform. Drivers implement them:
 // scaler/kube for Kubernetes, scaler/process for a program with an HTTP interface. Rounds are
-// driven by whoever knows when something happened: a controller of Autoscaler objects (scaler/kube),
-// or Run over a list of workloads.
+// driven by whoever knows when something happened: a controller of Autoscaler objects
+// (scaler/kube), or Run over a list of workloads.
 package scaler
 
 import (
@@ -63,6 +63,7 @@ func New(o Options) *Scaler {
 
 type noSink struct{}
 
+// Put implements Sink.
 func (noSink) Put(loop.Ref, loop.Record) {}
 
 // Workload is one scaled workload. Its methods are not safe for concurrent use; different workloads
@@ -78,8 +79,8 @@ type Workload struct {
 	// replicas is the target's count as it was last known.
 	replicas int
 	known    bool
-	// decidedAt is when the last wake-up's count was written; coldSeen is until when cold starts are
-	// accounted for.
+	// decidedAt is when the last wake-up's count was written; coldSeen is until when cold starts
+	// are accounted for.
 	decidedAt, coldSeen time.Time
 
 	signals   []algorithms.Signal
@@ -307,8 +308,8 @@ func (w *Workload) coldStart(path *loop.Path) *ColdStart {
 	if path == nil || w.decidedAt.IsZero() { // not woken in this process's life
 		return nil
 	}
-	// Several gateways may have held requests of one wake-up. The earliest tells of it, and clocks may
-	// differ a little.
+	// Several gateways may have held requests of one wake-up. The earliest tells of it, and clocks
+	// may differ a little.
 	var c *loop.ColdStart
 	latest := w.decidedAt.Add(clockSkew)
 	for i := range path.ColdStarts {

@@ -23,9 +23,9 @@ const (
 // eventsFD is the descriptor on which init and core inherit the pipe of events.
 const eventsFD = 3
 
-// MaybeChild turns the process into a part of the testbed if that is what it was started for, and then never returns; in
-// any other process it returns at once. Start runs the program that calls it a second time, inside new namespaces, so
-// whatever calls Start calls MaybeChild first thing:
+// MaybeChild turns the process into a part of the testbed if that is what it was started for, and
+// then never returns; in any other process it returns at once. Start runs the program that calls it
+// a second time, inside new namespaces, so whatever calls Start calls MaybeChild first thing:
 //
 //	func TestMain(m *testing.M) {
 //		testbed.MaybeChild()
@@ -44,8 +44,9 @@ func MaybeChild() {
 	}
 }
 
-// runInit is process 1 of the PID namespace. It starts the core and reaps whatever loses its parent, so that the core may
-// use os/exec without anybody reaping its children before it does. When it ends, the kernel ends all that is left.
+// runInit is process 1 of the PID namespace. It starts the core and reaps whatever loses its
+// parent, so that the core may use os/exec without anybody reaping its children before it does.
+// When it ends, the kernel ends all that is left.
 func runInit(config string) int {
 	log := childLogger()
 	core, err := startCore(config)
@@ -77,7 +78,8 @@ func runInit(config string) int {
 	}
 }
 
-// startCore gives the namespace its own view of processes and no way to mount into the host's, and starts the core.
+// startCore gives the namespace its own view of processes and no way to mount into the host's, and
+// starts the core.
 func startCore(config string) (pid int, err error) {
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return 0, fmt.Errorf("make mounts private: %w", err)

@@ -36,9 +36,9 @@ func (i Images) Set(pair string) error {
 	return nil
 }
 
-// Exec replaces this process by a command in the node's network, or, if pod (NAMESPACE/NAME) is not empty, in that pod's,
-// with KUBECONFIG set and kubectl on the PATH. The command keeps the host's file system and processes. Exec returns only
-// when it could not do so.
+// Exec replaces this process by a command in the node's network, or, if pod (NAMESPACE/NAME) is not
+// empty, in that pod's, with KUBECONFIG set and kubectl on the PATH. The command keeps the host's
+// file system and processes. Exec returns only when it could not do so.
 func (c *Cluster) Exec(pod string, command []string) error {
 	for name, value := range map[string]string{
 		"KUBECONFIG": c.Kubeconfig(),
@@ -56,7 +56,8 @@ func (c *Cluster) Exec(pod string, command []string) error {
 	if err != nil {
 		return err
 	}
-	// A network namespace belongs to a thread until exec makes that thread the process. This one is never given back.
+	// A network namespace belongs to a thread until exec makes that thread the process. This one is
+	// never given back.
 	runtime.LockOSThread()
 	if err := netns.Set(ns); err != nil {
 		return fmt.Errorf("enter network namespace: %w", err)
@@ -67,8 +68,8 @@ func (c *Cluster) Exec(pod string, command []string) error {
 	return nil
 }
 
-// namespace opens the network namespace of the node, or of the pod NAMESPACE/NAME, which the node agent keeps as a file in
-// a mount namespace that only init's root leads to.
+// namespace opens the network namespace of the node, or of the pod NAMESPACE/NAME, which the node
+// agent keeps as a file in a mount namespace that only init's root leads to.
 func (c *Cluster) namespace(pod string) (netns.NsHandle, error) {
 	init := fmt.Sprintf("/proc/%d", c.instance.InitPID)
 	if pod == "" {

@@ -14,8 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socketName is an abstract Unix socket. Such a name exists once per network namespace, as the testbed's addresses do;
-// it needs no file, and the kernel frees it with its process, however that ends.
+// socketName is an abstract Unix socket. Such a name exists once per network namespace, as the
+// testbed's addresses do; it needs no file, and the kernel frees it with its process, however that
+// ends.
 const socketName = "@sluice-testbed-198.18.0.0/15"
 
 // ErrNotRunning is returned when no testbed holds the host's address range.
@@ -33,11 +34,13 @@ type Instance struct {
 	Dir string
 	// Bin is the folder of the control plane's programs, kubectl among them.
 	Bin string
-	// Kubeconfig is the path of the administrator's kubeconfig; its server is reached from the host.
+	// Kubeconfig is the path of the administrator's kubeconfig; its server is reached from the
+	// host.
 	Kubeconfig string
 }
 
-// Running asks the testbed that holds this host's address range about itself. The error is ErrNotRunning if there is none.
+// Running asks the testbed that holds this host's address range about itself. The error is
+// ErrNotRunning if there is none.
 func Running(ctx context.Context) (Instance, error) {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "unix", socketName)
@@ -58,11 +61,12 @@ func Running(ctx context.Context) (Instance, error) {
 	return i, nil
 }
 
-// ending is how long a testbed that was killed may take to be gone, and how often that is looked at.
+// ending is how long a testbed that was killed may take to be gone, and how often that is looked
+// at.
 const ending, endingLook = 10 * time.Second, 20 * time.Millisecond
 
-// claim takes the address range for this process. One that holds it and does not answer is being taken apart by the kernel, and waited
-// for.
+// claim takes the address range for this process. One that holds it and does not answer is being
+// taken apart by the kernel, and waited for.
 func claim(ctx context.Context) (net.Listener, error) {
 	wait, cancel := context.WithTimeout(ctx, ending)
 	defer cancel()
@@ -98,8 +102,9 @@ func serve(l net.Listener, instance func() Instance) {
 		if err != nil {
 			return
 		}
-		_ = conn.SetDeadline(time.Now().Add(time.Second)) // a caller that does not read must not keep others waiting
-		_ = json.NewEncoder(conn).Encode(instance())      // the caller notices
+		// a caller that does not read must not keep others waiting
+		_ = conn.SetDeadline(time.Now().Add(time.Second))
+		_ = json.NewEncoder(conn).Encode(instance()) // the caller notices
 		_ = conn.Close()
 	}
 }
@@ -123,7 +128,8 @@ func peerPID(conn net.Conn) int {
 	return pid
 }
 
-// Down stops the running testbed and returns when its process has ended. When ctx ends first, it is killed.
+// Down stops the running testbed and returns when its process has ended. When ctx ends first, it is
+// killed.
 func Down(ctx context.Context) error {
 	i, err := Running(ctx)
 	if err != nil {

@@ -1,9 +1,11 @@
-// Package testbed runs a real Kubernetes control plane on one machine, for demonstrations and end-to-end tests: etcd,
-// kube-apiserver, kube-controller-manager, kube-scheduler and kube-proxy, and one node that runs each container as a local
-// process in a network namespace per pod. It needs root, Go (for the first build) and nft.
+// Package testbed runs a real Kubernetes control plane on one machine, for demonstrations and
+// end-to-end tests: etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kube-proxy,
+// and one node that runs each container as a local process in a network namespace per pod. It needs
+// root, Go (for the first build) and nft.
 //
-// All of it lives in PID, network and mount namespaces of its own below the process that called Start, and ends with that
-// process, however it ends. The host reaches pods and Services by their addresses, 198.18.0.0/16 and 198.19.0.0/16.
+// All of it lives in PID, network and mount namespaces of its own below the process that called
+// Start, and ends with that process, however it ends. The host reaches pods and Services by their
+// addresses, 198.18.0.0/16 and 198.19.0.0/16.
 package testbed
 
 import (
@@ -37,21 +39,23 @@ const marker = ".sluice-testbed"
 
 // Options says what to start. The zero value will do.
 type Options struct {
-	// Dir is the state directory, kept after the end for its logs. It must be new, empty, or an earlier testbed's, which
-	// is removed. Empty means a temporary one that Stop removes.
+	// Dir is the state directory, kept after the end for its logs. It must be new, empty, or an
+	// earlier testbed's, which is removed. Empty means a temporary one that Stop removes.
 	Dir string
 	// Cache is the folder for built programs; empty means DefaultCache.
 	Cache string
-	// ControlPlane is the folder of the module that pins the control plane's programs; empty means the one beside this
-	// package's source, or testbed/controlplane in the working directory or above.
+	// ControlPlane is the folder of the module that pins the control plane's programs; empty means
+	// the one beside this package's source, or testbed/controlplane in the working directory or
+	// above.
 	ControlPlane string
-	// Images maps image names, as pods give them, to local programs. Relative paths are resolved by Start.
+	// Images maps image names, as pods give them, to local programs. Relative paths are resolved by
+	// Start.
 	Images map[string]string
-	// HPASyncPeriod is how often the HorizontalPodAutoscaler controller decides; zero means 5 s. (Kubernetes' own
-	// default is 15 s.)
+	// HPASyncPeriod is how often the HorizontalPodAutoscaler controller decides; zero means 5 s.
+	// (Kubernetes' own default is 15 s.)
 	HPASyncPeriod time.Duration
-	// CrashBackoff is the first wait before a crashed container is started again, doubled each time; zero means a
-	// kubelet's 10 s.
+	// CrashBackoff is the first wait before a crashed container is started again, doubled each
+	// time; zero means a kubelet's 10 s.
 	CrashBackoff time.Duration
 	// ExtraArgs are further arguments by component ("kube-apiserver": {"--v=4"}).
 	ExtraArgs map[string][]string
@@ -76,7 +80,8 @@ type Cluster struct {
 	err      error // why it ended; valid once done is closed
 }
 
-// DefaultCache returns the folder for built programs: $SLUICE_CACHE, or sluice in the user's cache directory.
+// DefaultCache returns the folder for built programs: $SLUICE_CACHE, or sluice in the user's cache
+// directory.
 func DefaultCache() (string, error) {
 	if dir := os.Getenv("SLUICE_CACHE"); dir != "" {
 		return dir, nil
@@ -88,8 +93,8 @@ func DefaultCache() (string, error) {
 	return filepath.Join(dir, "sluice"), nil
 }
 
-// Build builds the control plane's programs if they are not in the cache and returns their folder. It uses the fields
-// Cache, ControlPlane and Progress.
+// Build builds the control plane's programs if they are not in the cache and returns their folder.
+// It uses the fields Cache, ControlPlane and Progress.
 func Build(ctx context.Context, o Options) (dir string, err error) {
 	o, err = o.withDefaults()
 	if err != nil {
@@ -98,8 +103,9 @@ func Build(ctx context.Context, o Options) (dir string, err error) {
 	return binaries.Cache{Dir: filepath.Join(o.Cache, "controlplane"), Source: o.ControlPlane, Progress: o.Progress}.Ensure(ctx)
 }
 
-// Start builds what is missing, starts everything and returns when it is ready for pods. ctx bounds the start only; the
-// cluster runs until Stop or the end of the process. The program must call MaybeChild first thing.
+// Start builds what is missing, starts everything and returns when it is ready for pods. ctx bounds
+// the start only; the cluster runs until Stop or the end of the process. The program must call
+// MaybeChild first thing.
 func Start(ctx context.Context, o Options) (_ *Cluster, err error) {
 	if err := preflight(); err != nil {
 		return nil, err
@@ -108,7 +114,8 @@ func Start(ctx context.Context, o Options) (_ *Cluster, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// Claimed before the build, so that nobody waits minutes to learn that another testbed is there.
+	// Claimed before the build, so that nobody waits minutes to learn that another testbed is
+	// there.
 	listener, err := claim(ctx)
 	if err != nil {
 		return nil, err
@@ -219,7 +226,8 @@ func findControlPlane() (string, error) {
 
 // preflight says what is missing, in a sentence.
 func preflight() error {
-	// Without this a program that forgot would start itself again and again, each inside the one before.
+	// Without this a program that forgot would start itself again and again, each inside the one
+	// before.
 	if os.Args[0] == initName || os.Args[0] == coreName {
 		return errors.New("start a testbed: the program must call testbed.MaybeChild first thing in main or TestMain")
 	}
@@ -322,12 +330,14 @@ func (c *Cluster) launch(ctx context.Context, o Options) error {
 		SysProcAttr: &syscall.SysProcAttr{
 			Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,
 			Pdeathsig:  syscall.SIGKILL,
-			Setsid:     true, // Ctrl-C in a terminal is for this process alone, which then stops the others in order
+			// Ctrl-C in a terminal is for this process alone, which then stops the others in order
+			Setsid: true,
 		},
 	}
 	started := make(chan error, 1)
 	go func() {
-		// Pdeathsig is sent when the thread that started the child ends, so that thread waits for it.
+		// Pdeathsig is sent when the thread that started the child ends, so that thread waits for
+		// it.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
@@ -356,7 +366,8 @@ func (c *Cluster) launch(ctx context.Context, o Options) error {
 	}
 }
 
-// follow reads the core's events until it is ready, and leaves a goroutine that reads on until it ends.
+// follow reads the core's events until it is ready, and leaves a goroutine that reads on until it
+// ends.
 func (c *Cluster) follow(events io.ReadCloser, progress io.Writer) (err error) {
 	defer func() {
 		if err != nil {
@@ -425,8 +436,8 @@ func (c *Cluster) Err() error {
 	}
 }
 
-// Stop ends the testbed in order: pods, then components. It returns when nothing is left of it. When ctx ends first, it
-// is killed.
+// Stop ends the testbed in order: pods, then components. It returns when nothing is left of it.
+// When ctx ends first, it is killed.
 func (c *Cluster) Stop(ctx context.Context) error {
 	if c.cmd == nil {
 		return nil
@@ -486,10 +497,12 @@ func (c *Cluster) update(change func(*Instance)) {
 	change(&c.instance)
 }
 
-// Kubeconfig returns the path of the administrator's kubeconfig. Its server is reached from the host.
+// Kubeconfig returns the path of the administrator's kubeconfig. Its server is reached from the
+// host.
 func (c *Cluster) Kubeconfig() string { return c.instance.Kubeconfig }
 
-// LogFile returns the path of a component's log: etcd, kube-apiserver, …, or testbed for the core and the node agent.
+// LogFile returns the path of a component's log: etcd, kube-apiserver, …, or testbed for the core
+// and the node agent.
 func (c *Cluster) LogFile(component string) string {
 	return filepath.Join(c.instance.Dir, core.LogDir, component+".log")
 }
@@ -509,7 +522,8 @@ func (c *Cluster) REST() (*rest.Config, error) {
 	return config, nil
 }
 
-// Kubectl runs kubectl as the administrator and returns its standard output. An error holds its standard error.
+// Kubectl runs kubectl as the administrator and returns its standard output. An error holds its
+// standard error.
 func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
 	return c.kubectl(ctx, nil, args...)
 }
@@ -542,8 +556,9 @@ func (c *Cluster) kubectl(ctx context.Context, stdin io.Reader, args ...string) 
 	return stdout.String(), nil
 }
 
-// WaitFor calls poll every 50 ms until it is done. After timeout, or when ctx ends, the error tells what was waited for
-// and the state that poll returned last; a poll that cannot tell returns its error as the state.
+// WaitFor calls poll every 50 ms until it is done. After timeout, or when ctx ends, the error tells
+// what was waited for and the state that poll returned last; a poll that cannot tell returns its
+// error as the state.
 func WaitFor(ctx context.Context, timeout time.Duration, what string, poll func(context.Context) (state string, done bool)) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

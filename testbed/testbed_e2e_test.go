@@ -162,7 +162,8 @@ func TestCluster(t *testing.T) {
 	t.Run("pods reach the Service, themselves included", func(t *testing.T) {
 		pod := strings.Fields(jsonpath(t, c, "{.items[*].status.podIP}", "pods", "-l", "app=web"))[0]
 		seen := map[string]int{}
-		// kube-proxy chooses at random: that 40 choices are all the same has a chance of one in 5e11.
+		// kube-proxy chooses at random: that 40 choices are all the same has a chance of one in
+		// 5e11.
 		for range 40 {
 			body, err := get(t.Context(), "http://"+pod+":8080/fetch?url=http://"+service)
 			if err != nil {
@@ -475,7 +476,8 @@ func alive(pid int) bool {
 	return !strings.HasPrefix(rest, "Z") && !strings.HasPrefix(rest, "X")
 }
 
-// nothingLeft checks that the processes are gone, and links and mounts of a testbed with the state directory dir too.
+// nothingLeft checks that the processes are gone, and links and mounts of a testbed with the state
+// directory dir too.
 func nothingLeft(t *testing.T, processes map[int]string, dir string) {
 	t.Helper()
 	for pid, name := range processes {

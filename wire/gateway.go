@@ -29,7 +29,8 @@ func (g Gateway) WithReport(r *Report) Gateway {
 		return g
 	}
 	g.ports = r.Ports
-	if !slices.IsSortedFunc(g.ports, comparePorts) { // the wire promises it, but who knows who spoke
+	// The wire promises the order; a gateway that breaks it must not hide ports.
+	if !slices.IsSortedFunc(g.ports, comparePorts) {
 		g.ports = slices.Clone(g.ports)
 		slices.SortStableFunc(g.ports, comparePorts)
 	}

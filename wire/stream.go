@@ -6,15 +6,15 @@ const Version = "v1"
 
 // The gateway's control port speaks HTTP over TLS, and asks for the controller's certificate:
 //
-//	PUT /v1/assignments/{owner}     body: Assignments as JSON. Replaces what that owner had assigned,
-//	                                and nothing of other owners. 204 when every port is in effect;
-//	                                200 with Refusals as JSON when the rest is; 400 with the fault as
-//	                                text when the body cannot be read; 409 when a newer generation or
-//	                                epoch of that owner is in effect.
+//	PUT /v1/assignments/{owner}     body: Assignments as JSON. Replaces what that owner had
+//	                                assigned, and nothing of other owners. 204 when every port is
+//	                                in effect; 200 with Refusals as JSON when the rest is; 400 with
+//	                                the fault as text when the body cannot be read; 409 when a newer
+//	                                generation or epoch of that owner is in effect.
 //	DELETE /v1/assignments/{owner}  forgets the owner and what it had assigned. 204.
 //	GET /v1/reports                 an endless answer of Report values, one JSON object a line
-//	                                (application/x-ndjson): one at once, one within milliseconds of a
-//	                                workload's first held request, and no later than every second.
+//	                                (application/x-ndjson): one at once, one within milliseconds of
+//	                                a workload's first held request, and no later than every second.
 const (
 	AssignmentsPath = "/" + Version + "/assignments"
 	ReportsPath     = "/" + Version + "/reports"

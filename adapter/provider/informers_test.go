@@ -117,7 +117,8 @@ func TestInformers(t *testing.T) {
 			{resource: deployments, name: "bare", services: []string{"bare", "web-all"}, fault: "no container port named sluice-metrics; add the Sluice sidecar"},
 			{resource: replicasets, name: "web-old", services: []string{"web", "web-all"}, fault: "no container port"},
 			{resource: services, name: "web", pods: "app=web", services: []string{"web"}},
-			{resource: services, name: "half", pods: "app=half", services: []string{"half"}}, // what lacks the sidecar has no pods
+			// what lacks the sidecar has no pods
+			{resource: services, name: "half", pods: "app=half", services: []string{"half"}},
 			{resource: services, name: "off", pods: "app=off", services: []string{"off"}, fault: "deployments off"},
 			{resource: services, name: "bare", pods: "app=bare", services: []string{"bare"}, fault: "deployments bare"},
 			{resource: services, name: "web-all", pods: "tier=front", services: []string{"web-all"}, fault: "deployments bare"},

@@ -408,8 +408,9 @@ func (f *fixed) Objects(q provider.Query, _ labels.Selector) ([]provider.ObjectV
 
 func (f *fixed) Ready() error { return f.unready }
 
-// The table says what is served: a metric of another source, of another kind and without a namespace is listed and answered, and
-// a source that is not ready makes only its own metrics unknown.
+// The table says what is served: a metric of another source, of another kind and without a
+// namespace is listed and answered, and a source that is not ready makes only its own metrics
+// unknown.
 func TestMetricsAreATable(t *testing.T) {
 	m, s := fixture()
 	ingresses := provider.Kind{

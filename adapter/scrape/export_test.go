@@ -2,7 +2,8 @@ package scrape
 
 // For tests.
 var (
-	Parse     = parse
-	Urgent    = urgent
-	SortPorts = sortPorts
+	Parse       = parse
+	Urgent      = urgent
+	SortPorts   = sortPorts
+	CheckReport = checkReport
 )

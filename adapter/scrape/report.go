@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 
 	"github.com/sluice-autoscaler/sluice/wire"
@@ -91,7 +90,11 @@ func (s *Scraper) cut(gateway string, r *wire.Report) {
 	if s.Assigned == nil {
 		return
 	}
-	r.Ports = slices.DeleteFunc(r.Ports, func(p wire.PortReport) bool {
-		return !s.Assigned(gateway, &p)
-	})
+	kept := r.Ports[:0]
+	for i := range r.Ports {
+		if p := &r.Ports[i]; s.Assigned(gateway, p) {
+			kept = append(kept, *p)
+		}
+	}
+	r.Ports = kept
 }

@@ -612,3 +612,35 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// Whatever a gateway says: what passes the check gives finite answers ≥ 0.
+func FuzzReport(f *testing.F) {
+	f.Add(`{"startTime":1000,"monotonic":2,"ports":[{"namespace":"ns","service":"web","portName":"http","waiting":2,"waitingSeconds":3.5}]}`)
+	f.Add(`{"startTime":-1,"monotonic":1e300,"ports":[{"namespace":"ns","service":"web","waiting":-2,"waitingSeconds":-1e308}]}`)
+	f.Add(`{"startTime":1e11,"monotonic":1e11,"owners":[{}],"refused":[{}],"ports":[{},{}]}`)
+	f.Fuzz(func(t *testing.T, line string) {
+		var r wire.Report
+		if json.Unmarshal([]byte(line), &r) != nil {
+			return
+		}
+		scrape.SortPorts(&r)
+		if scrape.CheckReport(&r) != nil {
+			return
+		}
+		now := time.Unix(1_800_000_000, 0)
+		s := store.New(store.Options{Interval: time.Second})
+		s.SetGateway(now, store.GatewayPod{UID: "g", Name: "g", Running: true})
+		if _, _, ok := s.AddReport(now, "g", &r); !ok {
+			t.Fatal("the gateway is not there")
+		}
+		for i := range r.Ports {
+			for _, width := range []time.Duration{algorithms.Instant, time.Second, time.Hour} {
+				p := &r.Ports[i]
+				v := s.Workload(now, p.Namespace, labels.Nothing(), []string{p.Service}, algorithms.Waiting, width)
+				if v.Value < 0 || math.IsNaN(v.Value) || math.IsInf(v.Value, 0) || v.Coverage < 0 || v.Coverage > 1 {
+					t.Errorf("%s of %s/%s over %v = %+v", line, p.Namespace, p.Service, width, v)
+				}
+			}
+		}
+	})
+}

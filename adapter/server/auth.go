@@ -79,7 +79,8 @@ func authenticate(config *genericapiserver.Config, client kubernetes.Interface) 
 		AllowedClientNames:  headerrequest.StringSliceProviderFunc(proxy.headers.AllowedClientNames),
 	}
 	authenticator, definitions, err := authenticatorfactory.DelegatingAuthenticatorConfig{
-		Anonymous:                          &apiserverapi.AnonymousAuthConfig{Enabled: true}, // for the probes; authorization follows
+		// for the probes; authorization follows
+		Anonymous:                          &apiserverapi.AnonymousAuthConfig{Enabled: true},
 		TokenAccessReviewClient:            client.AuthenticationV1(),
 		TokenAccessReviewTimeout:           reviewTimeout,
 		WebhookRetryBackoff:                genericoptions.DefaultAuthWebhookRetryBackoff(),

@@ -74,6 +74,26 @@ func BenchmarkSignals(b *testing.B) {
 	}
 }
 
+// BenchmarkAddReport takes a report of many ports of which nothing has changed.
+func BenchmarkAddReport(b *testing.B) {
+	for _, n := range []int{100, 10_000} {
+		b.Run(fmt.Sprintf("ports=%d", n), func(b *testing.B) {
+			s := store.New(store.Options{Interval: time.Second})
+			s.SetGateway(epoch, store.GatewayPod{UID: "g", Name: "g", Running: true})
+			r := wire.Report{StartTime: 1000, Monotonic: 1}
+			for i := range n {
+				r.Ports = append(r.Ports, wire.PortReport{Namespace: "ns", Service: fmt.Sprintf("s%05d", i), PortName: "http"})
+			}
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				next := r
+				next.Monotonic += float64(i)
+				s.AddReport(at(float64(i)), "g", &next)
+			}
+		})
+	}
+}
+
 // BenchmarkSetPod takes an event of one pod among many.
 func BenchmarkSetPod(b *testing.B) {
 	for _, n := range []int{100, 10_000} {

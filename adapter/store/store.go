@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -92,23 +93,19 @@ func (s *Store) lockNamespace(name string) *namespace {
 	}
 }
 
-// allNamespaces lists the namespaces by name.
+// allNamespaces returns the namespaces by name, as they are now.
 func (s *Store) allNamespaces() map[string]*namespace {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	all := make(map[string]*namespace, len(s.namespaces))
-	for name, ns := range s.namespaces {
-		all[name] = ns
-	}
-	return all
+	return maps.Clone(s.namespaces)
 }
 
 // SweepPeriod is how often Run drops what no window reaches. A sweep takes the store's locks, so
 // whoever holds one for good stops it.
 const SweepPeriod = 10 * time.Second
 
-// Run keeps the store small until ctx ends. Beat, where it is not nil, is called at the beginning of
-// each sweep.
+// Run keeps the store small until ctx ends. Beat, where it is not nil, is called at the beginning
+// of each sweep.
 func (s *Store) Run(ctx context.Context, beat func(now time.Time)) error {
 	sweep := time.NewTicker(SweepPeriod)
 	defer sweep.Stop()

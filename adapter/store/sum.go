@@ -277,7 +277,8 @@ func (p *podSource) failure() string {
 func (s *Store) unreadSince(now time.Time, src *podSource) time.Time {
 	switch {
 	case !src.pod.expected():
-	case src.read.Before(src.since): // not read since it became ready, or since its container came back
+	case src.read.Before(src.since):
+		// not read since it became ready, or since its container came back
 		if now.Sub(src.since) > s.opts.Interval+grace {
 			return src.since
 		}

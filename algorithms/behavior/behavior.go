@@ -1,16 +1,18 @@
-// Package behavior holds a count of pods back as spec.behavior of a Kubernetes HorizontalPodAutoscaler (autoscaling/v2) does:
-// stabilization windows, then rate limits, in this order, with the field names and defaults of the HPA. The source is
-// k8s.io/kubernetes, pkg/controller/podautoscaler/horizontal.go; the test module oracle/hpa runs both side by side.
+// Package behavior holds a count of pods back as spec.behavior of a Kubernetes
+// HorizontalPodAutoscaler (autoscaling/v2) does: stabilization windows, then rate limits, in this
+// order, with the field names and defaults of the HPA. The source is k8s.io/kubernetes,
+// pkg/controller/podautoscaler/horizontal.go; the test module oracle/hpa runs both side by side.
 //
-// Stabilization: the answer is moved from the current count no further than the least recommendation of the scaleUp window
-// and no less far than the largest of the scaleDown window; recommendations are recorded as they come in, before all limits.
+// Stabilization: the answer is moved from the current count no further than the least
+// recommendation of the scaleUp window and no less far than the largest of the scaleDown window;
+// recommendations are recorded as they come in, before all limits.
 //
-// Rates: with start = current − added + removed within a policy's period, Pods allow start ± value, Percent allow
-// ceil(start × (1 + value/100)) up and trunc(start × (1 − value/100)) down; selectPolicy takes the largest change (Max), the
-// smallest (Min) or none (Disabled).
+// Rates: with start = current − added + removed within a policy's period, Pods allow start ± value,
+// Percent allow ceil(start × (1 + value/100)) up and trunc(start × (1 − value/100)) down;
+// selectPolicy takes the largest change (Max), the smallest (Min) or none (Disabled).
 //
-// An HPA without spec.behavior at all follows older rules, which NewOlder has: the largest recommendation of the last 300 s, that
-// instant included, and at most max(2 × current, 4) pods.
+// An HPA without spec.behavior at all follows older rules, which NewOlder has: the largest
+// recommendation of the last 300 s, that instant included, and at most max(2 × current, 4) pods.
 package behavior
 
 import (
@@ -31,13 +33,16 @@ type Rules struct {
 
 // Direction holds the rules of one direction. Fields left out have the HPA's defaults.
 type Direction struct {
-	// StabilizationWindowSeconds is how far back recommendations are looked at, 0–3600; 0 up and 300 down by default.
+	// StabilizationWindowSeconds is how far back recommendations are looked at, 0–3600; 0 up and
+	// 300 down by default.
 	StabilizationWindowSeconds *int `json:"stabilizationWindowSeconds,omitempty"`
 	// SelectPolicy is Max (default), Min or Disabled.
 	SelectPolicy string `json:"selectPolicy,omitempty"`
-	// Policies bound the change; by default 100 percent or 4 pods in 15 s up, and 100 percent in 15 s down.
+	// Policies bound the change; by default 100 percent or 4 pods in 15 s up, and 100 percent in
+	// 15 s down.
 	Policies []Policy `json:"policies,omitempty"`
-	// Tolerance is the share of deviation from the target that changes nothing, ≥ 0; it is for policies that compare with a target.
+	// Tolerance is the share of deviation from the target that changes nothing, ≥ 0; it is for
+	// policies that compare with a target.
 	Tolerance *algorithms.Quantity `json:"tolerance,omitempty"`
 }
 
@@ -159,8 +164,8 @@ type Limiter struct {
 type state struct {
 	Version int  `json:"version"`
 	Started bool `json:"started"`
-	// Least are the recommendations of the scaleUp window that no later one undercuts, Largest those of the scaleDown window
-	// that no later one reaches; oldest first.
+	// Least are the recommendations of the scaleUp window that no later one undercuts, Largest
+	// those of the scaleDown window that no later one reaches; oldest first.
 	Least   []algorithms.Count `json:"least,omitempty"`
 	Largest []algorithms.Count `json:"largest,omitempty"`
 	// Added and Removed are the changes made.
@@ -173,7 +178,8 @@ type state struct {
 type change struct {
 	At   time.Time `json:"at"`
 	Pods int       `json:"pods"`
-	// Spent says that the change was older than every period of its own direction once: its place is taken by a later one.
+	// Spent says that the change was older than every period of its own direction once: its place
+	// is taken by a later one.
 	Spent bool `json:"spent,omitempty"`
 }
 
@@ -196,7 +202,8 @@ func NewOlder() *Limiter {
 	return &Limiter{up: direction{up: true}, down: resolve(nil, false), older: true, state: state{Version: 1}}
 }
 
-// Observe tells the current count before Apply. The last answer, if it is what the count now is, is taken as made.
+// Observe tells the current count before Apply. The last answer, if it is what the count now is, is
+// taken as made.
 func (l *Limiter) Observe(now time.Time, current int) {
 	s := &l.state
 	if p := s.Pending; !l.older && p != nil && p.To == current && p.From != p.To {
@@ -221,8 +228,8 @@ func (l *Limiter) Answered(now time.Time, current, n int) {
 	*l.state.Pending = pending{At: now, From: current, To: n}
 }
 
-// Apply stabilizes desired, bounds it by rates and by lo and hi, and records it. Reason is the HPA's word for what held it back,
-// "" for nothing.
+// Apply stabilizes desired, bounds it by rates and by lo and hi, and records it. Reason is the
+// HPA's word for what held it back, "" for nothing.
 func (l *Limiter) Apply(now time.Time, current, desired, lo, hi int) (n int, reason string) {
 	if l.older {
 		return l.applyOlder(now, current, desired, lo, hi)
@@ -328,8 +335,9 @@ func within(changes []change, now time.Time, period time.Duration) int {
 	return n
 }
 
-// record adds a change. Of those that are older than the longest period of their own direction one gives its place to it, as
-// in the HPA: the others still count in the other direction, whose periods may be longer.
+// record adds a change. Of those that are older than the longest period of their own direction one
+// gives its place to it, as in the HPA: the others still count in the other direction, whose
+// periods may be longer.
 func record(changes []change, at time.Time, pods int, longest time.Duration) []change {
 	place := -1
 	for i := range changes {

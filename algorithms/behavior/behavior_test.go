@@ -24,7 +24,8 @@ func limiter(t *testing.T, rules string) *behavior.Limiter {
 	return l
 }
 
-// step is one round: at a second, with a wish, the answer and why; the answer is always carried out.
+// step is one round: at a second, with a wish, the answer and why; the answer is always carried
+// out.
 type step struct {
 	at, wish, want int
 	why            string
@@ -90,7 +91,8 @@ func TestApply(t *testing.T) {
 	}
 }
 
-// TestOlder holds the rules of an HPA without behavior: 300 s, the last instant included, and at most twice the count or 4.
+// TestOlder holds the rules of an HPA without behavior: 300 s, the last instant included, and at
+// most twice the count or 4.
 func TestOlder(t *testing.T) {
 	t.Parallel()
 	walk(t, behavior.NewOlder(), 1, []step{

@@ -114,7 +114,8 @@ func (e *Estimator) Read(o *algorithms.Observation, slots float64) Reading {
 	r := Reading{Known: true, InFlight: n, Load: n, Saturated: n >= saturated*cap && n > 0}
 	dt := o.Now.Sub(s.At).Seconds()
 	fresh := s.At.IsZero() || dt >= e.Short.Seconds()/2
-	if fresh && rated && !s.At.IsZero() && (rate > 0 || min(n, cap) > 0) { // without work there is no new service time
+	// without work there is no new service time
+	if fresh && rated && !s.At.IsZero() && (rate > 0 || min(n, cap) > 0) {
 		span := min(dt, 60)
 		keep := math.Exp(-span / memory)
 		s.Work = keep*s.Work + min(n, cap)*span
@@ -128,7 +129,8 @@ func (e *Estimator) Read(o *algorithms.Observation, slots float64) Reading {
 		if r.Saturated && rated {
 			if !s.At.IsZero() && dt > 0 && dt <= 60 {
 				change := n - s.InFlight
-				if seen && s.Seen { // means lag, by hundreds of requests when many pods start at once
+				// means lag, by hundreds of requests when many pods start at once
+				if seen && s.Seen {
 					change = now - s.Now
 				}
 				r.Rate = max(rate+change/max(dt, e.Short.Seconds()/2), 0)

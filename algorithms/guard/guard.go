@@ -1,6 +1,7 @@
-// Package guard wraps a policy with the rules that hold whatever the policy says: bounds, no scaling down on what is
-// unknown, sleep only after an idle time that was really seen, a wake-up that is sized by what is waiting, the HPA's behavior
-// (package behavior), a fallback when nothing is known for long, and containment of a policy that panics or answers nonsense.
+// Package guard wraps a policy with the rules that hold whatever the policy says: bounds, no
+// scaling down on what is unknown, sleep only after an idle time that was really seen, a wake-up
+// that is sized by what is waiting, the HPA's behavior (package behavior), a fallback when nothing
+// is known for long, and containment of a policy that panics or answers nonsense.
 //
 // The rules in their order:
 //
@@ -24,7 +25,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/behavior"
 )
 
-// FullCoverage is the share of sources × time that must have reported for a value to count as known when going down.
+// FullCoverage is the share of sources × time that must have reported for a value to count as known
+// when going down.
 const FullCoverage = 0.9
 
 // most bounds what counts as sense.
@@ -32,19 +34,23 @@ const most = 1_000_000
 
 // Config holds the parameters.
 type Config struct {
-	// IdleAfter is how long demand must have been exactly zero before 0 replicas are allowed, 1s–1h.
+	// IdleAfter is how long demand must have been exactly zero before 0 replicas are allowed,
+	// 1s–1h.
 	IdleAfter time.Duration
-	// Target is the concurrency per pod, > 0, by which a wake-up from zero is sized; 0 means: one pod.
+	// Target is the concurrency per pod, > 0, by which a wake-up from zero is sized; 0 means: one
+	// pod.
 	Target float64
 	// Min and Max are bounds that take the place of Observation.Limits; nil leaves those.
 	Min, Max *int
-	// Behavior holds the HPA's stabilization windows and rates; nil means neither. A tolerance in it is compared with the
-	// change of the count, since guard knows no target: 5 pods stay 5 though 6 are asked for when scaleUp's is 0.2.
+	// Behavior holds the HPA's stabilization windows and rates; nil means neither. A tolerance in
+	// it is compared with the change of the count, since guard knows no target: 5 pods stay 5
+	// though 6 are asked for when scaleUp's is 0.2.
 	Behavior *behavior.Rules
-	// Hold is how long nothing changes when the policy cannot tell, 0–24h, before Fallback counts. Without a Fallback it has
-	// no end.
+	// Hold is how long nothing changes when the policy cannot tell, 0–24h, before Fallback counts.
+	// Without a Fallback it has no end.
 	Hold time.Duration
-	// Fallback is the least count once Hold has passed, nil for none. It never takes pods away: nothing is known then.
+	// Fallback is the least count once Hold has passed, nil for none. It never takes pods away:
+	// nothing is known then.
 	Fallback *int
 }
 
@@ -66,7 +72,7 @@ type scaleToZero struct {
 }
 
 type onMissingData struct {
-	Hold             *algorithms.Duration `json:"hold"`
+	Hold     *algorithms.Duration `json:"hold"`
 	Replicas *int                 `json:"replicas"`
 }
 
@@ -271,14 +277,16 @@ func (p *Policy) wake(o *algorithms.Observation) (n int, waiting float64) {
 		return 0, 0
 	}
 	waiting = o.Signals[i].Value
-	n = max(1, o.Replicas.Current) // means over windows lag behind a wake-up: nothing is taken back while it goes on
+	// means over windows lag behind a wake-up: nothing is taken back while it goes on
+	n = max(1, o.Replicas.Current)
 	if p.cfg.Target > 0 {
 		n = max(n, algorithms.Pods(math.Ceil(waiting/p.cfg.Target)))
 	}
 	return n, waiting
 }
 
-// hold answers when nothing is known: nothing changes, until the hold time has passed and there is a fallback.
+// hold answers when nothing is known: nothing changes, until the hold time has passed and there is
+// a fallback.
 func (p *Policy) hold(o *algorithms.Observation, d algorithms.Decision) algorithms.Decision {
 	if p.unknownSince.IsZero() || o.Now.Before(p.unknownSince) {
 		p.unknownSince = o.Now
@@ -309,8 +317,8 @@ func (p *Policy) hold(o *algorithms.Observation, d algorithms.Decision) algorith
 	return d
 }
 
-// bounded is a hold, unless the current count is out of bounds: that is put right whatever is known of demand, as the HPA does.
-// A count of 0 is asleep, not too small.
+// bounded is a hold, unless the current count is out of bounds: that is put right whatever is known
+// of demand, as the HPA does. A count of 0 is asleep, not too small.
 func (p *Policy) bounded(o *algorithms.Observation, d algorithms.Decision) algorithms.Decision {
 	cur := o.Replicas.Current
 	if cur == 0 || cur >= o.Limits.Min && cur <= o.Limits.Max {
@@ -324,7 +332,8 @@ func (p *Policy) bounded(o *algorithms.Observation, d algorithms.Decision) algor
 	return d
 }
 
-// behave applies the HPA's behavior. A current count that is out of bounds is put right before anything else, as there.
+// behave applies the HPA's behavior. A current count that is out of bounds is put right before
+// anything else, as there.
 func (p *Policy) behave(o *algorithms.Observation, d *algorithms.Decision) {
 	cur, lo, hi := o.Replicas.Current, o.Limits.Min, o.Limits.Max
 	switch {
@@ -377,9 +386,10 @@ func bound(o *algorithms.Observation, d *algorithms.Decision) {
 	}
 }
 
-// doubts tells whether some signal that the inner policy needs is not known well enough to scale down on (partial), and
-// whether nothing at all is known of one of them (blind); first is the place of the first such signal, −1 when it is not there.
-// Readings of single pods are the policy's own matter.
+// doubts tells whether some signal that the inner policy needs is not known well enough to scale
+// down on (partial), and whether nothing at all is known of one of them (blind); first is the place
+// of the first such signal, −1 when it is not there. Readings of single pods are the policy's own
+// matter.
 func (p *Policy) doubts(o *algorithms.Observation) (partial, blind bool, first int) {
 	first = -1
 	for i := range p.needs {
@@ -421,7 +431,8 @@ func (p *Policy) idle(o *algorithms.Observation) bool {
 	return s >= 0 && w >= 0 && o.Signals[s].Value == 0 && o.Signals[w].Value == 0 && o.Signals[s].Coverage >= FullCoverage
 }
 
-// trusted appends a copy in which whatever has some coverage counts as known: a lower bound of demand.
+// trusted appends a copy in which whatever has some coverage counts as known: a lower bound of
+// demand.
 func trusted(in, out []algorithms.Signal) []algorithms.Signal {
 	for _, s := range in {
 		s.Known = s.Known || s.Coverage > 0
@@ -498,7 +509,8 @@ func (p *Policy) Snapshot() json.RawMessage {
 // Restore puts back a Snapshot. What a change of parameters has taken away is left out.
 func (p *Policy) Restore(raw json.RawMessage) error { return p.restore(raw, p.inner.Restore) }
 
-// RestoreRules puts back guard's own part of a Snapshot, the windows and rates of behavior above all, and leaves the inner policy as it is.
+// RestoreRules puts back guard's own part of a Snapshot, the windows and rates of behavior above
+// all, and leaves the inner policy as it is.
 func (p *Policy) RestoreRules(raw json.RawMessage) error {
 	return p.restore(raw, func(json.RawMessage) error { return nil })
 }

@@ -159,8 +159,8 @@ func TestUnknownSignalsOfOneOfSeveral(t *testing.T) {
 	}
 }
 
-// TestBehaviorHolds runs random wishes through random behaviors and checks, over the whole history of applied counts and of
-// wishes, what the rules promise.
+// TestBehaviorHolds runs random wishes through random behaviors and checks, over the whole history
+// of applied counts and of wishes, what the rules promise.
 func TestBehaviorHolds(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(200) {
@@ -235,7 +235,8 @@ func TestToleranceOfTheCount(t *testing.T) {
 	}
 }
 
-// TestUnappliedAnswersAreNoEvents keeps the count where it is: what was answered and not done does not use up the rate.
+// TestUnappliedAnswersAreNoEvents keeps the count where it is: what was answered and not done does
+// not use up the rate.
 func TestUnappliedAnswersAreNoEvents(t *testing.T) {
 	t.Parallel()
 	s := &script{}
@@ -320,7 +321,7 @@ func TestParse(t *testing.T) {
 		`{"minReplicas":5,"maxReplicas":2}`:                "maxReplicas = 2",
 		`{"scaleToZero":{"after":"0s"}}`:                   "scaleToZero.after = 0s",
 		`{"onMissingData":{"hold":"25h"}}`:                 "onMissingData.hold = 25h0m0s",
-		`{"onMissingData":{"replicas":-1}}`:        "onMissingData.replicas = -1",
+		`{"onMissingData":{"replicas":-1}}`:                "onMissingData.replicas = -1",
 		`{"behavior":{"scaleUp":{"selectPolicy":"Most"}}}`: `selectPolicy = "Most"`,
 		`{"behavior":{"scaleUp":{"policies":[]}}}`:         "policies is empty",
 	} {

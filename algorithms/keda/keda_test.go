@@ -65,15 +65,17 @@ func TestActivationAndCooldown(t *testing.T) {
 	t.Parallel()
 	play(t, config(func(c *keda.Config) { c.Triggers[0].ActivationThreshold = 5 }),
 		event{0, 0, 0, 0, "Inactive"},
-		event{10, 0, 50, 0, "WaitingForPoll"}, // a queue that fills between two polls waits for the next
-		event{30, 0, 5, 0, "Inactive"},        // not above the activation threshold
+		// a queue that fills between two polls waits for the next
+		event{10, 0, 50, 0, "WaitingForPoll"},
+		event{30, 0, 5, 0, "Inactive"}, // not above the activation threshold
 		event{60, 0, 50, 1, "Activated"},
 		event{75, 1, 50, 4, "ScaleUpLimit"}, // the HPA takes over: from 1 to 4 at most
 		event{80, 4, 50, 5, "Metrics"},
 		event{90, 5, 50, 5, "Unchanged"},
 		event{120, 5, 4, 5, "ScaleDownStabilized"}, // inactive from here on
-		event{390, 5, 4, 5, "ScaleDownStabilized"}, // at 90 + 300 s the cooldown is not over yet (strictly)
-		event{405, 5, 4, 1, "Metrics"},             // and the HPA goes down
+		// at 90 + 300 s the cooldown is not over yet (strictly)
+		event{390, 5, 4, 5, "ScaleDownStabilized"},
+		event{405, 5, 4, 1, "Metrics"}, // and the HPA goes down
 		event{420, 1, 4, 0, "Deactivated"},
 	)
 }
@@ -121,7 +123,8 @@ func TestMissingData(t *testing.T) {
 func TestPartialFailure(t *testing.T) {
 	t.Parallel()
 	play(t, config(func(c *keda.Config) { c.Fallback = &keda.Fallback{FailureThreshold: 1, Replicas: 9} }),
-		event{0, 4, 40, 4, "Unchanged"}, event{15, 4, unknown, unknown, "NoData"}, event{30, 4, 40, 4, "Unchanged"}, event{45, 4, unknown, unknown, "NoData"}, event{60, 4, unknown, 8, "ScaleUpLimit"}) // 9 asked for, and the HPA lets 4 double
+		// 9 asked for, and the HPA lets 4 double
+		event{0, 4, 40, 4, "Unchanged"}, event{15, 4, unknown, unknown, "NoData"}, event{30, 4, 40, 4, "Unchanged"}, event{45, 4, unknown, unknown, "NoData"}, event{60, 4, unknown, 8, "ScaleUpLimit"})
 
 	c := keda.Default()
 	c.CooldownPeriod = 60

@@ -259,7 +259,8 @@ func (s *state) maxOfDelay(at int64, n int, slots int64) int {
 		old++
 	}
 	kept = kept[:copy(kept, kept[old:])]
-	if last := len(kept) - 1; last < 0 || kept[last].Tick != at { // of one tick the larger count stays
+	// of one tick the larger count stays
+	if last := len(kept) - 1; last < 0 || kept[last].Tick != at {
 		kept = append(kept, slot{at, n})
 	}
 	s.Delay = kept

@@ -98,7 +98,8 @@ func TestMeansSinceLeavingZeroAreUndiluted(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := time.Unix(1_000_000, 0)
-	o := observation(now, c, 0, 100.0/60*2, 100.0/6*2) // 100 requests in flight for the 2 s since the wake-up
+	// 100 requests in flight for the 2 s since the wake-up
+	o := observation(now, c, 0, 100.0/60*2, 100.0/6*2)
 	o.ActiveSince = now.Add(-2 * time.Second)
 	if d := p.Decide(o); d.Replicas != 10 {
 		t.Errorf("100 requests since 2 s at 10 a pod decide %d (%s), want 10", d.Replicas, d.Message)

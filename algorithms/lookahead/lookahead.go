@@ -243,10 +243,12 @@ type plan struct {
 	near, far         [candidates]float64
 	nearPods, farPods int
 	drain, held       int
-	cold              float64 // what a cold start costs, its own start included, in seconds of a pod
-	price             float64
-	jumpFactor        float64 // how many times likelier than usual more load is to come, by the clock
-	late              float64 // share of the requests that come now, as estimated
+	// what a cold start costs, its own start included, in seconds of a pod
+	cold  float64
+	price float64
+	// how many times likelier than usual more load is to come, by the clock
+	jumpFactor float64
+	late       float64 // share of the requests that come now, as estimated
 }
 
 // Decide answers one observation.
@@ -334,7 +336,8 @@ func (p *Policy) answer(o *algorithms.Observation, g *plan, hold time.Duration) 
 	case n > 1:
 	case g.r.InFlight > 0:
 		n = 1
-	case p.keepsLastPod(o, g): // no demand: idle times describe so little load better than forecasts
+	case p.keepsLastPod(o, g):
+		// no demand: idle times describe so little load better than forecasts
 		n, reason = 1, "KeptAlive"
 		if o.Replicas.Current == 0 {
 			reason, s.Warmed = "PreWarmed", true
@@ -568,7 +571,8 @@ func (c *costModel) cost(n int) float64 {
 	cost := float64(n)
 	if !c.safe {
 		load := c.p.surge.Load(n)
-		if steady := c.p.steady.Load(n); steady < c.y { // the expected load must be carried for long
+		// the expected load must be carried for long
+		if steady := c.p.steady.Load(n); steady < c.y {
 			load = steady
 		}
 		late := c.price * c.late(load)

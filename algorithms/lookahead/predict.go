@@ -330,7 +330,8 @@ func (h *horizon) verify(now time.Time, l *averages, k int, noise, lead, life fl
 		y := p.Y[p.Best]
 		e := unexplained(u-root(y), noise)
 		if jumps != nil && e > 0 && square(u) > jumpThreshold*y {
-			jumps.add(p.Due, p.Weight/max(lead, p.Weight)) // a jump is an error for as long as the lead
+			// a jump is an error for as long as the lead
+			jumps.add(p.Due, p.Weight/max(lead, p.Weight))
 		}
 		h.record(y, e, p.Spread, p.Weight, life)
 	}

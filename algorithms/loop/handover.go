@@ -71,8 +71,8 @@ type plan struct {
 	replicas int
 	// recheck is when to look again at the latest; 0 leaves it to the tick.
 	recheck time.Duration
-	// rule is the one that kept the count from what was wanted; why says what is waited for, "" when
-	// nothing is.
+	// rule is the one that kept the count from what was wanted; why says what is waited for, ""
+	// when nothing is.
 	rule, why string
 }
 

@@ -21,8 +21,8 @@
 //
 // # The way to zero and back
 //
-// current is the target's count, want the guarded decision (current, where there is none), ready the
-// instances that take requests, in whether the path leads through the gateways.
+// current is the target's count, want the guarded decision (current, where there is none), ready
+// the instances that take requests, in whether the path leads through the gateways.
 //
 //	current  want  condition                                   phase         path  replicas
 //	0        0                                                 Asleep        in    0
@@ -63,8 +63,8 @@ type Config struct {
 	// Policy decides; Guard bounds it.
 	Policy algorithms.Policy
 	Guard  guard.Config
-	// Limits are the bounds of decisions. Limits.PodConcurrency, where it is set, takes the place of
-	// the instances' own limit.
+	// Limits are the bounds of decisions. Limits.PodConcurrency, where it is set, takes the place
+	// of the instances' own limit.
 	Limits algorithms.Limits
 	Mode   Mode
 	Timing Timing
@@ -182,8 +182,8 @@ func (l *Loop) Step(v View) Commands {
 	return l.commands(&v, path, &o, &d, &p)
 }
 
-// DataTime is the instant up to which all signals of a view are known, or that of an earlier view if
-// that is later. It is the policy's time in the Step that follows.
+// DataTime is the instant up to which all signals of a view are known, or that of an earlier view
+// if that is later. It is the policy's time in the Step that follows.
 func (l *Loop) DataTime(v *View) time.Time {
 	age := time.Duration(0)
 	for i := range v.Signals {

@@ -57,7 +57,8 @@ type tableCase struct {
 	since time.Duration
 }
 
-// checkRow brings a loop into the case by its public face, and compares what it does with the table.
+// checkRow brings a loop into the case by its public face, and compares what it does with the
+// table.
 func checkRow(t *testing.T, timing loop.Timing, c tableCase) (row string) {
 	t.Helper()
 	spec := loop.Spec{ServiceRef: &loop.ServiceRef{Name: "web"}, MaxReplicas: 10, Policy: loop.Policy{Name: "script"}}
@@ -368,7 +369,8 @@ func quantity(t *testing.T, s string) algorithms.Quantity {
 	return q
 }
 
-// TestFirst names who goes first: pods that do not run yet, the youngest before, then the idle ones.
+// TestFirst names who goes first: pods that do not run yet, the youngest before, then the idle
+// ones.
 func TestFirst(t *testing.T) {
 	t.Parallel()
 	script := &scripted{n: 1}

@@ -177,7 +177,7 @@ func underSpec(err error) []error {
 	if err == nil {
 		return nil
 	}
-	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // Join's own type has no name
+	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return []error{fmt.Errorf("spec.%w", err)}
 	}

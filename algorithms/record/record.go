@@ -1,13 +1,14 @@
-// Package record reads and writes observations as JSON Lines, one observation a line, so that policies can be asked about
-// recorded or hand-written situations without a cluster:
+// Package record reads and writes observations as JSON Lines, one observation a line, so that
+// policies can be asked about recorded or hand-written situations without a cluster:
 //
 //	{"t": 30, "current": 10, "ready": 10, "starting": 0, "signals": {"concurrency": {"60s": 1, "6s": 1}}}
 //	{"t": 32, "current": 3, "pods": [{"state": "ready", "values": {"qps": 50}}, {"state": "ready"}, {"state": "pending"}]}
 //
-// All times are seconds on one clock, to the microsecond; t may not fall from line to line. Replica counts that a line leaves
-// out are counted from its pods if it lists them; without pods, ready is current and the rest 0. A signal is
-// {window: value} with windows in Go's notation ("0s" is a reading); a value is a number, null for unknown, or an object with
-// value, known, age, coverage and source. A window that a line leaves out is unknown; a pod without a value is missing it.
+// All times are seconds on one clock, to the microsecond; t may not fall from line to line. Replica
+// counts that a line leaves out are counted from its pods if it lists them; without pods, ready is
+// current and the rest 0. A signal is {window: value} with windows in Go's notation ("0s" is a
+// reading); a value is a number, null for unknown, or an object with value, known, age, coverage
+// and source. A window that a line leaves out is unknown; a pod without a value is missing it.
 // Unknown fields are errors that name the line.
 package record
 
@@ -164,7 +165,8 @@ func NewDecoder(r io.Reader) *Decoder {
 // Line is the number of the line read last, from 1.
 func (d *Decoder) Line() int { return d.n }
 
-// Next returns the next observation, io.EOF after the last one. Other errors name the line; blank lines are skipped.
+// Next returns the next observation, io.EOF after the last one. Other errors name the line; blank
+// lines are skipped.
 func (d *Decoder) Next() (algorithms.Observation, error) {
 	for d.lines.Scan() {
 		d.n++
@@ -255,7 +257,8 @@ func Unmarshal(raw []byte) (algorithms.Observation, error) {
 	return o, errors.Join(f.errs...)
 }
 
-// Marshal writes one line, without the newline. What has no place in the format (Quiet, Scratch) is left out.
+// Marshal writes one line, without the newline. What has no place in the format (Quiet, Scratch) is
+// left out.
 func Marshal(o algorithms.Observation) ([]byte, error) {
 	r := o.Replicas
 	l := line{

@@ -85,7 +85,8 @@ func (c Config) compile() (compiled, error) {
 	errs := []error{Params().Check(&c)}
 	var out compiled
 	loc, err := time.LoadLocation(c.TimeZone)
-	if err != nil || c.TimeZone == "" || c.TimeZone == "Local" { // "" would be UTC and Local the machine's: neither is what a reader sees
+	// "" would be UTC and Local the machine's: neither is what a reader sees
+	if err != nil || c.TimeZone == "" || c.TimeZone == "Local" {
 		errs = append(errs, fmt.Errorf("timeZone = %q: want an IANA name, such as UTC or Europe/Berlin", c.TimeZone))
 	}
 	out.loc = loc

@@ -2,12 +2,13 @@ package window
 
 import "time"
 
-// trusted is the greatest share of the sources' time in a window that may be unknown while the value counts as known. The time since
-// a source's newest reading does not count as unknown until the caller says that it is missed.
+// trusted is the greatest share of the sources' time in a window that may be unknown while the
+// value counts as known. The time since a source's newest reading does not count as unknown until
+// the caller says that it is missed.
 const trusted = 0.5
 
-// Total adds up the means of several sources over one window, and what is not known of them. The zero value with Now and Width
-// set is empty. It is not safe for concurrent use.
+// Total adds up the means of several sources over one window, and what is not known of them. The
+// zero value with Now and Width set is empty. It is not safe for concurrent use.
 type Total struct {
 	// Now is the window's end.
 	Now time.Time
@@ -15,14 +16,16 @@ type Total struct {
 	Width time.Duration
 
 	value float64
-	// Source-seconds (sources, for an instant): all there could be, those that count, and those of them that are unknown.
+	// Source-seconds (sources, for an instant): all there could be, those that count, and those of
+	// them that are unknown.
 	total, expected, gap float64
 	newest, stalest      time.Time
 	missed               bool
 }
 
-// Add takes counter k of one source. A live source's window ends at its newest reading, so that the time since does not thin its
-// mean out; one that is gone contributed nothing after it. instant is the source's newest reading of the gauge, for a Width of 0.
+// Add takes counter k of one source. A live source's window ends at its newest reading, so that the
+// time since does not thin its mean out; one that is gone contributed nothing after it. instant is
+// the source's newest reading of the gauge, for a Width of 0.
 func (t *Total) Add(series *Series, k int, live bool, instant float64) {
 	at, ok := series.Newest()
 	if !ok {
@@ -58,8 +61,8 @@ func (t *Total) Add(series *Series, k int, live bool, instant float64) {
 	}
 }
 
-// Miss takes a source that is needed and was not heard of since an instant: the value is not known. Counted says that Add took it
-// too.
+// Miss takes a source that is needed and was not heard of since an instant: the value is not known.
+// Counted says that Add took it too.
 func (t *Total) Miss(since time.Time, counted bool) {
 	v := 1.0
 	if t.Width != 0 {
@@ -73,16 +76,20 @@ func (t *Total) Miss(since time.Time, counted bool) {
 	t.gap += v
 }
 
-// Value is the sum of the sources' means, in the counter's unit per second; it is to be believed only if Known.
+// Value is the sum of the sources' means, in the counter's unit per second; it is to be believed
+// only if Known.
 func (t *Total) Value() float64 { return t.value }
 
-// Known is false when a source is missed, or less than half of the sources' time in the window was covered.
+// Known is false when a source is missed, or less than half of the sources' time in the window was
+// covered.
 func (t *Total) Known() bool { return !t.missed && t.gap <= trusted*t.expected }
 
-// Coverage is the share of the sources' time in the window that is known, 0–1. Nothing to report is wholly known.
+// Coverage is the share of the sources' time in the window that is known, 0–1. Nothing to report is
+// wholly known.
 func (t *Total) Coverage() float64 {
 	if t.total > 0 {
-		return min(max(0, 1-t.gap/t.total), 1) // what came after the newest readings is told by the age
+		// what came after the newest readings is told by the age
+		return min(max(0, 1-t.gap/t.total), 1)
 	}
 	return 1
 }
@@ -95,5 +102,6 @@ func (t *Total) Age() time.Duration {
 	return max(0, t.Now.Sub(t.stalest))
 }
 
-// Newest is the instant of the newest reading of all live sources, the zero time when there is none.
+// Newest is the instant of the newest reading of all live sources, the zero time when there is
+// none.
 func (t *Total) Newest() time.Time { return t.newest }

@@ -1,6 +1,7 @@
-// Package window turns readings of cumulative counters into exact means over time. A source counts the integral of what it
-// measures, by its own monotonic clock; the increase between two readings divided by the time between them is the mean of
-// that interval, however rarely it is read. Restarts leave gaps, and gaps are told apart from zeros.
+// Package window turns readings of cumulative counters into exact means over time. A source counts
+// the integral of what it measures, by its own monotonic clock; the increase between two readings
+// divided by the time between them is the mean of that interval, however rarely it is read.
+// Restarts leave gaps, and gaps are told apart from zeros.
 //
 // It is pure: instants come with the readings. A Series is not safe for concurrent use.
 package window
@@ -10,25 +11,30 @@ import (
 	"time"
 )
 
-// Values is how many counters a Series keeps side by side, all read at the same instant of the source's clock.
+// Values is how many counters a Series keeps side by side, all read at the same instant of the
+// source's clock.
 const Values = 2
 
 // Longest is the longest window that a Series can answer.
 const Longest = time.Hour
 
 const (
-	// spacing is the least distance of two readings kept, in seconds; readings that come closer replace the one before.
+	// spacing is the least distance of two readings kept, in seconds; readings that come closer
+	// replace the one before.
 	spacing = 0.5
-	// fine, medium: up to these ages in seconds readings are kept every spacing and mediumSpacing; beyond, every
-	// coarseSpacing. The integral between kept readings stays exact; only the position of a window's edge gets coarser.
+	// fine, medium: up to these ages in seconds readings are kept every spacing and mediumSpacing;
+	// beyond, every coarseSpacing. The integral between kept readings stays exact; only the
+	// position of a window's edge gets coarser.
 	fine, medium                 = 90.0, 600.0
 	mediumSpacing, coarseSpacing = 10.0, 60.0
-	// maxPoints bounds the readings of one life: 180 fine, 51 medium and 50 coarse ones, and room so that thinning is rare.
+	// maxPoints bounds the readings of one life: 180 fine, 51 medium and 50 coarse ones, and room
+	// so that thinning is rare.
 	maxPoints = 352
 	// maxLives bounds the restarts that are remembered.
 	maxLives = 8
-	// maxBirth is the longest first interval, in seconds from the source's start to its first reading, that counts as
-	// known. Of an older source only the mean over its whole life is known then, and that says nothing of a window.
+	// maxBirth is the longest first interval, in seconds from the source's start to its first
+	// reading, that counts as known. Of an older source only the mean over its whole life is known
+	// then, and that says nothing of a window.
 	maxBirth = 60.0
 	// drift is how fast the source's clock may lose against the collector's, as a share.
 	drift = 200e-6
@@ -40,9 +46,11 @@ const (
 
 // Reading is what a source said at one instant.
 type Reading struct {
-	// Life identifies the source's life: its start in Unix seconds. A change means that the counters began at zero again.
+	// Life identifies the source's life: its start in Unix seconds. A change means that the
+	// counters began at zero again.
 	Life float64
-	// Mono is the source's own monotonic clock, in seconds since its start, at which Sums were read.
+	// Mono is the source's own monotonic clock, in seconds since its start, at which Sums were
+	// read.
 	Mono float64
 	// Sums are the counters: integrals in unit-seconds, or counts.
 	Sums [Values]float64
@@ -54,7 +62,8 @@ type Reading struct {
 type Span struct {
 	// Sum is the counter's increase within the covered part of the window.
 	Sum float64
-	// Covered is the part of the window that lies between readings of one life, or between a birth and its first reading.
+	// Covered is the part of the window that lies between readings of one life, or between a birth
+	// and its first reading.
 	Covered float64
 	// Before is the part before the source was born, in which it certainly contributed nothing.
 	Before float64
@@ -62,7 +71,8 @@ type Span struct {
 	After float64
 }
 
-// Gap is the part of a window of w that is neither covered, nor before the birth, nor after the newest reading, in seconds.
+// Gap is the part of a window of w that is neither covered, nor before the birth, nor after the
+// newest reading, in seconds.
 func (s Span) Gap(w time.Duration) float64 {
 	return max(0, w.Seconds()-s.Covered-s.Before-s.After)
 }
@@ -75,10 +85,12 @@ type point struct {
 // life is the readings between two starts of the source, oldest first.
 type life struct {
 	start float64
-	// origin is the instant of the source's start by the collector's clock: the least of receipt − Mono, since the way of a
-	// reading to the collector only ever adds. It is let go up slowly, so that it follows a slow clock.
+	// origin is the instant of the source's start by the collector's clock: the least of receipt −
+	// Mono, since the way of a reading to the collector only ever adds. It is let go up slowly, so
+	// that it follows a slow clock.
 	origin time.Time
-	// born says that the counters are known to have been zero at the origin, and points[0] is near enough to it to tell.
+	// born says that the counters are known to have been zero at the origin, and points[0] is near
+	// enough to it to tell.
 	born   bool
 	points []point
 }
@@ -92,9 +104,9 @@ type Series struct {
 	received time.Time
 }
 
-// Add takes a reading and tells whether it was used. Readings with NaN, infinite or negative numbers are refused, and so are those
-// received before the newest, and those of the same life that are older than it. A counter that fell within a life begins a new
-// one, without a known birth.
+// Add takes a reading and tells whether it was used. Readings with NaN, infinite or negative
+// numbers are refused, and so are those received before the newest, and those of the same life that
+// are older than it. A counter that fell within a life begins a new one, without a known birth.
 func (s *Series) Add(r Reading) bool {
 	if !valid(r) || r.At.Before(s.received) || !s.add(r) {
 		return false
@@ -150,7 +162,8 @@ func valid(r Reading) bool {
 			return false
 		}
 	}
-	const century = 100 * 365 * 24 * 3600 // what time.Duration can hold, and more than any source lives
+	// what time.Duration can hold, and more than any source lives
+	const century = 100 * 365 * 24 * 3600
 	return ok(r.Life) && ok(r.Mono) && r.Mono < century
 }
 
@@ -186,7 +199,8 @@ func (l *life) anchor(r Reading, delta float64) {
 	l.origin = allowed
 }
 
-// thin drops readings that are closer than their age deserves, and those beyond the longest window but one.
+// thin drops readings that are closer than their age deserves, and those beyond the longest window
+// but one.
 func (l *life) thin() {
 	newest := l.points[len(l.points)-1].mono
 	beyond := 0
@@ -213,8 +227,8 @@ func (l *life) thin() {
 	l.points = kept
 }
 
-// Newest returns the instant of the newest reading by the collector's clock, as far as its answer's way can be told apart from it.
-// ok is false when there is none.
+// Newest returns the instant of the newest reading by the collector's clock, as far as its answer's
+// way can be told apart from it. ok is false when there is none.
 func (s *Series) Newest() (at time.Time, ok bool) {
 	l := s.newest()
 	if l == nil {

@@ -173,7 +173,8 @@ func TestAgainstNaiveTwin(t *testing.T) {
 				t.Fatalf("seed %d: Over(%v) = %+v, want sum %v of %v s", seed, w, got, wantSum, wantCovered)
 			}
 		}
-		// Long windows lose nothing but the edge's position: at most one coarse interval of at most 19 in flight.
+		// Long windows lose nothing but the edge's position: at most one coarse interval of at most
+		// 19 in flight.
 		for _, w := range []time.Duration{5 * time.Minute, 30 * time.Minute, time.Hour} {
 			wantSum, _ := twin.over(at(now), w)
 			got := s.Over(at(now), w, 0)

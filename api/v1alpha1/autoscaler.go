@@ -54,12 +54,12 @@ type AutoscalerList struct {
 
 // AutoscalerSpec says what is scaled, by what, and within which bounds.
 type AutoscalerSpec struct {
-	// scaleTargetRef names the workload, in the Autoscaler's namespace: a Deployment, a StatefulSet or anything else with a
-	// scale subresource.
+	// scaleTargetRef names the workload, in the Autoscaler's namespace: a Deployment, a StatefulSet
+	// or anything else with a scale subresource.
 	ScaleTargetRef autoscalingv2.CrossVersionObjectReference `json:"scaleTargetRef"`
 
-	// serviceRef names the Service whose requests are held while no pod is ready. Without it nothing is held, and
-	// minReplicas must be at least 1.
+	// serviceRef names the Service whose requests are held while no pod is ready. Without it
+	// nothing is held, and minReplicas must be at least 1.
 	// +optional
 	ServiceRef *ServiceReference `json:"serviceRef,omitempty"`
 
@@ -73,8 +73,8 @@ type AutoscalerSpec struct {
 	// +kubebuilder:validation:Minimum=1
 	MaxReplicas int32 `json:"maxReplicas"`
 
-	// signals are what the policy looks at, each with its target; the signal that asks for most replicas wins. Today there is
-	// one: concurrency, in requests per pod.
+	// signals are what the policy looks at, each with its target; the signal that asks for most
+	// replicas wins. Today there is one: concurrency, in requests per pod.
 	// +optional
 	// +kubebuilder:validation:MaxItems=1
 	Signals []SignalSpec `json:"signals,omitempty"`
@@ -83,12 +83,13 @@ type AutoscalerSpec struct {
 	// +optional
 	Policy PolicySpec `json:"policy,omitempty"`
 
-	// behavior bounds how fast and how far one decision may go, with the fields and the meaning of autoscaling/v2; without it
-	// nothing bounds it but the policy.
+	// behavior bounds how fast and how far one decision may go, with the fields and the meaning of
+	// autoscaling/v2; without it nothing bounds it but the policy.
 	// +optional
 	Behavior *autoscalingv2.HorizontalPodAutoscalerBehavior `json:"behavior,omitempty"`
 
-	// onMissingData says what happens while signals are unknown. Nothing is ever scaled down on that.
+	// onMissingData says what happens while signals are unknown. Nothing is ever scaled down on
+	// that.
 	// +optional
 	OnMissingData *MissingDataSpec `json:"onMissingData,omitempty"`
 
@@ -124,7 +125,8 @@ type SignalSpec struct {
 
 // SignalTarget is what one pod should carry of a signal.
 type SignalTarget struct {
-	// averageValue is the value per pod, in the signal's unit (concurrency: requests), greater than 0.
+	// averageValue is the value per pod, in the signal's unit (concurrency: requests), greater
+	// than 0.
 	AverageValue resource.Quantity `json:"averageValue"`
 }
 
@@ -165,7 +167,8 @@ type PolicySpec struct {
 
 // MissingDataSpec says what happens while signals are unknown.
 type MissingDataSpec struct {
-	// hold is how long replicas stay as they are, 0s–24h; default 10m. Without replicas below it has no end.
+	// hold is how long replicas stay as they are, 0s–24h; default 10m. Without replicas below it
+	// has no end.
 	// +optional
 	Hold *metav1.Duration `json:"hold,omitempty"`
 	// replicas is the least count from then on. It only ever raises the count.
@@ -183,14 +186,17 @@ type ScaleToZeroSpec struct {
 
 // HoldSpec bounds what each gateway holds for the workload.
 type HoldSpec struct {
-	// maxRequests is how many requests may wait at once on each port; more are answered 503. The gateway's own default is 10000.
+	// maxRequests is how many requests may wait at once on each port; more are answered 503. The
+	// gateway's own default is 10000.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	MaxRequests *int32 `json:"maxRequests,omitempty"`
-	// timeout is how long a request may wait before it is answered 504, 1s–1h. The gateway's own default is 60s.
+	// timeout is how long a request may wait before it is answered 504, 1s–1h. The gateway's own
+	// default is 60s.
 	// +optional
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
-	// podConcurrency is how many requests a gateway keeps in flight per pod. The default is the pods' own limit or 100.
+	// podConcurrency is how many requests a gateway keeps in flight per pod. The default is the
+	// pods' own limit or 100.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	PodConcurrency *int32 `json:"podConcurrency,omitempty"`
@@ -210,7 +216,8 @@ const (
 const (
 	// ConditionAbleToScale: the target can be read and its scale written.
 	ConditionAbleToScale = "AbleToScale"
-	// ConditionScalingActive: there are signals that can be trusted, and decisions follow from them.
+	// ConditionScalingActive: there are signals that can be trusted, and decisions follow from
+	// them.
 	ConditionScalingActive = "ScalingActive"
 	// ConditionScalingLimited: the wanted count was outside minReplicas–maxReplicas.
 	ConditionScalingLimited = "ScalingLimited"
@@ -249,8 +256,8 @@ type AutoscalerStatus struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
-// ColdStartStatus accounts for one wake-up: the instant of the first request, then how many seconds after it each phase
-// was over. A phase that was not seen is absent.
+// ColdStartStatus accounts for one wake-up: the instant of the first request, then how many seconds
+// after it each phase was over. A phase that was not seen is absent.
 type ColdStartStatus struct {
 	// detected is when the first request found no pod.
 	Detected metav1.MicroTime `json:"detected"`

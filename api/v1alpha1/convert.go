@@ -70,8 +70,8 @@ func number(n *int32) *int {
 	return new(int(*n))
 }
 
-// Validate reports every fault of the spec but the policy's own parameters, which the catalog tells.
-// Each names the field, its value and the remedy.
+// Validate reports every fault of the spec but the policy's own parameters, which the catalog
+// tells. Each names the field, its value and the remedy.
 func (s *AutoscalerSpec) Validate() error {
 	l, err := s.Loop()
 	return errors.Join(err, l.Validate())

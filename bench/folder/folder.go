@@ -38,10 +38,8 @@ const (
 // memory.
 const maxRaw = 1 << 30
 
-var (
-	// ErrExists is returned by Create for a folder that holds something already.
-	ErrExists = errors.New("the folder is not empty")
-)
+// ErrExists is returned by Create for a folder that holds something already.
+var ErrExists = errors.New("the folder is not empty")
 
 // Writer writes a bench folder. Its methods are safe for concurrent use. It holds the results,
 // never the raw records.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/sluice-autoscaler/sluice/bench/recording"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )

@@ -1,4 +1,5 @@
-// Command sluice-controller runs the adapter, which serves the metrics APIs, and the scaler, which drives Autoscalers.
+// Command sluice-controller runs the adapter, which serves the metrics APIs, and the scaler, which
+// drives Autoscalers.
 package main
 
 import (

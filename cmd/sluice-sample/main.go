@@ -1,4 +1,5 @@
-// Command sluice-sample is a tiny web app to try Sluice on. It is a sample, not a part of the product.
+// Command sluice-sample is a tiny web app to try Sluice on. It is a sample, not a part of the
+// product.
 package main
 
 import (

@@ -27,23 +27,27 @@ func bench() *cobra.Command {
 }
 
 func benchRun() *cobra.Command {
-	var f flags.Bench
+	var f simulation
 	c := &cobra.Command{
 		Use: "run --policy NAME… (--trace FILE|--generate SPEC|--log FILE)…", Short: "Simulate, and print what came out", Args: usage(cobra.NoArgs),
 		Example: `  sluice bench run --generate poisson:rate=8,duration=1000000s --policy fixed:replicas=10 --service exp:1s --pod-concurrency 1 --startup const:0s
   sluice bench run --trace requests.csv --policy kpa --policy hpa --scenario service --seeds 5 --out out/mine`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return simulate(cmd, &f) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.run(cmd)
+		},
 	}
 	f.Add(c.Flags(), 1)
 	return c
 }
 
 func benchCompare() *cobra.Command {
-	var f flags.Bench
+	var f simulation
 	c := &cobra.Command{
 		Use: "compare --policy NAME… (--trace FILE|--generate SPEC|--log FILE)…", Short: "Compare policies × loads × scenarios, with intervals over paired seeds", Args: usage(cobra.NoArgs),
 		Example: `  sluice bench compare --trace requests.csv --scenario small --scenario heavy --policy kpa --policy hpa --policy keda --out out/compare`,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return simulate(cmd, &f) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.run(cmd)
+		},
 	}
 	f.Add(c.Flags(), 5)
 	return c
@@ -69,8 +73,11 @@ func benchReport() *cobra.Command {
 	return c
 }
 
-// simulate runs all jobs, writes the folder if one is asked for, and prints the table.
-func simulate(cmd *cobra.Command, f *flags.Bench) error {
+// simulation is the flags of run and compare.
+type simulation struct{ flags.Bench }
+
+// run runs all jobs, writes the folder if one is asked for, and prints the table.
+func (f *simulation) run(cmd *cobra.Command) error {
 	jobs, scenes, err := f.Jobs(known())
 	if err != nil {
 		return fmt.Errorf("%w: %w", err, errUsage)

@@ -57,7 +57,7 @@ type backtestFlags struct {
 }
 
 func (f *backtestFlags) run(cmd *cobra.Command) error {
-	scenes, policies, err := f.check(cmd)
+	scenes, policies, err := f.check()
 	if err != nil {
 		return fmt.Errorf("%w: %w", err, errUsage)
 	}
@@ -112,7 +112,7 @@ func (f *backtestFlags) run(cmd *cobra.Command) error {
 }
 
 // check reads the flags that need no history.
-func (f *backtestFlags) check(cmd *cobra.Command) ([]scenario.Scenario, []plan.Policy, error) {
+func (f *backtestFlags) check() ([]scenario.Scenario, []plan.Policy, error) {
 	var errs []error
 	bad := func(ok bool, format string, args ...any) {
 		if !ok {

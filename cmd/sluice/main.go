@@ -33,7 +33,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 
 // execute is run with a standard input.
 func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
-	root := command()
+	root := command() //nolint:contextcheck // ExecuteContext gives commands the context
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)

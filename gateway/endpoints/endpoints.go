@@ -43,9 +43,9 @@ type subscription struct {
 
 	mu       sync.Mutex // one update at a time, and none after cancel
 	canceled bool
-	// last is what update was last called with; nil before the first call. One change of the cluster
-	// reaches notify more than once: an event is handled for the slice before and after, and the
-	// store may be ahead of the events. The subscriber gets only what differs.
+	// last is what update was last called with; nil before the first call. One change of the
+	// cluster reaches notify more than once: an event is handled for the slice before and after,
+	// and the store may be ahead of the events. The subscriber gets only what differs.
 	last []hold.Endpoint
 }
 
@@ -163,8 +163,8 @@ func (s *Slices) notify(key string, sub *subscription) {
 }
 
 // Of returns the endpoints of a Service's slices for its port of that name, sorted by address. Each
-// address is in the result once: an endpoint that moves between slices may be in two, and the better
-// of its states counts.
+// address is in the result once: an endpoint that moves between slices may be in two, and the
+// better of its states counts.
 func Of(all []*discovery.EndpointSlice, portName string) []hold.Endpoint {
 	found := map[string]hold.Endpoint{}
 	for _, slice := range all {

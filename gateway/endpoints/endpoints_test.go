@@ -89,7 +89,9 @@ func watch(t *testing.T, client kubernetes.Interface) *endpoints.Slices {
 			t.Errorf("Run() = %v", err)
 		}
 	})
-	synctest.Wait() // an event between the informer's list and its watch would be lost: the fake client keeps no history
+	// an event between the informer's list and its watch would be lost: the fake client keeps no
+	// history
+	synctest.Wait()
 	if !s.Synced() {
 		t.Fatal("not synced")
 	}
@@ -143,8 +145,9 @@ func TestSubscribe(t *testing.T) {
 	})
 }
 
-// The store runs ahead of the events: while a subscriber is told of one change, the next one may be in the store already. It
-// is then told of that one once, and not again when the event of it arrives.
+// The store runs ahead of the events: while a subscriber is told of one change, the next one may be
+// in the store already. It is then told of that one once, and not again when the event of it
+// arrives.
 func TestSubscribeStoreAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := fake.NewClientset(slice("a", starting))

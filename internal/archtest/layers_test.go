@@ -14,16 +14,17 @@ import (
 
 const module = "github.com/sluice-autoscaler/sluice/"
 
-// layer is a row of the table of imports: what the packages under a folder may import directly, besides the standard library
-// and packages under the same folder.
+// layer is a row of the table of imports: what the packages under a folder may import directly,
+// besides the standard library and packages under the same folder.
 type layer struct {
-	// folder is the tree that the row rules; the longest that matches a package counts. With exact it rules that one
-	// package, and none below it.
+	// folder is the tree that the row rules; the longest that matches a package counts. With exact
+	// it rules that one package, and none below it.
 	folder string
 	exact  bool
 	// allow lists packages of this module; "x/..." stands for x and all below it.
 	allow []string
-	// modules lists prefixes of what may be imported of other modules; "*" stands for all but Kubernetes', "k8s" for those.
+	// modules lists prefixes of what may be imported of other modules; "*" stands for all but
+	// Kubernetes', "k8s" for those.
 	modules []string
 	// forbid lists packages of the standard library that may not be imported.
 	forbid []string
@@ -125,8 +126,8 @@ var layers = []layer{
 	},
 }
 
-// debts are imports that break the table and are still there. Delete a line when its import has gone: the test asks for it. No
-// line may be added.
+// debts are imports that break the table and are still there. Delete a line when its import has
+// gone: the test asks for it. No line may be added.
 var debts = map[string][]string{}
 
 type pkg struct {
@@ -161,7 +162,8 @@ func list(t *testing.T, args ...string) []pkg {
 	}
 }
 
-// foreign reports whether an import path is of another module, and so neither of this one nor of the standard library.
+// foreign reports whether an import path is of another module, and so neither of this one nor of
+// the standard library.
 func foreign(path string) bool {
 	host, _, _ := strings.Cut(path, "/")
 	return strings.Contains(host, ".") && !strings.HasPrefix(path, module)
@@ -361,7 +363,8 @@ func TestAlgorithmsLinkLittle(t *testing.T) {
 	t.Parallel()
 	for _, p := range list(t, "./algorithms/...") {
 		if slices.Contains(p.Deps, module+"algorithms/cel") || p.rel() == "algorithms/cel" {
-			continue // cel is what may link cel-go; the catalog, and what takes one, links every policy
+			// cel is what may link cel-go; the catalog, and what takes one, links every policy
+			continue
 		}
 		for _, d := range p.Deps {
 			if foreign(d) && !strings.HasPrefix(d, "gonum.org/v1/gonum") {

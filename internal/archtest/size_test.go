@@ -19,8 +19,8 @@ import (
 	"unicode/utf8"
 )
 
-// The limits of STYLE.md: lines of a package without its tests, lines of a function without its tables, columns of a line of
-// comment (a tab counts four).
+// The limits of STYLE.md: lines of a package without its tests, lines of a function without its
+// tables, columns of a line of comment (a tab counts four).
 const (
 	mostPackageLines   = 1500
 	mostFunctionLines  = 80
@@ -98,9 +98,9 @@ func sources(t *testing.T) []source {
 	return all
 }
 
-// compare checks what is over the limit against testdata/name, a list of "key size" of what was over it when the limit came.
-// That list only ever shrinks: with UPDATE_GOLDEN the test lowers its sizes and deletes what is within the limit, and
-// never raises or adds anything.
+// compare checks what is over the limit against testdata/name, a list of "key size" of what was
+// over it when the limit came. That list only ever shrinks: with UPDATE_GOLDEN the test lowers its
+// sizes and deletes what is within the limit, and never raises or adds anything.
 func compare(t *testing.T, name string, limit int, unit string, found map[string]int) {
 	t.Helper()
 	file := filepath.Join("testdata", name)
@@ -207,7 +207,8 @@ func functionName(f *ast.FuncDecl) string {
 	}
 }
 
-// functionLines counts a function's lines, but not the rows of tables: of literals of slices, arrays and maps.
+// functionLines counts a function's lines, but not the rows of tables: of literals of slices,
+// arrays and maps.
 func functionLines(s source, f *ast.FuncDecl) int {
 	n := s.lines(f)
 	ast.Inspect(f, func(node ast.Node) bool {
@@ -225,7 +226,8 @@ func functionLines(s source, f *ast.FuncDecl) int {
 	return n
 }
 
-// exempt is a line of comment whose end is not its author's choice: a directive, a marker, a link, a generator's note.
+// exempt is a line of comment whose end is not its author's choice: a directive, a marker, a link,
+// a generator's note.
 var exempt = regexp.MustCompile(`^//(\S|\s*\+\w|.*https?://)|//\s*nolint|^//\s*Output:`)
 
 func TestCommentWidth(t *testing.T) {
@@ -261,8 +263,8 @@ func columns(line string) int {
 	return utf8.RuneCountInString(line) + (tabColumns-1)*strings.Count(line, "\t")
 }
 
-// unbreakable reports whether a line of comment cannot be shorter: one word, or text that is set apart as it stands (a table, a
-// formula, an example), which is indented.
+// unbreakable reports whether a line of comment cannot be shorter: one word, or text that is set
+// apart as it stands (a table, a formula, an example), which is indented.
 func unbreakable(line string) bool {
 	code, text, ok := strings.Cut(line, "//")
 	if !ok || strings.TrimSpace(code) != "" {

@@ -1,7 +1,9 @@
-// Package cli is the outer shape of every command: signals, exit status, help, version and the logger.
+// Package cli is the outer shape of every command: signals, exit status, help, version and the
+// logger.
 //
-// A command's main is one line, cli.Main(name, run). Its run parses the flags with Parse, validates, works until the
-// context ends, and returns an error. Main turns that error into a message and an exit status.
+// A command's main is one line, cli.Main(name, run). Its run parses the flags with Parse,
+// validates, works until the context ends, and returns an error. Main turns that error into a
+// message and an exit status.
 package cli
 
 import (
@@ -31,8 +33,8 @@ func Usage(err error) error {
 // Run does the work of a command. It returns when ctx ends or the work is done.
 type Run func(ctx context.Context, args []string, stdout, stderr io.Writer) error
 
-// Main runs a command and exits: 0 on success, 2 for a fault of the command line, 1 for any other failure. SIGINT and
-// SIGTERM end the context. Nothing runs after Main.
+// Main runs a command and exits: 0 on success, 2 for a fault of the command line, 1 for any other
+// failure. SIGINT and SIGTERM end the context. Nothing runs after Main.
 func Main(name string, run Run) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
@@ -55,9 +57,9 @@ func Status(name string, err error, stderr io.Writer) int {
 // helpColumns is the width of the help text.
 const helpColumns = 110
 
-// Parse parses the arguments of a command that takes flags only, and adds --version to the flags. When help or the version
-// was asked for, Parse writes it to stdout and returns true. Help is the text usage followed by the flags. Faults are
-// marked by ErrUsage.
+// Parse parses the arguments of a command that takes flags only, and adds --version to the flags.
+// When help or the version was asked for, Parse writes it to stdout and returns true. Help is the
+// text usage followed by the flags. Faults are marked by ErrUsage.
 func Parse(name, usage string, flags *pflag.FlagSet, args []string, stdout io.Writer) (answered bool, err error) {
 	version := flags.Bool("version", false, "print the version and exit")
 	flags.SortFlags = false

@@ -10,7 +10,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Logging configures the one log of a process. DefaultLogging gives the usual one; Validate reports what is wrong.
+// Logging configures the one log of a process. DefaultLogging gives the usual one; Validate reports
+// what is wrong.
 type Logging struct {
 	// Level is the least level that is written: debug, info, warn or error.
 	Level string
@@ -49,7 +50,8 @@ func (l *Logging) New(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, options))
 }
 
-// level reads the name of a level, in any case. The names are closed: slog's own parser also takes "INFO+2".
+// level reads the name of a level, in any case. The names are closed: slog's own parser also takes
+// "INFO+2".
 func (l *Logging) level() (slog.Level, bool) {
 	switch strings.ToLower(l.Level) {
 	case "debug":

@@ -1,5 +1,5 @@
-// Package sampleapp is a tiny web app to try Sluice on: in the demo, in end-to-end tests, by hand. It is a sample and no
-// part of the product: its flags and answers may change at any time.
+// Package sampleapp is a tiny web app to try Sluice on: in the demo, in end-to-end tests, by hand.
+// It is a sample and no part of the product: its flags and answers may change at any time.
 package sampleapp
 
 import (
@@ -92,8 +92,8 @@ func delay(w http.ResponseWriter, r *http.Request) bool {
 	}
 }
 
-// Service returns the app: HTTP/1.1 and unencrypted HTTP/2 on one port. When stopped it accepts no more at once, as most
-// apps do, and finishes what runs.
+// Service returns the app: HTTP/1.1 and unencrypted HTTP/2 on one port. When stopped it accepts no
+// more at once, as most apps do, and finishes what runs.
 func Service(c Config) serve.Service {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)

@@ -11,7 +11,8 @@ import (
 type Check struct {
 	// Name appears in the answer.
 	Name string
-	// Probe returns nil when the condition holds, else why not. It is called by many goroutines at once and heeds ctx.
+	// Probe returns nil when the condition holds, else why not. It is called by many goroutines at
+	// once and heeds ctx.
 	Probe func(ctx context.Context) error
 }
 

@@ -8,8 +8,8 @@ import (
 )
 
 // Heartbeat reports whether a loop still makes progress. The loop calls Beat when a step begins.
-// Alive fails when the last step began two periods ago or longer; before the first step, time counts
-// from the construction. It is safe for concurrent use, and Beat allocates nothing.
+// Alive fails when the last step began two periods ago or longer; before the first step, time
+// counts from the construction. It is safe for concurrent use, and Beat allocates nothing.
 type Heartbeat struct {
 	name   string
 	period time.Duration

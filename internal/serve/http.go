@@ -15,10 +15,11 @@ type HTTP struct {
 	Name string
 	// Address is what to listen on, as net.Listen takes it: ":9095". Port 0 picks a free one.
 	Address string
-	// Server is what serves; its Addr is ignored. With a TLSConfig that has certificates it serves TLS.
+	// Server is what serves; its Addr is ignored. With a TLSConfig that has certificates it serves
+	// TLS.
 	Server *http.Server
-	// Drain bounds how long running requests may take after the stop, ≥ 0. Longer keeps the process longer, shorter
-	// cuts more requests.
+	// Drain bounds how long running requests may take after the stop, ≥ 0. Longer keeps the process
+	// longer, shorter cuts more requests.
 	Drain time.Duration
 
 	listener net.Listener

@@ -1,5 +1,5 @@
-// Package serve runs the named services of one process: started in order, stopped in reverse order, their errors joined.
-// It also serves HTTP with a bounded drain, and health checks.
+// Package serve runs the named services of one process: started in order, stopped in reverse order,
+// their errors joined. It also serves HTTP with a bounded drain, and health checks.
 package serve
 
 import (
@@ -14,18 +14,19 @@ import (
 type Service struct {
 	// Name appears in errors.
 	Name string
-	// Start prepares the service (binds its port, loads its state) and returns once the next one may start. What it
-	// starts in the background must be ended by Run. Nil: nothing to prepare.
+	// Start prepares the service (binds its port, loads its state) and returns once the next one
+	// may start. What it starts in the background must be ended by Run. Nil: nothing to prepare.
 	Start func(ctx context.Context) error
-	// Run works until ctx ends, then drains and returns. It bounds its own drain. When it returns before its ctx has
-	// ended, with or without an error, the whole group is stopped.
+	// Run works until ctx ends, then drains and returns. It bounds its own drain. When it returns
+	// before its ctx has ended, with or without an error, the whole group is stopped.
 	Run func(ctx context.Context) error
-	// Abandon undoes Start when Run will never be called, because a later service could not start. Nil: nothing to undo.
+	// Abandon undoes Start when Run will never be called, because a later service could not start.
+	// Nil: nothing to undo.
 	Abandon func()
 }
 
-// Group is an ordered set of services. The zero value is empty and ready to use. It is not safe for concurrent use, and
-// runs once.
+// Group is an ordered set of services. The zero value is empty and ready to use. It is not safe for
+// concurrent use, and runs once.
 type Group struct {
 	services []Service
 }
@@ -33,9 +34,10 @@ type Group struct {
 // Add appends services; they start after, and stop before, those added earlier.
 func (g *Group) Add(services ...Service) { g.services = append(g.services, services...) }
 
-// Run starts the services in order, and when all have started runs them until ctx ends or one of them returns. Then it
-// stops them one by one in reverse order: the next one's ctx ends only when the one before has returned. It returns
-// when all have, with their errors joined; nil when ctx ended and every service stopped without an error.
+// Run starts the services in order, and when all have started runs them until ctx ends or one of
+// them returns. Then it stops them one by one in reverse order: the next one's ctx ends only when
+// the one before has returned. It returns when all have, with their errors joined; nil when ctx
+// ended and every service stopped without an error.
 //
 // The contexts of the services carry ctx's values, but only the group ends them.
 func (g *Group) Run(ctx context.Context) error {

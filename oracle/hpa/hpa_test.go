@@ -1,6 +1,7 @@
-// Package hpa_test is the oracle of algorithms/hpa and algorithms/behavior: it runs Kubernetes' own HorizontalPodAutoscaler
-// controller (k8s.io/kubernetes, pkg/controller/podautoscaler), whole and unaltered, on a cluster of fakes in simulated time,
-// and Sluice's policy beside it, on the same random sequences, and demands the same replicas at every step.
+// Package hpa_test is the oracle of algorithms/hpa and algorithms/behavior: it runs Kubernetes' own
+// HorizontalPodAutoscaler controller (k8s.io/kubernetes, pkg/controller/podautoscaler), whole and
+// unaltered, on a cluster of fakes in simulated time, and Sluice's policy beside it, on the same
+// random sequences, and demands the same replicas at every step.
 //
 //	go test -v                          a million steps each of the calculator and of behavior, the seed is drawn and printed
 //	go test -v -args -seed 7 -steps 5e6 the same sequence again, or more of it
@@ -208,7 +209,8 @@ func pod(rng *rand.Rand, i int, now time.Time, all []metric, c *cluster, load fl
 	return p, k
 }
 
-// put makes Sluice's policy: hpa with its own behavior, or the calculator alone and guard around it with the behavior.
+// put makes Sluice's policy: hpa with its own behavior, or the calculator alone and guard around it
+// with the behavior.
 func put(c hpa.Config, guarded bool) (algorithms.Policy, error) {
 	if !guarded {
 		return hpa.New(c)
@@ -223,8 +225,9 @@ func put(c hpa.Config, guarded bool) (algorithms.Policy, error) {
 	return guard.New(g, inner)
 }
 
-// run compares for so many steps and returns the first difference, and how often each kind of step was seen. mutate and
-// mutateTheirs, if any, alter the parameters of Sluice's and of Kubernetes' side only.
+// run compares for so many steps and returns the first difference, and how often each kind of step
+// was seen. mutate and mutateTheirs, if any, alter the parameters of Sluice's and of Kubernetes'
+// side only.
 func run(t *testing.T, seed uint64, steps int, calculator, guarded bool, mutate func(*hpa.Config), mutateTheirs func(*autoscalingv2.HorizontalPodAutoscalerSpec)) (diff string, seen map[string]int) {
 	rng := rand.New(rand.NewPCG(seed, 0x52))
 	seen = map[string]int{}
@@ -241,7 +244,8 @@ func run(t *testing.T, seed uint64, steps int, calculator, guarded bool, mutate 
 			scalable = scalable || m.kind == hpa.External || m.kind == hpa.Object
 		}
 		lo, hi := 1, 1_000_000
-		if scalable && !guarded && rng.IntN(2) == 0 { // guard does not let go of the last pod so easily
+		// guard does not let go of the last pod so easily
+		if scalable && !guarded && rng.IntN(2) == 0 {
 			lo = 0
 		} else if !calculator {
 			lo = 1 + rng.IntN(5)
@@ -278,7 +282,8 @@ func run(t *testing.T, seed uint64, steps int, calculator, guarded bool, mutate 
 			t.Fatalf("seed %d: %v: %+v", seed, err, spec)
 		}
 		c.begin(h)
-		c.spec = int32(max(1, lo+rng.IntN(min(hi-lo, 20)+1))) // awake, so that both sides see the first step
+		// awake, so that both sides see the first step
+		c.spec = int32(max(1, lo+rng.IntN(min(hi-lo, 20)+1)))
 		changed := false
 		for range min(100, steps-done) {
 			done++
@@ -317,7 +322,8 @@ func run(t *testing.T, seed uint64, steps int, calculator, guarded bool, mutate 
 			}
 			c.status = int32(o.Replicas.Existing())
 			for _, m := range all {
-				if m.kind != hpa.External && m.kind != hpa.Object || !guarded && rng.IntN(30) == 0 { // guard holds more on what is missing
+				// guard holds more on what is missing
+				if m.kind != hpa.External && m.kind != hpa.Object || !guarded && rng.IntN(30) == 0 {
 					continue
 				}
 				pods := int64(1)
@@ -333,7 +339,9 @@ func run(t *testing.T, seed uint64, steps int, calculator, guarded bool, mutate 
 			}
 			asleep := cur == 0 && c.condition(autoscalingv2.ScaledToZero).Status != corev1.ConditionTrue
 			got := c.reconcile()
-			if asleep { // Kubernetes leaves alone what it did not put to sleep; that is the scaler's matter in Sluice
+			// Kubernetes leaves alone what it did not put to sleep; that is the scaler's matter in
+			// Sluice
+			if asleep {
 				if got != 0 {
 					return fmt.Sprintf("seed %d, step %d: Kubernetes woke what it had not put to sleep", seed, done), seen
 				}
@@ -403,7 +411,8 @@ func equal(t *testing.T, calculator, guarded bool, kinds ...string) {
 	})
 }
 
-// TestCalculator compares with behaviors that hold nothing back, so that the scale shows what the calculator says.
+// TestCalculator compares with behaviors that hold nothing back, so that the scale shows what the
+// calculator says.
 func TestCalculator(t *testing.T) {
 	equal(t, true, false, "Metrics", "Unchanged", "NoData", "SomeMetricsFailed", "zero ready", "from zero", "all pods missing")
 }

@@ -39,8 +39,8 @@ const (
 	readinessDelay    = 30 * time.Second
 )
 
-// cluster is what the controller sees of a cluster, and the controller itself, running as it does in the controller manager.
-// It is used within one synctest bubble.
+// cluster is what the controller sees of a cluster, and the controller itself, running as it does
+// in the controller manager. It is used within one synctest bubble.
 type cluster struct {
 	hpa      *autoscalingv2.HorizontalPodAutoscaler
 	handlers cache.ResourceEventHandler
@@ -83,7 +83,8 @@ func (c *cluster) begin(h *autoscalingv2.HorizontalPodAutoscaler) {
 	c.hpa = h
 }
 
-// reconcile has the controller look at its HPA once, now, and returns the replicas that it then asks for.
+// reconcile has the controller look at its HPA once, now, and returns the replicas that it then
+// asks for.
 func (c *cluster) reconcile() int {
 	if c.hpa.Generation == 0 {
 		c.hpa.Generation = 1

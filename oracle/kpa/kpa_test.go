@@ -1,5 +1,6 @@
-// Package kpa_test is the oracle of algorithms/kpa: it drives Knative's own autoscaler (knative.dev/serving,
-// pkg/autoscaler/scaling) and Sluice's with the same random sequences and demands the same answer at every step.
+// Package kpa_test is the oracle of algorithms/kpa: it drives Knative's own autoscaler
+// (knative.dev/serving, pkg/autoscaler/scaling) and Sluice's with the same random sequences and
+// demands the same answer at every step.
 //
 //	go test -v                          a million steps, the seed is drawn and printed
 //	go test -v -args -seed 7 -steps 5e6 the same sequence again, or more of it
@@ -77,14 +78,16 @@ func load(rng *rand.Rand, c kpa.Config, ready int) float64 {
 	v := pick(rng,
 		0, 0,
 		c.Target*pods*rng.Float64()*3,
-		c.Target*float64(rng.IntN(60)),                              // an exact multiple of the target
+		// an exact multiple of the target
+		c.Target*float64(rng.IntN(60)),
 		c.Target*pods*c.PanicThresholdPercentage/100,                // the threshold itself
 		c.Target*(math.Ceil(pods*c.PanicThresholdPercentage/100)-1), // the last count below it
 		c.Target*math.Ceil(c.MaxScaleUpRate*math.Min(pods, 100)),    // the bound up
 		c.Target*math.Floor(pods/c.MaxScaleDownRate),                // the bound down
 		c.TotalValue*pods-c.TargetBurstCapacity,                     // no burst capacity left
 		rng.Float64()*c.Target/1e6,                                  // next to nothing
-		math.Round(c.Target*pods*rng.Float64()*2*1e6)/1e6,           // as Knative rounds its averages
+		// as Knative rounds its averages
+		math.Round(c.Target*pods*rng.Float64()*2*1e6)/1e6,
 		c.Target*1e4*rng.Float64(),
 	)
 	switch rng.IntN(4) {
@@ -106,15 +109,17 @@ func pause(rng *rand.Rand, c kpa.Config) time.Duration {
 	return max(0, d+pick(rng, 0, 0, time.Nanosecond, -time.Nanosecond))
 }
 
-// run compares for so many steps and returns the first difference, and how often each kind of step was seen. mutate and
-// mutateTheirs, if any, alter the parameters of Sluice's and of Knative's side only.
+// run compares for so many steps and returns the first difference, and how often each kind of step
+// was seen. mutate and mutateTheirs, if any, alter the parameters of Sluice's and of Knative's side
+// only.
 func run(seed uint64, steps int, mutate, mutateTheirs func(*kpa.Config)) (diff string, seen map[string]int, err error) {
 	rng := rand.New(rand.NewPCG(seed, 0x51))
 	seen = map[string]int{}
 	logger := zap.NewNop().Sugar()
 	var scratch []algorithms.Term
 	for done := 0; done < steps; {
-		time.Sleep(time.Duration(rng.Int64N(int64(10 * time.Second)))) // simulated: another phase of the ticks
+		// simulated: another phase of the ticks
+		time.Sleep(time.Duration(rng.Int64N(int64(10 * time.Second))))
 		c := config(rng)
 		mine := c
 		if mutate != nil {

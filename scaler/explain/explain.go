@@ -15,8 +15,9 @@ import (
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
 )
 
-// Write explains the Autoscaler at an instant: its state, what keeps it from scaling, its latest wake-up and its last n decisions
-// that changed something, newest first; with terms, the numbers behind each.
+// Write explains the Autoscaler at an instant: its state, what keeps it from scaling, its latest
+// wake-up and its last n decisions that changed something, newest first; with terms, the numbers
+// behind each.
 func Write(w io.Writer, as *v1alpha1.Autoscaler, now time.Time, n int, terms bool) error {
 	var b strings.Builder
 	st := &as.Status

@@ -27,7 +27,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/scaler"
 )
 
-// school makes pupils: policies that ask for 2 pods, and for 7 once they have learnt something, and notes what becomes of them.
+// school makes pupils: policies that ask for 2 pods, and for 7 once they have learnt something, and
+// notes what becomes of them.
 type school struct {
 	made, closed int
 	learnt       []algorithms.Sample
@@ -276,7 +277,8 @@ func TestHistoryIsLearnt(t *testing.T) {
 		p.wantTold()
 		p.fetches(1)
 
-		// The readings are five seconds old: what is later than they are was seen already by nobody, but is not past to the policy.
+		// The readings are five seconds old: what is later than they are was seen already by
+		// nobody, but is not past to the policy.
 		p.age = 5 * time.Second
 		h := samples(p.now.Add(2*time.Second), 120)
 		c.answer(h, nil)
@@ -310,7 +312,8 @@ func TestHistoryIsLearnt(t *testing.T) {
 	})
 }
 
-// What guards a policy is kept when a taught one takes its place: here that a pod a minute may be added, and one was.
+// What guards a policy is kept when a taught one takes its place: here that a pod a minute may be
+// added, and one was.
 func TestBehaviorOutlivesTheUntaught(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := newPast(t, "pupil", "")
@@ -543,7 +546,8 @@ func TestDeletionAndEndCancelFetches(t *testing.T) {
 	})
 }
 
-// When the controller starts all workloads ask at once: no more than four are answered at a time, and those that fail give way.
+// When the controller starts all workloads ask at once: no more than four are answered at a time,
+// and those that fail give way.
 func TestFetchesAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var more []client.Object
@@ -573,7 +577,8 @@ func TestFetchesAtOnce(t *testing.T) {
 	})
 }
 
-// A policy of the catalog that has learnt a daily wave scales ahead of it; the same policy without its past does not.
+// A policy of the catalog that has learnt a daily wave scales ahead of it; the same policy without
+// its past does not.
 func TestSeasonalIsTaught(t *testing.T) {
 	for _, taught := range []bool{false, true} {
 		t.Run(fmt.Sprint(taught), func(t *testing.T) {

@@ -75,8 +75,8 @@ func NewManager(ctx context.Context, cfg *rest.Config, o ManagerOptions) (manage
 	return m, errors.Join(Index(ctx, m.GetFieldIndexer()), path.AddIndexes(ctx, m.GetFieldIndexer()))
 }
 
-// Drive has the manager do rounds: of an Autoscaler whose spec, slices or rivals change, of those that
-// pokes name, and when one is due. Rounds is the Reconciler, or what stands around it.
+// Drive has the manager do rounds: of an Autoscaler whose spec, slices or rivals change, of those
+// that pokes name, and when one is due. Rounds is the Reconciler, or what stands around it.
 func (r *Reconciler) Drive(m manager.Manager, rounds reconcile.Reconciler, pokes chan event.GenericEvent) error {
 	changed := builder.WithPredicates(predicate.GenerationChangedPredicate{})
 	return ctrl.NewControllerManagedBy(m).Named("autoscaler").

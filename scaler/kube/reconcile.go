@@ -1,5 +1,5 @@
-// Package kube drives the rounds of Autoscaler objects: it gives each its workload, does a round when
-// an event or a tick asks for one, and writes what people look at into the object's status.
+// Package kube drives the rounds of Autoscaler objects: it gives each its workload, does a round
+// when an event or a tick asks for one, and writes what people look at into the object's status.
 //
 // Rounds of one Autoscaler never overlap, a panic in one is contained (controller-runtime sees to
 // both), and a round costs what its workload costs: other objects are found by index, never listed.
@@ -42,8 +42,8 @@ type Options struct {
 	Scaler *scaler.Scaler
 	// Targets is the Scaler's Target.
 	Targets *Targets
-	// Register tells the Scaler's Path of an Autoscaler with a Service, Settle that one has none or is
-	// not driven, and Forget that it is gone. Each may be nil.
+	// Register tells the Scaler's Path of an Autoscaler with a Service, Settle that one has none or
+	// is not driven, and Forget that it is gone. Each may be nil.
 	Register func(as *v1alpha1.Autoscaler, spec *loop.Spec)
 	Settle   func(ref loop.Ref)
 	Forget   func(ref loop.Ref)
@@ -85,7 +85,8 @@ func New(o Options) *Reconciler {
 }
 
 const (
-	// invalidAfter is when an invalid Autoscaler is looked at again: a change of it comes as an event.
+	// invalidAfter is when an invalid Autoscaler is looked at again: a change of it comes as an
+	// event.
 	invalidAfter = time.Minute
 	// rivalsAfter is when rivals are looked for again after a fault.
 	rivalsAfter = 5 * time.Second
@@ -316,7 +317,8 @@ func Index(ctx context.Context, c client.FieldIndexer) error {
 	)
 }
 
-// rival names another writer of the same target that has precedence: any HPA, or an older Autoscaler.
+// rival names another writer of the same target that has precedence: any HPA, or an older
+// Autoscaler.
 func (r *Reconciler) rival(ctx context.Context, as *v1alpha1.Autoscaler, object loop.Ref) (string, error) {
 	if as.Spec.Mode == v1alpha1.ModeDryRun {
 		return "", nil

@@ -41,7 +41,8 @@ type world struct {
 	now      time.Time
 	replicas int
 	scaleErr error
-	// demand is the concurrency that every window shows; unknown makes signals unknown with half coverage; waiting is held.
+	// demand is the concurrency that every window shows; unknown makes signals unknown with half
+	// coverage; waiting is held.
 	demand  float64
 	unknown bool
 	age     time.Duration
@@ -183,7 +184,8 @@ func newWorldWith(t *testing.T, o scaler.Options, change func(*v1alpha1.Autoscal
 	return w
 }
 
-// TestToZeroAndBack walks a workload through its whole circle and checks what was done, and in which order.
+// TestToZeroAndBack walks a workload through its whole circle and checks what was done, and in
+// which order.
 func TestToZeroAndBack(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -258,7 +260,8 @@ func TestUnknownHolds(t *testing.T) {
 	}
 }
 
-// TestTimersStandStillWithTheData lets the readings of a burst grow old: the panic that they caused must not run out on them.
+// TestTimersStandStillWithTheData lets the readings of a burst grow old: the panic that they caused
+// must not run out on them.
 func TestTimersStandStillWithTheData(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(as *v1alpha1.Autoscaler) {
@@ -288,8 +291,9 @@ func TestTimersStandStillWithTheData(t *testing.T) {
 	}
 }
 
-// TestSettles sees that a burst of events does not make a policy near an edge flap, that a wake-up is given time, and that a new
-// Autoscaler watches for the idle time before it puts anything to sleep.
+// TestSettles sees that a burst of events does not make a policy near an edge flap, that a wake-up
+// is given time, and that a new Autoscaler watches for the idle time before it puts anything to
+// sleep.
 func TestSettles(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(as *v1alpha1.Autoscaler) { as.CreationTimestamp = metav1.NewTime(time.Unix(2_000_000, 0)) })

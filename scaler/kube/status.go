@@ -206,7 +206,8 @@ func (b *writeBudget) due(s *status, now time.Time) bool {
 func (s *status) patch() ([]byte, error) {
 	type withUnknown struct {
 		v1alpha1.AutoscalerStatus
-		Concurrency *string `json:"concurrency"` // null while unknown: a merge patch keeps what is left out
+		// null while unknown: a merge patch keeps what is left out
+		Concurrency *string `json:"concurrency"`
 	}
 	body := withUnknown{AutoscalerStatus: s.AutoscalerStatus}
 	if s.Concurrency != "" {

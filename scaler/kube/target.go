@@ -51,8 +51,8 @@ type Selectors interface {
 }
 
 // Targets reads and writes the scale of any object that has one. Deployments, StatefulSets and
-// ReplicaSets are read from a cache, other kinds from the API server. It is a scaler.Target and safe
-// for concurrent use.
+// ReplicaSets are read from a cache, other kinds from the API server. It is a scaler.Target and
+// safe for concurrent use.
 type Targets struct {
 	cached    client.Reader
 	scales    scale.ScalesGetter
@@ -67,7 +67,8 @@ type Targets struct {
 type target struct {
 	ref     loop.Ref
 	service []string
-	// version and replicas are those of the last write: until the cache has it, the cache is behind.
+	// version and replicas are those of the last write: until the cache has it, the cache is
+	// behind.
 	version  uint64
 	replicas int
 	// selector is the text of the bound selector.
@@ -185,8 +186,8 @@ func (at *target) text(s *metav1.LabelSelector) string {
 	return sel.String()
 }
 
-// cachedKind returns an empty object of a kind that the cache has, and a reader of its spec; nil for
-// other kinds.
+// cachedKind returns an empty object of a kind that the cache has, and a reader of its spec; nil
+// for other kinds.
 func cachedKind(kind string) (client.Object, func() (*int32, *metav1.LabelSelector)) {
 	switch kind {
 	case "Deployment.apps":
@@ -202,8 +203,8 @@ func cachedKind(kind string) (client.Object, func() (*int32, *metav1.LabelSelect
 	return nil, nil
 }
 
-// StripTarget is a transform for a cache of Deployments, StatefulSets and ReplicaSets: it keeps what
-// scaling needs, so that a cluster's workloads fit in little memory.
+// StripTarget is a transform for a cache of Deployments, StatefulSets and ReplicaSets: it keeps
+// what scaling needs, so that a cluster's workloads fit in little memory.
 func StripTarget(o any) (any, error) {
 	lean := func(m *metav1.ObjectMeta) metav1.ObjectMeta {
 		return metav1.ObjectMeta{Name: m.Name, Namespace: m.Namespace, UID: m.UID, ResourceVersion: m.ResourceVersion, Generation: m.Generation}
@@ -257,8 +258,8 @@ func (t *Targets) resource(ref loop.Ref) (schema.GroupVersionResource, error) {
 	return m.Resource, nil
 }
 
-// version reads a resource version, which Kubernetes lets one compare as a number within a resource;
-// 0 where it is none.
+// version reads a resource version, which Kubernetes lets one compare as a number within a
+// resource; 0 where it is none.
 func version(s string) uint64 {
 	v, _ := strconv.ParseUint(s, 10, 64)
 	return v

@@ -368,7 +368,8 @@ func decision(a *policy.DecideResponse, o algorithms.Observation) (algorithms.De
 		return algorithms.Decision{}, fmt.Errorf("answered nonsense: %w", err)
 	}
 	d := algorithms.Decision{
-		Replicas: int(a.GetReplicas()), Valid: a.GetValid(), Reason: "Plugin", // a server's own words would be metric labels without bound
+		// a server's own words would be metric labels without bound
+		Replicas: int(a.GetReplicas()), Valid: a.GetValid(), Reason: "Plugin",
 		Next: time.Duration(a.GetNext() * float64(time.Second)),
 	}
 	if o.Limits.Max > 0 {

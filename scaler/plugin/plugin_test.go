@@ -323,7 +323,8 @@ func TestSampleServersKilledMidRun(t *testing.T) {
 			_ = os.Remove(filepath.Join(dir, "s")) // a killed process leaves its socket
 			process(t, address, argv...)
 			deadline := time.Now().Add(30 * time.Second)
-			for sec := 20; ; sec += 20 { // the connection is tried again within about two seconds of real time
+			// the connection is tried again within about two seconds of real time
+			for sec := 20; ; sec += 20 {
 				if d := p.Decide(at(sec, 70)); d.Valid {
 					if d.Replicas != 9 || !strings.Contains(d.Message, "Rising") {
 						t.Errorf("after the restart: %+v, want 9 pods: the state of before the kill is given back", d)

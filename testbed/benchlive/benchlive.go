@@ -1,5 +1,6 @@
-// Package benchlive holds the simulator against a real control plane: it replays loads on a testbed, by `sluice bench replay`,
-// simulates the same requests, and says how far the two are apart.
+// Package benchlive holds the simulator against a real control plane: it replays loads on a
+// testbed, by `sluice bench replay`, simulates the same requests, and says how far the two are
+// apart.
 package benchlive
 
 import (
@@ -17,8 +18,6 @@ import (
 	"strings"
 	"time"
 
-	"sigs.k8s.io/yaml"
-
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/bench/live"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
@@ -27,6 +26,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/score"
 	"github.com/sluice-autoscaler/sluice/bench/summary"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
+	"sigs.k8s.io/yaml"
+
 	"github.com/sluice-autoscaler/sluice/testbed"
 	"github.com/sluice-autoscaler/sluice/testbed/kit"
 )
@@ -199,7 +200,8 @@ func (o Options) replay(ctx context.Context, c *kit.Cluster, t trial) (err error
 		os.WriteFile(filepath.Join(dir, "loadavg.txt"), []byte(notes), 0o644))
 }
 
-// loadAverage is the machine's, over one, five and fifteen minutes; "unknown" where it cannot be read.
+// loadAverage is the machine's, over one, five and fifteen minutes; "unknown" where it cannot be
+// read.
 func loadAverage() string {
 	raw, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
@@ -209,7 +211,8 @@ func loadAverage() string {
 	return strings.Join(fields[:min(3, len(fields))], " ")
 }
 
-// deploy applies the example app with the trial's delay and Autoscaler, and waits until it is in the state that the trial begins in.
+// deploy applies the example app with the trial's delay and Autoscaler, and waits until it is in
+// the state that the trial begins in.
 func (o Options) deploy(ctx context.Context, c *kit.Cluster, namespace string, t trial) error {
 	if err := c.EnsureNamespace(ctx, namespace); err != nil {
 		return err
@@ -281,7 +284,8 @@ func rewrite(text string, changes ...string) (string, error) {
 	return text, nil
 }
 
-// loadFlags are the flags that say what is sent, and by which scenario; it writes the files that they name.
+// loadFlags are the flags that say what is sent, and by which scenario; it writes the files that
+// they name.
 func (o Options) loadFlags(t trial) ([]string, error) {
 	s, err := o.scenario(t)
 	if err != nil {
@@ -397,7 +401,8 @@ func (o Options) lay(ctx context.Context, t trial) (outcome, error) {
 		return x, err
 	}
 	x.runs = summary.Runs{simulated, was}
-	// The same requests under other routes and start-up times: what the simulator itself cannot tell.
+	// The same requests under other routes and start-up times: what the simulator itself cannot
+	// tell.
 	for k := range draws {
 		job.Source, job.Seed = fixed{source, &s, t.seed}, 1000+uint64(k)
 		run, err := job.Run(ctx, plan.Options{}, nil)

@@ -18,7 +18,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
-// Each trial is valid, between three and five minutes long, within what two cores bear; all together end within half an hour.
+// Each trial is valid, between three and five minutes long, within what two cores bear; all
+// together end within half an hour.
 func TestTrials(t *testing.T) {
 	t.Parallel()
 	o := Options{Out: t.TempDir()}

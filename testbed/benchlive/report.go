@@ -170,7 +170,8 @@ func (o Options) text(w io.Writer, all []outcome, phases live.Phases) {
 		fmt.Fprintf(w, "**%s**: %s. `%s`, policy `%s`, start delay %v, seed %d, %d requests. Median latency beyond the work while pods were ready: %v.\n\n",
 			x.trial.name, x.trial.about, x.load, x.trial.policy, x.trial.delay, x.trial.seed, x.runs[1].Result.Requests, x.overhead.Round(100*time.Microsecond))
 		fmt.Fprint(w, "One simulation, of the same seed, in full:\n\n```\n")
-		_ = live.Text(w, live.Compare(x.runs[0].Result, x.runs[1].Result, true)) // a strings.Builder takes everything
+		// a strings.Builder takes everything
+		_ = live.Text(w, live.Compare(x.runs[0].Result, x.runs[1].Result, true))
 		fmt.Fprint(w, "```\n\n")
 	}
 	fmt.Fprint(w, "## The testbed's own times\n\nMeasured by the calibration, which is replayed first, and put into the scenarios:\n\n| time | n | least | median | most |\n|---|---|---|---|---|\n")

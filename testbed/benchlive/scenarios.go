@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// twitter is an excerpt of 240 s of the trace twitter_aug21_1s (counts per second, from second 5340 on), with a burst in it.
+// twitter is an excerpt of 240 s of the trace twitter_aug21_1s (counts per second, from second 5340
+// on), with a burst in it.
 //
 //go:embed twitter_240s.csv
 var twitter string
@@ -17,7 +18,8 @@ type trial struct {
 	// generate is the load, or empty for the excerpt of the trace.
 	generate string
 	policy   string
-	// delay is added to each pod's start, by the testbed's annotation: the time that a pull would take.
+	// delay is added to each pod's start, by the testbed's annotation: the time that a pull would
+	// take.
 	delay time.Duration
 	// least is minReplicas; 0 begins asleep, else that many pods are ready at the beginning.
 	least int
@@ -27,8 +29,8 @@ type trial struct {
 	set map[string]string
 }
 
-// What all trials share. Requests sleep, so that two cores bear them, and are so long that the machine's own delays are small
-// beside them.
+// What all trials share. Requests sleep, so that two cores bear them, and are so long that the
+// machine's own delays are small beside them.
 const (
 	service        = "exp:250ms"
 	podConcurrency = 4
@@ -39,9 +41,9 @@ const (
 	lameDuck = 3 * time.Second
 )
 
-// trials are three to five minutes each. Loads stay off the edge between two counts of pods: there the same policy on the same requests
-// goes one way or the other by chance, in the cluster and in the simulator, and one run says nothing of the other (24/s of 250 ms at
-// 3 a pod was such a load).
+// trials are three to five minutes each. Loads stay off the edge between two counts of pods: there
+// the same policy on the same requests goes one way or the other by chance, in the cluster and in
+// the simulator, and one run says nothing of the other (24/s of 250 ms at 3 a pod was such a load).
 func trials() []trial {
 	return []trial{
 		{
@@ -71,7 +73,8 @@ func trials() []trial {
 	}
 }
 
-// calibration is what is replayed first, to measure the testbed's own times: wake-ups of several pods.
+// calibration is what is replayed first, to measure the testbed's own times: wake-ups of several
+// pods.
 func calibration() trial {
 	return trial{
 		name: "calibration", about: "four wake-ups", generate: "steps:rates=0/12/0/12/0/12/0/12,each=15s",

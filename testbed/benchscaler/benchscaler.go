@@ -27,6 +27,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
 	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -37,7 +38,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
 	"github.com/sluice-autoscaler/sluice/testbed"
 	"github.com/sluice-autoscaler/sluice/testbed/kit"
 )
@@ -324,7 +324,8 @@ func (b *bed) add(ctx context.Context, i int) error {
 			Policy:  v1alpha1.PolicySpec{Name: "target"},
 		}},
 	}
-	if i == 0 { // the one whose rounds are measured may sleep: its rounds see and put a path as well
+	// the one whose rounds are measured may sleep: its rounds see and put a path as well
+	if i == 0 {
 		objects = append(objects, &corev1.Service{ObjectMeta: meta, Spec: corev1.ServiceSpec{
 			ClusterIP: corev1.ClusterIPNone, Selector: labels, Ports: []corev1.ServicePort{{Name: "http", Port: 80}},
 		}})

@@ -22,6 +22,13 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
+	"github.com/sluice-autoscaler/sluice/algorithms/loop"
+	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
+	"github.com/sluice-autoscaler/sluice/scaler"
+	"github.com/sluice-autoscaler/sluice/scaler/kube"
+	"github.com/sluice-autoscaler/sluice/scaler/kube/path"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
@@ -35,14 +42,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
-
-	"github.com/sluice-autoscaler/sluice/algorithms"
-	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
-	"github.com/sluice-autoscaler/sluice/algorithms/loop"
-	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
-	"github.com/sluice-autoscaler/sluice/scaler"
-	"github.com/sluice-autoscaler/sluice/scaler/kube"
-	"github.com/sluice-autoscaler/sluice/scaler/kube/path"
 )
 
 // The controller under measurement is a process of its own: this program, started with these words.
@@ -51,8 +50,8 @@ const (
 	wordWatch  = "controller-watch"
 )
 
-// MaybeController becomes the controller under measurement when the program was started as one. It is
-// to be called early in main.
+// MaybeController becomes the controller under measurement when the program was started as one. It
+// is to be called early in main.
 func MaybeController() {
 	if len(os.Args) < 4 || os.Args[1] != wordRounds && os.Args[1] != wordWatch {
 		return
@@ -67,8 +66,8 @@ func MaybeController() {
 	os.Exit(0)
 }
 
-// process is the scaler's half of the controller, put together from the same parts, with a generator
-// of signals in the place of the adapter.
+// process is the scaler's half of the controller, put together from the same parts, with a
+// generator of signals in the place of the adapter.
 type process struct {
 	manager manager.Manager
 	rounds  *kube.Reconciler
@@ -130,9 +129,9 @@ func scales(cfg *rest.Config, m manager.Manager) (scale.ScalesGetter, error) {
 	return scale.NewForConfig(cfg, m.GetRESTMapper(), dynamic.LegacyAPIPathResolverFunc, scale.NewDiscoveryScaleKindResolver(disco))
 }
 
-// generator is a scaler.Source whose signals are waves: each workload's goes from 10 to 40 requests and
-// back within half an hour, from its own beginning, so that at ten a pod each changes its count six
-// times in that time.
+// generator is a scaler.Source whose signals are waves: each workload's goes from 10 to 40 requests
+// and back within half an hour, from its own beginning, so that at ten a pod each changes its count
+// six times in that time.
 type generator struct{}
 
 const wavePeriod = 30 * time.Minute
@@ -220,7 +219,9 @@ func (p *process) measureRounds(ctx context.Context, key string, out io.Writer) 
 	slices.Sort(took)
 	slices.Sort(bytes)
 	cancel()
-	<-ended
+	if err := <-ended; err != nil {
+		return err
+	}
 	return json.NewEncoder(out).Encode(roundCost{BytesPerRound: bytes[batches/2], NSPerRound: took[batches/2]})
 }
 
@@ -269,8 +270,8 @@ func (l *lags) take() (late []time.Duration, rounds int) {
 	return late, rounds
 }
 
-// watch drives all Autoscalers; after everybody has had some rounds it measures for as long as it is
-// told.
+// watch drives all Autoscalers; after everybody has had some rounds it measures for as long as it
+// is told.
 func (p *process) watch(ctx context.Context, span time.Duration, out io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -316,7 +317,9 @@ func (p *process) watch(ctx context.Context, span time.Duration, out io.Writer) 
 		RoundsPerSecond: float64(rounds) / took, WritesPerSecond: float64(p.writes.Load()-writes) / took,
 	}
 	cancel()
-	<-ended
+	if err := <-ended; err != nil {
+		return err
+	}
 	return json.NewEncoder(out).Encode(res)
 }
 

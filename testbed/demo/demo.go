@@ -1,6 +1,7 @@
-// Package demo shows Sluice's main job on a testbed, in two acts: an Autoscaler that takes a workload from zero to several pods
-// and back, and a stock HPA that does so from one on Sluice's metrics. It applies what a user would apply, sends real requests,
-// shows what happens, and checks that no request was lost and every replica count was reached.
+// Package demo shows Sluice's main job on a testbed, in two acts: an Autoscaler that takes a
+// workload from zero to several pods and back, and a stock HPA that does so from one on Sluice's
+// metrics. It applies what a user would apply, sends real requests, shows what happens, and checks
+// that no request was lost and every replica count was reached.
 package demo
 
 import (
@@ -27,11 +28,13 @@ const (
 	name      = "web"
 	// podTarget is the concurrency per pod that deploy/examples ask for.
 	podTarget = 10
-	// freshShare is the share of requests on connections of their own. The others stay, as long as their connection does, with
-	// the pods that were there when it was opened: kube-proxy spreads connections, not requests.
+	// freshShare is the share of requests on connections of their own. The others stay, as long as
+	// their connection does, with the pods that were there when it was opened: kube-proxy spreads
+	// connections, not requests.
 	freshShare = 0.75
-	// maxInFlight is below the 220 that one pod of deploy/examples/web.yaml takes (20 running, 200 queued), and above what bursts
-	// need. A machine that stood still for seconds then makes requests late, which the summary tells, and no pod overflow.
+	// maxInFlight is below the 220 that one pod of deploy/examples/web.yaml takes (20 running, 200
+	// queued), and above what bursts need. A machine that stood still for seconds then makes
+	// requests late, which the summary tells, and no pod overflow.
 	maxInFlight = 200
 )
 
@@ -48,14 +51,15 @@ type Options struct {
 	Color  bool
 }
 
-// ErrFailed is returned when the demo ran and a request was lost or a replica count was not reached. What it was has been printed.
+// ErrFailed is returned when the demo ran and a request was lost or a replica count was not
+// reached. What it was has been printed.
 var ErrFailed = errors.New("the demo did not show what it has to")
 
 // ErrInterrupted is returned when ctx ended before the demo did.
 var ErrInterrupted = errors.New("interrupted")
 
-// Run runs the demo. When ctx ends, it stops everything and sums up what there is. The program must call testbed.MaybeChild
-// first thing.
+// Run runs the demo. When ctx ends, it stops everything and sums up what there is. The program must
+// call testbed.MaybeChild first thing.
 func Run(ctx context.Context, o Options) (err error) {
 	o.Stdout = &locked{w: o.Stdout}
 	out := printer{w: o.Stdout, color: o.Color}
@@ -276,7 +280,8 @@ func (s *show) showHPA(ctx context.Context) error {
 	return s.showAPIServices(ctx)
 }
 
-// act plays one act and adds it to the report. middle, if not nil, is called once when milestone 2 was seen.
+// act plays one act and adds it to the report. middle, if not nil, is called once when milestone 2
+// was seen.
 func (s *show) act(ctx context.Context, a act, middle func(context.Context) error) error {
 	url, err := s.c.ServiceURL(ctx, namespace, name)
 	if err != nil {

@@ -44,8 +44,8 @@ type milestone struct {
 	seen func(Sample) bool
 }
 
-// The load is made of requests of requestMillis; at peakRate they need peakRate × 0.2 s = 50 at once, 5 pods at the 10 per pod
-// that deploy/examples ask for.
+// The load is made of requests of requestMillis; at peakRate they need peakRate × 0.2 s = 50 at
+// once, 5 pods at the 10 per pod that deploy/examples ask for.
 const (
 	requestMillis = 200
 	peakRate      = 250
@@ -146,8 +146,8 @@ func (b block) at(t time.Duration) string {
 	return name
 }
 
-// reach finds when each milestone was reached: the first sample that shows it, from the one that showed the milestone before.
-// The rest of them, from the first that was missed, are not reached.
+// reach finds when each milestone was reached: the first sample that shows it, from the one that
+// showed the milestone before. The rest of them, from the first that was missed, are not reached.
 func reach(milestones []milestone, samples []Sample) []Milestone {
 	all := make([]Milestone, len(milestones))
 	next := 0

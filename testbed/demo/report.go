@@ -19,12 +19,13 @@ type Sample struct {
 	// Act counts from 0. Stage is the plan's word for what goes on.
 	Act   int    `json:"act"`
 	Stage string `json:"stage"`
-	// Wanted is the rate that the plan asks for, Sent and Answered the rates that were; in requests per second, over the time
-	// since the sample before.
+	// Wanted is the rate that the plan asks for, Sent and Answered the rates that were; in requests
+	// per second, over the time since the sample before.
 	Wanted   float64 `json:"wanted"`
 	Sent     float64 `json:"sent"`
 	Answered float64 `json:"answered"`
-	// InFlight counts requests that the load generator waits for, Lost all that were lost since the start.
+	// InFlight counts requests that the load generator waits for, Lost all that were lost since the
+	// start.
 	InFlight int `json:"inFlight"`
 	Lost     int `json:"lost"`
 	// Waiting is how many requests the gateways held at once, at most since the sample before.

@@ -49,8 +49,8 @@ func (p printer) header() {
 	p.line("%s", p.paint("2", fmt.Sprintf("%5s  %-26s %7s %9s %9s %8s %12s  %-13s %-13s", "time", "load", "wanted", "answered", "in flight", "held", "concurrency", "replicas", "state")))
 }
 
-// sample is the line of one second. Bars stand for pods: full ones are ready, the others on their way (or, at the end of a bar
-// of full ones, asked away).
+// sample is the line of one second. Bars stand for pods: full ones are ready, the others on their
+// way (or, at the end of a bar of full ones, asked away).
 func (p printer) sample(s Sample) {
 	replicas := "?"
 	bar := ""
@@ -169,7 +169,8 @@ func (p printer) charts(samples []Sample) {
 		// Both charts must begin at the same column.
 		asciigraph.YAxisValueFormatter(func(y float64) string { return fmt.Sprintf("%4.0f", y) }),
 	}
-	// A row stands for step, or for a multiple of it that keeps the chart low, so that the axis has whole numbers.
+	// A row stands for step, or for a multiple of it that keeps the chart low, so that the axis has
+	// whole numbers.
 	plot := func(title string, step float64, series [][]float64, names []string, colors []asciigraph.AnsiColor) {
 		most := step
 		for _, values := range series {

@@ -16,9 +16,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// TestZeroCrossing takes five workloads through ten cycles 0 → 1 → 0 each. In each cycle requests arrive while it sleeps, while
-// it wakes, when it is awake, and at a moment of the way to sleep that differs from cycle to cycle: idle, with the gateway just
-// in the path, with the last pod just told to go. Every one must be answered 200.
+// TestZeroCrossing takes five workloads through ten cycles 0 → 1 → 0 each. In each cycle requests
+// arrive while it sleeps, while it wakes, when it is awake, and at a moment of the way to sleep
+// that differs from cycle to cycle: idle, with the gateway just in the path, with the last pod just
+// told to go. Every one must be answered 200.
 func TestZeroCrossing(t *testing.T) {
 	t.Parallel()
 	const workloads, cycles = 5, 10

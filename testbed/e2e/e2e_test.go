@@ -1,7 +1,8 @@
 //go:build e2e
 
-// Package e2e_test shows on a real control plane that Sluice does what it promises: exact numbers, no lost request on the way
-// to zero and back, nothing scaled down on what is unknown, no jump when the controller dies.
+// Package e2e_test shows on a real control plane that Sluice does what it promises: exact numbers,
+// no lost request on the way to zero and back, nothing scaled down on what is unknown, no jump when
+// the controller dies.
 package e2e_test
 
 import (
@@ -68,7 +69,8 @@ func logsOnFailure(t *testing.T, namespace string) {
 			t.Log(out)
 		}
 		t.Log(cluster.PodLogs(ctx, kit.Namespace, "", 30))
-		for _, component := range []string{"kube-proxy", "testbed"} { // who leads requests to pods, and who ends them
+		// who leads requests to pods, and who ends them
+		for _, component := range []string{"kube-proxy", "testbed"} {
 			if out, err := cluster.Logs(component, 30); err == nil {
 				t.Logf("--- %s\n%s", component, out)
 			}
@@ -76,8 +78,8 @@ func logsOnFailure(t *testing.T, namespace string) {
 	})
 }
 
-// web applies the example app in a namespace of its own and returns the address of its Service. Each change replaces text in
-// the manifest.
+// web applies the example app in a namespace of its own and returns the address of its Service.
+// Each change replaces text in the manifest.
 func web(t *testing.T, namespace string, changes ...string) string {
 	t.Helper()
 	apply(t, namespace, "web.yaml", changes...)
@@ -88,7 +90,8 @@ func web(t *testing.T, namespace string, changes ...string) string {
 	return url
 }
 
-// apply applies an example with replacements (old, new, …); a text to replace that is not there fails the test.
+// apply applies an example with replacements (old, new, …); a text to replace that is not there
+// fails the test.
 func apply(t *testing.T, namespace, example string, changes ...string) {
 	t.Helper()
 	logsOnFailure(t, namespace)
@@ -147,7 +150,8 @@ func wait(t *testing.T, timeout time.Duration, what string, poll func(ctx contex
 	}
 }
 
-// answers waits until a Service that was just made has somebody to answer: until then the cluster refuses connections.
+// answers waits until a Service that was just made has somebody to answer: until then the cluster
+// refuses connections.
 func answers(t *testing.T, url string) {
 	t.Helper()
 	client := fresh()

@@ -14,8 +14,9 @@ import (
 	"github.com/sluice-autoscaler/sluice/testbed/internal/network"
 )
 
-// TestHistory has the controller teach a policy the past of its workload, of two days, from a real Prometheus; one that Prometheus does not know begins
-// without. Both scale. It is not parallel: it restarts the controller.
+// TestHistory has the controller teach a policy the past of its workload, of two days, from a real
+// Prometheus; one that Prometheus does not know begins without. Both scale. It is not parallel: it
+// restarts the controller.
 func TestHistory(t *testing.T) {
 	end := time.Now().Truncate(time.Minute)
 	begin := end.AddDate(0, 0, -2)
@@ -57,7 +58,8 @@ func TestHistory(t *testing.T) {
 		}
 		answers(t, url) // with the policy that has learnt
 	}
-	if err := cluster.Install(t.Context(), 2*time.Minute); err != nil { // the defaults again, for the tests after this one
+	// the defaults again, for the tests after this one
+	if err := cluster.Install(t.Context(), 2*time.Minute); err != nil {
 		t.Fatal(err)
 	}
 }

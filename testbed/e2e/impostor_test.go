@@ -14,12 +14,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/wire"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sluice-autoscaler/sluice/testbed/kit"
-	"github.com/sluice-autoscaler/sluice/wire"
 )
 
 // impostor is a pod with a gateway's program, labels and port that is none.
@@ -39,9 +39,9 @@ spec:
         - {name: sluice-control, containerPort: 9096}
 `
 
-// TestImpostor runs pods that pretend to be gateways, one in another namespace and one in the release's
-// with another ServiceAccount, while a workload goes to sleep and wakes. Neither is ever connected to, no
-// slice names it, and one event tells of it.
+// TestImpostor runs pods that pretend to be gateways, one in another namespace and one in the
+// release's with another ServiceAccount, while a workload goes to sleep and wakes. Neither is ever
+// connected to, no slice names it, and one event tells of it.
 func TestImpostor(t *testing.T) {
 	namespaces := []string{"impostor", kit.Namespace}
 	ips := map[string]string{}
@@ -177,7 +177,8 @@ func TestControlPortNeedsACertificate(t *testing.T) {
 				res, err := anybody.RoundTrip(req)
 				if err == nil {
 					_ = res.Body.Close()
-					if res.StatusCode != http.StatusBadRequest { // a TLS server's answer to plain HTTP
+					// 400 is a TLS server's answer to plain HTTP.
+					if res.StatusCode != http.StatusBadRequest {
 						t.Errorf("%s %s without a certificate = %s, want none", method, url+path, res.Status)
 					}
 				}

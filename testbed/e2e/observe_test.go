@@ -16,10 +16,11 @@ import (
 	"time"
 )
 
-// observeMode measures a pod from outside the path of its requests, by a sidecar without root and without any capability, and
-// reads through the metrics API what a HorizontalPodAutoscaler would: idle keep-alive connections count as 0, and seven
-// requests in flight as seven, within the 10 % that docs/observe.md promises.
-// Nothing heavy may run beside it: what it measures is how well the observer keeps up.
+// observeMode measures a pod from outside the path of its requests, by a sidecar without root and
+// without any capability, and reads through the metrics API what a HorizontalPodAutoscaler would:
+// idle keep-alive connections count as 0, and seven requests in flight as seven, within the 10 %
+// that docs/observe.md promises. Nothing heavy may run beside it: what it measures is how well the
+// observer keeps up.
 func observeMode(t *testing.T) {
 	t.Parallel()
 	const (

@@ -15,8 +15,9 @@ import (
 	"time"
 )
 
-// TestRollingRestarts restarts a Deployment of three pods again and again under 200 requests a second, over keep-alive HTTP/1.1
-// and over HTTP/2 connections, by POST, which no client repeats by itself. None may fail. SLUICE_RESTARTS sets how many restarts.
+// TestRollingRestarts restarts a Deployment of three pods again and again under 200 requests a
+// second, over keep-alive HTTP/1.1 and over HTTP/2 connections, by POST, which no client repeats by
+// itself. None may fail. SLUICE_RESTARTS sets how many restarts.
 func TestRollingRestarts(t *testing.T) {
 	const ns = "restarts"
 	restarts := 15
@@ -51,12 +52,14 @@ func TestRollingRestarts(t *testing.T) {
 	t.Logf("%d restarts of 3 pods, %d requests answered, %d failed", restarts, answered, len(faults))
 	if out, err := cluster.Logs("kube-proxy", 100_000); err != nil {
 		t.Error(err)
-	} else if n := strings.Count(out, "nftables sync failed"); n > 0 { // then it leads connections to pods that have gone, for up to 30 s
+	} else if n := strings.Count(out, "nftables sync failed"); n > 0 {
+		// then it leads connections to pods that have gone, for up to 30 s
 		t.Logf("kube-proxy failed to write its rules %d times", n)
 	}
 }
 
-// steady posts rate requests a second over each transport until stop is called, which returns how many were answered and the faults.
+// steady posts rate requests a second over each transport until stop is called, which returns how
+// many were answered and the faults.
 func steady(ctx context.Context, url string, transports map[string]*http.Transport, rate int) (stop func() (int, []string)) {
 	ctx, cancel := context.WithCancel(ctx)
 	var (

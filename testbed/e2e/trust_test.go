@@ -20,8 +20,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/testbed/kit"
 )
 
-// closedLoop keeps n requests in flight, each of the given milliseconds, until stop is called, which returns how many were answered
-// and the first fault.
+// closedLoop keeps n requests in flight, each of the given milliseconds, until stop is called,
+// which returns how many were answered and the first fault.
 func closedLoop(ctx context.Context, url string, n, ms int) (stop func() (int, error)) {
 	ctx, cancel := context.WithCancel(ctx)
 	var (
@@ -53,9 +53,10 @@ func closedLoop(ctx context.Context, url string, n, ms int) (stop func() (int, e
 	}
 }
 
-// TestExactness holds 7 and then 23 requests in flight for a minute over three pods each and reads the served value, which must be
-// within 2 % of the truth, with the collector reading every 1, 5 and 15 s. Beside the first of these, whose load is light, observe mode is
-// tested on a workload of its own. It is not parallel: it restarts the controller.
+// TestExactness holds 7 and then 23 requests in flight for a minute over three pods each and reads
+// the served value, which must be within 2 % of the truth, with the collector reading every 1, 5
+// and 15 s. Beside the first of these, whose load is light, observe mode is tested on a workload of
+// its own. It is not parallel: it restarts the controller.
 func TestExactness(t *testing.T) {
 	urls := map[int]string{}
 	for _, n := range []int{7, 23} {
@@ -82,14 +83,16 @@ func TestExactness(t *testing.T) {
 			})
 		})
 	}
-	if err := cluster.Install(t.Context(), 2*time.Minute); err != nil { // the defaults again, for the tests after this one
+	// the defaults again, for the tests after this one
+	if err := cluster.Install(t.Context(), 2*time.Minute); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // exact keeps n requests in flight and holds what the API serves against that.
 func exact(t *testing.T, n int, url string) {
-	stop := closedLoop(t.Context(), url, n, 2500) // long ones: between two, on a busy machine, a client is not in flight
+	// long ones: between two, on a busy machine, a client is not in flight
+	stop := closedLoop(t.Context(), url, n, 2500)
 	reads, worst := holds(t, fmt.Sprintf("exact-%d", n), n, 32*time.Second, 0.02)
 	answered, err := stop()
 	if err != nil {
@@ -98,8 +101,9 @@ func exact(t *testing.T, n int, url string) {
 	t.Logf("N = %d: %d reads, the worst %.2f %% off; %d requests answered", n, reads, 100*worst, answered)
 }
 
-// holds reads for a minute what the API serves of web in a namespace, with n requests in flight, each second once settle is over: a window and a
-// collection before it is all load. More than the tolerance off, as a share, is an error.
+// holds reads for a minute what the API serves of web in a namespace, with n requests in flight,
+// each second once settle is over: a window and a collection before it is all load. More than the
+// tolerance off, as a share, is an error.
 func holds(t *testing.T, namespace string, n int, settle time.Duration, tolerance float64) (reads int, worst float64) {
 	const hold = 60 * time.Second
 	began := time.Now()
@@ -153,8 +157,8 @@ func quick() []string {
 	return []string{"stableWindow: 12s, panicWindowPercentage: 25", "stableWindow: 6s, panicWindowPercentage: 50", "after: 12s", "after: 6s"}
 }
 
-// TestUnknownIsNotZero makes the metrics ports of all of a workload's sidecars unreachable for the controller, under load and
-// then without any: replicas must not fall until they can be read again.
+// TestUnknownIsNotZero makes the metrics ports of all of a workload's sidecars unreachable for the
+// controller, under load and then without any: replicas must not fall until they can be read again.
 func TestUnknownIsNotZero(t *testing.T) {
 	t.Parallel()
 	const ns = "unknown"
@@ -223,8 +227,9 @@ func TestUnknownIsNotZero(t *testing.T) {
 	asleep(t, ns)
 }
 
-// TestControllerKilled kills the controller with SIGKILL under a steady load: replicas stay as they are, and after its restart
-// decisions go on without a jump, up and down. It is not parallel: others need the controller.
+// TestControllerKilled kills the controller with SIGKILL under a steady load: replicas stay as they
+// are, and after its restart decisions go on without a jump, up and down. It is not parallel:
+// others need the controller.
 func TestControllerKilled(t *testing.T) {
 	const ns = "killed"
 	url := web(t, ns)
@@ -272,7 +277,8 @@ func TestControllerKilled(t *testing.T) {
 	asleep(t, ns)
 }
 
-// findController returns the host's number of the controller's process, which descends from this one, 0 when there is none.
+// findController returns the host's number of the controller's process, which descends from this
+// one, 0 when there is none.
 func findController() int {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -322,7 +328,8 @@ func controllerPID(t *testing.T) int {
 	return pid
 }
 
-// TestStockHPA lets a plain HorizontalPodAutoscaler scale on Sluice's metric: 1 → at least 4 → 1, with no request lost.
+// TestStockHPA lets a plain HorizontalPodAutoscaler scale on Sluice's metric: 1 → at least 4 → 1,
+// with no request lost.
 func TestStockHPA(t *testing.T) {
 	t.Parallel()
 	const ns = "hpa"

@@ -39,7 +39,8 @@ type Cluster struct {
 	Kube kubernetes.Interface
 }
 
-// Start starts a testbed that knows Sluice's images besides those of o. The program must call testbed.MaybeChild first thing.
+// Start starts a testbed that knows Sluice's images besides those of o. The program must call
+// testbed.MaybeChild first thing.
 func Start(ctx context.Context, p Place, o testbed.Options) (*Cluster, error) {
 	all := p.Images()
 	maps.Copy(all, o.Images)
@@ -78,8 +79,8 @@ func New(t *testbed.Cluster, p Place) (*Cluster, error) {
 	return &Cluster{Cluster: t, Place: p, Kube: kube}, nil
 }
 
-// Render returns the chart's manifests with its CRDs, as `helm template` prints them; args are further arguments of helm
-// ("--set", "controller.collectInterval=5s").
+// Render returns the chart's manifests with its CRDs, as `helm template` prints them; args are
+// further arguments of helm ("--set", "controller.collectInterval=5s").
 func (p Place) Render(ctx context.Context, args ...string) ([]byte, error) {
 	chart := filepath.Join(p.Root, "deploy", "chart")
 	cmd := exec.CommandContext(ctx, p.Helm, append([]string{"template", "sluice", chart, "--namespace", Namespace, "--include-crds"}, args...)...)
@@ -91,8 +92,9 @@ func (p Place) Render(ctx context.Context, args ...string) ([]byte, error) {
 	return stdout.Bytes(), nil
 }
 
-// Install renders the chart, applies it with kubectl, and returns when the controller and the gateways are ready and every
-// APIService of Sluice is Available; args are further arguments of helm. It may be called again with others.
+// Install renders the chart, applies it with kubectl, and returns when the controller and the
+// gateways are ready and every APIService of Sluice is Available; args are further arguments of
+// helm. It may be called again with others.
 func (c *Cluster) Install(ctx context.Context, timeout time.Duration, args ...string) error {
 	manifests, err := c.Place.Render(ctx, args...)
 	if err != nil {
@@ -107,8 +109,8 @@ func (c *Cluster) Install(ctx context.Context, timeout time.Duration, args ...st
 	return c.WaitInstalled(ctx, timeout)
 }
 
-// WaitInstalled waits until the controller and the gateways are rolled out, Sluice's APIServices are Available and
-// Autoscalers can be applied.
+// WaitInstalled waits until the controller and the gateways are rolled out, Sluice's APIServices
+// are Available and Autoscalers can be applied.
 func (c *Cluster) WaitInstalled(ctx context.Context, timeout time.Duration) error {
 	return testbed.WaitFor(ctx, timeout, "Sluice to be ready", func(ctx context.Context) (string, bool) {
 		var missing []string
@@ -175,7 +177,8 @@ func (c *Cluster) Scale(ctx context.Context, namespace, deployment string, repli
 	return nil
 }
 
-// Replicas tells how many replicas a Deployment is to have, and how many of them are ready. Pods that are ending are neither.
+// Replicas tells how many replicas a Deployment is to have, and how many of them are ready. Pods
+// that are ending are neither.
 func (c *Cluster) Replicas(ctx context.Context, namespace, deployment string) (spec, ready int32, err error) {
 	d, err := c.Kube.AppsV1().Deployments(namespace).Get(ctx, deployment, metav1.GetOptions{})
 	if err != nil {
@@ -184,7 +187,8 @@ func (c *Cluster) Replicas(ctx context.Context, namespace, deployment string) (s
 	return *d.Spec.Replicas, d.Status.ReadyReplicas, nil
 }
 
-// WaitReplicas waits until want holds for a Deployment's replicas; what says it in words ("at least 4 ready").
+// WaitReplicas waits until want holds for a Deployment's replicas; what says it in words ("at least
+// 4 ready").
 func (c *Cluster) WaitReplicas(ctx context.Context, timeout time.Duration, namespace, deployment, what string, want func(spec, ready int32) bool) error {
 	return testbed.WaitFor(ctx, timeout, fmt.Sprintf("%s/%s: %s", namespace, deployment, what), func(ctx context.Context) (string, bool) {
 		spec, ready, err := c.Replicas(ctx, namespace, deployment)
@@ -195,7 +199,8 @@ func (c *Cluster) WaitReplicas(ctx context.Context, timeout time.Duration, names
 	})
 }
 
-// ServiceURL returns the address of a Service as http://ADDRESS:PORT, its first port. The host reaches it.
+// ServiceURL returns the address of a Service as http://ADDRESS:PORT, its first port. The host
+// reaches it.
 func (c *Cluster) ServiceURL(ctx context.Context, namespace, service string) (string, error) {
 	s, err := c.Kube.CoreV1().Services(namespace).Get(ctx, service, metav1.GetOptions{})
 	if err != nil {
@@ -216,8 +221,8 @@ func (c *Cluster) Pods(ctx context.Context, namespace, selector string) ([]corev
 	return list.Items, nil
 }
 
-// PodLogs returns the last lines of each container of the selected pods, under headings, and of the run before if a
-// container was restarted. What cannot be read is said in its place.
+// PodLogs returns the last lines of each container of the selected pods, under headings, and of the
+// run before if a container was restarted. What cannot be read is said in its place.
 func (c *Cluster) PodLogs(ctx context.Context, namespace, selector string, lines int64) string {
 	var b strings.Builder
 	pods, err := c.Pods(ctx, namespace, selector)
@@ -246,7 +251,8 @@ func (c *Cluster) PodLogs(ctx context.Context, namespace, selector string, lines
 	return b.String()
 }
 
-// InPod runs a command of the host in a pod's network, for example nft to cut it off. It needs bin/testbed.
+// InPod runs a command of the host in a pod's network, for example nft to cut it off. It needs
+// bin/testbed.
 func (c *Cluster) InPod(ctx context.Context, namespace, pod string, command ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(c.Place.Bin, "testbed"), append([]string{"exec", "--pod", namespace + "/" + pod, "--"}, command...)...)
 	out, err := cmd.CombinedOutput()
@@ -256,8 +262,8 @@ func (c *Cluster) InPod(ctx context.Context, namespace, pod string, command ...s
 	return string(out), nil
 }
 
-// Sluice runs bin/sluice, the user's tool, as the administrator and returns its standard output. An error holds its standard
-// error.
+// Sluice runs bin/sluice, the user's tool, as the administrator and returns its standard output. An
+// error holds its standard error.
 func (c *Cluster) Sluice(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(c.Place.Bin, "sluice"), args...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig())

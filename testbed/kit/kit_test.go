@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/sluice-autoscaler/sluice/internal/pki"
 	"github.com/sluice-autoscaler/sluice/wire"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,11 +21,11 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/rest"
 
-	"github.com/sluice-autoscaler/sluice/internal/pki"
 	"github.com/sluice-autoscaler/sluice/testbed/kit"
 )
 
-// Every image that the examples name, and that the chart does by its values, must be known, or the node answers ErrImagePull.
+// Every image that the examples name, and that the chart does by its values, must be known, or the
+// node answers ErrImagePull.
 func TestImagesCoverDeploy(t *testing.T) {
 	known := kit.Place{Bin: "bin"}.Images()
 	files, err := filepath.Glob("../../deploy/examples/*.yaml")

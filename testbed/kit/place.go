@@ -1,8 +1,9 @@
-// Package kit puts Sluice on a testbed the way a user would put it on a cluster, and reads from it what demonstrations and
-// end-to-end tests look at: the chart and the examples of deploy/, values of the metrics APIs through the aggregation layer,
-// Autoscalers, replicas, gateways, logs.
+// Package kit puts Sluice on a testbed the way a user would put it on a cluster, and reads from it
+// what demonstrations and end-to-end tests look at: the chart and the examples of deploy/, values
+// of the metrics APIs through the aggregation layer, Autoscalers, replicas, gateways, logs.
 //
-// Its functions may be called concurrently. Waits poll the API server every 50 ms; their errors tell the last state seen.
+// Its functions may be called concurrently. Waits poll the API server every 50 ms; their errors
+// tell the last state seen.
 package kit
 
 import (
@@ -24,8 +25,8 @@ type Place struct {
 	Helm string
 }
 
-// images maps the images of the chart and the examples to programs in Place.Bin. The testbed looks names up without their
-// tags.
+// images maps the images of the chart and the examples to programs in Place.Bin. The testbed looks
+// names up without their tags.
 func images() map[string]string {
 	return map[string]string{
 		"sluice-autoscaler/sluice-controller": "sluice-controller",
@@ -35,9 +36,10 @@ func images() map[string]string {
 	}
 }
 
-// Find finds the place that belongs to the running program: the repository is the nearest folder with deploy/chart at or
-// above the program's own (bin/demo) or else the working one (go test), the programs are in its bin/. Helm is $HELM, or the
-// one that make built, or helm of the PATH. The error names all that is missing.
+// Find finds the place that belongs to the running program: the repository is the nearest folder
+// with deploy/chart at or above the program's own (bin/demo) or else the working one (go test), the
+// programs are in its bin/. Helm is $HELM, or the one that make built, or helm of the PATH. The
+// error names all that is missing.
 func Find() (Place, error) {
 	var starts []string
 	if self, err := os.Executable(); err == nil {
@@ -59,8 +61,8 @@ func Find() (Place, error) {
 	return Place{}, fmt.Errorf("find deploy/chart: it is not in, beside or above any of %s", strings.Join(starts, ", "))
 }
 
-// At returns the place at a repository's folder. An empty helm stands for the one that make built, or helm of the PATH. The
-// error names all that is missing.
+// At returns the place at a repository's folder. An empty helm stands for the one that make built,
+// or helm of the PATH. The error names all that is missing.
 func At(root, helm string) (Place, error) {
 	p := Place{Root: root, Bin: filepath.Join(root, "bin"), Helm: helm}
 	if p.Helm == "" {
@@ -86,7 +88,8 @@ func At(root, helm string) (Place, error) {
 	return p, errors.Join(errs...)
 }
 
-// Images maps the names of the images that the chart and the examples use to the built programs, for testbed.Options.
+// Images maps the names of the images that the chart and the examples use to the built programs,
+// for testbed.Options.
 func (p Place) Images() map[string]string {
 	m := images()
 	for name, program := range m {

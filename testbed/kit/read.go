@@ -29,9 +29,11 @@ import (
 type Metric struct {
 	// Object is the name of the described object; "" for external metrics.
 	Object string
-	// Value is in the metric's unit: request_concurrency in requests, request_rate in requests per second.
+	// Value is in the metric's unit: request_concurrency in requests, request_rate in requests per
+	// second.
 	Value float64
-	// Time is the instant that the value speaks of, Window the time over which it is a mean; 0 if it is not said.
+	// Time is the instant that the value speaks of, Window the time over which it is a mean; 0 if
+	// it is not said.
 	Time   time.Time
 	Window time.Duration
 }
@@ -54,9 +56,9 @@ func (c *Cluster) get(ctx context.Context, path string, query url.Values, into a
 	return nil
 }
 
-// CustomMetrics reads a metric of objects through the aggregation layer: resource is pods, services or deployments.apps,
-// name the object's or * for all. A positive window, in whole seconds, asks for the mean over that time instead of the
-// server's default.
+// CustomMetrics reads a metric of objects through the aggregation layer: resource is pods, services
+// or deployments.apps, name the object's or * for all. A positive window, in whole seconds, asks
+// for the mean over that time instead of the server's default.
 func (c *Cluster) CustomMetrics(ctx context.Context, namespace, resource, name, metric string, window time.Duration) ([]Metric, error) {
 	query := url.Values{}
 	if window > 0 {
@@ -76,7 +78,8 @@ func (c *Cluster) CustomMetrics(ctx context.Context, namespace, resource, name, 
 	return all, nil
 }
 
-// DeploymentMetric reads a metric of one Deployment through the aggregation layer, as a stock HPA does; see CustomMetrics.
+// DeploymentMetric reads a metric of one Deployment through the aggregation layer, as a stock HPA
+// does; see CustomMetrics.
 func (c *Cluster) DeploymentMetric(ctx context.Context, namespace, deployment, metric string, window time.Duration) (Metric, error) {
 	all, err := c.CustomMetrics(ctx, namespace, "deployments.apps", deployment, metric, window)
 	if err != nil {
@@ -88,8 +91,8 @@ func (c *Cluster) DeploymentMetric(ctx context.Context, namespace, deployment, m
 	return all[0], nil
 }
 
-// ExternalMetrics reads an external metric through the aggregation layer; selector is a label selector such as
-// deployment=web.
+// ExternalMetrics reads an external metric through the aggregation layer; selector is a label
+// selector such as deployment=web.
 func (c *Cluster) ExternalMetrics(ctx context.Context, namespace, metric, selector string) ([]Metric, error) {
 	query := url.Values{}
 	if selector != "" {
@@ -218,8 +221,8 @@ func (c *Cluster) GatewayReports(ctx context.Context) ([]wire.Report, error) {
 	return all, errors.Join(errs...)
 }
 
-// FollowGateways calls handle, from several goroutines, with each report of each ready gateway as it comes, until ctx ends. It
-// looks for gateways once a second.
+// FollowGateways calls handle, from several goroutines, with each report of each ready gateway as
+// it comes, until ctx ends. It looks for gateways once a second.
 func (c *Cluster) FollowGateways(ctx context.Context, handle func(wire.Report)) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -242,7 +245,8 @@ func (c *Cluster) FollowGateways(ctx context.Context, handle func(wire.Report)) 
 			}
 			wg.Go(func() {
 				if config, err := c.controllerTLS(ctx); err == nil {
-					_ = reports(ctx, config, address, func(r wire.Report) error { handle(r); return nil }) // followed again in a second
+					// A stream that ends is followed again in a second.
+					_ = reports(ctx, config, address, func(r wire.Report) error { handle(r); return nil })
 				}
 				mu.Lock()
 				defer mu.Unlock()
@@ -348,8 +352,8 @@ func (c *Cluster) HPAs(ctx context.Context, namespace string) (string, error) {
 	return strings.TrimRight(out, "\n"), err
 }
 
-// GatewaySlices counts the endpoint slices by which Sluice's gateways are on a Service now: 0 while requests go straight to
-// the pods.
+// GatewaySlices counts the endpoint slices by which Sluice's gateways are on a Service now: 0 while
+// requests go straight to the pods.
 func (c *Cluster) GatewaySlices(ctx context.Context, namespace, service string) (int, error) {
 	selector := discoveryv1.LabelServiceName + "=" + service + "," + discoveryv1.LabelManagedBy + "=" + wire.Domain
 	list, err := c.Kube.DiscoveryV1().EndpointSlices(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})

@@ -10,8 +10,9 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// startDelayAnnotation on a pod is how long "pulling" the images of its main containers takes, all together; with a dot and a
-// container's name after it, how long that container's image takes alone. Restarts are not delayed.
+// startDelayAnnotation on a pod is how long "pulling" the images of its main containers takes, all
+// together; with a dot and a container's name after it, how long that container's image takes
+// alone. Restarts are not delayed.
 const startDelayAnnotation = "testbed.sluice.dev/start-delay"
 
 type startDelays struct {

@@ -40,7 +40,8 @@ func waiting(reason, message string) v1.ContainerState {
 	return v1.ContainerState{Waiting: &v1.ContainerStateWaiting{Reason: reason, Message: message}}
 }
 
-// spawn runs a container, again and again as its restart policy says, until it has ended for good or the pod's life is over.
+// spawn runs a container, again and again as its restart policy says, until it has ended for good
+// or the pod's life is over.
 func (w *worker) spawn(c *v1.Container) *containerRun {
 	r := &containerRun{tried: make(chan struct{}), started: make(chan struct{}), over: make(chan struct{})}
 	r.onceTry = sync.OnceFunc(func() { close(r.tried) })
@@ -84,7 +85,8 @@ func (w *worker) runContainer(c *v1.Container, r *containerRun) {
 	}
 }
 
-// again tells whether a container is started once more. A regular init container is through when it has succeeded.
+// again tells whether a container is started once more. A regular init container is through when it
+// has succeeded.
 func (w *worker) again(c *v1.Container, end *v1.ContainerStateTerminated) bool {
 	if w.regularInit(c) && end.ExitCode == 0 {
 		return false
@@ -103,8 +105,9 @@ func (w *worker) isInit(c *v1.Container) bool {
 
 func (w *worker) regularInit(c *v1.Container) bool { return w.isInit(c) && !isSidecar(c) }
 
-// crashDelay is a kubelet's back-off between a container's runs: none before the first restart, then first, doubling up to
-// limit; a container that ran for twice the limit since its last restart starts afresh.
+// crashDelay is a kubelet's back-off between a container's runs: none before the first restart,
+// then first, doubling up to limit; a container that ran for twice the limit since its last restart
+// starts afresh.
 type crashDelay struct {
 	first, limit time.Duration
 	current      time.Duration
@@ -125,8 +128,8 @@ func (d *crashDelay) restarted(now time.Time) {
 	d.updated = now
 }
 
-// pull stands for getting the container's image: it takes the time that the pod's annotations say, and fails for an image
-// that the node does not know.
+// pull stands for getting the container's image: it takes the time that the pod's annotations say,
+// and fails for an image that the node does not know.
 func (w *worker) pull(c *v1.Container, r *containerRun) bool {
 	if _, ok := findImage(w.images, c.Image); ok {
 		d, ok := w.delays.containers[c.Name]
@@ -172,7 +175,8 @@ func (w *worker) pulled(c *v1.Container, d time.Duration) {
 		fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: 0 bytes.", c.Image, d, d))
 }
 
-// configure resolves what the container is started with, again and again until everything it refers to exists.
+// configure resolves what the container is started with, again and again until everything it refers
+// to exists.
 func (w *worker) configure(c *v1.Container, r *containerRun) (shimSpec, error) {
 	for wait := 250 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 		spec, err := w.shimSpec(c)
@@ -326,7 +330,8 @@ func (w *worker) recordEnd(c *v1.Container, end *v1.ContainerStateTerminated, ru
 	})
 }
 
-// postStart runs the hook of that name; if it fails the container is killed, and so restarted as its policy says.
+// postStart runs the hook of that name; if it fails the container is killed, and so restarted as
+// its policy says.
 func (w *worker) postStart(in *instance) error {
 	if in.c.Lifecycle == nil || in.c.Lifecycle.PostStart == nil {
 		return nil
@@ -360,8 +365,8 @@ func (w *worker) runHook(ctx context.Context, in *instance, hook *v1.LifecycleHa
 	}
 }
 
-// startProbes watches over a run of a container until ctx ends. Liveness and startup probes end with the pod's life already;
-// readiness goes on while it terminates.
+// startProbes watches over a run of a container until ctx ends. Liveness and startup probes end
+// with the pod's life already; readiness goes on while it terminates.
 func (w *worker) startProbes(ctx context.Context, group *sync.WaitGroup, in *instance, r *containerRun) {
 	c := in.c
 	living, cancel := context.WithCancel(ctx)

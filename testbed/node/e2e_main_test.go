@@ -19,7 +19,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/testbed/node"
 )
 
-// TestMain runs the tests in PID, mount and network namespaces of their own, as the testbed runs a node.
+// TestMain runs the tests in PID, mount and network namespaces of their own, as the testbed runs a
+// node.
 func TestMain(m *testing.M) {
 	node.MaybeShim()
 	if len(os.Args) > 1 && os.Args[1] == testProgram {

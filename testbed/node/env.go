@@ -13,7 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// objects is how names in a pod's spec become configuration: the API server in life, a map in tests.
+// objects is how names in a pod's spec become configuration: the API server in life, a map in
+// tests.
 type objects interface {
 	ConfigMap(ctx context.Context, namespace, name string) (*v1.ConfigMap, error)
 	Secret(ctx context.Context, namespace, name string) (*v1.Secret, error)
@@ -24,8 +25,9 @@ type objects interface {
 // errMissing marks an object that does not exist, which optional references forgive.
 var errMissing = errors.New("not found")
 
-// environment builds a container's environment in a kubelet's order of precedence: services, then envFrom, then env. The
-// result is sorted, but for nothing depending on its order: references are expanded in the order of the spec.
+// environment builds a container's environment in a kubelet's order of precedence: services, then
+// envFrom, then env. The result is sorted, but for nothing depending on its order: references are
+// expanded in the order of the spec.
 func environment(ctx context.Context, pod *v1.Pod, c *v1.Container, facts podFacts, objs objects) (map[string]string, error) {
 	env := serviceEnv(pod, objs.Services(pod.Namespace))
 	result := map[string]string{}
@@ -195,7 +197,8 @@ func formatMap(m map[string]string) string {
 	return strings.Join(lines, "\n")
 }
 
-// resourceValue resolves limits.X and requests.X, rounded up to the divisor; an unset limit is what the node has.
+// resourceValue resolves limits.X and requests.X, rounded up to the divisor; an unset limit is what
+// the node has.
 func resourceValue(pod *v1.Pod, c *v1.Container, ref *v1.ResourceFieldSelector, facts podFacts) string {
 	if ref.ContainerName != "" {
 		for _, list := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {

@@ -2,8 +2,9 @@ package node
 
 import "strings"
 
-// expand replaces $(NAME) by lookup's value, as Kubernetes does in commands, arguments and environment values: $$ stands for
-// a dollar sign, and a reference that is not known stays as it was written.
+// expand replaces $(NAME) by lookup's value, as Kubernetes does in commands, arguments and
+// environment values: $$ stands for a dollar sign, and a reference that is not known stays as it
+// was written.
 func expand(s string, lookup func(string) (string, bool)) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {

@@ -9,8 +9,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// findImage gives the local program an image name stands for. A name that is not listed with its tag or digest is looked up
-// without them.
+// findImage gives the local program an image name stands for. A name that is not listed with its
+// tag or digest is looked up without them.
 func findImage(images map[string]string, name string) (string, bool) {
 	if program, ok := images[name]; ok {
 		return program, true
@@ -23,8 +23,9 @@ func findImage(images map[string]string, name string) (string, bool) {
 	return program, ok
 }
 
-// invocation is what a container executes: a host program to bind into the container at Program (Source is "" if it is
-// taken from the container's own file system), and the arguments with argv[0].
+// invocation is what a container executes: a host program to bind into the container at Program
+// (Source is "" if it is taken from the container's own file system), and the arguments with
+// argv[0].
 type invocation struct {
 	Source  string
 	Program string
@@ -34,10 +35,11 @@ type invocation struct {
 // binDir is where an image's program is found in its container.
 const binDir = "/usr/local/bin"
 
-// invocationOf applies a container's command and args to its image. The image's entry point is its program. A command
-// replaces it if its first word is another image or program of the map; a word that means the image's own program, by
-// its base name, is that program, whatever folder the real image has it in; any other word is a program of the
-// container's file system, found when it starts.
+// invocationOf applies a container's command and args to its image. The image's entry point is its
+// program. A command replaces it if its first word is another image or program of the map; a word
+// that means the image's own program, by its base name, is that program, whatever folder the real
+// image has it in; any other word is a program of the container's file system, found when it
+// starts.
 func invocationOf(images map[string]string, c *v1.Container, lookup func(string) (string, bool)) (invocation, error) {
 	entry, ok := findImage(images, c.Image)
 	if !ok {

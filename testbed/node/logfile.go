@@ -9,11 +9,12 @@ import (
 	"time"
 )
 
-// maxLogBytes bounds one container's log; past it the file starts anew, keeping its older half as .old.
+// maxLogBytes bounds one container's log; past it the file starts anew, keeping its older half as
+// .old.
 const maxLogBytes = 16 << 20
 
-// logFile is one run of one container: lines of "time stream tag text" as container runtimes write them. Its writers are
-// safe for concurrent use.
+// logFile is one run of one container: lines of "time stream tag text" as container runtimes write
+// them. Its writers are safe for concurrent use.
 type logFile struct {
 	now func() time.Time
 
@@ -66,7 +67,8 @@ func (l *logFile) Close() error {
 // maxLogLine is where a line is cut into partial ones.
 const maxLogLine = 16 << 10
 
-// lineWriter cuts a stream into lines. It belongs to one goroutine; flush writes what came after the last newline.
+// lineWriter cuts a stream into lines. It belongs to one goroutine; flush writes what came after
+// the last newline.
 type lineWriter struct {
 	log    *logFile
 	stream string

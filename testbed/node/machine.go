@@ -20,18 +20,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// machine is what a pod's worker needs of the operating system. The worker's tests have one that runs nothing.
+// machine is what a pod's worker needs of the operating system. The worker's tests have one that
+// runs nothing.
 type machine interface {
 	// CreateSandbox makes a pod's network; hostNetwork gives the node's own.
 	CreateSandbox(name string, hostNetwork bool) (*sandbox, error)
 	RemoveSandbox(*sandbox)
 	// Start runs a container's program; an error means that it did not come to run.
 	Start(ctx context.Context, sb *sandbox, spec shimSpec, logPath string) (process, error)
-	// Exec runs a command inside a running container; a command that ran and failed is a code, not an error.
+	// Exec runs a command inside a running container; a command that ran and failed is a code, not
+	// an error.
 	Exec(ctx context.Context, p process, argv, env []string) (output []byte, code int, err error)
 }
 
-// process is a container's first process; when it has ended, so has every other process of the container.
+// process is a container's first process; when it has ended, so has every other process of the
+// container.
 type process interface {
 	ID() string
 	Signal(sig syscall.Signal) error
@@ -140,8 +143,8 @@ func (l *linux) Start(ctx context.Context, sb *sandbox, spec shimSpec, logPath s
 	return nil, errors.New(message)
 }
 
-// launch starts cmd as a shim in the sandbox's network namespace and hands it its orders. What it returns yields the shim's
-// complaint, or nothing once the shim has become the container's program.
+// launch starts cmd as a shim in the sandbox's network namespace and hands it its orders. What it
+// returns yields the shim's complaint, or nothing once the shim has become the container's program.
 func (l *linux) launch(cmd *exec.Cmd, sb *sandbox, orders []byte) (failure *os.File, err error) {
 	ordersOut, ordersIn, err := os.Pipe()
 	if err != nil {

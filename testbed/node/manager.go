@@ -56,7 +56,8 @@ func (m *manager) handler(ctx context.Context) cache.ResourceEventHandler {
 		UpdateFunc: func(was, obj any) {
 			before, ok := was.(*v1.Pod)
 			if after, ok2 := obj.(*v1.Pod); ok && ok2 && before.UID != after.UID {
-				m.gone(before) // a deletion and a creation that the watch missed look like an update
+				// a deletion and a creation that the watch missed look like an update
+				m.gone(before)
 			}
 			m.seen(ctx, obj)
 		},
@@ -95,7 +96,8 @@ func (m *manager) seen(ctx context.Context, obj any) {
 	p.nudge()
 }
 
-// adopt begins a pod's life. One that is over already, or was to be deleted before this node saw it, runs nothing.
+// adopt begins a pod's life. One that is over already, or was to be deleted before this node saw
+// it, runs nothing.
 func (m *manager) adopt(ctx context.Context, pod *v1.Pod) *managed {
 	p := &managed{
 		pod: pod, worker: newWorker(m.deps, pod), wake: make(chan struct{}, 1), gone: make(chan struct{}), ended: make(chan struct{}),
@@ -146,8 +148,8 @@ func (m *manager) status(w *worker, _ *v1.Pod, rec podRecord) {
 	p.nudge()
 }
 
-// stop ends all pods' processes fast and returns when they have ended; the handlers' context must have ended. Nothing is
-// written of it: the node vanishes.
+// stop ends all pods' processes fast and returns when they have ended; the handlers' context must
+// have ended. Nothing is written of it: the node vanishes.
 func (m *manager) stop() {
 	m.mu.Lock()
 	m.stopping = true
@@ -181,8 +183,8 @@ func (m *manager) report(ctx context.Context, p *managed) {
 	}
 }
 
-// sync writes the pod's status if it has changed, the newest only, and deletes the object when the pod was to be deleted and
-// nothing of it runs any more.
+// sync writes the pod's status if it has changed, the newest only, and deletes the object when the
+// pod was to be deleted and nothing of it runs any more.
 func (m *manager) sync(ctx context.Context, p *managed, written **v1.PodStatus) (err error) {
 	over := closed(p.ended) // asked first: what is written below is final then
 	p.mu.Lock()
@@ -217,7 +219,8 @@ func (m *manager) forget(p *managed) {
 
 // write patches the status if it differs from what the server has, and returns what it has then.
 func (m *manager) write(ctx context.Context, pod *v1.Pod, written *v1.PodStatus, rec podRecord) (*v1.PodStatus, error) {
-	// Conditions of others come from the newest version seen, ours from what we wrote: that may be newer.
+	// Conditions of others come from the newest version seen, ours from what we wrote: that may be
+	// newer.
 	old := pod.Status.DeepCopy()
 	if written != nil {
 		old = written.DeepCopy()
@@ -260,7 +263,8 @@ func isOurs(t v1.PodConditionType) bool {
 	return t == v1.PodReady || t == v1.ContainersReady || t == v1.PodInitialized || t == v1.PodReadyToStartContainers
 }
 
-// statusPatch is the strategic merge patch from one status to another, bound to the pod's UID; nil if they are the same.
+// statusPatch is the strategic merge patch from one status to another, bound to the pod's UID; nil
+// if they are the same.
 func statusPatch(pod *v1.Pod, from, to *v1.PodStatus) ([]byte, error) {
 	before, err := json.Marshal(v1.Pod{Status: *from})
 	if err != nil {

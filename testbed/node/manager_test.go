@@ -29,7 +29,8 @@ type call struct {
 	options      metav1.DeleteOptions
 }
 
-// fakeAPI answers everything with an empty pod, after refusing the first request: it is tried again.
+// fakeAPI answers everything with an empty pod, after refusing the first request: it is tried
+// again.
 func fakeAPI(t *testing.T) (kubernetes.Interface, <-chan call) {
 	t.Helper()
 	calls := make(chan call, 100)

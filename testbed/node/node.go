@@ -33,7 +33,8 @@ type Config struct {
 	NodeName string
 	// NodeIP is the node's address: probes come from it, and the kubelet API is served there.
 	NodeIP netip.Addr
-	// PodCIDR holds the pods' addresses (IPv4, at most 30 bits). Of a /16 or wider the part x.x.1.0 to x.x.250.255 is used.
+	// PodCIDR holds the pods' addresses (IPv4, at most 30 bits). Of a /16 or wider the part x.x.1.0
+	// to x.x.250.255 is used.
 	PodCIDR netip.Prefix
 	// Bridge is the bridge, in the current network namespace, that pods are plugged into.
 	Bridge string
@@ -41,18 +42,22 @@ type Config struct {
 	Gateway netip.Addr
 	// Images maps an image name, with or without its tag, to the path of a local program.
 	Images map[string]string
-	// Dir is for state: logs, volumes, one netns/NAMESPACE_NAME file per pod, one pids/NAMESPACE_NAME_CONTAINER per container.
+	// Dir is for state: logs, volumes, one netns/NAMESPACE_NAME file per pod, one
+	// pids/NAMESPACE_NAME_CONTAINER per container.
 	Dir string
 
 	// Logger gets what happens on the node; nil discards it.
 	Logger *slog.Logger
-	// ServingCert and ClientCA secure the kubelet API on NodeIP:10250. Without a certificate it is not served.
+	// ServingCert and ClientCA secure the kubelet API on NodeIP:10250. Without a certificate it is
+	// not served.
 	ServingCert tls.Certificate
 	ClientCA    *x509.CertPool
 
-	// CrashBackoff is the first wait of a crash loop (default 10 s) and MaxCrashBackoff the longest (default 5 min).
+	// CrashBackoff is the first wait of a crash loop (default 10 s) and MaxCrashBackoff the longest
+	// (default 5 min).
 	CrashBackoff, MaxCrashBackoff time.Duration
-	// Capacity is what the node says it has. Nothing enforces it, so it is generous by default: 64 CPUs, 256 GiB, 1000 pods.
+	// Capacity is what the node says it has. Nothing enforces it, so it is generous by default: 64
+	// CPUs, 256 GiB, 1000 pods.
 	Capacity v1.ResourceList
 	// Heartbeat is the period of the node's lease renewals (default 10 s).
 	Heartbeat time.Duration
@@ -105,8 +110,9 @@ func (c *Config) validate() error {
 	return errors.Join(errs...)
 }
 
-// Run registers the node and runs the pods bound to it until ctx ends. Then it stops them all, within about a second, and
-// returns nil; their objects stay as they are. It returns an error if the node could not come up.
+// Run registers the node and runs the pods bound to it until ctx ends. Then it stops them all,
+// within about a second, and returns nil; their objects stay as they are. It returns an error if
+// the node could not come up.
 func Run(ctx context.Context, cfg Config) error {
 	cfg.setDefaults()
 	if err := cfg.validate(); err != nil {

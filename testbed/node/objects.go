@@ -19,8 +19,8 @@ type listOptions = metav1.ListOptions
 // requestTimeout bounds one call to the API server.
 const requestTimeout = 10 * time.Second
 
-// apiObjects gets configuration from the API server: as it is at the time of asking, so that a pod made right after its
-// ConfigMap finds it.
+// apiObjects gets configuration from the API server: as it is at the time of asking, so that a pod
+// made right after its ConfigMap finds it.
 type apiObjects struct {
 	client   kubernetes.Interface
 	services listers.ServiceLister

@@ -27,7 +27,8 @@ type target struct {
 	podIP     string
 }
 
-// prober asks containers how they are. A failure has a message; an error means that nothing is known.
+// prober asks containers how they are. A failure has a message; an error means that nothing is
+// known.
 type prober interface {
 	Probe(ctx context.Context, h *v1.ProbeHandler, t target) (ok bool, message string, err error)
 	// Hook runs a lifecycle handler other than sleep.
@@ -219,23 +220,27 @@ func portOf(p intstr.IntOrString, c *v1.Container) (string, error) {
 	return "", fmt.Errorf("container %s has no port named %q", c.Name, p.StrVal)
 }
 
-// probeRun is one probe of one run of a container. It reports when the result, after thresholds, turns.
+// probeRun is one probe of one run of a container. It reports when the result, after thresholds,
+// turns.
 type probeRun struct {
 	probe   *v1.Probe
 	handler func(ctx context.Context) (ok bool, message string, err error)
-	// result is called whenever the thresholds say so, with every further result that confirms it too.
+	// result is called whenever the thresholds say so, with every further result that confirms it
+	// too.
 	result func(ok bool)
 	// failed is called with each single failure.
 	failed func(message string)
-	// once ends the run at its first result (startup), onceFailed at its first failure (liveness): what follows is another
-	// container.
+	// once ends the run at its first result (startup), onceFailed at its first failure (liveness):
+	// what follows is another container.
 	once, onceFailed bool
-	// kick asks for a probe ahead of its time, as a kubelet does for a container that is not ready when its pod changes.
+	// kick asks for a probe ahead of its time, as a kubelet does for a container that is not ready
+	// when its pod changes.
 	kick <-chan struct{}
 }
 
-// run probes until ctx ends or the run is over. The first probe comes when initialDelaySeconds have passed, or a little later
-// than at once: a program needs a moment to listen, and a kubelet to hear that it runs.
+// run probes until ctx ends or the run is over. The first probe comes when initialDelaySeconds have
+// passed, or a little later than at once: a program needs a moment to listen, and a kubelet to hear
+// that it runs.
 func (p *probeRun) run(ctx context.Context) {
 	period := max(time.Duration(p.probe.PeriodSeconds)*time.Second, time.Second)
 	if !sleep(ctx, max(time.Duration(p.probe.InitialDelaySeconds)*time.Second, syncDelay)) {

@@ -72,7 +72,8 @@ func TestProbes(t *testing.T) {
 		"no such port":            {v1.ProbeHandler{HTTPGet: &v1.HTTPGetAction{Port: intstr.FromString("x")}}, false, "", true},
 		"tcp":                     {v1.ProbeHandler{TCPSocket: &v1.TCPSocketAction{Port: intstr.FromString("http")}}, true, "", false},
 		"tcp refused": {
-			v1.ProbeHandler{TCPSocket: &v1.TCPSocketAction{Port: intstr.FromInt32(port(closed.Addr()))}}, false,
+			v1.ProbeHandler{TCPSocket: &v1.TCPSocketAction{Port: intstr.FromInt32(port(closed.Addr()))}},
+			false,
 			"dial tcp 127.0.0.1:" + strconv.Itoa(int(port(closed.Addr()))) + ": connect: connection refused", false,
 		},
 		"grpc":      {v1.ProbeHandler{GRPC: &v1.GRPCAction{Port: port(l.Addr())}}, true, "", false},

@@ -42,25 +42,30 @@ func TestInvocation(t *testing.T) {
 	}{
 		"entry point and args": {
 			v1.Container{Image: "sluice/sidecar:dev@sha256:aa", Args: []string{"proxy", "$(PORT)"}},
-			node.Invocation{Source: "/host/sluice-sidecar", Program: "/usr/local/bin/sluice-sidecar", Args: []string{"/usr/local/bin/sluice-sidecar", "proxy", "80"}}, false,
+			node.Invocation{Source: "/host/sluice-sidecar", Program: "/usr/local/bin/sluice-sidecar", Args: []string{"/usr/local/bin/sluice-sidecar", "proxy", "80"}},
+			false,
 		},
 		"a port is not a tag": {
 			v1.Container{Image: "localhost:5000/tool"},
-			node.Invocation{Source: "/host/tool", Program: "/usr/local/bin/tool", Args: []string{"/usr/local/bin/tool"}}, false,
+			node.Invocation{Source: "/host/tool", Program: "/usr/local/bin/tool", Args: []string{"/usr/local/bin/tool"}},
+			false,
 		},
 		"the tag counts if it is listed": {v1.Container{Image: "app:v3"}, node.Invocation{}, true},
 		"unknown":                        {v1.Container{Image: "nginx"}, node.Invocation{}, true},
 		"the image's own program, wherever": {
 			v1.Container{Image: "app:v2", Command: []string{"/ko-app/app", "-v"}, Args: []string{"x"}},
-			node.Invocation{Source: "/host/app", Program: "/usr/local/bin/app", Args: []string{"/usr/local/bin/app", "-v", "x"}}, false,
+			node.Invocation{Source: "/host/app", Program: "/usr/local/bin/app", Args: []string{"/usr/local/bin/app", "-v", "x"}},
+			false,
 		},
 		"another image's program": {
 			v1.Container{Image: "app:v2", Command: []string{"sluice-sidecar", "-v"}},
-			node.Invocation{Source: "/host/sluice-sidecar", Program: "/usr/local/bin/sluice-sidecar", Args: []string{"/usr/local/bin/sluice-sidecar", "-v"}}, false,
+			node.Invocation{Source: "/host/sluice-sidecar", Program: "/usr/local/bin/sluice-sidecar", Args: []string{"/usr/local/bin/sluice-sidecar", "-v"}},
+			false,
 		},
 		"a program of the host": {
 			v1.Container{Image: "app:v2", Command: []string{"sh", "-c"}, Args: []string{"exit 3"}},
-			node.Invocation{Program: "sh", Args: []string{"sh", "-c", "exit 3"}}, false,
+			node.Invocation{Program: "sh", Args: []string{"sh", "-c", "exit 3"}},
+			false,
 		},
 	}
 	for name, tt := range tests {

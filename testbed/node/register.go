@@ -105,8 +105,8 @@ func nodeObject(cfg Config, now time.Time) *v1.Node {
 	return n
 }
 
-// heartbeat renews the node's lease each period, and its status each thirtieth, until ctx ends. A renewal that fails is tried
-// again at the next: the node controller is patient.
+// heartbeat renews the node's lease each period, and its status each thirtieth, until ctx ends. A
+// renewal that fails is tried again at the next: the node controller is patient.
 func heartbeat(ctx context.Context, client kubernetes.Interface, cfg Config) error {
 	for n := 1; sleep(ctx, cfg.Heartbeat); n++ {
 		err := renew(ctx, client, cfg)
@@ -140,7 +140,8 @@ func renew(ctx context.Context, client kubernetes.Interface, cfg Config) error {
 	}
 	_, err = leases.Create(ctx, lease, metav1.CreateOptions{})
 	if apierrors.IsNotFound(err) {
-		return nil // a young control plane has not made the namespace yet; the next heartbeat makes the lease
+		// a young control plane has not made the namespace yet; the next heartbeat makes the lease
+		return nil
 	}
 	return err
 }

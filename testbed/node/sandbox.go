@@ -14,7 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sandbox is a pod's network namespace and address. A host-network pod has ns -1 and the node's address.
+// sandbox is a pod's network namespace and address. A host-network pod has ns -1 and the node's
+// address.
 type sandbox struct {
 	ip   netip.Addr
 	ns   netns.NsHandle
@@ -24,10 +25,12 @@ type sandbox struct {
 
 func (s *sandbox) hostNetwork() bool { return s == nil || s.ns < 0 }
 
-// network makes sandboxes: a namespace, a veth pair into the bridge, an address. It is safe for concurrent use.
+// network makes sandboxes: a namespace, a veth pair into the bridge, an address. It is safe for
+// concurrent use.
 //
-// A pod's address is a /32 and everything goes through the gateway, also what is for a neighbour on the same bridge: only
-// so do replies to a connection that kube-proxy rewrote pass the node again to be rewritten back.
+// A pod's address is a /32 and everything goes through the gateway, also what is for a neighbour on
+// the same bridge: only so do replies to a connection that kube-proxy rewrote pass the node again
+// to be rewritten back.
 type network struct {
 	bridge  string
 	gateway netip.Addr
@@ -41,8 +44,8 @@ type network struct {
 	seq   uint32
 }
 
-// newNetwork takes addresses from prefix: of a /16 or wider the part from x.x.1.0 to x.x.250.255 (the rest is for nodes and
-// hosts), of a narrower one all but its first and last.
+// newNetwork takes addresses from prefix: of a /16 or wider the part from x.x.1.0 to x.x.250.255
+// (the rest is for nodes and hosts), of a narrower one all but its first and last.
 func newNetwork(bridge string, gateway netip.Addr, prefix netip.Prefix, dir string) (*network, error) {
 	if !prefix.IsValid() || !prefix.Addr().Is4() || prefix.Bits() > 30 {
 		return nil, fmt.Errorf("pod CIDR %v: want an IPv4 prefix of at most 30 bits", prefix)
@@ -69,8 +72,8 @@ func fromBE32(v uint32) netip.Addr {
 
 var errNoAddress = errors.New("no free pod address")
 
-// allocate takes the next free address, round-robin, so that one is not used again soon: a client that still talks to a pod
-// that went away must not reach another one.
+// allocate takes the next free address, round-robin, so that one is not used again soon: a client
+// that still talks to a pod that went away must not reach another one.
 func (n *network) allocate() (netip.Addr, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -176,7 +179,8 @@ func (n *network) plug(s *sandbox) error {
 	)
 }
 
-// remove takes a sandbox down. It never fails loudly: what is left dies with the node's own namespaces.
+// remove takes a sandbox down. It never fails loudly: what is left dies with the node's own
+// namespaces.
 func (n *network) remove(s *sandbox) {
 	if s == nil || s.path == "" {
 		return
@@ -197,7 +201,8 @@ func (n *network) prepareNode() {
 	setSysctl("net/ipv4/ip_forward", "1")
 	setSysctl("net/ipv4/conf/all/send_redirects", "0")
 	setSysctl("net/ipv4/conf/"+n.bridge+"/send_redirects", "0")
-	// Frames that cross the bridge (host to pod) must be seen by connection tracking too: the way back is routed.
+	// Frames that cross the bridge (host to pod) must be seen by connection tracking too: the way
+	// back is routed.
 	setSysctl("net/bridge/bridge-nf-call-iptables", "1")
 }
 

@@ -193,7 +193,8 @@ func copyLog(ctx context.Context, w io.Writer, flush func(), f *os.File, o logOp
 	left := o.limit
 	var partial []byte
 	for {
-		more := grows() // asked before reading: what was written before the container's end is still read
+		// asked before reading: what was written before the container's end is still read
+		more := grows()
 		for {
 			piece, err := r.ReadBytes('\n')
 			partial = append(partial, piece...)

@@ -18,8 +18,8 @@ import (
 // shimName is the argv[0] that tells the program to act as a container's shim.
 const shimName = "sluice-node-container-shim"
 
-// Descriptors a shim is started with: its orders come in on one, and on the other goes the error that kept it from
-// becoming the container's program. The latter closes by itself when it succeeds.
+// Descriptors a shim is started with: its orders come in on one, and on the other goes the error
+// that kept it from becoming the container's program. The latter closes by itself when it succeeds.
 const (
 	shimOrders = 3
 	shimErrors = 4
@@ -27,8 +27,9 @@ const (
 
 // shimSpec is what a shim needs to turn itself into a container.
 type shimSpec struct {
-	Name     string `json:"-"` // what the container is called for tools outside
-	Scratch  string // an existing empty directory: the tmpfs with the container's own writes goes there
+	Name string `json:"-"` // what the container is called for tools outside
+	// an existing empty directory: the tmpfs with the container's own writes goes there
+	Scratch  string
 	Hostname string
 	Program  string // path of the program to run, in the container
 	Args     []string
@@ -48,8 +49,8 @@ type mountSpec struct {
 	ReadOnly bool
 }
 
-// MaybeShim makes this process a container's shim if it was started as one, and then does not return. It must be the first
-// thing main does; in any other process it returns at once.
+// MaybeShim makes this process a container's shim if it was started as one, and then does not
+// return. It must be the first thing main does; in any other process it returns at once.
 func MaybeShim() {
 	if len(os.Args) == 0 || os.Args[0] != shimName {
 		return
@@ -61,8 +62,8 @@ func MaybeShim() {
 	os.Exit(128)
 }
 
-// runShim builds the container's file system around this process and then executes its program; it returns only on error.
-// The process is alone in its PID and mount namespaces already.
+// runShim builds the container's file system around this process and then executes its program; it
+// returns only on error. The process is alone in its PID and mount namespaces already.
 func runShim(orders io.Reader) error {
 	var spec shimSpec
 	if err := json.NewDecoder(orders).Decode(&spec); err != nil {
@@ -100,7 +101,8 @@ func runShim(orders io.Reader) error {
 	return fmt.Errorf("exec %s: %w", program, syscall.Exec(program, spec.Args, spec.Env))
 }
 
-// dropBounds empties this thread's capability bounding set, and keeps the thread: what it executes has no capability then.
+// dropBounds empties this thread's capability bounding set, and keeps the thread: what it executes
+// has no capability then.
 func dropBounds() error {
 	runtime.LockOSThread()
 	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
@@ -130,8 +132,9 @@ func dropTo(uid, gid int, groups []int) error {
 	return nil
 }
 
-// enterRoot makes a copy-on-write view of the host's root (an overlay whose upper layer is a tmpfs) this process's root, so
-// that mount points can be made anywhere and a container's writes never reach the host.
+// enterRoot makes a copy-on-write view of the host's root (an overlay whose upper layer is a tmpfs)
+// this process's root, so that mount points can be made anywhere and a container's writes never
+// reach the host.
 func enterRoot(spec shimSpec) error {
 	const old = "/.oldroot"
 	root := filepath.Join(spec.Scratch, "root")
@@ -227,7 +230,8 @@ func touch(path string) error {
 
 var errNotFound = errors.New("executable file not found in $PATH")
 
-// lookPath finds a program as execvp does, with the PATH of env and in this thread's view of the file system.
+// lookPath finds a program as execvp does, with the PATH of env and in this thread's view of the
+// file system.
 func lookPath(program string, env []string) (string, error) {
 	if strings.Contains(program, "/") {
 		if info, err := os.Stat(program); err != nil || info.IsDir() {

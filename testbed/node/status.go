@@ -27,8 +27,8 @@ type podRecord struct {
 	PodIP      string
 	HostIP     string
 	Containers map[string]*containerRecord
-	// Final holds the phase back until everything has stopped, as a kubelet does not call a pod over while one of its
-	// containers runs.
+	// Final holds the phase back until everything has stopped, as a kubelet does not call a pod
+	// over while one of its containers runs.
 	Final bool
 	// Reason and Message end a pod from outside (deadline exceeded); the phase is then Failed.
 	Reason, Message string
@@ -50,8 +50,8 @@ func isSidecar(c *v1.Container) bool {
 	return c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyAlways
 }
 
-// buildStatus is the status a pod has by what is known of it. old is the status the API server has: times of conditions that
-// have not turned and conditions of others are taken from it.
+// buildStatus is the status a pod has by what is known of it. old is the status the API server has:
+// times of conditions that have not turned and conditions of others are taken from it.
 func buildStatus(pod *v1.Pod, old *v1.PodStatus, r *podRecord, images map[string]string, now time.Time) v1.PodStatus {
 	s := v1.PodStatus{
 		ObservedGeneration: pod.Generation,
@@ -115,8 +115,9 @@ func restartable(pod *v1.Pod, c *v1.Container, code int32) bool {
 	return true
 }
 
-// podPhase follows the rules of a kubelet: a pod is pending until its init containers are through and none of its containers
-// waits for its first start, and over when all of them have ended for good.
+// podPhase follows the rules of a kubelet: a pod is pending until its init containers are through
+// and none of its containers waits for its first start, and over when all of them have ended for
+// good.
 func podPhase(pod *v1.Pod, r *podRecord) v1.PodPhase {
 	if r.Reason != "" {
 		return v1.PodFailed

@@ -10,14 +10,16 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// minimumStop is what a container gets between SIGTERM and SIGKILL even if its hook has used up the grace period.
+// minimumStop is what a container gets between SIGTERM and SIGKILL even if its hook has used up the
+// grace period.
 const minimumStop = 2 * time.Second
 
 // fastStop is what it gets when the node itself stops.
 const fastStop = time.Second
 
-// stopContainers ends all containers that run: hooks of all at once, then SIGTERM, sidecars only after the main containers and
-// in reverse order, then SIGKILL when the grace period is over. It returns when all have ended and that is recorded.
+// stopContainers ends all containers that run: hooks of all at once, then SIGTERM, sidecars only
+// after the main containers and in reverse order, then SIGKILL when the grace period is over. It
+// returns when all have ended and that is recorded.
 func (w *worker) stopContainers() {
 	w.mu.Lock()
 	w.terminating = true
@@ -70,7 +72,8 @@ func (w *worker) watchGrace(soft context.Context, cancel context.CancelFunc, gra
 	}
 }
 
-// turnsOf gives for each sidecar the ends it waits for: those of all main containers and of the next later sidecar.
+// turnsOf gives for each sidecar the ends it waits for: those of all main containers and of the
+// next later sidecar.
 func turnsOf(pod *v1.Pod, running map[string]*instance) map[string][]<-chan struct{} {
 	var mains []<-chan struct{}
 	for i := range pod.Spec.Containers {
@@ -92,7 +95,8 @@ func turnsOf(pod *v1.Pod, running map[string]*instance) map[string][]<-chan stru
 	return turns
 }
 
-// stopInstance ends one run of a container; soft ends when its grace period does. It returns when the run has ended.
+// stopInstance ends one run of a container; soft ends when its grace period does. It returns when
+// the run has ended.
 func (w *worker) stopInstance(soft context.Context, in *instance, message string, turn []<-chan struct{}) {
 	w.containerEvent(in.c, v1.EventTypeNormal, "Killing", message)
 	in.prestp.Do(func() { w.preStop(soft, in) })

@@ -216,7 +216,8 @@ func (v *volumes) downward(items []v1.DownwardAPIVolumeFile, m os.FileMode, fact
 	return files, nil
 }
 
-// mounts gives the bind mounts of a container. Directories that a subPath names are made where the volume is the pod's own.
+// mounts gives the bind mounts of a container. Directories that a subPath names are made where the
+// volume is the pod's own.
 func (v *volumes) mounts(c *v1.Container, lookup func(string) (string, bool)) ([]mountSpec, error) {
 	var list []mountSpec
 	for _, m := range c.VolumeMounts {
@@ -255,8 +256,9 @@ func (v *volumes) mounts(c *v1.Container, lookup func(string) (string, bool)) ([
 	return list, nil
 }
 
-// replaceFiles makes dir hold exactly these files, switching from the old content to the new at one stroke by a link, so that
-// a reader never sees half of an update. Nothing is written if nothing has changed.
+// replaceFiles makes dir hold exactly these files, switching from the old content to the new at one
+// stroke by a link, so that a reader never sees half of an update. Nothing is written if nothing
+// has changed.
 func replaceFiles(dir string, files map[string]file) error {
 	const current = "..data"
 	stamp, err := json.Marshal(files)

@@ -101,7 +101,8 @@ func (w *worker) update(pod *v1.Pod) {
 	}
 }
 
-// terminate begins the pod's end, or shortens one that is under way. A grace period never gets longer.
+// terminate begins the pod's end, or shortens one that is under way. A grace period never gets
+// longer.
 func (w *worker) terminate(pod *v1.Pod) {
 	grace := 30 * time.Second
 	if pod.Spec.TerminationGracePeriodSeconds != nil {
@@ -140,8 +141,9 @@ func (w *worker) change(edit func(*podRecord)) {
 	}
 }
 
-// syncDelay is the time from a change in a pod to the extra readiness probes it causes. A kubelet hears of changes in its
-// containers within a second and then probes those that are not ready ahead of their period.
+// syncDelay is the time from a change in a pod to the extra readiness probes it causes. A kubelet
+// hears of changes in its containers within a second and then probes those that are not ready ahead
+// of their period.
 const syncDelay = 100 * time.Millisecond
 
 func (w *worker) kick() {
@@ -167,7 +169,8 @@ func (r *podRecord) clone() podRecord {
 	return c
 }
 
-// run lives the pod's life and returns when nothing of it runs any more; the pod's final status has been published then.
+// run lives the pod's life and returns when nothing of it runs any more; the pod's final status has
+// been published then.
 func (w *worker) run() {
 	w.change(func(*podRecord) {})
 	var refresher sync.WaitGroup
@@ -212,7 +215,8 @@ func (w *worker) watchDeadline() (stop func()) {
 	return func() { t.Stop() }
 }
 
-// prepare makes the network and the volumes, again and again until it works or the pod's life is over.
+// prepare makes the network and the volumes, again and again until it works or the pod's life is
+// over.
 func (w *worker) prepare() error {
 	err := w.retry("FailedCreatePodSandBox", "Failed to create pod sandbox: ", func() (err error) {
 		w.sb, err = w.machine.CreateSandbox(w.name(), w.pod.Spec.HostNetwork)
@@ -242,7 +246,8 @@ func (w *worker) retry(reason, prefix string, deed func() error) error {
 		if err == nil || w.alive.Err() != nil {
 			return errors.Join(err, w.alive.Err())
 		}
-		// What the next try mends is not worth telling: a ConfigMap that a controller is about to write.
+		// What the next try mends is not worth telling: a ConfigMap that a controller is about to
+		// write.
 		if wait > 200*time.Millisecond {
 			w.event(v1.EventTypeWarning, reason, prefix+err.Error())
 		}
@@ -284,8 +289,8 @@ func (w *worker) refreshVolumes() {
 	}
 }
 
-// runContainers starts the pod's containers in a kubelet's order and returns when all main ones have ended for good, an init
-// container has failed for good, or the pod is to be terminated.
+// runContainers starts the pod's containers in a kubelet's order and returns when all main ones
+// have ended for good, an init container has failed for good, or the pod is to be terminated.
 func (w *worker) runContainers() {
 	for i := range w.pod.Spec.InitContainers {
 		c := &w.pod.Spec.InitContainers[i]

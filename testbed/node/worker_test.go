@@ -24,8 +24,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/testbed/node"
 )
 
-// stage is a machine, a prober and an event recorder that keep a common journal: what happened to which container, and how
-// long after the beginning.
+// stage is a machine, a prober and an event recorder that keep a common journal: what happened to
+// which container, and how long after the beginning.
 type stage struct {
 	begun   time.Time
 	behaves map[string]behaviour // by container
@@ -37,7 +37,8 @@ type stage struct {
 	procs   map[string]*fakeProcess
 }
 
-// behaviour is how a container acts. The zero value runs until SIGTERM and then exits at once with code 0.
+// behaviour is how a container acts. The zero value runs until SIGTERM and then exits at once with
+// code 0.
 type behaviour struct {
 	exitAfter time.Duration // by itself; 0: never
 	code      int32
@@ -419,7 +420,8 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-// settle sorts by container, within the instants named, what containers do independently of one another.
+// settle sorts by container, within the instants named, what containers do independently of one
+// another.
 func settle(journal, loose []string) []string {
 	out := slices.Clone(journal)
 	for begin := 0; begin < len(out); {

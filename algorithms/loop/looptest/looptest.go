@@ -1,5 +1,5 @@
-// Package looptest runs scenario files against any shell of the one loop: lines of what is seen, and
-// lines of what is to be done. The same file gives the same answers in every shell.
+// Package looptest runs scenario files against any shell of the one loop: lines of what is seen,
+// and lines of what is to be done. The same file gives the same answers in every shell.
 //
 // A file is lines of words. "#" begins a comment.
 //
@@ -27,8 +27,8 @@
 //	fault=       no, or what carrying out fails with (one word)
 //
 // The words of a want: scale (a count, or - for none), path (in, out, or -), next, phase, reason,
-// waits (yes or no: whether something is waited for), starts (start-ups known), failure (yes or no),
-// and clamps (Rule:from>to, several with commas).
+// waits (yes or no: whether something is waited for), starts (start-ups known), failure (yes or
+// no), and clamps (Rule:from>to, several with commas).
 package looptest
 
 import (
@@ -150,7 +150,7 @@ type world struct {
 
 func words(text string) (map[string]string, error) {
 	out := map[string]string{}
-	for _, w := range strings.Fields(text) {
+	for w := range strings.FieldsSeq(text) {
 		k, v, ok := strings.Cut(w, "=")
 		if !ok {
 			return nil, fmt.Errorf("%q: want name=value", w)
@@ -162,7 +162,7 @@ func words(text string) (map[string]string, error) {
 
 func keys(text string) []string {
 	var out []string
-	for _, w := range strings.Fields(text) {
+	for w := range strings.FieldsSeq(text) {
 		k, _, _ := strings.Cut(w, "=")
 		out = append(out, k)
 	}
@@ -220,7 +220,7 @@ func (r *reader) span(name string) time.Duration {
 	return v
 }
 
-func (w *world) view(text string) (loop.View, error, error) { //nolint:revive // the fault to act out, then the fault of the text
+func (w *world) view(text string) (loop.View, error, error) {
 	given, err := words(text)
 	r := &reader{words: given, err: err}
 	now := Epoch().Add(r.span("t"))

@@ -221,7 +221,8 @@ func date(t time.Time, k int) time.Time {
 func wall(d time.Time, hour, minute int, loc *time.Location) time.Time {
 	at := time.Date(d.Year(), d.Month(), d.Day(), hour, minute, 0, 0, loc)
 	start, end := at.ZoneBounds()
-	if at.Hour() != hour || at.Minute() != minute || at.Day() != d.Day() { // in a gap; Go may take either side
+	// in a gap; Go may take either side
+	if at.Hour() != hour || at.Minute() != minute || at.Day() != d.Day() {
 		if asked := naive(d, hour, minute); naive(at, at.Hour(), at.Minute()).After(asked) && !start.IsZero() {
 			return start
 		}

@@ -1,5 +1,5 @@
-// Command policy-go is a sample policy server in Go: it keeps the mean concurrency at a target, with some pods to spare while load
-// rises. Try it:
+// Command policy-go is a sample policy server in Go: it keeps the mean concurrency at a target,
+// with some pods to spare while load rises. Try it:
 //
 //	go run ./docs/examples/policy-go --listen 127.0.0.1:9090
 //	sluice decide --policy grpc --param address=127.0.0.1:9090 --param 'parameters={"target":10,"spare":2}' < observations.jsonl
@@ -72,12 +72,14 @@ type parameters struct {
 	Spare  float64 `json:"spare"`
 }
 
-// memory is what comes back with the next request: the server itself remembers nothing, so it may be restarted at any time.
+// memory is what comes back with the next request: the server itself remembers nothing, so it may
+// be restarted at any time.
 type memory struct {
 	Last float64 `json:"last"`
 }
 
-// Decide answers ceil(concurrency / target), plus the spare pods while concurrency is higher than the last time.
+// Decide answers ceil(concurrency / target), plus the spare pods while concurrency is higher than
+// the last time.
 func (server) Decide(_ context.Context, in *policy.DecideRequest) (*policy.DecideResponse, error) {
 	p := parameters{Target: 10}
 	if in.GetParameters() != "" {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -391,5 +392,66 @@ func TestRunPushesWholeSets(t *testing.T) {
 	observe(2, 99, 1) // of a life of ours whose clock was ahead
 	if fourth := next("a greater epoch"); fourth.Epoch != 100 || len(fourth.Ports) != 1 {
 		t.Fatalf("push over epoch 99 %+v, want epoch 100", fourth)
+	}
+}
+
+// TestRunRecallsSlices starts anew over two Services of which one never has a round, as when it
+// cannot be read: after a while its port is pushed as its slice remembers it, so that its listener
+// stays.
+func TestRunRecallsSlices(t *testing.T) {
+	t.Parallel()
+	got := make(chan wire.Assignments, 10)
+	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		var a wire.Assignments
+		if err := json.NewDecoder(r.Body).Decode(&a); err != nil {
+			t.Errorf("decode: %v", err)
+		}
+		got <- a
+	}))
+	defer srv.Close()
+	w := newWorld(t, nil)
+	numbers := map[string]int{}
+	for _, s := range []string{"web", "api"} {
+		w.api.addService(s, "http")
+		w.driver.Register(reference(s), workload(s, 0))
+		numbers[s] = w.agreed(s)[0].Listen
+	}
+	var late atomic.Int64
+	o := w.driver.Options
+	o.Clock = func() time.Time { return time.Unix(2_000_000+late.Load(), 0) }
+	w.driver = path.New(o)
+	w.driver.Register(reference("web"), workload("web", 0))
+	w.agreed("web")
+	w.driver.Expect([]loop.Ref{reference("web"), reference("api")})
+	w.driver.Observe([]wire.Gateway{wire.Gateway{
+		Name: "gw", IP: "198.18.0.1", Control: strings.TrimPrefix(srv.URL, "http://"), Connected: true,
+	}.WithReport(&wire.Report{StartTime: 1})})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- w.driver.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	}()
+	for i := int64(1); ; i++ {
+		select {
+		case a := <-got:
+			for _, p := range a.Ports {
+				if p.Listen != numbers[p.Service] || p.Protocol != "http" {
+					t.Errorf("pushed %+v, want number %d", p, numbers[p.Service])
+				}
+			}
+			if len(a.Ports) != 2 {
+				t.Errorf("pushed %+v, want both Services", a.Ports)
+			}
+			return
+		case <-time.After(50 * time.Millisecond):
+			late.Store(i)
+		}
+		if i > 400 {
+			t.Fatal("nothing was pushed")
+		}
 	}
 }

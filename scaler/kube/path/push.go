@@ -364,6 +364,7 @@ func (w *worker) put(ctx context.Context, g *wire.Gateway, body []byte) error {
 		said, _ := io.ReadAll(io.LimitReader(res.Body, 512))
 		return fmt.Errorf("assign ports to gateway %s: %s: %s", g.Name, res.Status, strings.TrimSpace(string(said)))
 	}
-	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, 1<<20)) // so that the connection is used again
+	// A body that was read to its end leaves the connection for the next push.
+	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, 1<<20))
 	return nil
 }

@@ -136,7 +136,9 @@ func TestTwoControllersChurn(t *testing.T) {
 	var running sync.WaitGroup
 	for i := range 2 {
 		cfg := gateway.Default()
-		cfg.Name, cfg.ListenHost, cfg.LameDuck, cfg.Drain = fmt.Sprint("gw", i), fmt.Sprint("127.0.0.", 2+i), 0, time.Second
+		cfg.Name, cfg.LameDuck, cfg.Drain = fmt.Sprint("gw", i), 0, time.Second
+		// Addresses of its own, so that another run on this machine has the same numbers free.
+		cfg.ListenHost = fmt.Sprintf("127.%d.%d.%d", 1+os.Getpid()%250, os.Getpid()/250%250, 2+i)
 		g := gateway.New(cfg, noPods{}, slog.New(slog.DiscardHandler))
 		s.gateways, s.hosts, s.servers = append(s.gateways, g), append(s.hosts, cfg.ListenHost), append(s.servers, httptest.NewServer(g.Control()))
 		running.Go(func() {

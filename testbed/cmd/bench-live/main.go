@@ -1,4 +1,5 @@
-// Command bench-live holds the simulator against the testbed: `make bench-live` builds what it needs and runs it.
+// Command bench-live holds the simulator against the testbed: `make bench-live` builds what it
+// needs and runs it.
 package main
 
 import (

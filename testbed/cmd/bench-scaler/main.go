@@ -1,5 +1,5 @@
-// Command bench-scaler measures what rounds cost on the testbed's real API server: `make bench-scaler`
-// builds what it needs and runs it.
+// Command bench-scaler measures what rounds cost on the testbed's real API server: `make
+// bench-scaler` builds what it needs and runs it.
 package main
 
 import (

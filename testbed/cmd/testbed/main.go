@@ -1,4 +1,5 @@
-// Command testbed runs a real Kubernetes control plane and a node on one machine. Run it without arguments for its usage.
+// Command testbed runs a real Kubernetes control plane and a node on one machine. Run it without
+// arguments for its usage.
 package main
 
 import (

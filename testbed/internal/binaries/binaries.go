@@ -1,4 +1,5 @@
-// Package binaries builds the control plane's programs from the module that pins them, once, and keeps them.
+// Package binaries builds the control plane's programs from the module that pins them, once, and
+// keeps them.
 package binaries
 
 import (
@@ -46,8 +47,9 @@ type Cache struct {
 	Every time.Duration
 }
 
-// Ensure builds what is missing and returns the folder that holds all programs. Of several processes that call it at
-// once one builds and the others wait. What an interrupted call has finished is kept.
+// Ensure builds what is missing and returns the folder that holds all programs. Of several
+// processes that call it at once one builds and the others wait. What an interrupted call has
+// finished is kept.
 func (c Cache) Ensure(ctx context.Context) (string, error) {
 	if _, err := exec.LookPath("go"); err != nil {
 		return "", fmt.Errorf("build the control plane: %w", err)
@@ -118,7 +120,8 @@ func Key(inputs ...[]byte) string {
 	return hex.EncodeToString(h.Sum(nil))[:16]
 }
 
-// missing lists the programs that dir does not hold. A program is renamed into place, so what is there is whole.
+// missing lists the programs that dir does not hold. A program is renamed into place, so what is
+// there is whole.
 func missing(dir string) []program {
 	var out []program
 	for _, p := range programs() {
@@ -171,8 +174,9 @@ func (c Cache) build(ctx context.Context, dir string, p program, flags []string,
 	}
 }
 
-// goCommand prepares a call of the go command on the module alone, whatever workspace or folder we were called from. It
-// ends with ctx, together with the compilers it started, and if this process dies.
+// goCommand prepares a call of the go command on the module alone, whatever workspace or folder we
+// were called from. It ends with ctx, together with the compilers it started, and if this process
+// dies.
 func (c Cache) goCommand(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = c.Source
@@ -182,7 +186,8 @@ func (c Cache) goCommand(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// lock takes the lock file at path, saying so if another process holds it, and returns how to give it back.
+// lock takes the lock file at path, saying so if another process holds it, and returns how to give
+// it back.
 func (c Cache) lock(ctx context.Context, path string) (func(), error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {

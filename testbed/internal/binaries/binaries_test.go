@@ -70,8 +70,8 @@ func TestKeyDependsOnEachInput(t *testing.T) {
 	}
 }
 
-// fakeGo puts a go command first on the PATH. It notes every build in the returned file, and builds what
-// the file "slow" or "broken" beside that file does not forbid.
+// fakeGo puts a go command first on the PATH. It notes every build in the returned file, and builds
+// what the file "slow" or "broken" beside that file does not forbid.
 func fakeGo(t *testing.T) (notes string) {
 	t.Helper()
 	dir := t.TempDir()

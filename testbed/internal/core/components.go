@@ -48,7 +48,8 @@ func apiserverArgs(f files) []string {
 		"--kubelet-certificate-authority=" + f.authority,
 		"--kubelet-client-certificate=" + f.kubelet, "--kubelet-client-key=" + f.kubeletKey,
 		"--kubelet-preferred-address-types=InternalIP",
-		// The aggregation layer: to endpoints directly, and with an identity that aggregated servers can check.
+		// The aggregation layer: to endpoints directly, and with an identity that aggregated
+		// servers can check.
 		"--enable-aggregator-routing=true",
 		"--proxy-client-cert-file=" + f.proxy, "--proxy-client-key-file=" + f.proxyKey,
 		"--requestheader-client-ca-file=" + f.front,
@@ -97,7 +98,8 @@ clientConnection:
 
 func proxyArgs(f files) []string { return []string{"--config=" + f.proxyConfig} }
 
-// proxyConfig is kube-proxy's. The limits of connection tracking are left alone: they are the host's.
+// proxyConfig is kube-proxy's. The limits of connection tracking are left alone: they are the
+// host's.
 func proxyConfig(kubeconfig string) []byte {
 	return fmt.Appendf(nil, `apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
@@ -155,7 +157,8 @@ func get(ctx context.Context, client *http.Client, url string) error {
 	return nil
 }
 
-// clusterReady waits for what pods need besides running components: the node, and the default service account.
+// clusterReady waits for what pods need besides running components: the node, and the default
+// service account.
 func clusterReady(ctx context.Context, config *rest.Config, timeout time.Duration) error {
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package core is what runs inside the testbed's namespaces: the network, the components of the control plane in their
-// order, and the node agent.
+// Package core is what runs inside the testbed's namespaces: the network, the components of the
+// control plane in their order, and the node agent.
 package core
 
 import (
@@ -30,7 +30,8 @@ type Config struct {
 	Images map[string]string
 	// HPASyncPeriod is how often the HorizontalPodAutoscaler controller decides.
 	HPASyncPeriod time.Duration
-	// CrashBackoff is the first wait before a crashed container is started again; zero means the node agent's default.
+	// CrashBackoff is the first wait before a crashed container is started again; zero means the
+	// node agent's default.
 	CrashBackoff time.Duration
 	// ExtraArgs are further arguments by component.
 	ExtraArgs map[string][]string
@@ -63,8 +64,9 @@ const (
 	NodeDir    = "node"
 )
 
-// Run brings everything up, tells of it on events, runs until ctx ends or a component dies, and takes everything down.
-// It expects to be in namespaces of its own. Its error is nil when ctx ended it.
+// Run brings everything up, tells of it on events, runs until ctx ends or a component dies, and
+// takes everything down. It expects to be in namespaces of its own. Its error is nil when ctx ended
+// it.
 func Run(ctx context.Context, cfg Config, events io.Writer, log *slog.Logger) error {
 	err := run(ctx, cfg, json.NewEncoder(events), log)
 	if err != nil && ctx.Err() == nil {
@@ -119,7 +121,8 @@ func run(ctx context.Context, cfg Config, events *json.Encoder, log *slog.Logger
 	if err := clusterReady(ctx, admin, cfg.ReadyTimeout); err != nil {
 		return errors.Join(err, context.Cause(ctx))
 	}
-	// Last, because the node agent switches it on: of no use to it here, where whatever is on the bridge is routed.
+	// Last, because the node agent switches it on: of no use to it here, where whatever is on the
+	// bridge is routed.
 	if err := network.KeepOffFrames(); err != nil {
 		return err
 	}
@@ -209,8 +212,8 @@ func (s *stack) await() error {
 	return nil
 }
 
-// stop ends the components in reverse order: all that talk to the API server at once, then it, then etcd. What it keeps
-// is thrown away, so none of them gets long.
+// stop ends the components in reverse order: all that talk to the API server at once, then it, then
+// etcd. What it keeps is thrown away, so none of them gets long.
 func (s *stack) stop() {
 	s.cancel(nil)
 	const grace = 1500 * time.Millisecond

@@ -20,7 +20,8 @@ const (
 	firstService = "198.19.0.1"
 )
 
-// files are the paths, and what of their contents is needed again, of certificates and configuration.
+// files are the paths, and what of their contents is needed again, of certificates and
+// configuration.
 type files struct {
 	authority, front    string // certificates of the authorities
 	serving, servingKey string
@@ -52,7 +53,8 @@ func writeFiles(cfg Config) (files, error) {
 	if err != nil {
 		return files{}, err
 	}
-	// Who may claim to speak for users, as the aggregation layer does, is vouched for by an authority of its own.
+	// Who may claim to speak for users, as the aggregation layer does, is vouched for by an
+	// authority of its own.
 	front, err := pki.NewAuthority("testbed-front-proxy", now)
 	if err != nil {
 		return files{}, err

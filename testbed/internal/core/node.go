@@ -13,8 +13,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/testbed/node"
 )
 
-// startNode runs the node agent in a goroutine. An agent that fails ends the stack. The returned function stops it, with
-// all pods, and returns when that is done.
+// startNode runs the node agent in a goroutine. An agent that fails ends the stack. The returned
+// function stops it, with all pods, and returns when that is done.
 func (s *stack) startNode(ctx context.Context, f files, config *rest.Config) (stop func(), err error) {
 	dir := filepath.Join(s.cfg.Dir, NodeDir)
 	if err := os.MkdirAll(dir, 0o755); err != nil {

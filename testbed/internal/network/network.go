@@ -1,5 +1,6 @@
-// Package network builds the testbed's network: a bridge in a network namespace of its own, and a veth pair that plugs
-// the host into it. All of it belongs to that namespace and vanishes with the last process in it.
+// Package network builds the testbed's network: a bridge in a network namespace of its own, and a
+// veth pair that plugs the host into it. All of it belongs to that namespace and vanishes with the
+// last process in it.
 package network
 
 import (
@@ -31,7 +32,8 @@ func Node() netip.Addr { return netip.AddrFrom4([4]byte{198, 18, 0, 1}) }
 // Host returns the address by which the testbed sees the host.
 func Host() netip.Addr { return netip.AddrFrom4([4]byte{198, 18, 255, 254}) }
 
-// Pods returns the range that holds node, pods and host. Pods have 198.18.1.0 to 198.18.250.255 of it.
+// Pods returns the range that holds node, pods and host. Pods have 198.18.1.0 to 198.18.250.255 of
+// it.
 func Pods() netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, 0, 0}), 16) }
 
 // Services returns the range of Service addresses.
@@ -40,11 +42,12 @@ func Services() netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{1
 // All returns the range that holds everything; one testbed at a time can have it.
 func All() netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, 0, 0}), 15) }
 
-// SetUp makes the bridge, routes and settings in the calling process's network namespace, which must be new.
+// SetUp makes the bridge, routes and settings in the calling process's network namespace, which
+// must be new.
 //
-// Whoever is plugged in has a /32 address and the node as its only neighbour, so that every packet passes the node's
-// packet filter in both directions: what kube-proxy rewrote is written back, without masquerading and without filtering
-// frames on the bridge, which not every kernel can.
+// Whoever is plugged in has a /32 address and the node as its only neighbour, so that every packet
+// passes the node's packet filter in both directions: what kube-proxy rewrote is written back,
+// without masquerading and without filtering frames on the bridge, which not every kernel can.
 func SetUp() error {
 	loopback, err := netlink.LinkByName("lo")
 	if err != nil {
@@ -59,7 +62,8 @@ func SetUp() error {
 	if err := netlink.LinkAdd(bridge); err != nil {
 		return fmt.Errorf("add bridge %s: %w", Bridge, err)
 	}
-	// A bridge without an address of its own takes the lowest of its ports, so that pods would see the node's change.
+	// A bridge without an address of its own takes the lowest of its ports, so that pods would see
+	// the node's change.
 	if err := netlink.LinkSetHardwareAddr(bridge, net.HardwareAddr{0x02, 0x5a, 198, 18, 0, 1}); err != nil {
 		return fmt.Errorf("set hardware address of bridge %s: %w", Bridge, err)
 	}
@@ -69,7 +73,8 @@ func SetUp() error {
 	if err := netlink.LinkSetUp(bridge); err != nil {
 		return fmt.Errorf("set bridge %s up: %w", Bridge, err)
 	}
-	// Without a route to them, the node's own connections to Service addresses fail before kube-proxy's rules rewrite them.
+	// Without a route to them, the node's own connections to Service addresses fail before
+	// kube-proxy's rules rewrite them.
 	route := &netlink.Route{LinkIndex: bridge.Attrs().Index, Dst: ipNet(Services()), Scope: netlink.SCOPE_LINK}
 	if err := netlink.RouteAdd(route); err != nil {
 		return fmt.Errorf("add route to %s: %w", Services(), err)
@@ -78,7 +83,8 @@ func SetUp() error {
 		"net/ipv4/ip_forward":                    "1",
 		"net/ipv4/conf/all/rp_filter":            "0",
 		"net/ipv4/conf/" + Bridge + "/rp_filter": "0",
-		// The gateway sends packets back out of the bridge they came in by; it must not advise pods to skip it.
+		// The gateway sends packets back out of the bridge they came in by; it must not advise pods
+		// to skip it.
 		"net/ipv4/conf/all/send_redirects":            "0",
 		"net/ipv4/conf/" + Bridge + "/send_redirects": "0",
 	} {
@@ -89,9 +95,10 @@ func SetUp() error {
 	return nil
 }
 
-// KeepOffFrames keeps the packet filter away from frames on bridges. Where the kernel lets it at them, a frame for a Service
-// is rewritten in the bridge and sent on from there, except to the port it came from: a pod could not reach itself
-// through its Service. A kernel without that ability has no such setting.
+// KeepOffFrames keeps the packet filter away from frames on bridges. Where the kernel lets it at
+// them, a frame for a Service is rewritten in the bridge and sent on from there, except to the port
+// it came from: a pod could not reach itself through its Service. A kernel without that ability has
+// no such setting.
 func KeepOffFrames() error {
 	err := os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-iptables", []byte("0"), 0o644)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -100,8 +107,8 @@ func KeepOffFrames() error {
 	return nil
 }
 
-// Attach plugs the calling process's network namespace, the host's, into the bridge in the namespace of process pid,
-// and routes Service addresses there.
+// Attach plugs the calling process's network namespace, the host's, into the bridge in the
+// namespace of process pid, and routes Service addresses there.
 func Attach(pid int) error {
 	ns, err := netns.GetFromPid(pid)
 	if err != nil {
@@ -156,8 +163,9 @@ func Attach(pid int) error {
 	return nil
 }
 
-// AwaitFree returns when nothing on the host is left of an earlier testbed, whose namespace the kernel takes apart some
-// time after its last process ended. It refuses a host whose own addresses overlap the testbed's.
+// AwaitFree returns when nothing on the host is left of an earlier testbed, whose namespace the
+// kernel takes apart some time after its last process ended. It refuses a host whose own addresses
+// overlap the testbed's.
 func AwaitFree(ctx context.Context) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

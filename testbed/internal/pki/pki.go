@@ -1,5 +1,6 @@
-// Package pki makes the certificates and kubeconfig files of one testbed. They are valid for a week, live in the state
-// directory of that testbed and are made anew each time it starts, so nothing outside ever has reason to trust them.
+// Package pki makes the certificates and kubeconfig files of one testbed. They are valid for a
+// week, live in the state directory of that testbed and are made anew each time it starts, so
+// nothing outside ever has reason to trust them.
 package pki
 
 import (
@@ -36,8 +37,8 @@ type Pair struct {
 	Cert, Key []byte
 }
 
-// Identity says whom a certificate is for. A certificate with addresses or names may serve as well as call; one without
-// can only call.
+// Identity says whom a certificate is for. A certificate with addresses or names may serve as well
+// as call; one without can only call.
 type Identity struct {
 	// Name becomes the common name: the user, in Kubernetes.
 	Name string
@@ -130,7 +131,8 @@ func SigningKey() ([]byte, error) {
 	return encodeKey(key)
 }
 
-// Write stores the pair as DIR/NAME.crt and DIR/NAME.key, readable by the owner alone, and returns both paths.
+// Write stores the pair as DIR/NAME.crt and DIR/NAME.key, readable by the owner alone, and returns
+// both paths.
 func (p Pair) Write(dir, name string) (cert, key string, err error) {
 	cert, key = filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key")
 	if err := os.WriteFile(cert, p.Cert, 0o600); err != nil {
@@ -142,8 +144,9 @@ func (p Pair) Write(dir, name string) (cert, key string, err error) {
 	return cert, key, nil
 }
 
-// Kubeconfig returns a kubeconfig file with one context: the API server at url, trusted through authority, called as the
-// holder of pair. Everything is inside it, so the file may be copied elsewhere.
+// Kubeconfig returns a kubeconfig file with one context: the API server at url, trusted through
+// authority, called as the holder of pair. Everything is inside it, so the file may be copied
+// elsewhere.
 func Kubeconfig(url string, authority []byte, pair Pair) ([]byte, error) {
 	const name = "testbed"
 	config := clientcmdapi.NewConfig()

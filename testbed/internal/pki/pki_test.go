@@ -55,7 +55,8 @@ func handshake(t *testing.T, server, client *tls.Config) (*x509.Certificate, err
 		conn := tls.Client(b, client)
 		err := conn.Handshake()
 		if err == nil {
-			_, err = conn.Read(make([]byte, 1)) // TLS 1.3 tells of a refused client certificate only now
+			// TLS 1.3 tells of a refused client certificate only now
+			_, err = conn.Read(make([]byte, 1))
 		}
 		clientErr <- err
 	}()

@@ -1,4 +1,5 @@
-// Package process runs the components of a testbed: each is a child process with a log file of its own.
+// Package process runs the components of a testbed: each is a child process with a log file of its
+// own.
 package process
 
 import (
@@ -33,7 +34,8 @@ type Process struct {
 	err  error // why it ended; valid once done is closed
 }
 
-// Start starts the program and returns at once. The process is waited for in a goroutine that ends with it.
+// Start starts the program and returns at once. The process is waited for in a goroutine that ends
+// with it.
 func Start(spec Spec) (*Process, error) {
 	log, err := os.OpenFile(spec.LogFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
@@ -77,7 +79,8 @@ func (p *Process) Failure(deed string) error {
 	return fmt.Errorf("%s: %s %s; its log ends with:\n%s", deed, p.spec.Name, state, indent(tail))
 }
 
-// Stop sends SIGTERM, and SIGKILL if the process is still there after grace, and returns when it has ended.
+// Stop sends SIGTERM, and SIGKILL if the process is still there after grace, and returns when it
+// has ended.
 func (p *Process) Stop(grace time.Duration) {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // an error means that it has ended already
 	timer := time.NewTimer(grace)
@@ -90,7 +93,8 @@ func (p *Process) Stop(grace time.Duration) {
 	}
 }
 
-// Tail returns the last n lines of the file at path, or fewer if it has fewer or if they exceed 16 KiB.
+// Tail returns the last n lines of the file at path, or fewer if it has fewer or if they exceed
+// 16 KiB.
 func Tail(path string, n int) (string, error) {
 	const most = 16 << 10
 	f, err := os.Open(path)
