@@ -1,7 +1,7 @@
 // Package loop is the control loop of one workload: everything between what was seen of it and what
 // is to be done. It owns data time, start-up times, the policy and its guard, the hand-over between
 // instances and gateways, settling and the mode. It is pure: no clock, no I/O, no goroutine. The
-// scaler, the simulator and sluice decide are shells around it.
+// scaler and the simulator are shells around it.
 //
 // A round is Step: a View in, Commands out. The shell carries the Commands out and calls Done.
 //
