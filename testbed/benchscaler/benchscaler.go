@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +28,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
 	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
@@ -36,6 +38,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-autoscaler/sluice/testbed"
@@ -92,6 +95,7 @@ const (
 
 // Run measures all, prints it, and writes summary.json. It fails when a goal is missed.
 func Run(ctx context.Context, o Options) error {
+	ctrl.SetLogger(logr.FromSlogHandler(slog.DiscardHandler)) // the client's library asks for one
 	scale := 1
 	if o.Quick {
 		scale = 10

@@ -182,12 +182,8 @@ func (p *process) measureRounds(ctx context.Context, key string, out io.Writer) 
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- p.manager.GetCache().Start(ctx) }()
-	var all v1alpha1.AutoscalerList
-	if err := p.manager.GetClient().List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {
-		return err
-	}
 	if !p.manager.GetCache().WaitForCacheSync(ctx) {
-		return fmt.Errorf("the cache was not filled: %w", context.Cause(ctx))
+		return fmt.Errorf("the cache did not start: %w", context.Cause(ctx))
 	}
 	namespace, name, _ := strings.Cut(key, "/")
 	req := reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}}
