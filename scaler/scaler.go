@@ -63,6 +63,7 @@ func New(o Options) *Scaler {
 
 type noSink struct{}
 
+// Put implements Sink.
 func (noSink) Put(loop.Ref, loop.Record) {}
 
 // Workload is one scaled workload. Its methods are not safe for concurrent use; different workloads

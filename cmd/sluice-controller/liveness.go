@@ -12,9 +12,10 @@ import (
 	"github.com/sluice-autoscaler/sluice/internal/serve"
 )
 
-// roundsPeriod is the time between two probes of the scaler's rounds. A probe waits in the same queue for the same workers
-// as every round, so it tells a hang from having nothing to do. Shorter notices a hang sooner; a queue that is longer than
-// two periods at times would be taken for one.
+// roundsPeriod is the time between two probes of the scaler's rounds. A probe waits in the same
+// queue for the same workers as every round, so it tells a hang from having nothing to do.
+// Shorter notices a hang sooner; a queue that is longer than two periods at times would be taken
+// for one.
 const roundsPeriod = 10 * time.Second
 
 // probeKey is the key of probes; no Autoscaler has an empty name.
@@ -43,8 +44,9 @@ func (r *rounds) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, 
 	return r.Reconciler.Reconcile(ctx, req)
 }
 
-// watch sends a probe each period, once elected, until ctx ends. Before a worker took the first probe, watch beats by
-// itself: waiting for the lease and the first lists is no hang, and the manager bounds it.
+// watch sends a probe each period, once elected, until ctx ends. Before a worker took the first
+// probe, watch beats by itself: waiting for the lease and the first lists is no hang, and the
+// manager bounds it.
 func (r *rounds) watch(ctx context.Context, elected <-chan struct{}, poke func(types.NamespacedName)) error {
 	tick := time.NewTicker(roundsPeriod)
 	defer tick.Stop()

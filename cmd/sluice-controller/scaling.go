@@ -120,8 +120,8 @@ func (p *process) runPath(ctx context.Context) error {
 	return p.path.Run(ctx)
 }
 
-// onReport hands a gateway's report on: to the path driver, and, when it tells of held requests, of a
-// wake-up seen through or of a changed gateway, to the Autoscalers concerned, at once.
+// onReport hands a gateway's report on: to the path driver, and, when it tells of held requests,
+// of a wake-up seen through or of a changed gateway, to the Autoscalers concerned, at once.
 func (p *process) onReport(r adapter.GatewayReport) {
 	if p.path == nil {
 		return
@@ -154,7 +154,8 @@ func (p *process) poke(key types.NamespacedName) {
 	}
 }
 
-// journal writes what is kept of an Autoscaler's rounds, as JSON. Only the replica that scales has it.
+// journal writes what is kept of an Autoscaler's rounds, as JSON. Only the replica that scales
+// has it.
 func (p *process) journal(namespace, name string, w io.Writer) error {
 	select {
 	case <-p.manager.Elected():
