@@ -24,6 +24,13 @@ type Entry struct {
 	Rounds int       `json:"rounds"`
 }
 
+// WorkloadJournal is what is kept of one workload, as it is served.
+type WorkloadJournal struct {
+	Namespace string  `json:"namespace"`
+	Name      string  `json:"name"`
+	Entries   []Entry `json:"entries"`
+}
+
 // Journal keeps the latest records of each workload in memory: those that changed something or
 // differed from the one before. It is bounded per workload and in all. It is a Sink, and safe for
 // concurrent use.

@@ -49,6 +49,7 @@ type options struct {
 	qps                   float32
 	burst                 int
 	history               historyFlags
+	specs                 specsFlags
 }
 
 func flags(o *options) *pflag.FlagSet {
@@ -67,6 +68,7 @@ func flags(o *options) *pflag.FlagSet {
 	fs.BoolVar(&o.leaderElect, "leader-elect", true, "scale only while holding the lease, so that several replicas can run")
 	fs.DurationVar(&o.tick, "tick", 2*time.Second, "time between rounds of a workload in which nothing happens, 100ms–1m")
 	fs.DurationVar(&o.grace, "sleep-grace", 2*time.Second, "how long the gateway must be on a Service before its last pod goes, 0s–1m")
+	o.specs.add(fs)
 	o.history.add(fs)
 	o.logging.Bind(fs)
 	fs.Float32Var(&o.qps, "kube-api-qps", 200, "requests per second to the API server, > 0")
@@ -107,10 +109,11 @@ func (o *options) validate() error {
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	o := options{logging: cli.DefaultLogging()}
-	if answered, err := cli.Parse(name, usage, flags(&o), args, stdout); answered || err != nil {
+	fs := flags(&o)
+	if answered, err := cli.Parse(name, usage, fs, args, stdout); answered || err != nil {
 		return err
 	}
-	if err := o.validate(); err != nil {
+	if err := errors.Join(o.validate(), o.specs.validate(fs)); err != nil {
 		return cli.Usage(err)
 	}
 	log := o.logging.New(stderr)
@@ -118,11 +121,19 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	metrics := promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg, EnableOpenMetrics: true})
+	if o.specs.file != "" {
+		s, err := assembleSpecs(o, reg, log)
+		if err != nil {
+			return err
+		}
+		return s.run(ctx, metrics)
+	}
 	c, err := assemble(ctx, o, reg, log)
 	if err != nil {
 		return err
 	}
-	return c.run(ctx, promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg, EnableOpenMetrics: true}))
+	return c.run(ctx, metrics)
 }
 
 // routeLogs makes log the one log of the process: of the standard library, such as net/http's

@@ -166,5 +166,5 @@ func (p *process) journal(namespace, name string, w io.Writer) error {
 	if !ok {
 		return server.ErrNoJournal
 	}
-	return json.NewEncoder(w).Encode(kube.Journal{Namespace: namespace, Name: name, Entries: entries})
+	return json.NewEncoder(w).Encode(scaler.WorkloadJournal{Namespace: namespace, Name: name, Entries: entries})
 }

@@ -21,22 +21,33 @@ t is in seconds. A window that is missing from a line is unknown; a pod without 
 An output line has t, replicas, valid, reason and terms, and next (seconds) where the policy wants to be asked again by then.
 While valid is false the policy cannot tell, nothing is to change, and replicas is the current count.
 
+With --spec each line is a round of the whole control loop, as the controller does it: bounds, missing data, behavior, settling and the
+way to zero. The FILE has an Autoscaler's spec, or an Autoscaler. An output line has from, desired, phase, clamps (the rules that changed
+the count) and path, too. A change counts as carried out when the next line's current says so. Where the spec has a serviceRef, a gateway
+listens. A line should have concurrency over scaleToZero.after (1m by default) and waiting over 0s besides what the policy reads, or
+nothing goes to zero. The spec takes the place of a line's limits; a line's startUp, cost and activeSince are not read.
+
 "sluice policies" lists the policies, "sluice policies NAME" the parameters of one, "sluice policies guard" those of --guard.`
 
 const decideExample = `  sluice decide --policy kpa --param target=10 --param panicThresholdPercentage=200 < observations.jsonl
   sluice decide --policy hpa --param 'behavior={"scaleDown": {"stabilizationWindowSeconds": 60}}' < observations.jsonl
   sluice decide --policy cel --param 'expression=signal("concurrency", "60s") / target' --guard maxReplicas=20 < observations.jsonl
-  sluice decide --policy grpc --param address=127.0.0.1:9090 < observations.jsonl`
+  sluice decide --policy grpc --param address=127.0.0.1:9090 < observations.jsonl
+  sluice decide --spec autoscaler.yaml < observations.jsonl`
 
 func decide() *cobra.Command {
 	var spec decision.Spec
 	var verbose bool
+	var specFile string
 	c := &cobra.Command{
-		Use: "decide --policy NAME [--guard [NAME=JSON]...]", Short: "Ask a policy about recorded or hand-written observations",
+		Use: "decide {--policy NAME [--guard [NAME=JSON]...] | --spec FILE}", Short: "Ask a policy about recorded or hand-written observations",
 		Long: decideLong, Example: decideExample,
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if specFile != "" {
+				return decideBySpec(cmd, args, specFile, verbose)
+			}
 			if spec.Policy == "" {
-				return fmt.Errorf("--policy is missing: %w", errUsage)
+				return fmt.Errorf("--policy is missing, or --spec: %w", errUsage)
 			}
 			spec.Guarded = cmd.Flags().Changed("guard")
 			for _, a := range args { // pflag leaves what follows a flag with an optional value
@@ -58,6 +69,25 @@ func decide() *cobra.Command {
 	c.Flags().StringVar(&spec.File, "params-file", "", "a YAML `FILE` of parameters; --param overrides it")
 	c.Flags().StringArrayVar(&spec.Guard, "guard", nil, "wrap the policy in guard, with parameters `NAME=JSON` of its own; --param, too, then takes those that the policy does not have")
 	c.Flags().Lookup("guard").NoOptDefVal = "{}"
+	c.Flags().StringVar(&specFile, "spec", "", "do whole rounds, by the spec or the Autoscaler in this YAML `FILE`")
 	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "add the sentence that explains each decision")
 	return c
+}
+
+// decideBySpec does a round of the whole loop for each line.
+func decideBySpec(cmd *cobra.Command, args []string, file string, verbose bool) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%q: observations come from standard input: %w", args[0], errUsage)
+	}
+	for _, name := range []string{"policy", "param", "params-file", "guard"} {
+		if cmd.Flags().Changed(name) {
+			return fmt.Errorf("--%s with --spec: the file has all of it: %w", name, errUsage)
+		}
+	}
+	l, spec, err := decision.ReadLoop(file, known())
+	if err != nil {
+		return fmt.Errorf("%w: %w", err, errUsage)
+	}
+	defer l.Close()
+	return decision.AnswerLoop(l, &spec, cmd.InOrStdin(), cmd.OutOrStdout(), verbose)
 }

@@ -101,6 +101,14 @@ var layers = []layer{
 		reason: "the ports carry no Kubernetes type, so that a driver for another platform can stand behind them",
 	},
 	{
+		folder: "scaler/process", allow: []string{"algorithms/...", "scaler"},
+		reason: "a driver for any program with an HTTP interface proves that the ports need no Kubernetes",
+	},
+	{
+		folder: "scaler/conformance", allow: []string{"algorithms/...", "scaler"},
+		reason: "it tests drivers of any platform, so it knows the ports alone",
+	},
+	{
 		folder: "bench", allow: append([]string{"wire/...", "algorithms/...", "prom/..."}, ground...), modules: []string{"*", "sigs.k8s.io/yaml"},
 		reason: "the bench runs the algorithms as they are shipped, and needs no cluster",
 	},
@@ -276,6 +284,10 @@ func TestLayersTable(t *testing.T) {
 		{"scaler/kube", "k8s.io/client-go/scale", true},
 		{"scaler", "k8s.io/apimachinery/pkg/types", false},
 		{"scaler", module + "scaler/activation", true},
+		{"scaler/process", module + "scaler", true},
+		{"scaler/process", module + "scaler/kube", false},
+		{"scaler/process", "k8s.io/client-go/scale", false},
+		{"scaler/conformance", module + "api/v1alpha1", false},
 		{"bench/live", "k8s.io/client-go/kubernetes", false},
 		{"bench/history", module + "prom", true},
 		{"internal/serve", module + "wire", false},
@@ -307,6 +319,8 @@ var links = []struct {
 	{of: "cmd/sluice-sidecar", banned: kube, reason: "the sidecar stands beside every pod and links no Kubernetes package"},
 	{of: "proxy", banned: kube, reason: "the engine of the sidecar links no Kubernetes package"},
 	{of: "prom", banned: kube, reason: "the bench and other platforms use it without Kubernetes"},
+	{of: "scaler/process", banned: kube, reason: "a driver that needs no Kubernetes proves that the ports carry none"},
+	{of: "scaler/conformance", banned: kube, reason: "it tests drivers of any platform"},
 	{
 		of: "cmd/sluice-controller", banned: func(path string) bool { return under(strings.TrimPrefix(path, module), "bench") },
 		reason: "what tries policies out is no part of what runs them",

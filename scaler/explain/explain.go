@@ -1,4 +1,4 @@
-// Package explain turns an Autoscaler's status into sentences for people.
+// Package explain turns an Autoscaler's status and journal into sentences for people.
 package explain
 
 import (
@@ -13,12 +13,25 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
+	"github.com/sluice-autoscaler/sluice/scaler"
 )
 
-// Write explains the Autoscaler at an instant: its state, what keeps it from scaling, its latest
-// wake-up and its last n decisions that changed something, newest first; with terms, the numbers
-// behind each.
-func Write(w io.Writer, as *v1alpha1.Autoscaler, now time.Time, n int, terms bool) error {
+// Options say how much is written.
+type Options struct {
+	// Now is the instant from which ages count.
+	Now time.Time
+	// Last is how many decisions are shown, newest first.
+	Last int
+	// All shows rounds that changed nothing, too; the latest round is shown in any case.
+	All bool
+	// Terms shows the numbers behind each decision.
+	Terms bool
+}
+
+// Write explains the Autoscaler: its state, what keeps it from scaling, its latest wake-up and
+// its last decisions, newest first. They are those of its journal, oldest first, and those of its
+// status from before that; without a journal, those of its status.
+func Write(w io.Writer, as *v1alpha1.Autoscaler, journal []scaler.Entry, o Options) error {
 	var b strings.Builder
 	st := &as.Status
 	phase := st.Phase
@@ -33,11 +46,11 @@ func Write(w io.Writer, as *v1alpha1.Autoscaler, now time.Time, n int, terms boo
 	b.WriteString("\n")
 	for _, kind := range []string{v1alpha1.ConditionAbleToScale, v1alpha1.ConditionScalingActive} {
 		if c := meta.FindStatusCondition(st.Conditions, kind); c != nil && c.Status != metav1.ConditionTrue {
-			fmt.Fprintf(&b, "%s is %s since %s ago: %s: %s\n", kind, c.Status, ago(now, c.LastTransitionTime.Time), c.Reason, c.Message)
+			fmt.Fprintf(&b, "%s is %s since %s ago: %s: %s\n", kind, c.Status, ago(o.Now, c.LastTransitionTime.Time), c.Reason, c.Message)
 		}
 	}
 	if c := st.LastColdStart; c != nil {
-		fmt.Fprintf(&b, "last cold start, %s ago, %d held, seconds after the first request:", ago(now, c.Detected.Time), c.Held)
+		fmt.Fprintf(&b, "last cold start, %s ago, %d held, seconds after the first request:", ago(o.Now, c.Detected.Time), c.Held)
 		for _, p := range []struct{ name, value string }{
 			{"decided", c.Decided}, {"pod created", c.PodCreated}, {"scheduled", c.Scheduled}, {"started", c.Started}, {"answering", c.Answering}, {"released", c.Released},
 		} {
@@ -47,19 +60,22 @@ func Write(w io.Writer, as *v1alpha1.Autoscaler, now time.Time, n int, terms boo
 		}
 		b.WriteString("\n")
 	}
-	if len(st.Decisions) == 0 {
+	left := o.Last
+	writeJournal(&b, journal, &left, o)
+	older := st.Decisions
+	if len(journal) > 0 {
+		older = slices.DeleteFunc(slices.Clone(older), func(d v1alpha1.DecisionRecord) bool { return !d.Time.Time.Before(journal[0].Since) })
+	}
+	if len(journal) == 0 && len(older) == 0 {
 		b.WriteString("no decision has changed anything yet\n")
 	}
-	for i, d := range st.Decisions {
-		if i == n {
-			break
-		}
+	for _, d := range older[:min(len(older), left)] {
 		verb := "scaled"
 		if !d.Applied {
 			verb = "would scale"
 		}
-		fmt.Fprintf(&b, "%s  %s %d → %d  %s: %s\n", d.Time.UTC().Format("15:04:05.000"), verb, d.From, d.To, d.Reason, d.Message)
-		if terms {
+		fmt.Fprintf(&b, "%s  %s %d → %d  %s: %s\n", clock(d.Time.Time), verb, d.From, d.To, d.Reason, d.Message)
+		if o.Terms {
 			for _, k := range slices.Sorted(maps.Keys(d.Terms)) {
 				fmt.Fprintf(&b, "    %s = %s\n", k, d.Terms[k])
 			}
@@ -68,5 +84,8 @@ func Write(w io.Writer, as *v1alpha1.Autoscaler, now time.Time, n int, terms boo
 	_, err := io.WriteString(w, b.String())
 	return err
 }
+
+// clock is an instant of today.
+func clock(t time.Time) string { return t.UTC().Format("15:04:05.000") }
 
 func ago(now, then time.Time) string { return now.Sub(then).Round(time.Second).String() }

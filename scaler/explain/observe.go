@@ -8,8 +8,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
 )
 
-// Observe is what an Autoscaler's status says at an instant, as far as a status goes: replicas and
-// the demand of the last decision, as a reading without a window. It has no other signals and
+// Observe is what an Autoscaler's status says at an instant, as far as a status goes: replicas
+// and the demand of the last decision, as a reading without a window. It has no other signals and
 // windows, no ages and no coverage, and does not say when it was measured.
 func Observe(as *v1alpha1.Autoscaler, now time.Time) algorithms.Observation {
 	st := &as.Status

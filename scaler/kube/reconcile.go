@@ -267,13 +267,6 @@ func (r *Reconciler) forget(key types.NamespacedName) {
 	}
 }
 
-// Journal is an Autoscaler's journal, as it is served.
-type Journal struct {
-	Namespace string         `json:"namespace"`
-	Name      string         `json:"name"`
-	Entries   []scaler.Entry `json:"entries"`
-}
-
 // The fields by which other objects are found.
 const (
 	// ByTarget finds HPAs and Autoscalers by what they scale.
