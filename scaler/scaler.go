@@ -256,7 +256,8 @@ func (w *Workload) carryOut(ctx context.Context, c *loop.Commands) error {
 			r.Fault = err.Error()
 			w.known = false
 			w.loop.Done(w.s.Clock(), *c, err)
-			return &RoundError{StageSet, err}
+			// The path is put all the same: whoever cannot be scaled is held for.
+			return &RoundError{StageSet, errors.Join(err, w.putPath(ctx, c.Path))}
 		}
 		if r.From == 0 {
 			w.decidedAt = w.s.Clock()
@@ -266,14 +267,30 @@ func (w *Workload) carryOut(ctx context.Context, c *loop.Commands) error {
 			slog.Int("replicas", *c.Scale), slog.String("reason", r.Reason))
 	}
 	w.loop.Done(r.At, *c, nil)
-	if c.Path == nil || w.s.Path == nil {
-		return nil
-	}
-	if err := w.s.Path.Put(ctx, w.ref, *c.Path); err != nil {
+	if err := w.putPath(ctx, c.Path); err != nil {
 		r.Fault = err.Error()
-		return &RoundError{StagePut, fmt.Errorf("change the path of %s: %w", w.ref, err)}
+		return &RoundError{StagePut, err}
 	}
 	return nil
+}
+
+// putPath makes the path what it ought to be, where there is one.
+func (w *Workload) putPath(ctx context.Context, want *loop.PathState) error {
+	if want == nil || w.s.Path == nil {
+		return nil
+	}
+	if err := w.s.Path.Put(ctx, w.ref, *want); err != nil {
+		return fmt.Errorf("change the path of %s: %w", w.ref, err)
+	}
+	return nil
+}
+
+// Configured tells whether the workload has a Spec that can be driven.
+func (w *Workload) Configured() bool { return w.loop != nil }
+
+// ReleasePath takes the gateways out of the path of a workload that is not to be held for any more.
+func (w *Workload) ReleasePath(ctx context.Context) error {
+	return w.putPath(ctx, &loop.PathState{})
 }
 
 // ColdStart accounts for one wake-up: when the first request was held, and how long after that each

@@ -205,6 +205,10 @@ func (t *Ticker) round(ctx context.Context, r tickedRound) (out tickedRound) {
 	if out.configured = true; r.spec != nil {
 		if err = r.workload.Configure(*r.spec, r.born); err != nil {
 			out.configured, err = false, fmt.Errorf("configure %s: %w", r.workload.Ref(), err)
+			if r.workload.Configured() { // the spec before still drives
+				log.WarnContext(ctx, "spec not taken, will retry", name, slog.Any("error", err))
+				err = nil
+			}
 		}
 	}
 	if err == nil {

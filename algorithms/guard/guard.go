@@ -231,6 +231,12 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	p.unknownSince = time.Time{}
 	if p.limiter != nil && !woken {
 		p.behave(&o, &d)
+		if from := d.Replicas; from < wake { // behavior bounds no wake-up: it would have no end
+			d.Replicas = wake
+			if clamp(&o, &d, "Wake", from) {
+				say(&d, fmt.Sprintf("%.0f requests wait and no pod is ready", waiting))
+			}
+		}
 	}
 	if d.Replicas < 1 && o.Limits.Min == 0 && cur > 0 && !p.idle(&o) {
 		from := d.Replicas

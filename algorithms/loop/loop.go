@@ -47,6 +47,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
@@ -318,8 +319,14 @@ func failure(phase Phase, instances []Instance) string {
 			why = "pod " + p.ID + ": " + p.Trouble
 		}
 	}
+	if len(why) > mostFailure {
+		why = strings.ToValidUTF8(why[:mostFailure], "") + "…"
+	}
 	return why
 }
+
+// mostFailure bounds the text of a failure, in bytes: the gateways are told of all workloads' at once.
+const mostFailure = 256
 
 // goFirst names the n instances that lose least by going: those that do not run yet, the youngest
 // first, then those with the fewest requests in flight. Equal ones go by name, so that the order is

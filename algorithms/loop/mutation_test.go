@@ -62,6 +62,7 @@ func mutations() []mutation {
 		{"the hold comes before the fallback", g, "if left > 0 {", "if false {", "fallback"},
 		{"the fallback takes nothing away", g, "max(o.Replicas.Current, *p.cfg.Fallback)", "*p.cfg.Fallback", "fallback"},
 		{"behavior bounds", g, "if p.limiter != nil && !woken {", "if false {", "behavior"},
+		{"behavior bounds no wake-up", g, "if from := d.Replicas; from < wake {", "if from := d.Replicas; false {", "wake-against-behavior"},
 		{"zero needs an idle time", g, "if d.Replicas < 1 && o.Limits.Min == 0 && cur > 0 && !p.idle(&o) {", "if false {", "not-idle"},
 		{"idle means known", g, " && o.Signals[s].Coverage >= FullCoverage", "", "not-idle"},
 		{"idle means that nothing waits", g, " && o.Signals[w].Value == 0", "", "not-idle"},

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,10 +39,11 @@ type process struct {
 	adapter *adapter.Adapter
 	manager manager.Manager
 	// path, records, pokes and rounds belong to the scaler and are nil without it.
-	path    *path.Driver
-	records *scaler.Journal
-	pokes   chan event.GenericEvent
-	rounds  *rounds
+	path      *path.Driver
+	observing sync.Mutex
+	records   *scaler.Journal
+	pokes     chan event.GenericEvent
+	rounds    *rounds
 }
 
 // config loads the cluster's address and the controller's own namespace.

@@ -115,7 +115,7 @@ func (p *process) runPath(ctx context.Context) error {
 	for i := range all.Items {
 		refs = append(refs, kube.Ref(client.ObjectKeyFromObject(&all.Items[i])))
 	}
-	p.path.Observe(p.adapter.Gateways())
+	p.observeGateways()
 	p.path.Expect(refs)
 	return p.path.Run(ctx)
 }
@@ -126,7 +126,7 @@ func (p *process) onReport(r adapter.GatewayReport) {
 	if p.path == nil {
 		return
 	}
-	p.path.Observe(p.adapter.Gateways())
+	p.observeGateways()
 	select {
 	case <-p.manager.Elected():
 	default:
@@ -141,6 +141,14 @@ func (p *process) onReport(r adapter.GatewayReport) {
 			p.poke(key)
 		}
 	}
+}
+
+// observeGateways tells the path driver of the gateways as they are now. One at a time: an older view
+// must not overtake a newer one.
+func (p *process) observeGateways() {
+	p.observing.Lock()
+	defer p.observing.Unlock()
+	p.path.Observe(p.adapter.Gateways())
 }
 
 // poke asks for a round of one Autoscaler; a full queue has a round of everything coming anyway,

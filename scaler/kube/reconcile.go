@@ -70,7 +70,10 @@ type Reconciler struct {
 // workload is one Autoscaler's.
 type workload struct {
 	*scaler.Workload
-	object     loop.Ref
+	uid    types.UID
+	object loop.Ref
+	// held says that the Scaler's Path knows the workload.
+	held       bool
 	generation int64
 	// invalid is why the spec cannot be used; retryAt is when it may have become possible, the zero
 	// time when only another spec helps.
@@ -116,14 +119,17 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 
 // round configures the workload, yields to a rival or does a round, and puts it into status.
 func (r *Reconciler) round(ctx context.Context, w *workload, as *v1alpha1.Autoscaler) time.Duration {
-	if err := r.configure(w, as); err != nil {
-		r.settle(w)
+	if err := r.configure(ctx, w, as); err != nil {
 		if w.retryAt.IsZero() {
+			r.settle(w)
 			w.status.condition(as, v1alpha1.ConditionScalingActive, false, "InvalidSpec", err.Error())
 			return invalidAfter
 		}
 		w.status.condition(as, v1alpha1.ConditionScalingActive, false, "PolicyUnavailable", err.Error())
-		return r.Scaler.Timing.Tick
+		if !w.Configured() { // else the spec before still drives
+			r.settle(w)
+			return r.Scaler.Timing.Tick
+		}
 	}
 	rival, err := r.rival(ctx, as, w.object)
 	if err != nil {
@@ -160,25 +166,23 @@ func (r *Reconciler) report(ctx context.Context, w *workload, as *v1alpha1.Autos
 	if err != nil && !errors.Is(err, scaler.ErrConflict) {
 		r.Log.WarnContext(ctx, "round failed, will retry", slog.String("autoscaler", w.Ref().String()), slog.Any("error", err))
 	}
-	switch {
-	case !failed:
-		w.status.condition(as, v1alpha1.ConditionAbleToScale, true, "ReadyForNewScale", "the target's scale can be read and written")
-	case errors.Is(err, scaler.ErrConflict): // done again at once
-	case fault.Stage == scaler.StageGet:
-		w.status.condition(as, v1alpha1.ConditionAbleToScale, false, "FailedGetScale", err.Error())
-	case fault.Stage == scaler.StageSet:
-		w.status.condition(as, v1alpha1.ConditionAbleToScale, false, "FailedUpdateScale", err.Error())
-		r.Recorder.Eventf(as, nil, corev1.EventTypeWarning, "FailedUpdateScale", "Scale", "%s", err)
-	default:
-		w.status.condition(as, v1alpha1.ConditionScalingActive, false, "FailedHandover", err.Error())
+	able, active := scaleConditions(out, fault, err)
+	if able != nil {
+		w.status.condition(as, v1alpha1.ConditionAbleToScale, able.ok, able.reason, able.message)
+	}
+	if failed && fault.Stage == scaler.StageSet && able != nil {
+		r.Recorder.Eventf(as, nil, corev1.EventTypeWarning, able.reason, "Scale", "%s", err)
+	}
+	if w.invalid != nil { // the spec before drives, and the condition says why
+		active = &verdict{false, "PolicyUnavailable", w.invalid.Error()}
 	}
 	if out.Record.At.IsZero() {
+		if active != nil {
+			w.status.condition(as, v1alpha1.ConditionScalingActive, active.ok, active.reason, active.message)
+		}
 		return
 	}
-	if p := out.Path; !failed && p != nil && p.Listening == 0 && p.Fault != "" && out.Record.Phase != loop.Awake {
-		w.status.condition(as, v1alpha1.ConditionAbleToScale, false, "NoGateway", p.Fault)
-	}
-	w.status.describe(as, &out.Record)
+	w.status.describe(as, &out.Record, active)
 	if out.ColdStart != nil {
 		w.status.coldStart(out.ColdStart)
 	}
@@ -187,12 +191,41 @@ func (r *Reconciler) report(ctx context.Context, w *workload, as *v1alpha1.Autos
 	}
 }
 
+// verdict is what a condition says.
+type verdict struct {
+	ok              bool
+	reason, message string
+}
+
+// scaleConditions are what a round says of AbleToScale and, where it is not for the record to say, of
+// ScalingActive; nil leaves a condition as it is.
+func scaleConditions(out *scaler.Outcome, fault *scaler.RoundError, err error) (able, active *verdict) {
+	switch {
+	case fault == nil:
+		if p := out.Path; p != nil && p.Listening == 0 && p.Fault != "" && out.Record.Phase != loop.Awake {
+			return &verdict{false, "NoGateway", p.Fault}, nil
+		}
+		return &verdict{true, "ReadyForNewScale", "the target's scale can be read and written"}, nil
+	case errors.Is(err, scaler.ErrConflict): // done again at once
+		return nil, nil
+	case fault.Stage == scaler.StageGet:
+		return &verdict{false, "FailedGetScale", err.Error()}, nil
+	case fault.Stage == scaler.StageSet:
+		return &verdict{false, "FailedUpdateScale", err.Error()}, nil
+	}
+	return nil, &verdict{false, "FailedHandover", err.Error()}
+}
+
 // workload returns the one of an Autoscaler; one that scales another object now begins anew.
 func (r *Reconciler) workload(as *v1alpha1.Autoscaler) *workload {
 	key := client.ObjectKeyFromObject(as)
 	r.mu.Lock()
 	w := r.workloads[key]
 	r.mu.Unlock()
+	if w != nil && w.uid != as.UID { // deleted and made again before a round saw it gone
+		r.forget(key)
+		w = nil
+	}
 	if w != nil && w.generation != as.Generation {
 		if object := TargetRef(as.Namespace, as.Spec.ScaleTargetRef); object != w.object {
 			w.Close()
@@ -201,7 +234,7 @@ func (r *Reconciler) workload(as *v1alpha1.Autoscaler) *workload {
 	}
 	if w == nil {
 		w = &workload{
-			Workload: r.Scaler.Open(Ref(key)), object: TargetRef(as.Namespace, as.Spec.ScaleTargetRef), generation: -1,
+			Workload: r.Scaler.Open(Ref(key)), uid: as.UID, object: TargetRef(as.Namespace, as.Spec.ScaleTargetRef), generation: -1,
 			status: status{AutoscalerStatus: *as.Status.DeepCopy()},
 		}
 		r.mu.Lock()
@@ -212,7 +245,7 @@ func (r *Reconciler) workload(as *v1alpha1.Autoscaler) *workload {
 }
 
 // configure gives the workload a spec that has changed, or one whose fault may have passed.
-func (r *Reconciler) configure(w *workload, as *v1alpha1.Autoscaler) error {
+func (r *Reconciler) configure(ctx context.Context, w *workload, as *v1alpha1.Autoscaler) error {
 	now := r.Clock()
 	if w.generation == as.Generation && (w.retryAt.IsZero() || now.Before(w.retryAt)) {
 		return w.invalid
@@ -224,6 +257,7 @@ func (r *Reconciler) configure(w *workload, as *v1alpha1.Autoscaler) error {
 	}
 	spec, err := as.Spec.Loop()
 	if err == nil {
+		r.register(ctx, w, as, &spec)
 		err = w.Configure(spec, as.CreationTimestamp.Time)
 	}
 	w.invalid, w.retryAt = err, time.Time{}
@@ -233,20 +267,31 @@ func (r *Reconciler) configure(w *workload, as *v1alpha1.Autoscaler) error {
 		}
 		return err
 	}
+	return nil
+}
+
+// register tells targets and path of the workload, also of one whose policy cannot be made: it may
+// be asleep. Of one that is not to be held for any more the gateways leave the path before its ports
+// are taken away.
+func (r *Reconciler) register(ctx context.Context, w *workload, as *v1alpha1.Autoscaler, spec *loop.Spec) {
 	service := ""
-	if as.Spec.ServiceRef != nil {
-		service = as.Spec.ServiceRef.Name
+	if spec.ServiceRef != nil {
+		service = spec.ServiceRef.Name
 	}
 	r.Targets.Register(w.Ref(), w.object, service)
-	switch {
-	case service != "" && as.Spec.Mode != v1alpha1.ModeDryRun:
-		if r.Register != nil {
-			r.Register(as, &spec)
+	hold := service != "" && spec.Mode != loop.ModeDryRun
+	if hold && r.Register != nil {
+		r.Register(as, spec)
+	}
+	if !hold && r.Forget != nil {
+		if w.held {
+			if err := w.ReleasePath(ctx); err != nil {
+				r.Log.WarnContext(ctx, "gateways not taken out of the path", slog.String("autoscaler", w.Ref().String()), slog.Any("error", err))
+			}
 		}
-	case r.Forget != nil:
 		r.Forget(w.Ref())
 	}
-	return nil
+	w.held = hold
 }
 
 func (r *Reconciler) forget(key types.NamespacedName) {

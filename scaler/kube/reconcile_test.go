@@ -22,6 +22,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
@@ -41,6 +42,13 @@ type world struct {
 	now      time.Time
 	replicas int
 	scaleErr error
+	// setErr and putErr are what writing the scale and the path fail with; fault is why no gateway
+	// listens; forgotten are the Refs whose path was given up.
+	setErr, putErr error
+	fault          string
+	forgotten      []loop.Ref
+	// statuses counts the writes of status.
+	statuses int
 	// demand is the concurrency that every window shows; unknown makes signals unknown with half
 	// coverage; waiting is held.
 	demand  float64
@@ -75,7 +83,7 @@ func (w *world) Instances(_ loop.Ref, dst []loop.Instance) []loop.Instance {
 
 // See implements scaler.Path.
 func (w *world) See(context.Context, loop.Ref) (*loop.Path, error) {
-	p := &loop.Path{In: w.path.In && w.gateway, Waiting: w.waiting}
+	p := &loop.Path{In: w.path.In && w.gateway, Waiting: w.waiting, Fault: w.fault}
 	for _, pod := range w.pods {
 		if pod.State == algorithms.PodReady {
 			p.Ready++
@@ -92,6 +100,9 @@ func (w *world) See(context.Context, loop.Ref) (*loop.Path, error) {
 
 // Put implements scaler.Path.
 func (w *world) Put(_ context.Context, _ loop.Ref, want loop.PathState) error {
+	if w.putErr != nil {
+		return w.putErr
+	}
 	w.path = want
 	return nil
 }
@@ -106,6 +117,9 @@ func (w target) Get(context.Context, loop.Ref) (scaler.State, error) {
 func (w target) Set(_ context.Context, _ loop.Ref, n int, _ []string) error {
 	if n == 0 && !w.path.In {
 		w.t.Errorf("replicas were set to 0 while the gateway was not in the path")
+	}
+	if w.setErr != nil {
+		return w.setErr
 	}
 	w.log = append(w.log, fmt.Sprintf("%d→%d", w.replicas, n))
 	w.replicas = n
@@ -168,7 +182,11 @@ func newWorldWith(t *testing.T, o scaler.Options, change func(*v1alpha1.Autoscal
 	w.client = fake.NewClientBuilder().WithScheme(s).WithStatusSubresource(&v1alpha1.Autoscaler{}).
 		WithIndex(&autoscalingv2.HorizontalPodAutoscaler{}, kube.ByTarget, kube.TargetOfHPA).
 		WithIndex(&v1alpha1.Autoscaler{}, kube.ByTarget, kube.TargetOfAutoscaler).
-		WithObjects(append([]client.Object{as}, more...)...).Build()
+		WithObjects(append([]client.Object{as}, more...)...).
+		WithInterceptorFuncs(interceptor.Funcs{SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
+			w.statuses++
+			return c.SubResource(sub).Patch(ctx, o, p, opts...)
+		}}).Build()
 	clock := func() time.Time { return w.now }
 	if o.Clock != nil {
 		clock = o.Clock
@@ -179,7 +197,7 @@ func newWorldWith(t *testing.T, o scaler.Options, change func(*v1alpha1.Autoscal
 	o.Target, o.Source, o.Path, o.Timing, o.Clock, o.Metrics = target{w}, w, w, loop.DefaultTiming(), clock, prometheus.NewRegistry()
 	w.s = scaler.New(o)
 	w.r = kube.New(kube.Options{
-		Client: w.client, Scaler: w.s, Targets: kube.NewTargets(w.client, nil, nil, nil), Recorder: w.recorder, Log: o.Log, Clock: clock,
+		Client: w.client, Scaler: w.s, Targets: kube.NewTargets(w.client, nil, nil, nil), Forget: func(ref loop.Ref) { w.forgotten = append(w.forgotten, ref) }, Recorder: w.recorder, Log: o.Log, Clock: clock,
 	})
 	return w
 }
@@ -434,5 +452,138 @@ func TestTroubledPodsFailFast(t *testing.T) {
 	w.step(time.Second)
 	if !strings.Contains(w.path.Failure, "ImagePullBackOff") {
 		t.Errorf("path = %+v, want the pod's trouble as failure", w.path)
+	}
+}
+
+func (w *world) condition(kind string) metav1.Condition {
+	w.t.Helper()
+	if c := meta.FindStatusCondition(w.autoscaler().Status.Conditions, kind); c != nil {
+		return *c
+	}
+	return metav1.Condition{}
+}
+
+// An Autoscaler that is deleted and made again between two rounds has the same name and generation.
+// Its new spec must count.
+func TestAutoscalerMadeAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.ready(1)
+	w.demand = 35
+	w.step(time.Second)
+	if w.replicas != 4 {
+		t.Fatalf("35 at 10 a pod: %d replicas, want 4", w.replicas)
+	}
+	as := w.autoscaler()
+	if err := w.client.Delete(t.Context(), as); err != nil {
+		t.Fatal(err)
+	}
+	again := &v1alpha1.Autoscaler{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", Generation: 1, UID: "u2", CreationTimestamp: as.CreationTimestamp},
+		Spec:       *as.Spec.DeepCopy(),
+	}
+	again.Spec.Signals[0].Target.AverageValue = resource.MustParse("5")
+	if err := w.client.Create(t.Context(), again); err != nil {
+		t.Fatal(err)
+	}
+	w.ready(4)
+	w.step(2 * time.Second)
+	if w.replicas != 7 {
+		t.Errorf("made again with 5 a pod: %d replicas, want 7", w.replicas)
+	}
+}
+
+// While the policy of a changed spec cannot be made yet, the spec before goes on waking the workload.
+func TestSpecBeforeDrivesMeanwhile(t *testing.T) {
+	t.Parallel()
+	policies := catalog.Default(catalog.Entry{Name: "late", New: func(float64, json.RawMessage) (algorithms.Policy, error) {
+		return nil, catalog.Temporary(errors.New("ca.pem is not there"))
+	}})
+	w := newWorldWith(t, scaler.Options{Catalog: policies}, nil)
+	w.replicas = 0
+	w.step(time.Second)
+	as := w.autoscaler()
+	as.Spec.Policy, as.Generation = v1alpha1.PolicySpec{Name: "late"}, 2
+	if err := w.client.Update(t.Context(), as); err != nil {
+		t.Fatal(err)
+	}
+	w.waiting = 25
+	for range 3 {
+		w.step(2 * time.Second)
+	}
+	if w.replicas != 3 {
+		t.Errorf("25 wait while the new policy cannot be made: %d replicas, want 3", w.replicas)
+	}
+	if c := w.condition(v1alpha1.ConditionScalingActive); c.Reason != "PolicyUnavailable" {
+		t.Errorf("ScalingActive = %+v, want PolicyUnavailable", c)
+	}
+}
+
+// A target that cannot be written is held for all the same.
+func TestPathIsPutThoughTheScaleIsRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.replicas, w.setErr = 0, errors.New("admission denied")
+	w.waiting = 1
+	w.step(time.Second)
+	if !w.path.In {
+		t.Error("the gateway is not in the path of a workload that cannot be woken")
+	}
+	if c := w.condition(v1alpha1.ConditionAbleToScale); c.Reason != "FailedUpdateScale" || !strings.Contains(c.Message, "admission denied") {
+		t.Errorf("AbleToScale = %+v, want FailedUpdateScale with the cause", c)
+	}
+}
+
+// A condition that stays as it is is not written again, round after round: it says one thing a round.
+func TestConditionsStay(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change func(*world)
+		kind   string
+		reason string
+	}{
+		"no gateway": {func(w *world) { w.gateway, w.replicas, w.fault = false, 0, "gateway gw-0 is leaving" }, v1alpha1.ConditionAbleToScale, "NoGateway"},
+		"no path":    {func(w *world) { w.putErr = errors.New("no number is left") }, v1alpha1.ConditionScalingActive, "FailedHandover"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, nil)
+			w.ready(1)
+			w.demand = 5
+			c.change(w)
+			if w.replicas == 0 {
+				w.ready(0)
+				w.demand = 0
+			}
+			w.step(time.Second)
+			w.step(10 * time.Second)
+			first, written := w.condition(c.kind), w.statuses
+			for range 5 {
+				w.step(10 * time.Second)
+			}
+			if last := w.condition(c.kind); first.Reason != c.reason || last.Reason != c.reason || w.statuses != written {
+				t.Errorf("%s first %+v, 50 s later %+v, written %d times; want %s, unchanged", c.kind, first, last, w.statuses-written, c.reason)
+			}
+		})
+	}
+}
+
+// Whoever is not held for any more has no gateway in the path.
+func TestDryRunReleasesThePath(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.replicas = 0
+	w.step(time.Second)
+	if !w.path.In {
+		t.Fatal("asleep: the gateway is not in the path")
+	}
+	as := w.autoscaler()
+	as.Spec.Mode, as.Generation = v1alpha1.ModeDryRun, 2
+	if err := w.client.Update(t.Context(), as); err != nil {
+		t.Fatal(err)
+	}
+	w.step(time.Second)
+	if w.path.In || len(w.forgotten) != 1 {
+		t.Errorf("in DryRun the gateway is in the path: %v; forgotten %v; want it out, then forgotten", w.path.In, w.forgotten)
 	}
 }

@@ -53,8 +53,9 @@ func (s *status) condition(as *v1alpha1.Autoscaler, kind string, ok bool, reason
 	meta.SetStatusCondition(&s.Conditions, metav1.Condition{Type: kind, Status: want, Reason: reason, Message: message, ObservedGeneration: as.Generation})
 }
 
-// describe puts a round's record into status.
-func (s *status) describe(as *v1alpha1.Autoscaler, r *loop.Record) {
+// describe puts a round's record into status. Active, where it is not nil, is what ScalingActive says
+// instead of what follows from the record.
+func (s *status) describe(as *v1alpha1.Autoscaler, r *loop.Record, active *verdict) {
 	set := func(field *int32, n int) {
 		if v := int32(min(max(n, 0), math.MaxInt32)); *field != v {
 			*field, s.changed = v, true
@@ -67,11 +68,16 @@ func (s *status) describe(as *v1alpha1.Autoscaler, r *loop.Record) {
 	set(&s.CurrentReplicas, current)
 	set(&s.ReadyReplicas, r.Replicas.Ready)
 	s.setDemand(r)
-	if !r.Valid {
-		s.condition(as, v1alpha1.ConditionScalingActive, false, r.Reason, r.Message+"; replicas are held")
-	} else {
+	switch {
+	case active != nil:
+	case !r.Valid:
+		active = &verdict{false, r.Reason, r.Message + "; replicas are held"}
+	default:
+		active = &verdict{true, "ValidSignals", "signals are known and decisions follow from them"}
+	}
+	s.condition(as, v1alpha1.ConditionScalingActive, active.ok, active.reason, active.message)
+	if r.Valid {
 		set(&s.DesiredReplicas, r.Desired)
-		s.condition(as, v1alpha1.ConditionScalingActive, true, "ValidSignals", "signals are known and decisions follow from them")
 		limited, why := slices.Contains(limits(), r.Reason), "the wanted count is within the bounds"
 		if limited {
 			why = r.Message

@@ -317,7 +317,9 @@ func (d *Driver) See(ctx context.Context, ref loop.Ref) (*loop.Path, error) {
 	p := &loop.Path{In: in(v.slice, listening), Ready: v.ready, Listening: len(listening), Fault: fault}
 	for _, g := range *d.gateways.Load() {
 		for _, r := range g.Ports(v.svc.Namespace, v.svc.Name) {
-			p.Waiting += r.Waiting
+			if g.Connected { // what one that is gone said last waits no more
+				p.Waiting += r.Waiting
+			}
 			if r.ColdStart != nil {
 				p.ColdStarts = append(p.ColdStarts, coldStart(r.ColdStart))
 			}

@@ -87,7 +87,7 @@ func (p *pusher) set(service types.NamespacedName, holder loop.Ref, ports []wire
 	defer p.mu.Unlock()
 	was := p.parts[service]
 	switch {
-	case was == nil && len(ports) == 0, was != nil && len(ports) == 0 && was.holder != holder:
+	case was == nil && len(ports) == 0, was != nil && len(ports) == 0 && was.holder != holder && was.holder != (loop.Ref{}): // recalled ones are anybody's
 		return
 	case was != nil && len(ports) > 0 && slices.Equal(was.ports, ports):
 		was.holder = holder
@@ -155,7 +155,7 @@ func (d *Driver) Run(ctx context.Context) error {
 	defer p.client.CloseIdleConnections()
 	retry := time.NewTicker(retryEvery)
 	defer retry.Stop()
-	began := d.Clock()
+	began, recalled := d.Clock(), false
 	workers := map[string]*worker{}
 	var all sync.WaitGroup
 	defer all.Wait()
@@ -166,8 +166,11 @@ func (d *Driver) Run(ctx context.Context) error {
 		case <-p.poked:
 		case <-retry.C:
 		}
-		if !p.ready() {
-			if d.Clock().Sub(began) < patience || !p.recall(ctx) {
+		if !p.ready() && d.Clock().Sub(began) < patience {
+			continue
+		}
+		if !recalled || !p.ready() { // before the first push, and for what settles too late
+			if recalled = p.recall(ctx); !recalled {
 				continue
 			}
 		}
@@ -201,7 +204,9 @@ func (p *pusher) ready() bool {
 	return p.expected != nil && len(p.expected) == 0
 }
 
-// recall takes from the slices what has not been put since the start, and gives up waiting.
+// recall takes from the slices what has not been put since the start, and gives up waiting. When
+// every workload has settled it takes those that gateways stand in the path of: a workload whose spec
+// is invalid, or which a rival scales, may be asleep.
 func (p *pusher) recall(ctx context.Context) bool {
 	p.mu.Lock()
 	missing := len(p.expected)
@@ -215,14 +220,16 @@ func (p *pusher) recall(ctx context.Context) bool {
 		p.d.Log.WarnContext(ctx, "slices not listed, will retry", slog.Any("error", err))
 		return false
 	}
-	p.d.Log.WarnContext(ctx, "not every workload had a round: its ports are taken from its slice", slog.Int("workloads", missing))
+	if missing > 0 {
+		p.d.Log.WarnContext(ctx, "not every workload had a round: its ports are taken from its slice", slog.Int("workloads", missing))
+	}
 	for i := range list.Items {
 		s := &list.Items[i]
 		service := types.NamespacedName{Namespace: s.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]}
 		p.mu.Lock()
 		known := p.parts[service] != nil
 		p.mu.Unlock()
-		if known || service.Name == "" {
+		if known || service.Name == "" || missing == 0 && len(s.Endpoints) == 0 {
 			continue
 		}
 		var ports []wire.Assignment
