@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"strconv"
 	"time"
 
@@ -232,6 +233,9 @@ func (d *Driver) release(number int, e *entry) {
 	defer d.mu.Unlock()
 	if d.reserved[number] == e {
 		delete(d.reserved, number)
+		if i := slices.Index(e.reserved, number); i >= 0 {
+			e.reserved = slices.Delete(e.reserved, i, i+1)
+		}
 	}
 }
 
