@@ -325,7 +325,8 @@ func failure(phase Phase, instances []Instance) string {
 	return why
 }
 
-// mostFailure bounds the text of a failure, in bytes: the gateways are told of all workloads' at once.
+// mostFailure bounds the text of a failure, in bytes: the gateways are told of all workloads' at
+// once.
 const mostFailure = 256
 
 // goFirst names the n instances that lose least by going: those that do not run yet, the youngest

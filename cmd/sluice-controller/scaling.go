@@ -143,8 +143,8 @@ func (p *process) onReport(r adapter.GatewayReport) {
 	}
 }
 
-// observeGateways tells the path driver of the gateways as they are now. One at a time: an older view
-// must not overtake a newer one.
+// observeGateways tells the path driver of the gateways as they are now. One at a time: an older
+// view must not overtake a newer one.
 func (p *process) observeGateways() {
 	p.observing.Lock()
 	defer p.observing.Unlock()

@@ -197,8 +197,8 @@ type verdict struct {
 	reason, message string
 }
 
-// scaleConditions are what a round says of AbleToScale and, where it is not for the record to say, of
-// ScalingActive; nil leaves a condition as it is.
+// scaleConditions are what a round says of AbleToScale and, where it is not for the record to say,
+// of ScalingActive; nil leaves a condition as it is.
 func scaleConditions(out *scaler.Outcome, fault *scaler.RoundError, err error) (able, active *verdict) {
 	switch {
 	case fault == nil:
@@ -271,8 +271,8 @@ func (r *Reconciler) configure(ctx context.Context, w *workload, as *v1alpha1.Au
 }
 
 // register tells targets and path of the workload, also of one whose policy cannot be made: it may
-// be asleep. Of one that is not to be held for any more the gateways leave the path before its ports
-// are taken away.
+// be asleep. Of one that is not to be held for any more the gateways leave the path before its
+// ports are taken away.
 func (r *Reconciler) register(ctx context.Context, w *workload, as *v1alpha1.Autoscaler, spec *loop.Spec) {
 	service := ""
 	if spec.ServiceRef != nil {

@@ -493,7 +493,8 @@ func TestAutoscalerMadeAgain(t *testing.T) {
 	}
 }
 
-// While the policy of a changed spec cannot be made yet, the spec before goes on waking the workload.
+// While the policy of a changed spec cannot be made yet, the spec before goes on waking the
+// workload.
 func TestSpecBeforeDrivesMeanwhile(t *testing.T) {
 	t.Parallel()
 	policies := catalog.Default(catalog.Entry{Name: "late", New: func(float64, json.RawMessage) (algorithms.Policy, error) {
@@ -534,7 +535,8 @@ func TestPathIsPutThoughTheScaleIsRefused(t *testing.T) {
 	}
 }
 
-// A condition that stays as it is is not written again, round after round: it says one thing a round.
+// A condition that stays as it is is not written again, round after round: it says one thing a
+// round.
 func TestConditionsStay(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -53,8 +53,8 @@ func (s *status) condition(as *v1alpha1.Autoscaler, kind string, ok bool, reason
 	meta.SetStatusCondition(&s.Conditions, metav1.Condition{Type: kind, Status: want, Reason: reason, Message: message, ObservedGeneration: as.Generation})
 }
 
-// describe puts a round's record into status. Active, where it is not nil, is what ScalingActive says
-// instead of what follows from the record.
+// describe puts a round's record into status. Active, where it is not nil, is what ScalingActive
+// says instead of what follows from the record.
 func (s *status) describe(as *v1alpha1.Autoscaler, r *loop.Record, active *verdict) {
 	set := func(field *int32, n int) {
 		if v := int32(min(max(n, 0), math.MaxInt32)); *field != v {

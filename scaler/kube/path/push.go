@@ -87,7 +87,8 @@ func (p *pusher) set(service types.NamespacedName, holder loop.Ref, ports []wire
 	defer p.mu.Unlock()
 	was := p.parts[service]
 	switch {
-	case was == nil && len(ports) == 0, was != nil && len(ports) == 0 && was.holder != holder && was.holder != (loop.Ref{}): // recalled ones are anybody's
+	case was == nil && len(ports) == 0, was != nil && len(ports) == 0 && was.holder != holder && was.holder != (loop.Ref{}):
+		// recalled ones are anybody's
 		return
 	case was != nil && len(ports) > 0 && slices.Equal(was.ports, ports):
 		was.holder = holder
@@ -205,8 +206,8 @@ func (p *pusher) ready() bool {
 }
 
 // recall takes from the slices what has not been put since the start, and gives up waiting. When
-// every workload has settled it takes those that gateways stand in the path of: a workload whose spec
-// is invalid, or which a rival scales, may be asleep.
+// every workload has settled it takes those that gateways stand in the path of: a workload whose
+// spec is invalid, or which a rival scales, may be asleep.
 func (p *pusher) recall(ctx context.Context) bool {
 	p.mu.Lock()
 	missing := len(p.expected)
