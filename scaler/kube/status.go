@@ -170,7 +170,7 @@ func (s *status) coldStart(c *scaler.ColdStart) {
 // StatusWrites bounds how often status is written, of all Autoscalers together.
 type StatusWrites struct {
 	// Urgent is how many writes a second may tell of what people wait for: a phase, a condition, a
-	// change of the count. 0 means 50.
+	// change of the count. 0 means 100.
 	Urgent float64
 	// Numbers is how many may tell of changed numbers alone. 0 means 10.
 	Numbers float64
@@ -193,7 +193,7 @@ func newWriteBudget(w StatusWrites) *writeBudget {
 		}
 		return rate.NewLimiter(rate.Limit(perSecond), int(math.Ceil(statusBurst*perSecond)))
 	}
-	return &writeBudget{urgent: bucket(w.Urgent, 50), numbers: bucket(w.Numbers, 10)}
+	return &writeBudget{urgent: bucket(w.Urgent, 100), numbers: bucket(w.Numbers, 10)}
 }
 
 // due tells whether a status is to be written now. One that has to wait is asked about again in its
