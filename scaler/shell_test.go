@@ -106,15 +106,6 @@ func openScaler(t *testing.T, s loop.Spec, timing loop.Timing) looptest.Shell {
 	return &shell{platform: p, t: t, spec: s, w: w, needs: l.Needs()}
 }
 
-// loopAlone is the loop without a shell.
-type loopAlone struct{ *loop.Loop }
-
-func (l loopAlone) Round(v loop.View, fault error) loop.Commands {
-	c := l.Step(v)
-	l.Done(v.Now, c, fault)
-	return c
-}
-
 func bare(t *testing.T, s loop.Spec, timing loop.Timing) looptest.Shell {
 	t.Helper()
 	l, err := loop.New(s, catalog.Default(), timing)
@@ -122,7 +113,7 @@ func bare(t *testing.T, s loop.Spec, timing loop.Timing) looptest.Shell {
 		t.Fatal(err)
 	}
 	t.Cleanup(l.Close)
-	return loopAlone{l}
+	return looptest.Bare{Loop: l}
 }
 
 // TestScenarios runs the loop's scenarios through the four ports.

@@ -11,15 +11,6 @@ import (
 // policies is the catalog.
 func policies() catalog.Catalog { return catalog.Default() }
 
-// bare is the loop without a shell.
-type bare struct{ *loop.Loop }
-
-func (b bare) Round(v loop.View, fault error) loop.Commands {
-	c := b.Step(v)
-	b.Done(v.Now, c, fault)
-	return c
-}
-
 func open(t *testing.T, s loop.Spec, timing loop.Timing) looptest.Shell {
 	t.Helper()
 	l, err := loop.New(s, policies(), timing)
@@ -27,7 +18,7 @@ func open(t *testing.T, s loop.Spec, timing loop.Timing) looptest.Shell {
 		t.Fatal(err)
 	}
 	t.Cleanup(l.Close)
-	return bare{l}
+	return looptest.Bare{Loop: l}
 }
 
 func TestScenarios(t *testing.T) {

@@ -58,21 +58,13 @@ func openSimulator(t *testing.T, s loop.Spec, timing loop.Timing) looptest.Shell
 	return shell{newEngine(c, l)}
 }
 
-type alone struct{ *loop.Loop }
-
-func (l alone) Round(v loop.View, fault error) loop.Commands {
-	c := l.Step(v)
-	l.Done(v.Now, c, fault)
-	return c
-}
-
 func openLoop(t *testing.T, s loop.Spec, timing loop.Timing) looptest.Shell {
 	t.Helper()
 	l, err := loop.New(s, catalog.Default(), timing)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return alone{l}
+	return looptest.Bare{Loop: l}
 }
 
 // TestScenarios runs the loop's scenarios in the simulator: the same file, the same answers.

@@ -261,13 +261,10 @@ func (r *Reconciler) configure(ctx context.Context, w *workload, as *v1alpha1.Au
 		err = w.Configure(spec, as.CreationTimestamp.Time)
 	}
 	w.invalid, w.retryAt = err, time.Time{}
-	if err != nil {
-		if errors.Is(err, catalog.ErrTemporary) {
-			w.retryAt = now.Add(r.Scaler.Timing.Tick)
-		}
-		return err
+	if errors.Is(err, catalog.ErrTemporary) {
+		w.retryAt = now.Add(r.Scaler.Timing.Tick)
 	}
-	return nil
+	return err
 }
 
 // register tells targets and path of the workload, also of one whose policy cannot be made: it may

@@ -56,6 +56,16 @@ type Shell interface {
 	Round(v loop.View, fault error) loop.Commands
 }
 
+// Bare is the loop without a shell: what the others are held against.
+type Bare struct{ *loop.Loop }
+
+// Round implements Shell.
+func (b Bare) Round(v loop.View, fault error) loop.Commands {
+	c := b.Step(v)
+	b.Done(v.Now, c, fault)
+	return c
+}
+
 // Open makes a shell for a scenario's spec and timing.
 type Open func(t *testing.T, s loop.Spec, timing loop.Timing) Shell
 
