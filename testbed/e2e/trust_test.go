@@ -3,13 +3,10 @@
 package e2e_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"math"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -277,46 +274,12 @@ func TestControllerKilled(t *testing.T) {
 	asleep(t, ns)
 }
 
-// findController returns the host's number of the controller's process, which descends from this
-// one, 0 when there is none.
+// findController returns the host's number of the controller's process, 0 when there is none.
 func findController() int {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return 0
-	}
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		exe, err := os.Readlink(filepath.Join("/proc", e.Name(), "exe"))
-		if err == nil && filepath.Base(exe) == "sluice-controller" && descends(pid) {
-			return pid
-		}
+	for _, p := range cluster.Processes("sluice-controller") {
+		return p.PID
 	}
 	return 0
-}
-
-// descends tells whether a process is below this one.
-func descends(pid int) bool {
-	for pid > 1 {
-		if pid == os.Getpid() {
-			return true
-		}
-		raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
-		if err != nil {
-			return false
-		}
-		// The fields after the name in brackets: state, parent.
-		fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
-		if len(fields) < 2 {
-			return false
-		}
-		if pid, err = strconv.Atoi(fields[1]); err != nil {
-			return false
-		}
-	}
-	return false
 }
 
 func controllerPID(t *testing.T) int {
