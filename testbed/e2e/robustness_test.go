@@ -106,7 +106,7 @@ func vary(ctx context.Context, rng *rand.Rand, loads []*robustLoad) {
 		default:
 			l.load.set(1 + rng.IntN(l.clients))
 		}
-		sleep(ctx, time.Second+time.Duration(rng.Int64N(int64(4*time.Second))))
+		sleep(ctx, 500*time.Millisecond+time.Duration(rng.Int64N(int64(2*time.Second))))
 	}
 }
 
@@ -122,7 +122,7 @@ func sleep(ctx context.Context, d time.Duration) {
 // injectAll does one fault after the other until ctx ends. The last one is undone, too.
 func injectAll(ctx context.Context, t *testing.T, rec *recorder, rng *rand.Rand) {
 	for {
-		sleep(ctx, time.Second+time.Duration(rng.Int64N(int64(3*time.Second))))
+		sleep(ctx, 500*time.Millisecond+time.Duration(rng.Int64N(int64(2*time.Second))))
 		seconds, choice := 2+rng.IntN(8), rng.IntN(8)
 		if ctx.Err() != nil {
 			return
