@@ -41,20 +41,21 @@ func kubectl(args ...string) func(ctx context.Context) error {
 }
 
 // signalLeader sends a signal to the process that scales.
-func signalLeader(ctx context.Context, s syscall.Signal) (pid int, pod string, err error) {
+func signalLeader(ctx context.Context, s syscall.Signal) (pid int, err error) {
 	err = testbed.WaitFor(ctx, time.Minute, "a controller that leads", func(ctx context.Context) (string, bool) {
+		var pod string
 		pid, pod = leader(ctx)
 		return fmt.Sprintf("pod %s, process %d", pod, pid), pid != 0
 	})
 	if err != nil {
-		return 0, "", err
+		return 0, err
 	}
-	return pid, pod, syscall.Kill(pid, s)
+	return pid, syscall.Kill(pid, s)
 }
 
 func killController() injection {
 	return injection{kind: promises.ControllerKilled, seconds: 2, kills: 1, end: nothing, begin: func(ctx context.Context) error {
-		_, _, err := signalLeader(ctx, syscall.SIGKILL)
+		_, err := signalLeader(ctx, syscall.SIGKILL)
 		return err
 	}}
 }
@@ -86,7 +87,7 @@ func freezeController(seconds int) injection {
 	frozen := 0
 	return injection{
 		kind: promises.ControllerFrozen, seconds: seconds,
-		begin: func(ctx context.Context) (err error) { frozen, _, err = signalLeader(ctx, syscall.SIGSTOP); return err },
+		begin: func(ctx context.Context) (err error) { frozen, err = signalLeader(ctx, syscall.SIGSTOP); return err },
 		end: func(context.Context) error {
 			if err := syscall.Kill(frozen, syscall.SIGCONT); err != nil && !errors.Is(err, syscall.ESRCH) {
 				return err // its liveness probe may have had it killed

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net"
 	"net/netip"
@@ -20,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	authv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,8 +29,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-autoscaler/sluice/testbed/kit"
 	"github.com/sluice-autoscaler/sluice/testbed/promises"
@@ -170,9 +170,7 @@ func autoscaler(name, target, service string, more object) object {
 	if service != "" {
 		spec["serviceRef"], spec["minReplicas"] = object{"name": service}, 0
 	}
-	for key, value := range more {
-		spec[key] = value
-	}
+	maps.Copy(spec, more)
 	return object{"apiVersion": "sluice.dev/v1alpha1", "kind": "Autoscaler", "metadata": hostileMeta(name), "spec": spec}
 }
 
