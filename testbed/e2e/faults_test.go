@@ -133,6 +133,7 @@ func (s *faultStage) inject(t *testing.T, in injection) faultRow {
 	if err != nil {
 		t.Fatal(err)
 	}
+	killedBefore := killed.Load()
 	first, last := sleeperA, sleeperB
 	if in.hits != "" {
 		first, last = in.hits, in.hits
@@ -177,7 +178,7 @@ func (s *faultStage) inject(t *testing.T, in injection) faultRow {
 	if err != nil {
 		t.Error(err)
 	}
-	row.Restarts = max(0, after-before-in.kills)
+	row.Restarts = max(0, after-before-int(killed.Load()-killedBefore))
 	return row
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -26,8 +27,20 @@ type injection struct {
 	end     func(ctx context.Context) error
 	// hits is the workload that it is done to; "" for all.
 	hits string
-	// kills is how many containers of Sluice it ends itself.
-	kills int
+}
+
+// killed counts the processes of Sluice that tests have killed.
+var killed atomic.Int64
+
+func kill(pid int) error {
+	err := syscall.Kill(pid, syscall.SIGKILL)
+	if errors.Is(err, syscall.ESRCH) {
+		return nil
+	}
+	if err == nil {
+		killed.Add(1)
+	}
+	return err
 }
 
 func nothing(context.Context) error { return nil }
@@ -40,45 +53,47 @@ func kubectl(args ...string) func(ctx context.Context) error {
 	}
 }
 
-// signalLeader sends a signal to the process that scales.
-func signalLeader(ctx context.Context, s syscall.Signal) (pid int, err error) {
+// awaitLeader waits until a controller leads.
+func awaitLeader(ctx context.Context) (pid int, err error) {
 	err = testbed.WaitFor(ctx, time.Minute, "a controller that leads", func(ctx context.Context) (string, bool) {
 		var pod string
 		pid, pod = leader(ctx)
 		return fmt.Sprintf("pod %s, process %d", pod, pid), pid != 0
 	})
-	if err != nil {
-		return 0, err
-	}
-	return pid, syscall.Kill(pid, s)
+	return pid, err
 }
 
 func killController() injection {
-	return injection{kind: promises.ControllerKilled, seconds: 2, kills: 1, end: nothing, begin: func(ctx context.Context) error {
-		_, err := signalLeader(ctx, syscall.SIGKILL)
-		return err
+	return injection{kind: promises.ControllerKilled, seconds: 2, end: nothing, begin: func(ctx context.Context) error {
+		pid, err := awaitLeader(ctx)
+		if err != nil {
+			return err
+		}
+		return kill(pid)
 	}}
 }
 
-// growBackOff kills the controller again and again, so that it is down for 10, 20 and 40 s.
-func growBackOff(kills int) injection {
-	return injection{kind: promises.BackOffGrown, kills: kills, end: nothing, begin: func(ctx context.Context) error {
-		for range kills {
-			pid := 0
-			err := testbed.WaitFor(ctx, 2*time.Minute, "a controller to kill", func(context.Context) (string, bool) {
-				for _, p := range cluster.Processes("sluice-controller") {
-					pid = p.PID
-				}
-				return "none", pid != 0
-			})
-			if err != nil {
-				return err
-			}
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-				return err
-			}
+// growBackOff kills each controller so many times, so that it is down for 10, 20, 40, … s.
+func growBackOff(times int) injection {
+	return injection{kind: promises.BackOffGrown, end: nothing, begin: func(ctx context.Context) error {
+		pods, err := cluster.Pods(ctx, kit.Namespace, kit.ControllerSelector)
+		if err != nil {
+			return err
 		}
-		return nil
+		done, ended := map[string]int{}, map[int]bool{}
+		return testbed.WaitFor(ctx, 5*time.Minute, "controllers to kill", func(context.Context) (string, bool) {
+			total := 0
+			for _, p := range cluster.Processes("sluice-controller") {
+				if done[p.Pod] < times && !ended[p.PID] && kill(p.PID) == nil {
+					done[p.Pod]++
+					ended[p.PID] = true
+				}
+			}
+			for _, n := range done {
+				total += n
+			}
+			return fmt.Sprint(done), total == times*len(pods)
+		})
 	}}
 }
 
@@ -87,7 +102,12 @@ func freezeController(seconds int) injection {
 	frozen := 0
 	return injection{
 		kind: promises.ControllerFrozen, seconds: seconds,
-		begin: func(ctx context.Context) (err error) { frozen, err = signalLeader(ctx, syscall.SIGSTOP); return err },
+		begin: func(ctx context.Context) (err error) {
+			if frozen, err = awaitLeader(ctx); err != nil {
+				return err
+			}
+			return syscall.Kill(frozen, syscall.SIGSTOP)
+		},
 		end: func(context.Context) error {
 			if err := syscall.Kill(frozen, syscall.SIGCONT); err != nil && !errors.Is(err, syscall.ESRCH) {
 				return err // its liveness probe may have had it killed
@@ -99,7 +119,7 @@ func freezeController(seconds int) injection {
 
 // killGateway kills the gateway that holds most of a workload's requests.
 func killGateway(workload string) injection {
-	return injection{kind: promises.GatewayKilled, seconds: 2, kills: 1, end: nothing, begin: func(ctx context.Context) error {
+	return injection{kind: promises.GatewayKilled, seconds: 2, end: nothing, begin: func(ctx context.Context) error {
 		pod := ""
 		err := testbed.WaitFor(ctx, 20*time.Second, "a gateway that holds requests", func(ctx context.Context) (string, bool) {
 			most := 0
@@ -118,7 +138,7 @@ func killGateway(workload string) injection {
 		}
 		for _, p := range cluster.Processes("sluice-gateway") {
 			if p.Pod == pod {
-				return syscall.Kill(p.PID, syscall.SIGKILL)
+				return kill(p.PID)
 			}
 		}
 		return fmt.Errorf("the process of gateway %s is not found", pod)
@@ -211,7 +231,7 @@ func olderStandby() injection {
 		}
 	}
 	return injection{
-		kind: promises.OlderStandby, seconds: 20, kills: 1,
+		kind: promises.OlderStandby, seconds: 20,
 		begin: func(ctx context.Context) error {
 			if err := cluster.Install(ctx, 2*time.Minute, "--set", "controller.replicas=2"); err != nil {
 				return err
@@ -227,15 +247,11 @@ func olderStandby() injection {
 				return fmt.Errorf("leader %d and standby %d: want both", first, older)
 			}
 			defer thaw(older)
-			if err := errors.Join(syscall.Kill(older, syscall.SIGSTOP), syscall.Kill(first, syscall.SIGKILL)); err != nil {
+			if err := errors.Join(syscall.Kill(older, syscall.SIGSTOP), kill(first)); err != nil {
 				return err
 			}
 			younger := 0
 			err := testbed.WaitFor(ctx, time.Minute, "the leader's restart to lead", func(ctx context.Context) (string, bool) {
-				// A killed process holds the lease until it runs out.
-				if _, err := cluster.Kubectl(ctx, "delete", "lease", "sluice-controller", "-n", kit.Namespace, "--ignore-not-found"); younger == 0 && err != nil {
-					return err.Error(), false
-				}
 				younger, _ = leader(ctx)
 				return fmt.Sprint(younger), younger != 0 && younger != first
 			})

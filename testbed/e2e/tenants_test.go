@@ -405,21 +405,28 @@ type cycle struct {
 	decided time.Duration // first byte to the write of the scale, as the Autoscaler's status has it
 }
 
-// cycles wakes a sleeping workload, puts three pods' load on it and lets it sleep, n times.
-func cycles(t *testing.T, rec *recorder, ns, url string, n int) []cycle {
+// cycles wakes a sleeping workload, puts three pods' load on it and lets it sleep, n times. A
+// request that is lost stands in the record; the error is a step that never came.
+func cycles(t *testing.T, rec *recorder, ns, url string, n int) ([]cycle, error) {
 	t.Helper()
 	l := rec.load(t.Context(), ns, url, loadClients, 200)
 	defer l.stop()
+	sleeps := func() error {
+		return cluster.WaitReplicas(t.Context(), 90*time.Second, ns, "web", "no replicas", func(spec, ready int32) bool { return spec == 0 && ready == 0 })
+	}
 	var all []cycle
 	for range n {
-		asleep(t, ns)
-		begin := time.Now()
-		if err := rec.ask(t.Context(), ns, url); err != nil {
-			t.Errorf("wake %s: %v", ns, err)
+		if err := sleeps(); err != nil {
+			return all, err
 		}
+		begin := time.Now()
+		_ = rec.ask(t.Context(), ns, url) // it is recorded
 		c := cycle{wake: time.Since(begin), decided: -1}
 		l.set(loadClients)
-		waitReplicas(t, ns, 2*time.Minute, "3 ready", func(spec, ready int32) bool { return spec >= loadNeeds && ready >= loadNeeds })
+		err := cluster.WaitReplicas(t.Context(), 90*time.Second, ns, "web", "3 ready", func(spec, ready int32) bool { return spec >= loadNeeds && ready >= loadNeeds })
+		if err != nil {
+			return all, err
+		}
 		l.set(0)
 		if as, err := cluster.Autoscaler(t.Context(), ns, "web"); err == nil && as.Status.LastColdStart != nil {
 			if s, err := strconv.ParseFloat(strings.TrimSuffix(as.Status.LastColdStart.Decided, "s"), 64); err == nil {
@@ -428,8 +435,7 @@ func cycles(t *testing.T, rec *recorder, ns, url string, n int) []cycle {
 		}
 		all = append(all, c)
 	}
-	asleep(t, ns)
-	return all
+	return all, sleeps()
 }
 
 // newVictim makes a workload that goes to sleep within seconds and is under no load.
@@ -466,7 +472,9 @@ func TestTenants(t *testing.T) {
 	const quiet, times = "twin", 3
 	twinURL, twin := newVictim(t, quiet)
 	rec := newRecorder(twin)
-	cycles(t, rec, quiet, twinURL, times)
+	if _, err := cycles(t, rec, quiet, twinURL, times); err != nil {
+		t.Fatal(err)
+	}
 	calm, err := rec.history(record)
 	if err != nil {
 		t.Fatal(err)
@@ -485,7 +493,9 @@ func TestTenants(t *testing.T) {
 	if err := a.attack(t.Context(), arsenal{expositions: 6, expositionBytes: 1 << 20, services: 4, portsPerService: 250, blackHoles: 40, dryRuns: 300, connections: 200}); err != nil {
 		t.Fatal(err)
 	}
-	cycles(t, rec, ns, url, times)
+	if _, err := cycles(t, rec, ns, url, times); err != nil {
+		t.Error(err)
+	}
 	m.stop()
 	h, err := rec.history(record)
 	if err != nil {
@@ -649,7 +659,10 @@ func measureTenants(t *testing.T, name, ns, url string, n int) tenantRow {
 	}
 	m := watchMemory(t.Context())
 	cpu, began := cpuSeconds("sluice-controller"), time.Now()
-	all := cycles(t, rec, ns, url, n)
+	all, err := cycles(t, rec, ns, url, n)
+	if err != nil {
+		t.Error(err)
+	}
 	row := tenantRow{Attack: name, Cycles: n, Cores: (cpuSeconds("sluice-controller") - cpu) / time.Since(began).Seconds()}
 	m.stop()
 	row.PeakMiB = m.peak
