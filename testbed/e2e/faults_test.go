@@ -167,6 +167,9 @@ func (s *faultStage) inject(t *testing.T, in injection) faultRow {
 	ended := s.rec.now()
 	s.load.set(loadClients)
 	recovered := s.recovery(t.Context(), last)
+	if in.untilRecovered {
+		ended = s.rec.now()
+	}
 	asking.Wait()
 	if err := cluster.WaitInstalled(t.Context(), 3*time.Minute); err != nil {
 		t.Error(err)

@@ -27,6 +27,8 @@ type injection struct {
 	end     func(ctx context.Context) error
 	// hits is the workload that it is done to; "" for all.
 	hits string
+	// untilRecovered: it is over when a sleeping workload answers again, as after a kill.
+	untilRecovered bool
 }
 
 // killed counts the processes of Sluice that tests have killed.
@@ -64,7 +66,7 @@ func awaitLeader(ctx context.Context) (pid int, err error) {
 }
 
 func killController() injection {
-	return injection{kind: promises.ControllerKilled, seconds: 2, end: nothing, begin: func(ctx context.Context) error {
+	return injection{kind: promises.ControllerKilled, seconds: 2, untilRecovered: true, end: nothing, begin: func(ctx context.Context) error {
 		pid, err := awaitLeader(ctx)
 		if err != nil {
 			return err
@@ -75,7 +77,7 @@ func killController() injection {
 
 // growBackOff kills each controller so many times, so that it is down for 10, 20, 40, … s.
 func growBackOff(times int) injection {
-	return injection{kind: promises.BackOffGrown, end: nothing, begin: func(ctx context.Context) error {
+	return injection{kind: promises.BackOffGrown, untilRecovered: true, end: nothing, begin: func(ctx context.Context) error {
 		pods, err := cluster.Pods(ctx, kit.Namespace, kit.ControllerSelector)
 		if err != nil {
 			return err

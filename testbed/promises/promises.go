@@ -92,8 +92,8 @@ type Allowance struct {
 	Held bool
 	// Refused is how long after its beginning new connections may still be led to what has died.
 	Refused time.Duration
-	// Late: a request may be lost after the gateway's whole hold time, if the fault fell into that
-	// time: nobody could start a pod.
+	// Late: a request may be lost after the gateway's whole hold time, if that ended before the fault
+	// or within settling after it: nobody could start a pod.
 	Late bool
 	// Gone: requests that overlap the fault, or begin within settling after it, may be lost: what
 	// they were sent to is not there.
@@ -205,7 +205,7 @@ func allows(f Fault, r Request, hold time.Duration) bool {
 		return true
 	case r.Begin >= f.Begin && r.Begin < f.Begin+a.Refused:
 		return true
-	case a.Late && hold > 0 && r.End-r.Begin >= hold && r.Begin < f.End && r.End > f.Begin:
+	case a.Late && hold > 0 && r.End-r.Begin >= hold && r.End > f.Begin && r.End < f.End+settling:
 		return true
 	case a.Gone && r.Begin < f.End+settling && r.End > f.Begin:
 		return true

@@ -73,6 +73,11 @@ func TestCheck(t *testing.T) {
 			faults: []func(*promises.History){fault(promises.APIServerStopped, 11*s, 101*s)},
 		},
 		{
+			name:   "held for the whole time, though the outage was over",
+			change: func(h *promises.History) { h.Requests, h.Writes = append(h.Requests, lost(12*s, 72*s)), nil },
+			faults: []func(*promises.History){fault(promises.APIServerStopped, 11*s, 41*s)}, want: []string{promises.NothingLost},
+		},
+		{
 			name:   "lost at once during an outage",
 			change: func(h *promises.History) { h.Requests = append(h.Requests, lost(12*s, 13*s)) },
 			faults: []func(*promises.History){fault(promises.APIServerStopped, 11*s, 101*s)}, want: []string{promises.NothingLost},
