@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
+
 	"github.com/sluice-autoscaler/sluice/testbed/kit"
 	"github.com/sluice-autoscaler/sluice/testbed/promises"
 )
@@ -30,6 +32,9 @@ type faultRow struct {
 	// RecoverSeconds is the time from the fault's end, or from a kill, to the answer of a request to
 	// a sleeping workload that is sent then; −1: none within two minutes.
 	RecoverSeconds float64 `json:"recoverSeconds"`
+	// ColdStart is that wake-up by phase, as the Autoscaler's status has it: seconds since the first
+	// request. It tells Sluice's share from the cluster's.
+	ColdStart *v1alpha1.ColdStartStatus `json:"coldStart,omitempty"`
 	// LeastReplicas and MostReplicas are those of the workload under load, which needs
 	// NeededReplicas.
 	LeastReplicas  int `json:"leastReplicas"`
@@ -177,6 +182,9 @@ func (s *faultStage) inject(t *testing.T, in injection) faultRow {
 	s.rec.fault(promises.Fault{Kind: in.kind, Begin: began, End: ended, Workload: in.hits})
 	row := s.row(t, in, began)
 	row.RecoverSeconds = recovered
+	if as, err := cluster.Autoscaler(t.Context(), last, "web"); err == nil {
+		row.ColdStart = as.Status.LastColdStart
+	}
 	after, err := restarts(t.Context())
 	if err != nil {
 		t.Error(err)
@@ -291,7 +299,8 @@ func TestFaults(t *testing.T) {
 		t.Run(strings.ReplaceAll(fmt.Sprintf("%s for %d s", in.kind, in.seconds), " ", "_"), func(t *testing.T) {
 			row := s.inject(t, in)
 			rows = append(rows, row)
-			t.Logf("%+v", row)
+			raw, err := json.Marshal(row)
+			t.Logf("%s %v", raw, err)
 			if row.Restarts > 0 {
 				t.Errorf("containers of Sluice restarted %d times by themselves, want 0", row.Restarts)
 			}
@@ -329,25 +338,30 @@ others sleep. Each fault is done once. Two requests go to a sleeping workload wh
 to another when it ends. The time to recover is that request's.
 
 - Lost: not answered 200. Which of them may be lost stands in ` + "`testbed/promises`" + `.
+- Decided: how much of that time passed before the scale was written. The rest is the cluster's: its
+  controllers come back by their own back-off after an outage of the API server.
 - Replicas: the least and the most of the workload under load.
 - Restarts: containers of Sluice that ended by themselves.
 - Not in it: steps of the wall clock. A testbed shares its clock with the machine, and nothing but
   the machine's own clock can be set.
 
-| fault | for | awake: lost of | asleep: lost of | recovered after | replicas | restarts | broken promises |
-|---|---|---|---|---|---|---|---|
+| fault | for | awake: lost of | asleep: lost of | recovered after | decided after | replicas | restarts | broken promises |
+|---|---|---|---|---|---|---|---|---|
 `
 
 func faultTable(rows []faultRow) string {
 	var b strings.Builder
 	b.WriteString(faultIntro)
 	for _, r := range rows {
-		recovered := "never"
+		recovered, decided := "never", "?"
+		if r.ColdStart != nil && r.ColdStart.Decided != "" {
+			decided = strings.TrimSuffix(r.ColdStart.Decided, "s") + " s"
+		}
 		if r.RecoverSeconds >= 0 {
 			recovered = fmt.Sprintf("%.1f s", r.RecoverSeconds)
 		}
-		fmt.Fprintf(&b, "| %s | %d s | %d of %d | %d of %d | %s | %d–%d | %d | %d |\n", r.Fault, r.Seconds,
-			r.Awake.Lost, r.Awake.Sent, r.Asleep.Lost, r.Asleep.Sent, recovered, r.LeastReplicas, r.MostReplicas, r.Restarts, len(r.Violations))
+		fmt.Fprintf(&b, "| %s | %d s | %d of %d | %d of %d | %s | %s | %d–%d | %d | %d |\n", r.Fault, r.Seconds,
+			r.Awake.Lost, r.Awake.Sent, r.Asleep.Lost, r.Asleep.Sent, recovered, decided, r.LeastReplicas, r.MostReplicas, r.Restarts, len(r.Violations))
 	}
 	return b.String()
 }
