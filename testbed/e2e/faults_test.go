@@ -285,6 +285,7 @@ func TestFaults(t *testing.T) {
 		}
 		faults = allFaults(long)
 	}
+	defer ran.Store(true)
 	if err := cluster.EnsureNamespace(t.Context(), doomed); err != nil {
 		t.Fatal(err)
 	}
@@ -338,8 +339,8 @@ others sleep. Each fault is done once. Two requests go to a sleeping workload wh
 to another when it ends. The time to recover is that request's.
 
 - Lost: not answered 200. Which of them may be lost stands in ` + "`testbed/promises`" + `.
-- Decided: how much of that time passed before the scale was written. The rest is the cluster's: its
-  controllers come back by their own back-off after an outage of the API server.
+- Decided: how much of that time passed before the scale was written. The rest is the cluster's: a
+  ReplicaSet's controller tries again by its own back-off.
 - Replicas: the least and the most of the workload under load.
 - Restarts: containers of Sluice that ended by themselves.
 - Not in it: steps of the wall clock. A testbed shares its clock with the machine, and nothing but

@@ -147,7 +147,9 @@ func killGateway(workload string) injection {
 	}}
 }
 
-// halt stops a component of the control plane.
+// halt stops a component of the control plane. When it is back, controller manager and scheduler
+// begin anew: those of a cluster with leader election lost their lease and ended. Without that they
+// come back by their informers' own back-off, half a minute late.
 func halt(kind promises.Kind, component string, seconds int) injection {
 	return injection{
 		kind: kind, seconds: seconds,
@@ -156,10 +158,14 @@ func halt(kind promises.Kind, component string, seconds int) injection {
 			if err := cluster.Resume(component); err != nil {
 				return err
 			}
-			return testbed.WaitFor(ctx, time.Minute, "the API server to be ready", func(ctx context.Context) (string, bool) {
+			err := testbed.WaitFor(ctx, time.Minute, "the API server to be ready", func(ctx context.Context) (string, bool) {
 				_, err := cluster.Kubectl(ctx, "get", "--raw", "/readyz")
 				return fmt.Sprint(err), err == nil
 			})
+			for _, client := range []string{"kube-controller-manager", "kube-scheduler"} {
+				err = errors.Join(err, cluster.Halt(ctx, client), cluster.Resume(client))
+			}
+			return err
 		},
 	}
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/testbed/promises"
 )
 
-// auditPolicy has the API server record who writes scales and leases.
+// auditPolicy has the API server record who writes scales and leases, and what Sluice asks for.
 const auditPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
@@ -34,8 +34,13 @@ rules:
     namespaces: [` + kit.Namespace + `]
     resources:
       - {group: coordination.k8s.io, resources: [leases]}
+  - level: Metadata
+    users: [` + controllerUser + `]
   - level: None
 `
+
+// controllerUser is the controller's ServiceAccount.
+const controllerUser = "system:serviceaccount:" + kit.Namespace + ":sluice-controller"
 
 // audit is the API server's record, in a folder of its own.
 type audit struct{ dir string }
