@@ -65,9 +65,11 @@ const (
 	sleeperB     = "faults-b"
 	slowSleeper  = "faults-slow"
 	doomed       = "faults-doomed"
-	loadClients  = 25
-	loadNeeds    = 3
 	heldRequests = 12
+	// loadClients are as many as need loadNeeds pods at ten each, whatever noise the readings of
+	// several pods have.
+	loadClients = 24
+	loadNeeds   = 3
 )
 
 // sleepy are the changes by which the example goes to sleep within seconds.

@@ -50,7 +50,7 @@ func TestRobustness(t *testing.T) {
 	urls := map[string]string{}
 	for _, l := range loads {
 		urls[l.ns] = web(t, l.ns)
-		apply(t, l.ns, "autoscaler.yaml", sleepy()...)
+		apply(t, l.ns, "autoscaler.yaml", quick()...)
 		workloads = append(workloads, promises.Workload{Name: l.ns, Max: 10, Needed: (l.clients + 9) / 10})
 	}
 	for _, l := range loads {

@@ -442,8 +442,9 @@ func cycles(t *testing.T, rec *recorder, ns, url string, n int) ([]cycle, error)
 func newVictim(t *testing.T, ns string) (url string, w promises.Workload) {
 	t.Helper()
 	url = web(t, ns)
-	apply(t, ns, "autoscaler.yaml", sleepy()...)
+	apply(t, ns, "autoscaler.yaml", quick()...)
 	answers(t, url)
+	asleep(t, ns)
 	return url, promises.Workload{Name: ns, Max: 10, Needed: loadNeeds}
 }
 
@@ -482,7 +483,6 @@ func TestTenants(t *testing.T) {
 
 	const ns = "victim"
 	url, victim := newVictim(t, ns)
-	asleep(t, ns)
 	before, err := restarts(t.Context())
 	if err != nil {
 		t.Fatal(err)
