@@ -17,6 +17,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
 
+	"github.com/sluice-autoscaler/sluice/testbed"
 	"github.com/sluice-autoscaler/sluice/testbed/kit"
 	"github.com/sluice-autoscaler/sluice/testbed/promises"
 )
@@ -184,9 +185,7 @@ func (s *faultStage) inject(t *testing.T, in injection) faultRow {
 	s.rec.fault(promises.Fault{Kind: in.kind, Begin: began, End: ended, Workload: in.hits})
 	row := s.row(t, in, began)
 	row.RecoverSeconds = recovered
-	if as, err := cluster.Autoscaler(t.Context(), last, "web"); err == nil {
-		row.ColdStart = as.Status.LastColdStart
-	}
+	row.ColdStart = s.coldStart(t.Context(), last, began)
 	after, err := restarts(t.Context())
 	if err != nil {
 		t.Error(err)
@@ -219,6 +218,19 @@ func (s *faultStage) recovery(ctx context.Context, ns string) float64 {
 		}
 	}
 	return -1
+}
+
+// coldStart is a workload's wake-up since an instant by phase; nil if status does not tell of it.
+func (s *faultStage) coldStart(ctx context.Context, ns string, since time.Duration) (seen *v1alpha1.ColdStartStatus) {
+	_ = testbed.WaitFor(ctx, 10*time.Second, "the cold start in status", func(ctx context.Context) (string, bool) {
+		as, err := cluster.Autoscaler(ctx, ns, "web")
+		if err != nil || as.Status.LastColdStart == nil || as.Status.LastColdStart.Detected.Time.Before(s.rec.begin.Add(since)) {
+			return "not there", false
+		}
+		seen = as.Status.LastColdStart
+		return "", true
+	})
+	return seen
 }
 
 // row reads from the record what happened since an instant.
