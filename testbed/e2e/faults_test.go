@@ -271,7 +271,7 @@ func (s *faultStage) row(t *testing.T, in injection, since time.Duration) faultR
 // allFaults are those of the table. The API server and etcd are stopped for long, in seconds.
 func allFaults(long []int) []injection {
 	all := []injection{
-		killController(), growBackOff(3), freezeController(20), olderStandby(), killGateway(slowSleeper),
+		olderStandby(), killController(), freezeController(20), killGateway(slowSleeper),
 		cutFromAPI(30), cutFromGateways(20), cutFromSidecars(20),
 		quotaZero(sleeperA, 10), refuseAdmission(sleeperA, 10),
 		remake(promises.ServiceRemade, sleeperA, "service", 5), remake(promises.AutoscalerDeleted, sleeperA, "autoscaler", 5),
@@ -280,7 +280,7 @@ func allFaults(long []int) []injection {
 	for _, seconds := range long {
 		all = append(all, halt(promises.APIServerStopped, "kube-apiserver", seconds), halt(promises.EtcdStopped, "etcd", seconds))
 	}
-	return all
+	return append(all, growBackOff(3)) // last: a back-off stays grown for ten minutes
 }
 
 // TestFaults does faults to a loaded workload and to sleeping ones, and holds what happens against
