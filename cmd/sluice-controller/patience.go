@@ -15,11 +15,11 @@ const (
 	// client's own back-off grows to a minute, which is how long a sleeper would wait after an
 	// outage; one attempt a second of each of some ten watches is nothing to an API server.
 	patienceLeast, patienceMost = 100 * time.Millisecond, time.Second
-	// dialTimeout bounds a connection to the API server: packets that a partition swallowed are sent
-	// again ever more rarely, a new connection at once.
+	// dialTimeout bounds a connection to the API server: packets that a partition swallowed are
+	// sent again ever more rarely, a new connection at once.
 	dialTimeout = 2 * time.Second
-	// refusedFor is for how long a refusal is not believed of an API server that has just come back:
-	// it may not have read yet what is allowed.
+	// refusedFor is for how long a refusal is not believed of an API server that has just come
+	// back: it may not have read yet what is allowed.
 	refusedFor = 10 * time.Second
 )
 
@@ -33,8 +33,8 @@ func dialAPI(ctx context.Context, network, address string) (net.Conn, error) {
 }
 
 // patience is a transport by which watches and lists wait for an API server that is away, instead
-// of failing. Everything else fails at once: whoever asked decides when to ask again. It is safe for
-// concurrent use.
+// of failing. Everything else fails at once: whoever asked decides when to ask again. It is safe
+// for concurrent use.
 type patience struct {
 	log *slog.Logger
 	// waiting counts the requests that wait; the first and the last are logged.
@@ -98,7 +98,7 @@ func (p *patience) roundTrip(next http.RoundTripper, r *http.Request) (*http.Res
 			}
 		}
 		if err == nil {
-			_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, 64<<10)) // so that the connection can be used again
+			_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, 64<<10)) // keeps the connection
 			_ = res.Body.Close()
 		}
 		wait := time.NewTimer(pause)

@@ -34,6 +34,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
 	"github.com/sluice-autoscaler/sluice/scaler/kube/lead"
 	"github.com/sluice-autoscaler/sluice/scaler/kube/path"
+	"github.com/sluice-autoscaler/sluice/scaler/kube/queue"
 )
 
 const (
@@ -93,9 +94,9 @@ func NewManager(ctx context.Context, cfg *rest.Config, o ManagerOptions) (manage
 }
 
 // Drive has the manager do rounds: of an Autoscaler whose spec, slices or rivals change, of those
-// that pokes name, of all when a term begins, and when one is due. Rounds is the Reconciler, or what
-// stands around it. A poke of a name says that somebody waits for the round; the key without a name
-// is passed on like any other.
+// that pokes name, of all when a term begins, and when one is due. Rounds is the Reconciler, or
+// what stands around it. A poke of a name says that somebody waits for the round; the key without a
+// name is passed on like any other.
 func (r *Reconciler) Drive(m manager.Manager, rounds reconcile.Reconciler, pokes chan event.GenericEvent) error {
 	changed := builder.WithPredicates(predicate.GenerationChangedPredicate{})
 	return ctrl.NewControllerManagedBy(m).Named("autoscaler").
@@ -108,10 +109,10 @@ func (r *Reconciler) Drive(m manager.Manager, rounds reconcile.Reconciler, pokes
 			return nil
 		})).
 		WithOptions(controller.Options{
-			MaxConcurrentReconciles: concurrentRounds, CacheSyncTimeout: syncPatience, ReconciliationTimeout: roundTimeout,
+			MaxConcurrentReconciles: queue.Workers, CacheSyncTimeout: syncPatience, ReconciliationTimeout: roundTimeout,
 			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](10*time.Millisecond, 5*time.Second),
 			NewQueue: func(_ string, l workqueue.TypedRateLimiter[reconcile.Request]) workqueue.TypedRateLimitingInterface[reconcile.Request] {
-				return newRoundQueue(l)
+				return queue.New(l)
 			},
 		}).
 		Complete(rounds)
@@ -121,7 +122,7 @@ func (r *Reconciler) Drive(m manager.Manager, rounds reconcile.Reconciler, pokes
 func enqueuePoke(_ context.Context, e event.GenericEvent, q workqueue.TypedRateLimitingInterface[reconcile.Request]) {
 	key := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(e.Object)}
 	if lanes, ok := q.(priorityqueue.PriorityQueue[reconcile.Request]); ok && key.Name != "" {
-		lanes.AddWithOpts(priorityqueue.AddOpts{Priority: new(Urgent)}, key)
+		lanes.AddWithOpts(priorityqueue.AddOpts{Priority: new(queue.Urgent)}, key)
 		return
 	}
 	q.Add(key)

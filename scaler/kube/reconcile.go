@@ -26,6 +26,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
 	"github.com/sluice-autoscaler/sluice/scaler"
 	"github.com/sluice-autoscaler/sluice/scaler/kube/lead"
+	"github.com/sluice-autoscaler/sluice/scaler/kube/queue"
 )
 
 // Kind is an Autoscaler's kind in a loop.Ref.
@@ -137,7 +138,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	priority := 0
 	if urgent {
-		priority = Urgent
+		priority = queue.Urgent
 	}
 	return ctrl.Result{RequeueAfter: next, Priority: &priority}, nil
 }

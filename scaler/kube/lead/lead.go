@@ -1,9 +1,9 @@
 // Package lead lets one of several replicas scale, by a lease, and lets it lose the lease and win
 // it again while it runs. A term is a stretch of time in which this replica holds the lease.
 //
-// controller-runtime's manager ends the process when it loses its lease. An outage of the API server
-// would then cost every window and every policy's memory, and a back-off of restarts on top. So the
-// election runs beside a manager that has none, and rounds ask whether there is a term.
+// controller-runtime's manager ends the process when it loses its lease. An outage of the API
+// server would then cost every window and every policy's memory, and a back-off of restarts on top.
+// So the election runs beside a manager that has none, and rounds ask whether there is a term.
 //
 // A term ends by this replica's own clock, RenewDeadline after the last renewal was asked for. That
 // is before LeaseDuration, when others may take the lease. Fence refuses writes outside a term.
@@ -184,8 +184,8 @@ func (l *Leader) Each(ctx context.Context, f func(ctx context.Context, t Term) e
 // leads tells whether there is a term; l.mu is held.
 func (l *Leader) leads() bool { return l.ctx != nil && l.ctx.Err() == nil }
 
-// mayWrite tells whether the term still lasts by both clocks: the monotonic one, which others cannot
-// set, and that of the wall, which goes on while a machine is suspended.
+// mayWrite tells whether the term still lasts by both clocks: the monotonic one, which others
+// cannot set, and that of the wall, which goes on while a machine is suspended.
 func (l *Leader) mayWrite(now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,4 +1,6 @@
-package kube
+// Package queue orders the rounds of Autoscalers. Namespaces take turns, whatever number of rounds
+// each asks for, and rounds that somebody waits for go before all others.
+package queue
 
 import (
 	"container/heap"
@@ -12,21 +14,20 @@ import (
 )
 
 const (
-	// concurrentRounds is how many Autoscalers have a round at once.
-	concurrentRounds = 32
-	// namespaceRounds is how many of them may be of one namespace, so that slow rounds of one leave
-	// workers to the others.
-	namespaceRounds = 8
-	// backgroundRounds is how many may be rounds for which nobody waits.
-	backgroundRounds = 24
+	// Workers is how many Autoscalers have a round at once.
+	Workers = 32
+	// WorkersPerNamespace is how many of them may be of one namespace, so that slow rounds of one
+	// leave workers to the others.
+	WorkersPerNamespace = 8
+	// BackgroundWorkers is how many may do rounds for which nobody waits.
+	BackgroundWorkers = 24
 	// Urgent is the priority of a round that somebody waits for: requests are held.
 	Urgent = 1
 )
 
-// roundQueue is a controller's queue that is fair by namespace. It has two lanes: rounds that
-// somebody waits for go before all others. Within a lane namespaces take turns, whatever number of
-// rounds each asks for. It dedups as a workqueue does, and is safe for concurrent use.
-type roundQueue struct {
+// Queue is a controller's queue of two lanes, in each of which namespaces take turns. A key stands
+// in it once, as in a workqueue. It is safe for concurrent use.
+type Queue struct {
 	limiter workqueue.TypedRateLimiter[reconcile.Request]
 
 	mu      sync.Mutex
@@ -42,7 +43,7 @@ type roundQueue struct {
 	closed     bool
 }
 
-var _ priorityqueue.PriorityQueue[reconcile.Request] = (*roundQueue)(nil)
+var _ priorityqueue.PriorityQueue[reconcile.Request] = (*Queue)(nil)
 
 // queued is what the queue knows of one key. One that neither runs, waits nor is delayed has no
 // entry.
@@ -102,7 +103,7 @@ func (l *lane) remove(e *queued) {
 func (l *lane) pop(running map[string]int) *queued {
 	for at := l.turns.Front(); at != nil; at = at.Next() {
 		t, _ := at.Value.(*turn)
-		if running[t.namespace] >= namespaceRounds {
+		if running[t.namespace] >= WorkersPerNamespace {
 			continue
 		}
 		e, _ := t.keys.Front().Value.(*queued)
@@ -141,8 +142,9 @@ func (d *delays) Pop() any {
 	return e
 }
 
-func newRoundQueue(limiter workqueue.TypedRateLimiter[reconcile.Request]) *roundQueue {
-	q := &roundQueue{
+// New returns a Queue whose failed rounds come again as the limiter says.
+func New(limiter workqueue.TypedRateLimiter[reconcile.Request]) *Queue {
+	q := &Queue{
 		limiter: limiter, entries: map[reconcile.Request]*queued{}, urgent: newLane(), other: newLane(), running: map[string]int{},
 	}
 	q.changed = sync.NewCond(&q.mu)
@@ -150,20 +152,20 @@ func newRoundQueue(limiter workqueue.TypedRateLimiter[reconcile.Request]) *round
 }
 
 // Add asks for a round now.
-func (q *roundQueue) Add(key reconcile.Request) { q.AddWithOpts(priorityqueue.AddOpts{}, key) }
+func (q *Queue) Add(key reconcile.Request) { q.AddWithOpts(priorityqueue.AddOpts{}, key) }
 
 // AddAfter asks for a round in some time.
-func (q *roundQueue) AddAfter(key reconcile.Request, after time.Duration) {
+func (q *Queue) AddAfter(key reconcile.Request, after time.Duration) {
 	q.AddWithOpts(priorityqueue.AddOpts{After: after}, key)
 }
 
 // AddRateLimited asks for a round once the back-off of its failures is over.
-func (q *roundQueue) AddRateLimited(key reconcile.Request) {
+func (q *Queue) AddRateLimited(key reconcile.Request) {
 	q.AddWithOpts(priorityqueue.AddOpts{RateLimited: true}, key)
 }
 
 // AddWithOpts asks for rounds. A priority above 0 means that somebody waits for them.
-func (q *roundQueue) AddWithOpts(o priorityqueue.AddOpts, keys ...reconcile.Request) {
+func (q *Queue) AddWithOpts(o priorityqueue.AddOpts, keys ...reconcile.Request) {
 	urgent := o.Priority != nil && *o.Priority > 0
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -189,7 +191,7 @@ func (q *roundQueue) AddWithOpts(o priorityqueue.AddOpts, keys ...reconcile.Requ
 }
 
 // delay keeps the sooner of two delays.
-func (q *roundQueue) delay(e *queued, due time.Time, urgent bool) {
+func (q *Queue) delay(e *queued, due time.Time, urgent bool) {
 	if e.place != nil { // it comes sooner than that
 		return
 	}
@@ -205,7 +207,7 @@ func (q *roundQueue) delay(e *queued, due time.Time, urgent bool) {
 }
 
 // arm sets the timer for the first delayed key.
-func (q *roundQueue) arm() {
+func (q *Queue) arm() {
 	if len(q.delayed) == 0 {
 		return
 	}
@@ -218,7 +220,7 @@ func (q *roundQueue) arm() {
 }
 
 // release readies what is due.
-func (q *roundQueue) release() {
+func (q *Queue) release() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
@@ -231,7 +233,7 @@ func (q *roundQueue) release() {
 }
 
 // ready puts a key into its lane. One whose round runs comes after it.
-func (q *roundQueue) ready(e *queued, urgent bool) {
+func (q *Queue) ready(e *queued, urgent bool) {
 	if e.index >= 0 {
 		heap.Remove(&q.delayed, e.index)
 	}
@@ -253,13 +255,13 @@ func (q *roundQueue) ready(e *queued, urgent bool) {
 }
 
 // Get waits for a key whose round may begin.
-func (q *roundQueue) Get() (reconcile.Request, bool) {
+func (q *Queue) Get() (reconcile.Request, bool) {
 	key, _, closed := q.GetWithPriority()
 	return key, closed
 }
 
 // GetWithPriority is Get with the key's priority.
-func (q *roundQueue) GetWithPriority() (key reconcile.Request, priority int, shutdown bool) {
+func (q *Queue) GetWithPriority() (key reconcile.Request, priority int, shutdown bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for {
@@ -267,7 +269,7 @@ func (q *roundQueue) GetWithPriority() (key reconcile.Request, priority int, shu
 			return key, 0, true
 		}
 		e := q.urgent.pop(q.running)
-		if e == nil && q.background < backgroundRounds {
+		if e == nil && q.background < BackgroundWorkers {
 			e = q.other.pop(q.running)
 		}
 		if e != nil {
@@ -284,7 +286,7 @@ func (q *roundQueue) GetWithPriority() (key reconcile.Request, priority int, shu
 }
 
 // Done says that a key's round is over.
-func (q *roundQueue) Done(key reconcile.Request) {
+func (q *Queue) Done(key reconcile.Request) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	e := q.entries[key]
@@ -309,13 +311,13 @@ func (q *roundQueue) Done(key reconcile.Request) {
 }
 
 // Forget ends the back-off of a key.
-func (q *roundQueue) Forget(key reconcile.Request) { q.limiter.Forget(key) }
+func (q *Queue) Forget(key reconcile.Request) { q.limiter.Forget(key) }
 
 // NumRequeues counts the failures of a key in a row.
-func (q *roundQueue) NumRequeues(key reconcile.Request) int { return q.limiter.NumRequeues(key) }
+func (q *Queue) NumRequeues(key reconcile.Request) int { return q.limiter.NumRequeues(key) }
 
 // Len counts the keys that are ready.
-func (q *roundQueue) Len() int {
+func (q *Queue) Len() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	n := 0
@@ -328,7 +330,7 @@ func (q *roundQueue) Len() int {
 }
 
 // ShutDown ends all waits. Rounds that run go on.
-func (q *roundQueue) ShutDown() {
+func (q *Queue) ShutDown() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true
@@ -339,10 +341,10 @@ func (q *roundQueue) ShutDown() {
 }
 
 // ShutDownWithDrain does the same: workers end by themselves.
-func (q *roundQueue) ShutDownWithDrain() { q.ShutDown() }
+func (q *Queue) ShutDownWithDrain() { q.ShutDown() }
 
 // ShuttingDown tells whether the queue takes no more.
-func (q *roundQueue) ShuttingDown() bool {
+func (q *Queue) ShuttingDown() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.closed
