@@ -202,7 +202,16 @@ func RegisterPath(d *path.Driver) func(*v1alpha1.Autoscaler, *loop.Spec) {
 	return func(as *v1alpha1.Autoscaler, spec *loop.Spec) {
 		d.Register(Ref(client.ObjectKeyFromObject(as)), path.Workload{
 			Service: spec.ServiceRef.Name, Created: as.CreationTimestamp.Time, Hold: spec.Hold,
-			Controller: *metav1.NewControllerRef(as, v1alpha1.GroupVersion().WithKind("Autoscaler")),
+			Controller: controllerRef(as),
 		})
 	}
+}
+
+// controllerRef names the Autoscaler as the owner of its slice. It does not block the owner's
+// deletion: that would need a right to the owner's finalizers on some clusters, and the slice goes
+// either way.
+func controllerRef(as *v1alpha1.Autoscaler) metav1.OwnerReference {
+	ref := metav1.NewControllerRef(as, v1alpha1.GroupVersion().WithKind("Autoscaler"))
+	ref.BlockOwnerDeletion = nil
+	return *ref
 }
