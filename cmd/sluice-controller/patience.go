@@ -44,18 +44,25 @@ type patience struct {
 func newPatience(log *slog.Logger) *patience { return &patience{log: log} }
 
 func (p *patience) wrap(next http.RoundTripper) http.RoundTripper {
-	return roundTripper(func(r *http.Request) (*http.Response, error) {
-		if !informs(r) {
-			return next.RoundTrip(r)
-		}
-		return p.roundTrip(next, r)
-	})
+	return patientTransport{p, next}
 }
 
-type roundTripper func(*http.Request) (*http.Response, error)
+// patientTransport is a transport with patience.
+type patientTransport struct {
+	*patience
+	next http.RoundTripper
+}
 
 // RoundTrip implements http.RoundTripper.
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+func (t patientTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if !informs(r) {
+		return t.next.RoundTrip(r)
+	}
+	return t.roundTrip(t.next, r)
+}
+
+// WrappedRoundTripper lets the Kubernetes client find the transport by which requests are cancelled.
+func (t patientTransport) WrappedRoundTripper() http.RoundTripper { return t.next }
 
 // informs tells whether a request is one of those by which informers list and watch.
 func informs(r *http.Request) bool {

@@ -313,6 +313,9 @@ func (f fence) RoundTrip(r *http.Request) (*http.Response, error) {
 	return f.next.RoundTrip(r)
 }
 
+// WrappedRoundTripper lets the Kubernetes client find the transport by which requests are cancelled.
+func (f fence) WrappedRoundTripper() http.RoundTripper { return f.next }
+
 // changes tells whether a request changes anything but events, which every replica may record.
 func changes(r *http.Request) bool {
 	switch r.Method {
