@@ -148,6 +148,7 @@ func (p *process) runPath(ctx context.Context) error {
 		for _, g := range p.adapter.Gateways() {
 			p.pokeWaiting(ctx, &g)
 		}
+		defer p.path.Reset() // another may lead until the next term
 		return p.path.Run(ctx)
 	})
 }
