@@ -36,6 +36,9 @@
 //	               wait, ready for less than Linger
 //	> 0      > 0   else                                        Awake         out   want
 //
+// The grace begins when the path is first seen in on this way to zero. One that was seen in while
+// the count was zero is not: somebody may have scaled by hand.
+//
 // out* is in while no instance is ready. Settling comes after the table: it may keep the count, and
 // then a phase of Asleep is GoingToSleep.
 package loop

@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -28,6 +26,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/internal/pki/secrets"
 	"github.com/sluice-autoscaler/sluice/internal/serve"
 	"github.com/sluice-autoscaler/sluice/scaler"
+	"github.com/sluice-autoscaler/sluice/scaler/kube/lead"
 	"github.com/sluice-autoscaler/sluice/scaler/kube/path"
 )
 
@@ -38,6 +37,7 @@ type process struct {
 	cert    *secrets.Keeper
 	adapter *adapter.Adapter
 	manager manager.Manager
+	leader  *lead.Leader
 	// path, records, pokes and rounds belong to the scaler and are nil without it.
 	path      *path.Driver
 	observing sync.Mutex
@@ -61,6 +61,7 @@ func config(o *options) (*rest.Config, error) {
 		return nil, fmt.Errorf("load the cluster's address: %w (give --kubeconfig outside a cluster)", err)
 	}
 	c.QPS, c.Burst, c.UserAgent = o.qps, o.burst, name+"/"+cli.Version()
+	c.Dial = dialAPI
 	if o.namespace == "" {
 		raw, err := os.ReadFile("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 		if err != nil {
@@ -71,12 +72,8 @@ func config(o *options) (*rest.Config, error) {
 	return c, nil
 }
 
-// assemble makes all parts and starts none.
-func assemble(ctx context.Context, o options, reg prometheus.Registerer, log *slog.Logger) (*process, error) {
-	cfg, err := config(&o)
-	if err != nil {
-		return nil, err
-	}
+// assemble makes all parts and starts none. It asks the API server, and may be tried again.
+func assemble(ctx context.Context, cfg *rest.Config, o options, reg prometheus.Registerer, log *slog.Logger) (*process, error) {
 	kube, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("reach the cluster: %w", err)
@@ -130,40 +127,39 @@ func (p *process) onImpostor(pod *corev1.Pod) {
 	}
 }
 
-// run starts everything and ends with the first part that fails, or with ctx.
-func (p *process) run(ctx context.Context, metrics http.Handler) error {
-	mux := http.NewServeMux()
-	mux.Handle("/metrics", metrics)
+// alive and ready are the checks of the process.
+func (p *process) alive() []serve.Check {
 	alive := []serve.Check{{Name: "adapter", Probe: func(context.Context) error { return p.adapter.Alive() }}}
 	if p.rounds != nil {
 		alive = append(alive, p.rounds.beat.Check(time.Now))
 	}
-	mux.Handle("/healthz", serve.Health(alive...))
-	mux.Handle("/readyz", serve.Health(serve.Check{Name: "adapter", Probe: func(context.Context) error { return p.adapter.Ready() }}))
-	web := &http.Server{Addr: p.metricsListen, Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	return alive
+}
+
+func (p *process) ready() []serve.Check {
+	return []serve.Check{{Name: "adapter", Probe: func(context.Context) error { return p.adapter.Ready() }}}
+}
+
+// run starts everything and ends with the first part that fails, or with ctx. An API server that
+// goes away is no failure of any part.
+func (p *process) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return p.cert.Run(ctx) })
+	g.Go(func() error { return p.adapter.Run(ctx) })
+	if p.manager == nil {
+		return g.Wait()
+	}
+	g.Go(func() error { return p.rounds.watch(ctx, p.poke) })
+	// The lease is given up once the rounds have ended.
+	elect, resign := context.WithCancel(context.WithoutCancel(ctx))
+	defer resign()
+	g.Go(func() error { return p.leader.Run(elect) })
 	g.Go(func() error {
-		if err := web.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("serve metrics: %w", err)
+		defer resign()
+		if err := p.manager.Start(ctx); err != nil {
+			return fmt.Errorf("run the scaler: %w", err)
 		}
 		return nil
 	})
-	g.Go(func() error {
-		<-ctx.Done()
-		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		defer cancel()
-		return web.Shutdown(stop)
-	})
-	g.Go(func() error { return p.cert.Run(ctx) })
-	g.Go(func() error { return p.adapter.Run(ctx) })
-	if p.manager != nil {
-		g.Go(func() error { return p.rounds.watch(ctx, p.manager.Elected(), p.poke) })
-		g.Go(func() error {
-			if err := p.manager.Start(ctx); err != nil {
-				return fmt.Errorf("run the scaler: %w", err)
-			}
-			return nil
-		})
-	}
 	return g.Wait()
 }

@@ -43,13 +43,17 @@ type options struct {
 	apiExternal           bool
 	scaler                bool
 	leaderElect           bool
-	tick                  time.Duration
-	grace                 time.Duration
-	logging               cli.Logging
-	qps                   float32
-	burst                 int
-	history               historyFlags
-	specs                 specsFlags
+	// namespaces are those whose Autoscalers are driven, all when empty; maxPerNamespace bounds how
+	// many of one are, 0 does not.
+	namespaces      []string
+	maxPerNamespace int
+	tick            time.Duration
+	grace           time.Duration
+	logging         cli.Logging
+	qps             float32
+	burst           int
+	history         historyFlags
+	specs           specsFlags
 }
 
 func flags(o *options) *pflag.FlagSet {
@@ -66,6 +70,8 @@ func flags(o *options) *pflag.FlagSet {
 	fs.BoolVar(&o.apiExternal, "api-external", true, "serve external.metrics.k8s.io")
 	fs.BoolVar(&o.scaler, "scaler", true, "drive Autoscalers; false leaves the metrics APIs alone")
 	fs.BoolVar(&o.leaderElect, "leader-elect", true, "scale only while holding the lease, so that several replicas can run")
+	fs.StringSliceVar(&o.namespaces, "namespaces", nil, "drive the Autoscalers of these namespaces alone, so that no rights are needed elsewhere but to read pods (default: of all)")
+	fs.IntVar(&o.maxPerNamespace, "max-autoscalers-per-namespace", 0, "how many Autoscalers of one namespace are driven, the oldest; the others get a condition; 0 drives all")
 	fs.DurationVar(&o.tick, "tick", 2*time.Second, "time between rounds of a workload in which nothing happens, 100ms–1m")
 	fs.DurationVar(&o.grace, "sleep-grace", 2*time.Second, "how long the gateway must be on a Service before its last pod goes, 0s–1m")
 	o.specs.add(fs)
@@ -99,6 +105,9 @@ func (o *options) validate() error {
 	if o.metricsWindow%time.Second != 0 {
 		errs = append(errs, fmt.Errorf("--metrics-window = %v: want whole seconds, the only ones that the metrics APIs can tell", o.metricsWindow))
 	}
+	if o.maxPerNamespace < 0 {
+		errs = append(errs, fmt.Errorf("--max-autoscalers-per-namespace = %d: want ≥ 0, 0 for no limit", o.maxPerNamespace))
+	}
 	if o.qps <= 0 || o.burst < 1 {
 		errs = append(errs, fmt.Errorf("--kube-api-qps = %v, --kube-api-burst = %d: want > 0 and ≥ 1", o.qps, o.burst))
 	}
@@ -121,19 +130,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	metrics := promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg, EnableOpenMetrics: true})
 	if o.specs.file != "" {
 		s, err := assembleSpecs(o, reg, log)
 		if err != nil {
 			return err
 		}
-		return s.run(ctx, metrics)
+		return s.run(ctx, promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg, EnableOpenMetrics: true}))
 	}
-	c, err := assemble(ctx, o, reg, log)
+	cfg, err := config(&o)
 	if err != nil {
 		return err
 	}
-	return c.run(ctx, metrics)
+	return runPatiently(ctx, cfg, o, reg, log)
 }
 
 // routeLogs makes log the one log of the process: of the standard library, such as net/http's

@@ -52,7 +52,7 @@ func (f *specsFlags) driver() program.Options {
 func clusterFlags() []string {
 	return []string{
 		"kubeconfig", "namespace", "gateway-service-account", "issue-certificates", "api-listen", "collect-interval", "metrics-window", "api-custom",
-		"api-external", "scaler", "leader-elect", "history-prometheus", "kube-api-qps", "kube-api-burst",
+		"api-external", "scaler", "leader-elect", "namespaces", "max-autoscalers-per-namespace", "history-prometheus", "kube-api-qps", "kube-api-burst",
 	}
 }
 
