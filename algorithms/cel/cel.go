@@ -13,7 +13,7 @@
 //	replicas.current, replicas.ready, replicas.starting, replicas.terminating     int: pods
 //	limits.min, limits.max int: pods
 //	previous               int: this policy's last valid answer, −1 before the first
-//	activeFor              duration: since the workload left zero, 0s when unknown
+//	activeFor              duration: since the workload is wanted after zero, 0s when unknown
 //	startUp.p50, startUp.p90, startUp.p99    double: seconds that pods took to start, 0 when unknown
 //	now                    timestamp; now.getHours("Europe/Berlin"), now.getDayOfWeek() and so on
 //
