@@ -311,8 +311,8 @@ const early = 1.1
 // undilute turns the means over both windows into means since the workload was wanted, where that
 // is shorter (but at least Knative's bucket of one second): Knative likewise divides by the buckets
 // since the first one written. If all came since then, a window that is longer holds as many
-// request-seconds as one that is shorter. If it holds more, requests came before, as after a wake-up
-// that was late, and the means are left as they are.
+// request-seconds as one that is shorter. If it holds more, requests came before, as after a
+// wake-up that was late, and the means are left as they are.
 func (p *Policy) undilute(o *algorithms.Observation, stable, panicLoad float64) (s, q float64) {
 	if o.ActiveSince.IsZero() {
 		return stable, panicLoad

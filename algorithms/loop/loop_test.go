@@ -438,8 +438,8 @@ func TestLateWake(t *testing.T) {
 	t.Parallel()
 	born := time.Unix(1_000_000, 0)
 	for name, tt := range map[string]struct {
-		// outage is for how long the count cannot be written; before says that the loop begins late,
-		// and a gateway tells since when requests wait.
+		// outage is for how long the count cannot be written; before says that the loop begins
+		// late, and a gateway tells since when requests wait.
 		outage time.Duration
 		before bool
 	}{
