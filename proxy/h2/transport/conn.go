@@ -45,7 +45,7 @@ const (
 	// one is sent.
 	announceTime = time.Second
 	// resetBurst and resetRate bound how many streams a client may reset before they were answered,
-	// at once and per second: each has cost the app a request.
+	// or make this side reset, at once and per second: each may have cost the app a request.
 	resetBurst = 2 * maxClientStreams
 	resetRate  = 500
 	// finishTime is how long a peer may take to read what was said last.
@@ -56,6 +56,9 @@ const (
 	lingerBytes = 256 << 10
 	// bufferTime is how long a connection without streams keeps its buffers for writing.
 	bufferTime = time.Second
+	// cancelTime is how long the app may take to show that it has read a reset, before it counts as
+	// having read it.
+	cancelTime = 5 * time.Second
 	// resetsKept is how many streams that this side has reset are remembered: what their peers have
 	// sent before they knew is no fault.
 	resetsKept = 256
@@ -68,6 +71,8 @@ type Owner interface {
 	Request(c *Conn, b *Batch, id uint32, block *header.Block)
 	// Malformed counts a request that could not be read.
 	Malformed()
+	// Cancelled says that the app has read the resets of n streams that were reset by Cancel.
+	Cancelled(n int)
 	// Retired says that no new stream may be opened on c, or will come on it.
 	Retired(c *Conn)
 	// Closed says that c has ended.
@@ -155,8 +160,9 @@ type Conn struct {
 	blockSince                time.Duration // since when a header block is incomplete; 0: none is
 	resetIDs                  []uint32      // a ring of streams that this side has reset
 	resetNext                 int
-	earlyResets               float64 // of late, by the client before an answer
+	resets                    float64 // of late, that count against the client
 	resetAt                   time.Duration
+	cancelled                 cancelled
 }
 
 // phase is how far a connection is on the way to its end.
@@ -424,7 +430,12 @@ func (c *Conn) Look(b *Batch, now time.Duration) {
 	if !c.Upstream && c.group.CheckExchanges {
 		streams = c.openStreams()
 	}
+	read := 0
+	if c.cancelled.asked > 0 && now-c.cancelled.askedAt >= cancelTime {
+		read = c.nextCancelled(b)
+	}
 	c.mu.Unlock()
+	c.tellCancelled(read)
 	c.each(streams, func(s *Stream) { s.exchange.Check(b, now) })
 }
 
