@@ -14,6 +14,8 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/proxy/h2/frame"
 	"github.com/sluice-autoscaler/sluice/proxy/h2/header"
+	"github.com/sluice-autoscaler/sluice/proxy/h2/queue"
+	"github.com/sluice-autoscaler/sluice/proxy/h2/reset"
 	"github.com/sluice-autoscaler/sluice/proxy/request"
 	"github.com/sluice-autoscaler/sluice/proxy/socket"
 )
@@ -59,9 +61,6 @@ const (
 	// cancelTime is how long the app may take to show that it has read a reset, before it counts as
 	// having read it.
 	cancelTime = 5 * time.Second
-	// resetsKept is how many streams that this side has reset are remembered: what their peers have
-	// sent before they knew is no fault.
-	resetsKept = 256
 )
 
 // Owner makes connections and serves the requests that come on them.
@@ -94,7 +93,7 @@ type Group struct {
 	CheckExchanges bool
 
 	wg      sync.WaitGroup
-	chunks  sync.Pool // of *chunk
+	chunks  queue.Pool
 	buffers sync.Pool // of *[largeBuffer]byte
 }
 
@@ -158,10 +157,8 @@ type Conn struct {
 	phase                     phase
 	since                     time.Duration // of the phase, or without a stream
 	blockSince                time.Duration // since when a header block is incomplete; 0: none is
-	resetIDs                  []uint32      // a ring of streams that this side has reset
-	resetNext                 int
-	resets                    float64 // of late, that count against the client
-	resetAt                   time.Duration
+	recent                    reset.Recent  // streams that this side has reset
+	budget                    reset.Budget  // of resets that count against the client
 	cancelled                 cancelled
 }
 
@@ -240,7 +237,7 @@ func (c *Conn) Open(b *Batch, s *Stream, r *header.Request) bool {
 	}
 	s.conn, s.id, s.sendWindow, s.recvWindow = c, c.lastStream, c.initialWindow, upstreamWindow
 	c.streams[s.id] = s
-	s.sent = s.end && s.queue.n == 0 && s.trailers == nil
+	s.sent = s.end && s.queue.Len() == 0 && s.trailers == nil
 	c.out = c.encoder.AppendRequest(c.out, s.id, r, s.sent)
 	c.addTo(b)
 	return true

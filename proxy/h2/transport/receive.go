@@ -1,8 +1,6 @@
 package transport
 
 import (
-	"slices"
-
 	"github.com/sluice-autoscaler/sluice/proxy/h2/frame"
 	"github.com/sluice-autoscaler/sluice/proxy/h2/header"
 	"github.com/sluice-autoscaler/sluice/proxy/request"
@@ -73,7 +71,7 @@ func (c *Conn) handleData(h frame.Header, p []byte) error {
 	c.unreturned += len(p)
 	c.returnWindow(&c.batch)
 	s := c.streams[h.Stream]
-	idle, ignored := s == nil && c.isIdle(h.Stream), s == nil && (c.isUnserved(h.Stream) || c.wasReset(h.Stream))
+	idle, ignored := s == nil && c.isIdle(h.Stream), s == nil && (c.isUnserved(h.Stream) || c.recent.Has(h.Stream))
 	c.mu.Unlock()
 	switch {
 	case idle:
@@ -206,7 +204,7 @@ func (c *Conn) handleRequest(id uint32) error {
 		c.mu.Unlock()
 		return nil
 	case !c.isIdle(id):
-		reset := c.wasReset(id)
+		reset := c.recent.Has(id)
 		c.mu.Unlock()
 		if reset {
 			return nil
@@ -273,25 +271,12 @@ func (c *Conn) resetStream(id uint32, code frame.Code) error {
 		}
 		return nil
 	}
-	c.noteReset(id)
+	c.recent.Note(id)
 	c.out = frame.AppendReset(c.out, id, code)
 	c.addTo(&c.batch)
 	c.mu.Unlock()
 	return c.spendReset()
 }
-
-// noteReset remembers that this side resets a stream. The caller holds mu.
-func (c *Conn) noteReset(id uint32) {
-	if len(c.resetIDs) < resetsKept {
-		c.resetIDs = append(c.resetIDs, id)
-		return
-	}
-	c.resetIDs[c.resetNext] = id
-	c.resetNext = (c.resetNext + 1) % resetsKept
-}
-
-// wasReset says whether this side has reset the stream of late. The caller holds mu.
-func (c *Conn) wasReset(id uint32) bool { return slices.Contains(c.resetIDs, id) }
 
 // handleReset takes a stream that the peer has reset.
 func (c *Conn) handleReset(id uint32, code frame.Code) error {
@@ -325,12 +310,9 @@ func (c *Conn) spendReset() error {
 	if c.Upstream {
 		return nil
 	}
-	now := c.group.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.resets = max(0, c.resets-resetRate*(now-c.resetAt).Seconds()) + 1
-	c.resetAt = now
-	if c.resets > resetBurst {
+	if !c.budget.Spend(c.group.Now(), resetBurst, resetRate) {
 		return fault{frame.EnhanceYourCalm}
 	}
 	return nil
