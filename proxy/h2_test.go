@@ -64,7 +64,7 @@ func proxyTo(t testing.TB, app string, edit func(*settings)) *proxied {
 	}
 	start := time.Now()
 	now := func() time.Duration { return time.Since(start) }
-	p := &proxied{t: t, limiter: limit.New(set.limit, set.queue, 0), drain: drain.New(set.lame, set.drain)}
+	p := &proxied{t: t, limiter: limit.New(set.limit, set.queue, 0), drain: drain.New(set.lame, set.drain, 0)}
 	log := slog.New(slog.DiscardHandler)
 	server := &proxy.Server{
 		Address: "127.0.0.1:0",
