@@ -203,7 +203,8 @@ func (s *Server) run(ctx context.Context) error {
 	return failure
 }
 
-// finish ends what a drain gives time to after the lame duck; bound is that time. It logs its error.
+// finish ends what a drain gives time to after the lame duck; bound is that time. It logs its
+// error.
 func (s *Server) finish(bound context.Context, e engines) error {
 	err := s.endConnections(bound, e)
 	if err != nil {

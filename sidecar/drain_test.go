@@ -113,8 +113,8 @@ func TestDrainOnRequest(t *testing.T) {
 	r.ended <- err
 }
 
-// TestDrainIsUndone drains a sidecar that nobody tells to end. It is ready again after a while, keeps
-// connections, and drains a second time when it is told to end.
+// TestDrainIsUndone drains a sidecar that nobody tells to end. It is ready again after a while,
+// keeps connections, and drains once more when it is told to end.
 func TestDrainIsUndone(t *testing.T) {
 	app := serveApp(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
 	r := start(t, app, func(c *sidecar.Config) { c.LameDuck, c.DrainUndo = 10*time.Millisecond, 300*time.Millisecond })
