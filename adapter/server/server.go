@@ -56,6 +56,9 @@ type Options struct {
 	External provider.ExternalMetricsProvider
 	// Journal answers the API of explain.sluice.dev; nil means that it is not served.
 	Journal Journal
+	// Metrics answers /metrics to who may get that path. Nil means that the library's own metrics
+	// are served there.
+	Metrics http.Handler
 	// Ready gates /readyz; nil gates nothing.
 	Ready func() error
 	Log   *slog.Logger
@@ -75,8 +78,8 @@ func (o Options) Validate() error {
 	if o.Certificate == nil {
 		errs = append(errs, errors.New("certificate is missing"))
 	}
-	if o.Custom == nil && o.External == nil && o.Journal == nil {
-		errs = append(errs, errors.New("custom, external and journal are all missing: there is nothing to serve"))
+	if o.Custom == nil && o.External == nil && o.Journal == nil && o.Metrics == nil {
+		errs = append(errs, errors.New("custom, external, journal and metrics are all missing: there is nothing to serve"))
 	}
 	if o.Log == nil {
 		errs = append(errs, errors.New("log is missing"))
@@ -143,7 +146,7 @@ func (s *Server) prepare(listener net.Listener) (run func(context.Context) error
 	}
 	config := genericapiserver.NewConfig(apiserver.Codecs)
 	config.ExternalAddress = listener.Addr().String()
-	config.EnableProfiling = false
+	config.EnableProfiling, config.EnableMetrics = false, o.Metrics == nil
 	// The default checks also watch klog, with a goroutine that nothing ends, though nothing here
 	// depends on klog.
 	config.HealthzChecks, config.LivezChecks, config.ReadyzChecks = ping(), ping(), ping()
@@ -178,6 +181,9 @@ func (s *Server) prepare(listener net.Listener) (run func(context.Context) error
 		if err := serveJournal(generic, o.Journal); err != nil {
 			return nil, fmt.Errorf("set up the journal's API: %w", err)
 		}
+	}
+	if o.Metrics != nil {
+		generic.Handler.NonGoRestfulMux.Handle("/metrics", o.Metrics)
 	}
 	checks := []healthz.HealthChecker{healthz.NamedCheck("authentication-config", func(*http.Request) error { return identified() })}
 	if o.Ready != nil {

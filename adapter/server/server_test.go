@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -110,7 +111,7 @@ func start(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	s, err := server.New(server.Options{
-		Config: newCluster(t, w.users, w.proxy, w.reviews.add), Listener: listener, Certificate: w.cert, Custom: p, External: p, Journal: journal, Log: slog.New(slog.DiscardHandler),
+		Config: newCluster(t, w.users, w.proxy, w.reviews.add), Listener: listener, Certificate: w.cert, Custom: p, External: p, Journal: journal, Metrics: http.HandlerFunc(exposeSome), Log: slog.New(slog.DiscardHandler),
 		Ready: func() error {
 			if err := w.unready.Load(); err != nil {
 				return *err
@@ -157,6 +158,9 @@ func start(t *testing.T) *world {
 	})
 	return w
 }
+
+// exposeSome are metrics.
+func exposeSome(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "sluice_some 1\n") }
 
 // until asks again until it is so; the test's own deadline bounds it.
 func (w *world) until(t *testing.T, what string, so func() bool) {
@@ -255,6 +259,27 @@ func TestServer(t *testing.T) {
 			if code, body := w.get(t, c.client, path, c.header); code != c.want {
 				t.Errorf("%s: %d, want %d: %s", c.name, code, c.want, body)
 			}
+		}
+	})
+
+	t.Run("metrics", func(t *testing.T) {
+		for _, c := range []struct {
+			name   string
+			header http.Header
+			want   int
+		}{
+			{"a scraper", viewer, 200},
+			{"a tenant", http.Header{"Authorization": {"Bearer eve"}}, 403},
+			{"bad token", http.Header{"Authorization": {"Bearer bad"}}, 401},
+			{"nobody", nil, 403},
+		} {
+			code, body := w.get(t, w.plain, "/metrics", c.header)
+			if code != c.want || (body == "sluice_some 1\n") != (c.want == 200) {
+				t.Errorf("%s: %d, want %d: %s", c.name, code, c.want, body)
+			}
+		}
+		if got := w.reviews.paths("eve"); !slices.Contains(got, "get /metrics") {
+			t.Errorf("reviews of paths are %q, want one of get /metrics", got)
 		}
 	})
 

@@ -71,8 +71,8 @@ func config(o *options) (*rest.Config, error) {
 	return c, nil
 }
 
-// assemble makes all parts and starts none.
-func assemble(ctx context.Context, o options, reg prometheus.Registerer, log *slog.Logger) (*process, error) {
+// assemble makes all parts and starts none. The APIs' server serves the metrics.
+func assemble(ctx context.Context, o options, reg prometheus.Registerer, metrics http.Handler, log *slog.Logger) (*process, error) {
 	cfg, err := config(&o)
 	if err != nil {
 		return nil, err
@@ -104,7 +104,7 @@ func assemble(ctx context.Context, o options, reg prometheus.Registerer, log *sl
 	}
 	ao := adapter.Options{
 		Config: cfg, Log: log, Registerer: reg, Listen: o.apiListen, Certificate: p.cert,
-		Interval: o.collectInterval, DefaultWindow: o.metricsWindow, Custom: o.apiCustom, External: o.apiExternal,
+		Interval: o.collectInterval, DefaultWindow: o.metricsWindow, Custom: o.apiCustom, External: o.apiExternal, Metrics: metrics,
 		GatewayNamespace: o.namespace, GatewayServiceAccount: o.gatewayServiceAccount, TLS: p.cert.ClientTLS, OnImpostor: p.onImpostor, OnReport: p.onReport,
 	}
 	if o.scaler {
@@ -130,17 +130,24 @@ func (p *process) onImpostor(pod *corev1.Pod) {
 	}
 }
 
-// run starts everything and ends with the first part that fails, or with ctx.
-func (p *process) run(ctx context.Context, metrics http.Handler) error {
+// health serves the port of the probes, and metrics only where everybody may read them.
+func (p *process) health(metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/metrics", metrics)
+	if p.openMetrics {
+		mux.Handle("/metrics", metrics)
+	}
 	alive := []serve.Check{{Name: "adapter", Probe: func(context.Context) error { return p.adapter.Alive() }}}
 	if p.rounds != nil {
 		alive = append(alive, p.rounds.beat.Check(time.Now))
 	}
 	mux.Handle("/healthz", serve.Health(alive...))
 	mux.Handle("/readyz", serve.Health(serve.Check{Name: "adapter", Probe: func(context.Context) error { return p.adapter.Ready() }}))
-	web := &http.Server{Addr: p.metricsListen, Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	return mux
+}
+
+// run starts everything and ends with the first part that fails, or with ctx.
+func (p *process) run(ctx context.Context, metrics http.Handler) error {
+	web := &http.Server{Addr: p.metricsListen, Handler: p.health(metrics), ReadHeaderTimeout: 5 * time.Second}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		if err := web.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
