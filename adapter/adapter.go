@@ -177,6 +177,7 @@ func New(o Options) (*Adapter, error) {
 func (a *Adapter) serve(client kubernetes.Interface) error {
 	o := server.Options{
 		Config: a.opts.Config, Listen: a.opts.Listen, Certificate: a.opts.Certificate, Log: a.opts.Log, Journal: a.opts.Journal, Metrics: a.opts.Metrics,
+		Registerer: a.opts.Registerer,
 	}
 	var err error
 	if a.opts.Custom || a.opts.External {
@@ -240,6 +241,14 @@ func (a *Adapter) Ready() error {
 		errs = append(errs, a.server.Ready())
 	}
 	return errors.Join(errs...)
+}
+
+// Registered names the APIServices that are missing of the APIs that are served.
+func (a *Adapter) Registered() error {
+	if a.server == nil {
+		return nil
+	}
+	return a.server.Registered()
 }
 
 // Bind says where a workload's demand is read from now on. It does nothing when that has not
