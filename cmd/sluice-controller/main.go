@@ -38,6 +38,7 @@ type options struct {
 	issueCertificates     bool
 	apiListen             string
 	metricsListen         string
+	openMetrics           bool
 	collectInterval       time.Duration
 	metricsWindow         time.Duration
 	apiCustom             bool
@@ -67,7 +68,8 @@ func flags(o *options) *pflag.FlagSet {
 	fs.StringVar(&o.gatewayServiceAccount, "gateway-service-account", "sluice-gateway", "the ServiceAccount of the gateways' pods; any other pod is none")
 	fs.BoolVar(&o.issueCertificates, "issue-certificates", true, "issue and renew the certificates of controller, gateways and adapter; false reads Secrets that cert-manager keeps (SECURITY.md)")
 	fs.StringVar(&o.apiListen, "api-listen", ":6443", "address of the metrics APIs (TLS)")
-	fs.StringVar(&o.metricsListen, "metrics-listen", ":9090", "address of /metrics, /healthz and /readyz")
+	fs.StringVar(&o.metricsListen, "metrics-listen", ":9090", "address of /healthz and /readyz")
+	fs.BoolVar(&o.openMetrics, "open-metrics", false, "serve /metrics at --metrics-listen, too: without TLS, to everybody; the metrics name all tenants' workloads (default: at --api-listen alone, to who may get the nonResourceURL /metrics)")
 	fs.DurationVar(&o.collectInterval, "collect-interval", time.Second, "how often each sidecar is read, 1s–60s")
 	fs.DurationVar(&o.metricsWindow, "metrics-window", 15*time.Second, "averaging time of served metrics when a request names none, 1s–1h")
 	fs.BoolVar(&o.apiCustom, "api-custom", true, "serve custom.metrics.k8s.io")
