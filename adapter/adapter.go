@@ -68,6 +68,9 @@ type Options struct {
 	// Assigned, when given, says whether a gateway was given a port that it reports; see
 	// scrape.Options.
 	Assigned func(gateway string, p *wire.PortReport) bool
+	// OnSilentGateway, when given, is told once of each gateway that runs and does not report; see
+	// store.Options.
+	OnSilentGateway func(g GatewayPod)
 	// OnReport, when given, is called with each gateway report at once. It must return within
 	// milliseconds.
 	OnReport func(GatewayReport)
@@ -78,6 +81,9 @@ type Binding = store.Binding
 
 // Pod is a pod as it was last seen.
 type Pod = store.Pod
+
+// GatewayPod is a gateway's pod as it was last seen.
+type GatewayPod = store.GatewayPod
 
 // GatewayReport is news of one gateway: a report, or (Gateway.Connected false) the end of its
 // stream.
@@ -143,7 +149,7 @@ func New(o Options) (*Adapter, error) {
 	}
 	a := &Adapter{
 		opts:      o,
-		store:     store.New(store.Options{Interval: o.Interval}),
+		store:     store.New(store.Options{Interval: o.Interval, OnSilentGateway: o.OnSilentGateway}),
 		heartbeat: serve.NewHeartbeat("adapter", store.SweepPeriod, time.Now()),
 		factory:   informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(discover.Strip)),
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/adapter"
 	"github.com/sluice-autoscaler/sluice/adapter/server"
+	"github.com/sluice-autoscaler/sluice/adapter/store"
 	"github.com/sluice-autoscaler/sluice/internal/cli"
 	"github.com/sluice-autoscaler/sluice/internal/pki"
 	"github.com/sluice-autoscaler/sluice/internal/pki/secrets"
@@ -105,7 +107,8 @@ func assemble(ctx context.Context, o options, reg prometheus.Registerer, log *sl
 	ao := adapter.Options{
 		Config: cfg, Log: log, Registerer: reg, Listen: o.apiListen, Certificate: p.cert,
 		Interval: o.collectInterval, DefaultWindow: o.metricsWindow, Custom: o.apiCustom, External: o.apiExternal,
-		GatewayNamespace: o.namespace, GatewayServiceAccount: o.gatewayServiceAccount, TLS: p.cert.ClientTLS, OnImpostor: p.onImpostor, OnReport: p.onReport,
+		GatewayNamespace: o.namespace, GatewayServiceAccount: o.gatewayServiceAccount, TLS: p.cert.ClientTLS, OnImpostor: p.onImpostor, OnReport: p.onReport, Assigned: p.assigned,
+		OnSilentGateway: p.onSilentGateway,
 	}
 	if o.scaler {
 		ao.Journal = p.journal
@@ -127,6 +130,15 @@ func (p *process) onImpostor(pod *corev1.Pod) {
 	if p.manager != nil {
 		p.manager.GetEventRecorder("sluice").Eventf(pod, nil, corev1.EventTypeWarning, "GatewayImpostor", "Ignore",
 			"it has the label and port of a Sluice gateway and is none: gateways are pods of ServiceAccount %s in namespace %s; it gets no connection and no traffic", p.gatewayServiceAccount, p.namespace)
+	}
+}
+
+// onSilentGateway makes an event of a gateway that runs and does not report.
+func (p *process) onSilentGateway(g adapter.GatewayPod) {
+	if p.manager != nil {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.namespace, Name: g.Name, UID: g.UID}}
+		p.manager.GetEventRecorder("sluice").Eventf(pod, nil, corev1.EventTypeWarning, "GatewaySilent", "LeaveOut",
+			"it runs and has not reported for %v: what it holds counts as nothing, and no slice names it", store.GatewayLost)
 	}
 }
 

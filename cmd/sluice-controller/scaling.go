@@ -32,6 +32,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/scaler/kube"
 	"github.com/sluice-autoscaler/sluice/scaler/kube/path"
 	"github.com/sluice-autoscaler/sluice/scaler/plugin"
+	"github.com/sluice-autoscaler/sluice/wire"
 )
 
 // pathOwner is the controller's name on the wire. Whoever holds the lease pushes under it.
@@ -56,9 +57,13 @@ func (p *process) assembleScaler(ctx context.Context, cfg *rest.Config, client k
 		return err
 	}
 	p.manager, p.pokes, p.records = m, make(chan event.GenericEvent, 1024), scaler.NewJournal()
-	p.path = path.New(path.Options{
+	po := path.Options{
 		Client: m.GetClient(), Owner: pathOwner, Epoch: time.Now().UnixNano(), TLS: p.cert.ClientTLS, Log: p.log, Clock: time.Now,
-	})
+	}
+	if p.leaderElect {
+		po.Epoch, po.Lease = 0, leaseEpoch(client, p.namespace)
+	}
+	p.path = path.New(po)
 	targets := kube.NewTargets(m.GetClient(), scales, m.GetRESTMapper(), bindings{p.adapter})
 	o := scaler.Options{
 		Target: targets, Source: p.adapter, Path: p.path, Sink: p.records, Catalog: catalog.Default(plugin.Entry()),
@@ -141,6 +146,12 @@ func (p *process) onReport(r adapter.GatewayReport) {
 			p.poke(key)
 		}
 	}
+}
+
+// assigned tells whether a gateway was given a port that it reports. Without the scaler nothing is
+// known of that, and every port counts.
+func (p *process) assigned(_ string, port *wire.PortReport) bool {
+	return p.path == nil || p.path.Assigned(port)
 }
 
 // observeGateways tells the path driver of the gateways as they are now. One at a time: an older

@@ -32,13 +32,14 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/loop"
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
 	"github.com/sluice-autoscaler/sluice/scaler/kube/path"
+	"github.com/sluice-autoscaler/sluice/scaler/kube/path/slice"
 )
 
 const (
 	// leaseDuration, renewDeadline and retryPeriod are those of the leader's lease.
 	leaseDuration, renewDeadline, retryPeriod = 8 * time.Second, 5 * time.Second, time.Second
-	// leaseName is the lease by which one replica scales.
-	leaseName = "sluice-controller"
+	// LeaseName is the lease by which one replica scales.
+	LeaseName = "sluice-controller"
 	// concurrentRounds is how many Autoscalers have a round at once.
 	concurrentRounds = 16
 )
@@ -62,7 +63,7 @@ func NewManager(ctx context.Context, cfg *rest.Config, o ManagerOptions) (manage
 	target := cache.ByObject{Transform: StripTarget}
 	m, err := ctrl.NewManager(cfg, ctrl.Options{
 		Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"}, HealthProbeBindAddress: "0",
-		LeaderElection: o.LeaderElection, LeaderElectionID: leaseName, LeaderElectionNamespace: o.Namespace, LeaderElectionReleaseOnCancel: true,
+		LeaderElection: o.LeaderElection, LeaderElectionID: LeaseName, LeaderElectionNamespace: o.Namespace, LeaderElectionReleaseOnCancel: true,
 		LeaseDuration: &lease, RenewDeadline: &renew, RetryPeriod: &retry,
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),
@@ -72,7 +73,7 @@ func NewManager(ctx context.Context, cfg *rest.Config, o ManagerOptions) (manage
 	if err != nil {
 		return nil, err
 	}
-	return m, errors.Join(Index(ctx, m.GetFieldIndexer()), path.AddIndexes(ctx, m.GetFieldIndexer()))
+	return m, errors.Join(Index(ctx, m.GetFieldIndexer()), slice.AddIndexes(ctx, m.GetFieldIndexer()))
 }
 
 // Drive has the manager do rounds: of an Autoscaler whose spec, slices or rivals change, of those

@@ -6,6 +6,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -131,14 +132,15 @@ func (r *Reconciler) round(ctx context.Context, w *workload, as *v1alpha1.Autosc
 			return r.Scaler.Timing.Tick
 		}
 	}
-	rival, err := r.rival(ctx, as, w.object)
+	rival, younger, err := r.rival(ctx, as, w.object)
 	if err != nil {
 		r.Log.WarnContext(ctx, "rivals not known, will retry", slog.String("autoscaler", w.Ref().String()), slog.Any("error", err))
 		return rivalsAfter
 	}
+	w.status.contested(as, younger)
 	if rival != "" {
 		r.settle(w)
-		w.status.condition(as, v1alpha1.ConditionAbleToScale, false, "AnotherAutoscaler", rival+" scales the same target: nothing is done here until it is gone")
+		w.status.condition(as, v1alpha1.ConditionAbleToScale, false, "AnotherAutoscaler", rival+": nothing is done here until it is gone")
 		return r.Scaler.Timing.Tick
 	}
 	out, err := w.Round(ctx)
@@ -352,33 +354,46 @@ func Index(ctx context.Context, c client.FieldIndexer) error {
 	)
 }
 
-// rival names another writer of the same target that has precedence: any HPA, or an older
-// Autoscaler.
-func (r *Reconciler) rival(ctx context.Context, as *v1alpha1.Autoscaler, object loop.Ref) (string, error) {
+// rival names another writer of the same target, or another Autoscaler of the same Service, that
+// has precedence: any HPA, or an older Autoscaler, or one of the same age whose name comes first.
+// Younger names an Autoscaler that yields to this one.
+func (r *Reconciler) rival(ctx context.Context, as *v1alpha1.Autoscaler, object loop.Ref) (rival, younger string, err error) {
 	if as.Spec.Mode == v1alpha1.ModeDryRun {
-		return "", nil
+		return "", "", nil
 	}
-	same := []client.ListOption{client.InNamespace(as.Namespace), client.MatchingFields{ByTarget: targetKey(object)}, client.UnsafeDisableDeepCopy}
+	target := client.MatchingFields{ByTarget: targetKey(object)}
 	var hpas autoscalingv2.HorizontalPodAutoscalerList
-	if err := r.Client.List(ctx, &hpas, same...); err != nil {
-		return "", fmt.Errorf("find HPAs of %s: %w", object, err)
+	if err := r.Client.List(ctx, &hpas, client.InNamespace(as.Namespace), target, client.UnsafeDisableDeepCopy); err != nil {
+		return "", "", fmt.Errorf("find HPAs of %s: %w", object, err)
 	}
 	if len(hpas.Items) > 0 {
-		return "HorizontalPodAutoscaler " + hpas.Items[0].Name, nil
+		return "HorizontalPodAutoscaler " + hpas.Items[0].Name + " scales the same target", "", nil
 	}
+	rival, younger, err = r.contest(ctx, as, target, "scales the same target")
+	if err != nil || rival != "" || as.Spec.ServiceRef == nil {
+		return rival, younger, err
+	}
+	name := as.Spec.ServiceRef.Name
+	rival, other, err := r.contest(ctx, as, client.MatchingFields{ByService: name}, "names the same Service "+name)
+	return rival, cmp.Or(younger, other), err
+}
+
+// contest finds another Autoscaler that an index finds for the same.
+func (r *Reconciler) contest(ctx context.Context, as *v1alpha1.Autoscaler, by client.MatchingFields, what string) (rival, younger string, err error) {
 	var others v1alpha1.AutoscalerList
-	if err := r.Client.List(ctx, &others, same...); err != nil {
-		return "", fmt.Errorf("find Autoscalers of %s: %w", object, err)
+	if err := r.Client.List(ctx, &others, client.InNamespace(as.Namespace), by, client.UnsafeDisableDeepCopy); err != nil {
+		return "", "", fmt.Errorf("find Autoscalers by %v: %w", by, err)
 	}
 	for i := range others.Items {
 		o := &others.Items[i]
-		if o.Name == as.Name || o.Spec.Mode == v1alpha1.ModeDryRun {
+		if o.Name == as.Name || o.Spec.Mode == v1alpha1.ModeDryRun || !o.DeletionTimestamp.IsZero() {
 			continue
 		}
-		mine, theirs := as.CreationTimestamp.Time, o.CreationTimestamp.Time
-		if theirs.Before(mine) || theirs.Equal(mine) && o.Name < as.Name {
-			return "Autoscaler " + o.Name, nil
+		text := "Autoscaler " + o.Name + " " + what
+		if mine, theirs := as.CreationTimestamp.Time, o.CreationTimestamp.Time; theirs.Before(mine) || theirs.Equal(mine) && o.Name < as.Name {
+			return text, "", nil
 		}
+		younger = cmp.Or(younger, text)
 	}
-	return "", nil
+	return "", younger, nil
 }
