@@ -3,9 +3,10 @@ package hold
 import "sync"
 
 // Greed is by how much one consumer may exceed what is left: a consumer may take no more than Greed
-// times that. Alone it gets four fifths of a budget. A second one always finds room, and the one
-// that has most is refused first. Raising it gives a lone consumer more, and newcomers less.
-const Greed = 4
+// times that. Alone a namespace gets two thirds of a budget, and its only Service four sevenths. A
+// second one always finds room, and the one that has most is refused first. Raising it gives a lone
+// consumer more, and newcomers less.
+const Greed = 2
 
 // Budget divides a bound among Services, fairly by namespace and then by Service: what one
 // namespace consumes never makes another's first requests be refused. It is safe for concurrent

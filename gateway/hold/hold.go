@@ -236,8 +236,7 @@ func (q *Queue) Refused(now time.Duration, t *Ticket) {
 		q.waiting.Credit(now - t.granted)
 	}
 	if q.hopeless() {
-		t.state = Rejected
-		q.counts.Rejected++
+		q.end(t, Rejected)
 		return
 	}
 	t.state = Waiting
@@ -270,16 +269,24 @@ func (q *Queue) Leave(now time.Duration, t *Ticket, why State) bool {
 	default:
 		return false
 	}
-	t.state = why
-	if !t.probe {
-		if why == Expired {
-			q.counts.Expired++
-		} else {
-			q.counts.Canceled++
-		}
-	}
+	q.end(t, why)
 	q.dispatch(now)
 	return true
+}
+
+// end counts a ticket that no pod answers. One that a pod took before, and then lost over a pooled
+// connection, has been counted.
+func (q *Queue) end(t *Ticket, why State) {
+	t.state = why
+	switch {
+	case t.probe || t.counted:
+	case why == Rejected:
+		q.counts.Rejected++
+	case why == Expired:
+		q.counts.Expired++
+	default:
+		q.counts.Canceled++
+	}
 }
 
 // Limit replaces the limits. A Failure rejects all that wait and no pod can take.
@@ -303,8 +310,7 @@ func (q *Queue) rejectAll(now time.Duration) {
 	for q.head != nil {
 		t := q.head
 		q.remove(now, t)
-		t.state = Rejected
-		q.counts.Rejected++
+		q.end(t, Rejected)
 		t.wake()
 	}
 }

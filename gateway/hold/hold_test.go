@@ -17,7 +17,7 @@ func limits() hold.Limits {
 }
 
 func newQueue(l hold.Limits) *hold.Queue {
-	return hold.New(l, hold.NewBudget(1000).Share("shop", "web"), rand.New(rand.NewPCG(1, 2)))
+	return hold.New(l, hold.NewBudget(10_000).Share("shop", "web"), rand.New(rand.NewPCG(1, 2)))
 }
 
 func up(a string) hold.Endpoint { return hold.Endpoint{Address: a, Ready: true, Serving: true} }
