@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"github.com/sluice-autoscaler/sluice/gateway/hold"
 )
 
 // What clients take of the gateway's memory, in bytes, as measured (TestHeldMemory): live heap,
@@ -50,7 +48,7 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 			l.port.lane.CountRefusal()
 			refuse(c)
 		default:
-			return &clientConn{Conn: c, memory: l.port.memory}, nil
+			return &clientConn{Conn: c, port: l.port}, nil
 		}
 	}
 }
@@ -71,7 +69,7 @@ func refuse(c net.Conn) {
 // a head that is not complete.
 type clientConn struct {
 	net.Conn
-	memory *hold.Share
+	port *port
 	// quiet says that a handler has the head: what is read now is a body.
 	quiet atomic.Bool
 
@@ -92,7 +90,8 @@ func (c *clientConn) Read(b []byte) (int, error) {
 	defer c.mu.Unlock()
 	c.read += int64(n)
 	for !c.closed && c.read > c.taken+headStep { // the first step is of connMemory
-		if !c.memory.Take(headStep) {
+		if !c.port.memory.Take(headStep) {
+			c.port.lane.CountRefusal()
 			refuse(c.Conn)
 			return 0, io.EOF // an end that the server does not answer
 		}
@@ -106,7 +105,7 @@ func (c *clientConn) headIsRead() {
 	c.quiet.Store(true)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.memory.Give(c.taken)
+	c.port.memory.Give(c.taken)
 	c.read, c.taken = 0, 0
 }
 
@@ -118,7 +117,7 @@ func (c *clientConn) Close() error {
 	c.mu.Lock()
 	if !c.closed {
 		c.closed = true
-		c.memory.Give(connMemory + c.taken)
+		c.port.memory.Give(connMemory + c.taken)
 		c.read, c.taken = 0, 0
 	}
 	c.mu.Unlock()
