@@ -71,6 +71,9 @@ type Options struct {
 	Assigned func(gateway string, p *wire.PortReport) bool
 	// Metrics, when given, answers /metrics of the APIs' server, to who may get that path.
 	Metrics http.Handler
+	// OnSilentGateway, when given, is told once of each gateway that runs and does not report; see
+	// store.Options.
+	OnSilentGateway func(g GatewayPod)
 	// OnReport, when given, is called with each gateway report at once. It must return within
 	// milliseconds.
 	OnReport func(GatewayReport)
@@ -81,6 +84,9 @@ type Binding = store.Binding
 
 // Pod is a pod as it was last seen.
 type Pod = store.Pod
+
+// GatewayPod is a gateway's pod as it was last seen.
+type GatewayPod = store.GatewayPod
 
 // GatewayReport is news of one gateway: a report, or (Gateway.Connected false) the end of its
 // stream.
@@ -148,7 +154,7 @@ func New(o Options) (*Adapter, error) {
 	}
 	a := &Adapter{
 		opts:      o,
-		store:     store.New(store.Options{Interval: o.Interval}),
+		store:     store.New(store.Options{Interval: o.Interval, OnSilentGateway: o.OnSilentGateway}),
 		heartbeat: serve.NewHeartbeat("adapter", store.SweepPeriod, time.Now()),
 		factory:   informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(discover.Strip)),
 	}

@@ -341,6 +341,9 @@ func (l *Loop) commands(v *View, path *Path, o *algorithms.Observation, d *algor
 	}
 	if path != nil {
 		c.Path = &PathState{In: p.in, Failure: failure(p.phase, v.Instances)}
+		if c.Path.Failure != "" && c.Record.Waiting == "" { // gateways tell clients less
+			c.Record.Waiting = "no pod can start: " + c.Path.Failure
+		}
 	}
 	return c
 }

@@ -224,6 +224,9 @@ const (
 	ConditionScalingLimited = "ScalingLimited"
 	// ConditionActive: the workload is awake (has, or is getting, replicas).
 	ConditionActive = "Active"
+	// ConditionContested: another, younger Autoscaler names the same target or Service. It does
+	// nothing. The condition is there from the first time on.
+	ConditionContested = "Contested"
 )
 
 // AutoscalerStatus is what the scaler last saw and decided.

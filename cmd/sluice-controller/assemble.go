@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/adapter"
 	"github.com/sluice-autoscaler/sluice/adapter/server"
+	"github.com/sluice-autoscaler/sluice/adapter/store"
 	"github.com/sluice-autoscaler/sluice/internal/cli"
 	"github.com/sluice-autoscaler/sluice/internal/pki"
 	"github.com/sluice-autoscaler/sluice/internal/pki/secrets"
@@ -104,7 +106,8 @@ func assemble(ctx context.Context, cfg *rest.Config, o options, reg prometheus.R
 	ao := adapter.Options{
 		Config: cfg, Log: log, Registerer: reg, Listen: o.apiListen, Certificate: p.cert,
 		Interval: o.collectInterval, DefaultWindow: o.metricsWindow, Custom: o.apiCustom, External: o.apiExternal, Metrics: metrics,
-		GatewayNamespace: o.namespace, GatewayServiceAccount: o.gatewayServiceAccount, TLS: p.cert.ClientTLS, OnImpostor: p.onImpostor, OnReport: p.onReport,
+		GatewayNamespace: o.namespace, GatewayServiceAccount: o.gatewayServiceAccount, TLS: p.cert.ClientTLS, OnImpostor: p.onImpostor, OnReport: p.onReport, Assigned: p.assigned,
+		OnSilentGateway: p.onSilentGateway,
 	}
 	if o.scaler {
 		ao.Journal = p.journal
@@ -129,6 +132,15 @@ func (p *process) onImpostor(pod *corev1.Pod) {
 	}
 }
 
+// onSilentGateway makes an event of a gateway that runs and does not report.
+func (p *process) onSilentGateway(g adapter.GatewayPod) {
+	if p.manager != nil {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.namespace, Name: g.Name, UID: g.UID}}
+		p.manager.GetEventRecorder("sluice").Eventf(pod, nil, corev1.EventTypeWarning, "GatewaySilent", "LeaveOut",
+			"it runs and has not reported for %v: what it holds counts as nothing, and no slice names it", store.GatewayLost)
+	}
+}
+
 // alive and ready are the checks of the process.
 func (p *process) alive() []serve.Check {
 	alive := []serve.Check{{Name: "adapter", Probe: func(context.Context) error { return p.adapter.Alive() }}}
@@ -141,8 +153,8 @@ func (p *process) alive() []serve.Check {
 func (p *process) ready() []serve.Check {
 	return []serve.Check{
 		{Name: "adapter", Probe: func(context.Context) error { return p.adapter.Ready() }},
-		// A missing APIService does not make the replica unready: it scales, and is to answer as soon
-		// as the APIService is there again.
+		// A missing APIService does not make the replica unready: it scales, and is to answer as
+		// soon as the APIService is there again.
 		{Name: "apiservices", Warning: true, Probe: func(context.Context) error { return p.adapter.Registered() }},
 	}
 }

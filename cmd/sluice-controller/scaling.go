@@ -49,8 +49,7 @@ func (o *options) timing() loop.Timing {
 
 // assembleScaler makes the scaler's parts: ports, rounds and what drives them.
 func (p *process) assembleScaler(ctx context.Context, cfg *rest.Config, client kubernetes.Interface, reg prometheus.Registerer) error {
-	epoch := time.Now().UnixNano()
-	if p.leader = lead.Always(epoch); p.leaderElect {
+	if p.leader = lead.Always(time.Now().UnixNano()); p.leaderElect {
 		lease, err := lead.NewLease(cfg, p.namespace, kube.LeaseName, identity())
 		if err != nil {
 			return err
@@ -70,7 +69,7 @@ func (p *process) assembleScaler(ctx context.Context, cfg *rest.Config, client k
 	}
 	p.manager, p.pokes, p.records = m, make(chan event.GenericEvent, 1024), scaler.NewJournal()
 	p.path = path.New(path.Options{
-		Client: m.GetClient(), Owner: pathOwner, Epoch: epoch, TLS: p.cert.ClientTLS, Log: p.log, Clock: time.Now,
+		Client: m.GetClient(), Owner: pathOwner, Lease: p.epoch, TLS: p.cert.ClientTLS, Log: p.log, Clock: time.Now,
 	})
 	targets := kube.NewTargets(m.GetClient(), scales, m.GetRESTMapper(), bindings{p.adapter})
 	o := scaler.Options{
@@ -96,6 +95,15 @@ func (p *process) assembleScaler(ctx context.Context, cfg *rest.Config, client k
 		m.Add(manager.RunnableFunc(s.RunHistory)),
 		m.Add(manager.RunnableFunc(p.runPath)),
 	)
+}
+
+// epoch is that of the term in which this replica is the owner of its assignments.
+func (p *process) epoch(context.Context) (int64, error) {
+	t, ok := p.leader.Term()
+	if !ok {
+		return 0, lead.ErrNotLeading
+	}
+	return t.Epoch, nil
 }
 
 // identity names this replica in the lease; a restart in the same pod is another one.
@@ -204,6 +212,12 @@ func (p *process) pokeService(ctx context.Context, s types.NamespacedName) {
 	for _, key := range keys {
 		p.poke(key)
 	}
+}
+
+// assigned tells whether a gateway was given a port that it reports. Without the scaler nothing is
+// known of that, and every port counts.
+func (p *process) assigned(_ string, port *wire.PortReport) bool {
+	return p.path == nil || p.path.Assigned(port)
 }
 
 // observeGateways tells the path driver of the gateways as they are now. One at a time: an older

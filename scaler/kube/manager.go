@@ -34,6 +34,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
 	"github.com/sluice-autoscaler/sluice/scaler/kube/lead"
 	"github.com/sluice-autoscaler/sluice/scaler/kube/path"
+	"github.com/sluice-autoscaler/sluice/scaler/kube/path/slice"
 	"github.com/sluice-autoscaler/sluice/scaler/kube/queue"
 )
 
@@ -81,7 +82,7 @@ func NewManager(ctx context.Context, cfg *rest.Config, o ManagerOptions) (manage
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(Index(ctx, m.GetFieldIndexer()), path.AddIndexes(ctx, m.GetFieldIndexer())); err != nil {
+	if err := errors.Join(Index(ctx, m.GetFieldIndexer()), slice.AddIndexes(ctx, m.GetFieldIndexer())); err != nil {
 		return nil, err
 	}
 	// What the first round of a kind reads is there before: no worker waits for a list.

@@ -180,9 +180,10 @@ func (r *Reconciler) round(ctx context.Context, w *workload, as *v1alpha1.Autosc
 		return rivalsAfter, false
 	}
 	r.tellRivals(w, as, all)
+	w.status.contested(as, all.loser)
 	if all.winner != "" {
 		r.settle(w)
-		w.status.condition(as, v1alpha1.ConditionAbleToScale, false, "AnotherAutoscaler", all.winner+" scales the same target: nothing is done here until it is gone")
+		w.status.condition(as, v1alpha1.ConditionAbleToScale, false, "AnotherAutoscaler", all.winner+": nothing is done here until it is gone")
 		return r.Scaler.Timing.Tick, false
 	}
 	out, err := w.Round(ctx)

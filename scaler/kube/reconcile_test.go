@@ -204,6 +204,7 @@ func newWorldWith(t *testing.T, o scaler.Options, change func(*v1alpha1.Autoscal
 	w.client = fake.NewClientBuilder().WithScheme(s).WithStatusSubresource(&v1alpha1.Autoscaler{}).
 		WithIndex(&autoscalingv2.HorizontalPodAutoscaler{}, kube.ByTarget, kube.TargetOfHPA).
 		WithIndex(&v1alpha1.Autoscaler{}, kube.ByTarget, kube.TargetOfAutoscaler).
+		WithIndex(&v1alpha1.Autoscaler{}, kube.ByService, kube.ServiceOf).
 		WithObjects(append([]client.Object{as}, more...)...).
 		WithInterceptorFuncs(interceptor.Funcs{SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
 			w.statuses++
@@ -397,6 +398,65 @@ func TestYieldsToAnHPA(t *testing.T) {
 	c := meta.FindStatusCondition(w.autoscaler().Status.Conditions, v1alpha1.ConditionAbleToScale)
 	if len(w.log) != 0 || c == nil || c.Status != metav1.ConditionFalse || c.Reason != "AnotherAutoscaler" {
 		t.Errorf("beside an HPA: scale writes %v, AbleToScale %+v; want none, False AnotherAutoscaler", w.log, c)
+	}
+}
+
+// TestTwoAutoscalersOfOneService lets two Autoscalers of different targets name one Service: the
+// older has it, by creation and then by name, and both say so. One that only looks on is no rival.
+func TestTwoAutoscalersOfOneService(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		other string
+		age   time.Duration
+		mode  v1alpha1.Mode
+		yield bool
+		says  string
+	}{
+		"older":                       {"z", time.Hour, v1alpha1.ModeApply, true, "Autoscaler z names the same Service web"},
+		"same age, name before":       {"a", 0, v1alpha1.ModeApply, true, "Autoscaler a names the same Service web"},
+		"same age, name behind":       {"z", 0, v1alpha1.ModeApply, false, "Autoscaler z names the same Service web"},
+		"younger":                     {"a", -time.Hour, v1alpha1.ModeApply, false, "Autoscaler a names the same Service web"},
+		"older, but touches nothing":  {"a", time.Hour, v1alpha1.ModeDryRun, false, ""},
+		"of a namespace of the other": {"", 0, "", false, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			other := &v1alpha1.Autoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: "attacker", Name: "a", UID: "u2", CreationTimestamp: metav1.NewTime(time.Unix(0, 0))}}
+			if tc.other != "" {
+				other.Namespace, other.Name = "shop", tc.other
+				other.CreationTimestamp = metav1.NewTime(time.Unix(1_000_000, 0).Add(-tc.age))
+			}
+			other.Spec = v1alpha1.AutoscalerSpec{
+				Mode: tc.mode, ServiceRef: &v1alpha1.ServiceReference{Name: "web"},
+				ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "another"},
+			}
+			w := newWorld(t, nil, other)
+			w.demand = 100
+			w.step(time.Second)
+			able, contested := w.condition(v1alpha1.ConditionAbleToScale), w.condition(v1alpha1.ConditionContested)
+			if tc.yield {
+				if len(w.log) != 0 || able.Status != metav1.ConditionFalse || able.Reason != "AnotherAutoscaler" || !strings.Contains(able.Message, tc.says) {
+					t.Errorf("scale writes %v, AbleToScale %+v: want none, and %q", w.log, able, tc.says)
+				}
+				return
+			}
+			if len(w.log) == 0 || able.Status != metav1.ConditionTrue {
+				t.Errorf("scale writes %v, AbleToScale %+v: want it to scale", w.log, able)
+			}
+			if tc.says == "" && contested.Type != "" || tc.says != "" && (contested.Status != metav1.ConditionTrue || !strings.Contains(contested.Message, tc.says)) {
+				t.Errorf("Contested %+v, want %q", contested, tc.says)
+			}
+			if tc.says == "" {
+				return
+			}
+			if err := w.client.Delete(t.Context(), other); err != nil {
+				t.Fatal(err)
+			}
+			w.step(time.Second)
+			if c := w.condition(v1alpha1.ConditionContested); c.Status != metav1.ConditionFalse {
+				t.Errorf("Contested %+v once it is alone, want False", c)
+			}
+		})
 	}
 }
 

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -13,43 +14,58 @@ import (
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
 )
 
-// rivals are other writers of the same target.
+// rivals are others that claim the same target or Service.
 type rivals struct {
-	// winner names the one that has precedence, "" for none: any HPA, or an older Autoscaler. loser
-	// names a younger Autoscaler, "" for none.
+	// winner says who has precedence, "" for nobody: any HPA, or an older Autoscaler. loser says
+	// which younger Autoscaler yields, "" for none.
 	winner, loser string
 	// object is the winner.
 	object runtime.Object
 }
 
-// rivals finds the other writers of the same target. A dry run has none.
+// rivals finds the other writers of the same target, and the other Autoscalers of the same Service.
+// A dry run has none.
 func (r *Reconciler) rivals(ctx context.Context, as *v1alpha1.Autoscaler, object loop.Ref) (rivals, error) {
 	var out rivals
 	if as.Spec.Mode == v1alpha1.ModeDryRun {
 		return out, nil
 	}
-	same := []client.ListOption{client.InNamespace(as.Namespace), client.MatchingFields{ByTarget: targetKey(object)}, client.UnsafeDisableDeepCopy}
+	target := client.MatchingFields{ByTarget: targetKey(object)}
 	var hpas autoscalingv2.HorizontalPodAutoscalerList
-	if err := r.Client.List(ctx, &hpas, same...); err != nil {
+	if err := r.Client.List(ctx, &hpas, client.InNamespace(as.Namespace), target, client.UnsafeDisableDeepCopy); err != nil {
 		return out, fmt.Errorf("find HPAs of %s: %w", object, err)
 	}
 	if len(hpas.Items) > 0 {
 		h := &hpas.Items[0]
-		return rivals{winner: "HorizontalPodAutoscaler " + h.Name, object: h}, nil
+		return rivals{winner: "HorizontalPodAutoscaler " + h.Name + " scales the same target", object: h}, nil
 	}
+	out, err := r.contest(ctx, as, target, "scales the same target")
+	if err != nil || out.winner != "" || as.Spec.ServiceRef == nil {
+		return out, err
+	}
+	name := as.Spec.ServiceRef.Name
+	ofService, err := r.contest(ctx, as, client.MatchingFields{ByService: name}, "names the same Service "+name)
+	ofService.loser = cmp.Or(out.loser, ofService.loser)
+	return ofService, err
+}
+
+// contest finds the other Autoscalers that an index finds for the same.
+func (r *Reconciler) contest(ctx context.Context, as *v1alpha1.Autoscaler, by client.MatchingFields, what string) (rivals, error) {
+	var out rivals
 	var others v1alpha1.AutoscalerList
-	if err := r.Client.List(ctx, &others, same...); err != nil {
-		return out, fmt.Errorf("find Autoscalers of %s: %w", object, err)
+	if err := r.Client.List(ctx, &others, client.InNamespace(as.Namespace), by, client.UnsafeDisableDeepCopy); err != nil {
+		return out, fmt.Errorf("find Autoscalers by %v: %w", by, err)
 	}
 	for i := range others.Items {
 		o := &others.Items[i]
-		switch {
-		case o.Name == as.Name || o.Spec.Mode == v1alpha1.ModeDryRun:
-		case older(o, as):
-			return rivals{winner: "Autoscaler " + o.Name, object: o}, nil
-		case out.loser == "":
-			out.loser = "Autoscaler " + o.Name
+		if o.Name == as.Name || o.Spec.Mode == v1alpha1.ModeDryRun || !o.DeletionTimestamp.IsZero() {
+			continue
 		}
+		text := "Autoscaler " + o.Name + " " + what
+		if older(o, as) {
+			return rivals{winner: text, object: o}, nil
+		}
+		out.loser = cmp.Or(out.loser, text)
 	}
 	return out, nil
 }
@@ -65,7 +81,7 @@ func older(a, b *v1alpha1.Autoscaler) bool {
 func (r *Reconciler) tellRivals(w *workload, as *v1alpha1.Autoscaler, now rivals) {
 	if now.winner != "" && now.winner != w.told.winner {
 		r.Recorder.Eventf(now.object, as, corev1.EventTypeWarning, "AnotherAutoscaler", "Yield",
-			"Autoscaler %s names the same target; it does nothing while this object exists", as.Name)
+			"Autoscaler %s names the same target or Service; it does nothing while this object exists", as.Name)
 	}
 	now.object = nil
 	w.told = now

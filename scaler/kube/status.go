@@ -54,6 +54,16 @@ func (s *status) condition(as *v1alpha1.Autoscaler, kind string, ok bool, reason
 	meta.SetStatusCondition(&s.Conditions, metav1.Condition{Type: kind, Status: want, Reason: reason, Message: message, ObservedGeneration: as.Generation})
 }
 
+// contested says who claims the same and yields, "" that nobody does.
+func (s *status) contested(as *v1alpha1.Autoscaler, younger string) {
+	switch {
+	case younger != "":
+		s.condition(as, v1alpha1.ConditionContested, true, "AnotherAutoscaler", younger+": it is younger, and does nothing")
+	case meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionContested) != nil:
+		s.condition(as, v1alpha1.ConditionContested, false, "Alone", "no other Autoscaler names the same target or Service")
+	}
+}
+
 // describe puts a round's record into status. Active, where it is not nil, is what ScalingActive
 // says instead of what follows from the record.
 func (s *status) describe(as *v1alpha1.Autoscaler, r *loop.Record, active *verdict) {
