@@ -107,6 +107,21 @@ e2e: deps build $(HELM) controlplane prometheus browser ## end-to-end tests on t
 	go test -tags e2e -count=1 -v -run InBrowser ./bench/page
 	@$(MAKE) --no-print-directory e2e-prometheus
 
+E2E_ONE = cd testbed && HELM=$(CURDIR)/$(HELM) go test -tags e2e -count=1 -v ./e2e
+
+.PHONY: faults
+faults: deps build $(HELM) controlplane ## what each fault costs, as a table: out/faults (KEEP=1: docs/reports/faults.md, too); half an hour
+	@rm -rf out/faults; $(E2E_ONE) -timeout 90m -run '^TestFaults$$' -args -faults $(CURDIR)/out/faults $(FAULTS_FLAGS)
+	@$(if $(KEEP),cp out/faults/faults.md docs/reports/faults.md)
+
+.PHONY: robustness
+robustness: deps build $(HELM) controlplane ## random faults under recorded traffic for ten minutes (ROBUSTNESS_FLAGS="-seed N" does it again)
+	@$(E2E_ONE) -timeout 40m -run '^TestRobustness$$' -args -robustness 10m $(ROBUSTNESS_FLAGS)
+
+.PHONY: bench-tenants
+bench-tenants: deps build $(HELM) controlplane ## what a hostile tenant costs another's wake-ups: out/bench-tenants/summary.json; wants a calm machine
+	@$(E2E_ONE) -timeout 90m -run '^TestTenantsBench$$' -args -tenants $(CURDIR)/out/bench-tenants $(BENCH_TENANTS_FLAGS)
+
 PROMETHEUS := .cache/prometheus
 WITH_PROMETHEUS := $$PATH:$(CURDIR)/$(PROMETHEUS)/usr/bin
 

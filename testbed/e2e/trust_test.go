@@ -3,17 +3,13 @@
 package e2e_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"math"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -189,8 +185,12 @@ func TestUnknownIsNotZero(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var from []string
+	for _, c := range controllers {
+		from = append(from, c.Status.PodIP)
+	}
 	for _, p := range pods {
-		for _, rule := range []string{"add table ip cut", "add chain ip cut in { type filter hook input priority 0; }", "add rule ip cut in ip saddr " + controllers[0].Status.PodIP + " tcp dport 9095 drop"} {
+		for _, rule := range []string{"add table ip cut", "add chain ip cut in { type filter hook input priority 0; }", "add rule ip cut in ip saddr {" + strings.Join(from, ",") + "} tcp dport 9095 drop"} {
 			if out, err := cluster.InPod(t.Context(), ns, p.Name, append([]string{"nft"}, strings.Fields(rule)...)...); err != nil {
 				t.Fatalf("cut off %s: %v: %s", p.Name, err, out)
 			}
@@ -252,12 +252,15 @@ func TestControllerKilled(t *testing.T) {
 	var mu sync.Mutex
 	var seen []int32
 	unwatch := watch(t.Context(), ns, func(spec int32) { mu.Lock(); seen = append(seen, spec); mu.Unlock() })
-	pid := controllerPID(t)
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+	pid, err := awaitLeader(t.Context())
+	if err != nil {
 		t.Fatal(err)
 	}
-	wait(t, time.Minute, "another controller process", func(context.Context) (string, bool) {
-		p := findController()
+	if err := kill(pid); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, time.Minute, "another controller process that leads", func(ctx context.Context) (string, bool) {
+		p, _ := leader(ctx)
 		return strconv.Itoa(p), p != 0 && p != pid
 	})
 	if err := cluster.WaitInstalled(t.Context(), time.Minute); err != nil {
@@ -280,57 +283,6 @@ func TestControllerKilled(t *testing.T) {
 		}
 	}
 	asleep(t, ns)
-}
-
-// findController returns the host's number of the controller's process, which descends from this
-// one, 0 when there is none.
-func findController() int {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return 0
-	}
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		exe, err := os.Readlink(filepath.Join("/proc", e.Name(), "exe"))
-		if err == nil && filepath.Base(exe) == "sluice-controller" && descends(pid) {
-			return pid
-		}
-	}
-	return 0
-}
-
-// descends tells whether a process is below this one.
-func descends(pid int) bool {
-	for pid > 1 {
-		if pid == os.Getpid() {
-			return true
-		}
-		raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
-		if err != nil {
-			return false
-		}
-		// The fields after the name in brackets: state, parent.
-		fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
-		if len(fields) < 2 {
-			return false
-		}
-		if pid, err = strconv.Atoi(fields[1]); err != nil {
-			return false
-		}
-	}
-	return false
-}
-
-func controllerPID(t *testing.T) int {
-	t.Helper()
-	pid := findController()
-	if pid == 0 {
-		t.Fatal("the controller's process is not found")
-	}
-	return pid
 }
 
 // TestStockHPA lets a plain HorizontalPodAutoscaler scale on Sluice's metric: 1 → at least 4 → 1,
