@@ -61,7 +61,8 @@ func (t patientTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return t.roundTrip(t.next, r)
 }
 
-// WrappedRoundTripper lets the Kubernetes client find the transport by which requests are cancelled.
+// WrappedRoundTripper lets the Kubernetes client find the transport by which requests are
+// cancelled.
 func (t patientTransport) WrappedRoundTripper() http.RoundTripper { return t.next }
 
 // informs tells whether a request is one of those by which informers list and watch.

@@ -73,8 +73,8 @@ func decode[T any](t *testing.T, d document) *T {
 	return into
 }
 
-// restricted names every rule of the Pod Security Standard "restricted" that a pod breaks, and a root
-// file system that is not read-only.
+// restricted names every rule of the Pod Security Standard "restricted" that a pod breaks, and a
+// root file system that is not read-only.
 func restricted(p *corev1.PodSpec) error {
 	var errs []error
 	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -209,8 +209,8 @@ func TestRestrictedFindsFaults(t *testing.T) {
 	}
 }
 
-// TestEveryPartSurvivesANode sees that each Deployment of the chart has two replicas that are spread
-// over nodes and zones, a budget of disruption and a NetworkPolicy.
+// TestEveryPartSurvivesANode sees that each Deployment of the chart has two replicas that are
+// spread over nodes and zones, a budget of disruption and a NetworkPolicy.
 func TestEveryPartSurvivesANode(t *testing.T) {
 	t.Parallel()
 	all := documents(t, render(t))
@@ -266,7 +266,7 @@ func (s set) Has(key string) bool                       { _, ok := s[key]; retur
 func (s set) Get(key string) string                     { return s[key] }
 func (s set) Lookup(key string) (value string, ok bool) { value, ok = s[key]; return value, ok }
 
-// TestControlPortIsForControllers reads the one port from the gateway's NetworkPolicy that names who
+// TestControlPortIsForControllers reads the one port of the gateway's NetworkPolicy that names who
 // may come.
 func TestControlPortIsForControllers(t *testing.T) {
 	t.Parallel()

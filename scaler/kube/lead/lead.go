@@ -313,7 +313,8 @@ func (f fence) RoundTrip(r *http.Request) (*http.Response, error) {
 	return f.next.RoundTrip(r)
 }
 
-// WrappedRoundTripper lets the Kubernetes client find the transport by which requests are cancelled.
+// WrappedRoundTripper lets the Kubernetes client find the transport by which requests are
+// cancelled.
 func (f fence) WrappedRoundTripper() http.RoundTripper { return f.next }
 
 // changes tells whether a request changes anything but events, which every replica may record.
