@@ -249,7 +249,7 @@ func TestOutageLosesNoMemory(t *testing.T) {
 }
 
 // TestAnotherTermIsNotRemembered has another replica wake a workload. The former leader remembers
-// it asleep, and takes nothing away by that.
+// it asleep, and scales nothing by that.
 func TestAnotherTermIsNotRemembered(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -265,11 +265,14 @@ func TestAnotherTermIsNotRemembered(t *testing.T) {
 			l.record = &resourcelock.LeaderElectionRecord{HolderIdentity: "other", LeaderTransitions: 1, AcquireTime: now, RenewTime: now, LeaseDurationSeconds: 8}
 		})
 		time.Sleep(time.Minute) // the other never renews
-		w.replicas, w.waiting, w.unknown = 9, 25, true
+		if term, ok := w.r.Leader.Term(); !ok || term.Memory != 2 {
+			t.Fatalf("after the other's term: %+v, %v; want one with another memory", term, ok)
+		}
+		w.replicas, w.waiting, w.demand = 9, 25, 85
 		w.ready(9)
 		w.step(time.Minute)
-		if w.replicas != 9 {
-			t.Errorf("25 wait, and the other woke 9: %d replicas, want 9 still", w.replicas)
+		if len(w.log) != 0 {
+			t.Errorf("the other woke 9, as many as are needed: scale writes %v, want none", w.log)
 		}
 	})
 }
