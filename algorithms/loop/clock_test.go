@@ -49,7 +49,7 @@ func openStepped(t *testing.T, least int, policy string) *stepped {
 	t.Helper()
 	var spec loop.Spec
 	raw := fmt.Sprintf(`{"serviceRef":{"name":"web"},"minReplicas":%d,"maxReplicas":10,"signals":[{"name":"concurrency","target":{"averageValue":"10"}}],
-		"behavior":{"scaleDown":{"stabilizationWindowSeconds":30}},"scaleToZero":{"after":"20s"},"policy":%s}`, least, policy)
+		"behavior":{"scaleDown":{"stabilizationWindowSeconds":30},"scaleUp":{"policies":[{"type":"Pods","value":10,"periodSeconds":1}]}},"scaleToZero":{"after":"20s"},"policy":%s}`, least, policy)
 	if err := json.Unmarshal([]byte(raw), &spec); err != nil {
 		t.Fatal(err)
 	}
