@@ -211,7 +211,12 @@ func (w *world) lead() *lease {
 	ctx, stop := context.WithCancel(w.t.Context())
 	done := make(chan error, 1)
 	go func() { done <- w.r.Leader.Run(ctx) }()
-	w.t.Cleanup(func() { stop(); <-done })
+	w.t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			w.t.Error(err)
+		}
+	})
 	time.Sleep(5 * time.Second)
 	return l
 }
