@@ -30,9 +30,11 @@ type Options struct {
 	Path Path
 	// Sink takes the records; nil drops them.
 	Sink Sink
-	// Catalog has the policies.
-	Catalog loop.Catalog
-	Timing  loop.Timing
+	// Catalog has the policies. CatalogOf, when not nil, takes its place: the policies of one
+	// workload, which may be allowed what another's are not.
+	Catalog   loop.Catalog
+	CatalogOf func(loop.Ref) loop.Catalog
+	Timing    loop.Timing
 	// Clock tells the time.
 	Clock   func() time.Time
 	Log     *slog.Logger
@@ -57,6 +59,9 @@ type Scaler struct {
 func New(o Options) *Scaler {
 	if o.Sink == nil {
 		o.Sink = noSink{}
+	}
+	if o.CatalogOf == nil {
+		o.CatalogOf = func(loop.Ref) loop.Catalog { return o.Catalog }
 	}
 	return &Scaler{Options: o, metrics: newInstruments(o.Metrics), queued: make(chan struct{}, 1)}
 }
@@ -97,7 +102,7 @@ func (w *Workload) Ref() loop.Ref { return w.ref }
 // where it is of the same kind. An error leaves the workload as it was, without a Spec if it had
 // none; one that is catalog.ErrTemporary may pass.
 func (w *Workload) Configure(spec loop.Spec, born time.Time) error {
-	next, err := loop.New(spec, w.s.Catalog, w.s.Timing)
+	next, err := loop.New(spec, w.s.CatalogOf(w.ref), w.s.Timing)
 	if err != nil {
 		return err
 	}

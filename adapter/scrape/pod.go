@@ -34,14 +34,12 @@ func (s *Scraper) readPod(ctx context.Context, t *target, namespace string, uid 
 			retry = firstRetry
 		case <-timer.C:
 		}
-		select {
-		case <-ctx.Done():
+		if s.slots.acquire(ctx, namespace) != nil {
 			return
-		case s.slots <- struct{}{}:
 		}
 		began := time.Now()
 		err := s.read(ctx, t.address, namespace, uid)
-		<-s.slots
+		s.slots.release(namespace)
 		if ctx.Err() != nil {
 			return
 		}
@@ -88,7 +86,7 @@ func (s *Scraper) read(ctx context.Context, addr, namespace string, uid types.UI
 	if res.StatusCode != http.StatusOK {
 		return fmt.Errorf("read %s: %w", addr, statusError(res.StatusCode))
 	}
-	sample, err := parse(res.Header, res.Body, at)
+	sample, err := parse(ctx, res.Header, res.Body, at)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", addr, err)
 	}
@@ -116,6 +114,8 @@ func classify(err error) (result, cause string) {
 		return "status", "it answers " + status.Error()
 	case errors.Is(err, errTooLarge):
 		return "too_large", errTooLarge.Error()
+	case errors.Is(err, errKept):
+		return "too_large", errKept.Error()
 	case errors.Is(err, bufio.ErrTooLong):
 		return "too_large", "its report is too long"
 	case errors.Is(err, errInvalid):

@@ -100,7 +100,9 @@ type memory struct {
 	dataTime time.Time
 	// scaledAt is when the count was last written; activeSince when the workload last left zero.
 	scaledAt, activeSince time.Time
-	starts                algorithms.StartTimes
+	// wantedSince is since when requests wait, or waited, for the workload to leave zero.
+	wantedSince time.Time
+	starts      algorithms.StartTimes
 	// limit is the instances' limit as it was last known, 0 before.
 	limit float64
 }
@@ -203,8 +205,9 @@ func (l *Loop) DataTime(v *View) time.Time {
 func (l *Loop) observe(v *View) algorithms.Observation {
 	m := &l.memory
 	m.dataTime = l.DataTime(v)
+	m.want(v)
 	o := algorithms.Observation{
-		Now: m.dataTime, Signals: v.Signals, ActiveSince: m.activeSince, Quiet: l.cfg.Quiet, Scratch: l.scratch[:0],
+		Now: m.dataTime, Signals: v.Signals, ActiveSince: m.active(), Quiet: l.cfg.Quiet, Scratch: l.scratch[:0],
 		Replicas: algorithms.Replicas{Current: v.Replicas}, Limits: l.cfg.Limits, Cost: l.cfg.Cost,
 	}
 	limit := 0.0
@@ -241,6 +244,41 @@ func (l *Loop) observe(v *View) algorithms.Observation {
 		o.Limits.PodConcurrency = m.limit
 	}
 	return o
+}
+
+// want notices since when requests wait for a workload at zero. A wake-up can be late.
+func (m *memory) want(v *View) {
+	if v.Replicas != 0 {
+		return
+	}
+	waiting := v.Path != nil && v.Path.Waiting > 0
+	for i := range v.Signals {
+		s := &v.Signals[i]
+		waiting = waiting || s.Name == algorithms.Waiting && s.Window == algorithms.Instant && s.Known && s.Value > 0
+	}
+	switch {
+	case !waiting:
+		m.wantedSince = time.Time{}
+		return
+	case m.wantedSince.IsZero():
+		m.wantedSince = v.Now
+	}
+	if v.Path == nil {
+		return
+	}
+	for i := range v.Path.ColdStarts {
+		if c := &v.Path.ColdStarts[i]; c.Answering.IsZero() && !c.Detected.IsZero() && c.Detected.Before(m.wantedSince) {
+			m.wantedSince = c.Detected
+		}
+	}
+}
+
+// active is since when the workload is wanted, for policies.
+func (m *memory) active() time.Time {
+	if m.activeSince.IsZero() || m.wantedSince.IsZero() || m.activeSince.Before(m.wantedSince) {
+		return m.activeSince
+	}
+	return m.wantedSince
 }
 
 // settle puts off scaling down that would come too soon.

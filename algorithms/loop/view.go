@@ -135,7 +135,7 @@ type Record struct {
 	Replicas algorithms.Replicas `json:"replicas"`
 	// Limits are the bounds of the decision.
 	Limits algorithms.Limits `json:"limits"`
-	// StartUp is what is known of start-up times; ActiveSince when the workload last left zero.
+	// StartUp is what is known of start-up times; ActiveSince since when the workload is wanted.
 	StartUp     algorithms.StartUp `json:"startUp,omitzero"`
 	ActiveSince time.Time          `json:"activeSince,omitzero"`
 	// Mode is the Spec's. Applied says that the shell has written To.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -72,8 +73,9 @@ func config(o *options) (*rest.Config, error) {
 	return c, nil
 }
 
-// assemble makes all parts and starts none. It asks the API server, and may be tried again.
-func assemble(ctx context.Context, cfg *rest.Config, o options, reg prometheus.Registerer, log *slog.Logger) (*process, error) {
+// assemble makes all parts and starts none. It asks the API server, and may be tried again. The
+// APIs' server serves the metrics.
+func assemble(ctx context.Context, cfg *rest.Config, o options, reg prometheus.Registerer, metrics http.Handler, log *slog.Logger) (*process, error) {
 	kube, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("reach the cluster: %w", err)
@@ -101,7 +103,7 @@ func assemble(ctx context.Context, cfg *rest.Config, o options, reg prometheus.R
 	}
 	ao := adapter.Options{
 		Config: cfg, Log: log, Registerer: reg, Listen: o.apiListen, Certificate: p.cert,
-		Interval: o.collectInterval, DefaultWindow: o.metricsWindow, Custom: o.apiCustom, External: o.apiExternal,
+		Interval: o.collectInterval, DefaultWindow: o.metricsWindow, Custom: o.apiCustom, External: o.apiExternal, Metrics: metrics,
 		GatewayNamespace: o.namespace, GatewayServiceAccount: o.gatewayServiceAccount, TLS: p.cert.ClientTLS, OnImpostor: p.onImpostor, OnReport: p.onReport,
 	}
 	if o.scaler {
@@ -137,7 +139,12 @@ func (p *process) alive() []serve.Check {
 }
 
 func (p *process) ready() []serve.Check {
-	return []serve.Check{{Name: "adapter", Probe: func(context.Context) error { return p.adapter.Ready() }}}
+	return []serve.Check{
+		{Name: "adapter", Probe: func(context.Context) error { return p.adapter.Ready() }},
+		// A missing APIService does not make the replica unready: it scales, and is to answer as soon
+		// as the APIService is there again.
+		{Name: "apiservices", Warning: true, Probe: func(context.Context) error { return p.adapter.Registered() }},
+	}
 }
 
 // run starts everything and ends with the first part that fails, or with ctx. An API server that

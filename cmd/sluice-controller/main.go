@@ -20,6 +20,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/sluice-autoscaler/sluice/internal/cli"
+	"github.com/sluice-autoscaler/sluice/scaler/plugin"
 )
 
 const name = "sluice-controller"
@@ -37,6 +38,7 @@ type options struct {
 	issueCertificates     bool
 	apiListen             string
 	metricsListen         string
+	openMetrics           bool
 	collectInterval       time.Duration
 	metricsWindow         time.Duration
 	apiCustom             bool
@@ -52,8 +54,11 @@ type options struct {
 	logging         cli.Logging
 	qps             float32
 	burst           int
-	history         historyFlags
-	specs           specsFlags
+	// grpcPolicies is the flag; grpcHosts is what it means.
+	grpcPolicies string
+	grpcHosts    plugin.Hosts
+	history      historyFlags
+	specs        specsFlags
 }
 
 func flags(o *options) *pflag.FlagSet {
@@ -63,7 +68,8 @@ func flags(o *options) *pflag.FlagSet {
 	fs.StringVar(&o.gatewayServiceAccount, "gateway-service-account", "sluice-gateway", "the ServiceAccount of the gateways' pods; any other pod is none")
 	fs.BoolVar(&o.issueCertificates, "issue-certificates", true, "issue and renew the certificates of controller, gateways and adapter; false reads Secrets that cert-manager keeps (SECURITY.md)")
 	fs.StringVar(&o.apiListen, "api-listen", ":6443", "address of the metrics APIs (TLS)")
-	fs.StringVar(&o.metricsListen, "metrics-listen", ":9090", "address of /metrics, /healthz and /readyz")
+	fs.StringVar(&o.metricsListen, "metrics-listen", ":9090", "address of /healthz and /readyz")
+	fs.BoolVar(&o.openMetrics, "open-metrics", false, "serve /metrics at --metrics-listen, too: without TLS, to everybody; the metrics name all tenants' workloads (default: at --api-listen alone, to who may get the nonResourceURL /metrics)")
 	fs.DurationVar(&o.collectInterval, "collect-interval", time.Second, "how often each sidecar is read, 1s–60s")
 	fs.DurationVar(&o.metricsWindow, "metrics-window", 15*time.Second, "averaging time of served metrics when a request names none, 1s–1h")
 	fs.BoolVar(&o.apiCustom, "api-custom", true, "serve custom.metrics.k8s.io")
@@ -74,6 +80,7 @@ func flags(o *options) *pflag.FlagSet {
 	fs.IntVar(&o.maxPerNamespace, "max-autoscalers-per-namespace", 0, "how many Autoscalers of one namespace are driven, the oldest; the others get a condition; 0 drives all")
 	fs.DurationVar(&o.tick, "tick", 2*time.Second, "time between rounds of a workload in which nothing happens, 100ms–1m")
 	fs.DurationVar(&o.grace, "sleep-grace", 2*time.Second, "how long the gateway must be on a Service before its last pod goes, 0s–1m")
+	fs.StringVar(&o.grpcPolicies, "grpc-policies", "services", "which servers the policy grpc may ask: off, or a list of host or host:port with commas, in which services stands for the Services of the Autoscaler's own namespace")
 	o.specs.add(fs)
 	o.history.add(fs)
 	o.logging.Bind(fs)
@@ -110,6 +117,10 @@ func (o *options) validate() error {
 	}
 	if o.qps <= 0 || o.burst < 1 {
 		errs = append(errs, fmt.Errorf("--kube-api-qps = %v, --kube-api-burst = %d: want > 0 and ≥ 1", o.qps, o.burst))
+	}
+	var err error
+	if o.grpcHosts, err = plugin.ParseHosts(o.grpcPolicies); err != nil {
+		errs = append(errs, fmt.Errorf("--grpc-policies: %w", err))
 	}
 	errs = append(errs, o.logging.Validate())
 	errs = append(errs, o.history.validate())

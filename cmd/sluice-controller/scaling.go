@@ -74,7 +74,7 @@ func (p *process) assembleScaler(ctx context.Context, cfg *rest.Config, client k
 	})
 	targets := kube.NewTargets(m.GetClient(), scales, m.GetRESTMapper(), bindings{p.adapter})
 	o := scaler.Options{
-		Target: targets, Source: p.adapter, Path: p.path, Sink: p.records, Catalog: catalog.Default(plugin.Entry()),
+		Target: targets, Source: p.adapter, Path: p.path, Sink: p.records, CatalogOf: p.policies(m),
 		Timing: p.timing(), Clock: time.Now, Log: p.log, Metrics: reg,
 	}
 	if p.history.prometheus != "" {
@@ -105,6 +105,17 @@ func identity() string {
 		host = name
 	}
 	return host + "_" + string(uuid.NewUUID())
+}
+
+// policies returns the catalog of each workload: which policy servers it may ask depends on its
+// namespace.
+func (p *process) policies(m manager.Manager) func(loop.Ref) loop.Catalog {
+	servers := kube.PolicyServers{Cached: m.GetClient(), Direct: m.GetAPIReader()}
+	broker := plugin.NewBroker(plugin.BrokerOptions{
+		Hosts: p.grpcHosts, Services: servers, Secrets: servers, Log: p.log, Clock: time.Now,
+		Poke: func(ref loop.Ref) { p.poke(types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}) },
+	})
+	return func(ref loop.Ref) loop.Catalog { return catalog.Default(broker.Entry(ref)) }
 }
 
 // bindings tells the adapter which pods a workload has.

@@ -44,7 +44,7 @@ type starting struct {
 func runPatiently(ctx context.Context, cfg *rest.Config, o options, reg *prometheus.Registry, log *slog.Logger) error {
 	cfg.Wrap(newPatience(log).wrap)
 	s := &starting{fault: errors.New("the first attempt is under way"), metrics: reg}
-	web := &http.Server{Addr: o.metricsListen, Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second}
+	web := &http.Server{Addr: o.metricsListen, Handler: s.handler(o.openMetrics), ReadHeaderTimeout: 5 * time.Second}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		if err := web.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
@@ -78,7 +78,7 @@ func (s *starting) assemble(ctx context.Context, cfg *rest.Config, o options, ba
 	for {
 		reg := prometheus.NewRegistry()
 		attempt, cancel := context.WithTimeout(ctx, startTimeout)
-		p, err := assemble(attempt, cfg, o, reg, log)
+		p, err := assemble(attempt, cfg, o, reg, s.exposition(), log)
 		cancel()
 		if err == nil {
 			s.mu.Lock()
@@ -114,8 +114,8 @@ func passes(err error) bool {
 }
 
 // handler serves /healthz, which holds while the process waits, /readyz, which says for what, and
-// /metrics.
-func (s *starting) handler() http.Handler {
+// /metrics where everybody may read them.
+func (s *starting) handler(openMetrics bool) http.Handler {
 	mux := http.NewServeMux()
 	checks := func(of func(*process) []serve.Check, waiting ...serve.Check) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -135,12 +135,19 @@ func (s *starting) handler() http.Handler {
 		defer s.mu.Unlock()
 		return s.fault
 	}}))
+	if openMetrics {
+		mux.Handle("/metrics", s.exposition())
+	}
+	return mux
+}
+
+// exposition is /metrics: those of the process, and of its parts once it has been assembled.
+func (s *starting) exposition() http.Handler {
 	gather := prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
 		s.mu.Lock()
 		from := s.metrics
 		s.mu.Unlock()
 		return from.Gather()
 	})
-	mux.Handle("/metrics", promhttp.HandlerFor(gather, promhttp.HandlerOpts{EnableOpenMetrics: true}))
-	return mux
+	return promhttp.HandlerFor(gather, promhttp.HandlerOpts{EnableOpenMetrics: true})
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/gateway/endpoints"
 	"github.com/sluice-autoscaler/sluice/internal/cli"
 	"github.com/sluice-autoscaler/sluice/internal/pki"
+	"github.com/sluice-autoscaler/sluice/internal/review"
 	"github.com/sluice-autoscaler/sluice/internal/serve"
 )
 
@@ -50,6 +51,7 @@ type options struct {
 	files            pki.Files
 	clientName       string
 	insecure         bool
+	openMetrics      bool
 	logging          cli.Logging
 }
 
@@ -60,14 +62,15 @@ func parse(args []string, stdout io.Writer) (o options, answered bool, err error
 	f := pflag.NewFlagSet(name, pflag.ContinueOnError)
 	f.StringVar(&o.Name, "name", "", "this gateway's name in its reports; its pod's name (default the host name)")
 	f.StringVar(&o.control, "control-listen", ":9096", "`address` of the control port, on which the controller assigns ports and reads reports")
-	f.StringVar(&o.metrics, "metrics-listen", ":9097", "`address` of /metrics, /healthz and /readyz")
+	f.StringVar(&o.metrics, "metrics-listen", ":9097", "`address` of /metrics, /healthz and /readyz; TLS with the control port's certificate")
+	f.BoolVar(&o.openMetrics, "open-metrics", false, "serve /metrics to everybody; they name all tenants' Services (default: to tokens that may get the nonResourceURL /metrics)")
 	f.StringVar(&o.ListenHost, "listen-host", "", "`IP` on which assigned ports are opened (default every one)")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` that names the cluster (default the one this pod runs in)")
 	f.StringVar(&o.files.Cert, "tls-cert-file", "", "`file` with the control port's certificate; like the next two read again when it changes")
 	f.StringVar(&o.files.Key, "tls-key-file", "", "`file` with its key")
 	f.StringVar(&o.files.CA, "client-ca-file", "", "`file` with the authorities that callers' certificates must be of")
 	f.StringVar(&o.clientName, "client-name", "sluice-controller.sluice.svc", "DNS `name` that callers' certificates must carry")
-	f.BoolVar(&o.insecure, "insecure-control", false, "serve the control port without TLS to whoever comes; for tests only")
+	f.BoolVar(&o.insecure, "insecure-control", false, "serve both ports without TLS, and the control port to whoever comes; for tests only")
 	f.IntVar(&o.MaxHeld, "max-held", o.MaxHeld, "most requests held at once for one Service port")
 	f.IntVar(&o.MaxHeldTotal, "max-held-total", o.MaxHeldTotal, "most requests held at once over all")
 	f.Var((*bytesValue)(&o.MaxHeldBytes), "max-held-bytes", "most bytes that held requests of one Service port keep buffered")
@@ -127,7 +130,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(gw.Collector(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	side := http.NewServeMux()
-	side.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError)}))
+	exposition := http.Handler(promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError)}))
+	if !o.openMetrics {
+		exposition = review.New(client, log).Guard(exposition)
+	}
+	side.Handle("GET /metrics", exposition)
 	side.Handle("GET /healthz", serve.Health(serve.Check{Name: "gateway", Probe: func(context.Context) error { return gw.Alive() }}))
 	side.Handle("GET /readyz", serve.Health(serve.Check{Name: "gateway", Probe: func(context.Context) error { return gw.Ready() }}))
 
@@ -138,7 +145,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		if _, err := load(); err != nil {
 			return fmt.Errorf("read the control port's certificate: %w", err)
 		}
-		control.Server.TLSConfig = pki.ServerConfig(load, o.clientName)
+		control.Server.TLSConfig, metrics.Server.TLSConfig = pki.ServerConfig(load, o.clientName), pki.AnyClientConfig(load)
 	}
 	var group serve.Group
 	// Stopped in reverse: the gateway drains while endpoints still come in and reports still go

@@ -57,6 +57,8 @@ type Options struct {
 	// StatusWrites bounds the writes of status of all Autoscalers together; the zero value has its
 	// defaults.
 	StatusWrites StatusWrites
+	// Inline writes a status within its round, for a test with a clock of its own.
+	Inline bool
 	// Leader tells whether this replica does rounds; nil does always.
 	Leader *lead.Leader
 	// MaxPerNamespace is how many Autoscalers of one namespace are driven, the oldest; 0 drives
@@ -69,6 +71,8 @@ type Options struct {
 type Reconciler struct {
 	Options
 	writes *writeBudget
+	// writers has an entry for each write of status under way.
+	writers chan struct{}
 
 	mu        sync.Mutex
 	workloads map[types.NamespacedName]*workload
@@ -91,6 +95,7 @@ type workload struct {
 	invalid error
 	retryAt time.Time
 	status  status
+	writing writing
 }
 
 // New returns a Reconciler.
@@ -98,7 +103,9 @@ func New(o Options) *Reconciler {
 	if o.Leader == nil {
 		o.Leader = lead.Always(1)
 	}
-	return &Reconciler{Options: o, writes: newWriteBudget(o.StatusWrites), workloads: map[types.NamespacedName]*workload{}}
+	return &Reconciler{
+		Options: o, writes: newWriteBudget(o.StatusWrites), writers: make(chan struct{}, writers), workloads: map[types.NamespacedName]*workload{},
+	}
 }
 
 const (
@@ -133,9 +140,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if errors.Is(context.Cause(ctx), lead.ErrNotLeading) {
 		return ctrl.Result{}, nil
 	}
-	if err := r.writeStatus(ctx, w, &as); err != nil {
-		r.Log.WarnContext(ctx, "status not written, will retry", slog.String("autoscaler", req.String()), slog.Any("error", err))
-	}
+	r.writeStatus(ctx, w, &as)
 	priority := 0
 	if urgent {
 		priority = queue.Urgent

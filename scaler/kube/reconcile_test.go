@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -49,6 +50,8 @@ type world struct {
 	forgotten      []loop.Ref
 	// statuses counts the writes of status.
 	statuses int
+	// answer, when not nil, is what the API server says to a write of status.
+	answer func() error
 	// demand is the concurrency that every window shows; unknown makes signals unknown with half
 	// coverage; waiting is held.
 	demand  float64
@@ -154,6 +157,25 @@ func (w *world) autoscaler() *v1alpha1.Autoscaler {
 	return &as
 }
 
+// sameObject refuses a patch that names another UID, as the API server does and the fake does not.
+func sameObject(ctx context.Context, c client.Client, o client.Object, p client.Patch) error {
+	raw, err := p.Data(o)
+	if err != nil {
+		return err
+	}
+	var named v1alpha1.Autoscaler
+	if err := json.Unmarshal(raw, &named); err != nil {
+		return err
+	}
+	if err := c.Get(ctx, client.ObjectKeyFromObject(o), o); err != nil {
+		return err
+	}
+	if named.UID != "" && named.UID != o.GetUID() {
+		return fmt.Errorf("the patch names the object %s, this is %s", named.UID, o.GetUID())
+	}
+	return nil
+}
+
 func newWorld(t *testing.T, change func(*v1alpha1.Autoscaler), more ...client.Object) *world {
 	t.Helper()
 	return newWorldWith(t, scaler.Options{Catalog: catalog.Default()}, change, more...)
@@ -185,6 +207,14 @@ func newWorldWith(t *testing.T, o scaler.Options, change func(*v1alpha1.Autoscal
 		WithObjects(append([]client.Object{as}, more...)...).
 		WithInterceptorFuncs(interceptor.Funcs{SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
 			w.statuses++
+			if w.answer != nil {
+				if err := w.answer(); err != nil {
+					return err
+				}
+			}
+			if err := sameObject(ctx, c, o, p); err != nil {
+				return err
+			}
 			return c.SubResource(sub).Patch(ctx, o, p, opts...)
 		}}).Build()
 	clock := func() time.Time { return w.now }
@@ -197,7 +227,7 @@ func newWorldWith(t *testing.T, o scaler.Options, change func(*v1alpha1.Autoscal
 	o.Target, o.Source, o.Path, o.Timing, o.Clock, o.Metrics = target{w}, w, w, loop.DefaultTiming(), clock, prometheus.NewRegistry()
 	w.s = scaler.New(o)
 	w.r = kube.New(kube.Options{
-		Client: w.client, Scaler: w.s, Targets: kube.NewTargets(w.client, nil, nil, nil), Forget: func(ref loop.Ref) { w.forgotten = append(w.forgotten, ref) }, Recorder: w.recorder, Log: o.Log, Clock: clock,
+		Client: w.client, Scaler: w.s, Targets: kube.NewTargets(w.client, nil, nil, nil), Forget: func(ref loop.Ref) { w.forgotten = append(w.forgotten, ref) }, Recorder: w.recorder, Log: o.Log, Clock: clock, Inline: true,
 	})
 	return w
 }
@@ -587,5 +617,58 @@ func TestDryRunReleasesThePath(t *testing.T) {
 	w.step(time.Second)
 	if w.path.In || len(w.forgotten) != 1 {
 		t.Errorf("in DryRun the gateway is in the path: %v; forgotten %v; want it out, then forgotten", w.path.In, w.forgotten)
+	}
+}
+
+// TestStatusIsWrittenBesideRounds: an API server that does not answer delays no round, gets one
+// write of a workload at a time, and what it refused comes again.
+func TestStatusIsWrittenBesideRounds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.r.Inline = false
+		w.ready(1)
+		answers := make(chan error)
+		w.answer = func() error { return <-answers }
+		for range 3 {
+			w.step(2 * time.Second)
+			synctest.Wait()
+		}
+		if w.statuses != 1 || w.autoscaler().Status.ObservedGeneration != 0 {
+			t.Fatalf("%d writes are under way, want one that has no answer", w.statuses)
+		}
+		answers <- errors.New("the disk is full")
+		synctest.Wait()
+		w.step(2 * time.Second)
+		synctest.Wait()
+		if w.statuses != 2 {
+			t.Fatalf("%d writes after one was refused, want it again", w.statuses)
+		}
+		answers <- nil
+		synctest.Wait()
+		if got := w.autoscaler().Status; got.ObservedGeneration != 1 || got.ReadyReplicas != 1 {
+			t.Errorf("status %+v, want what the rounds saw", got)
+		}
+	})
+}
+
+// TestStatusOfAnObjectMadeAgain: what belongs to an object that is gone is not written to another
+// of the same name.
+func TestStatusOfAnObjectMadeAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.ready(1)
+	w.answer = func() error {
+		w.answer = nil
+		old := w.autoscaler()
+		if err := w.client.Delete(t.Context(), old); err != nil {
+			return err
+		}
+		again := &v1alpha1.Autoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "u2"}, Spec: old.Spec}
+		return w.client.Create(t.Context(), again)
+	}
+	w.step(2 * time.Second)
+	if got := w.autoscaler(); got.UID != "u2" || len(got.Status.Conditions) != 0 {
+		t.Errorf("%s has the conditions %v of the object before", got.UID, got.Status.Conditions)
 	}
 }
