@@ -69,7 +69,7 @@ demo: deps build $(HELM) controlplane ## the main job on a real control plane: 0
 test: verify unit oracle-short e2e ## everything: what CI runs
 
 .PHONY: unit
-unit: node-sample ## unit tests of both modules; no cluster
+unit: node-sample $(HELM) ## unit tests of both modules; no cluster
 	go test ./...
 	cd testbed && go test ./...
 
@@ -83,7 +83,7 @@ RACE_SKIP := /(bench|docs|api|cmd/sluice|internal/archtest)(/|$$)
 RACE_BENCH := /bench/(history|live|load|plan|replay|runner)$$
 
 .PHONY: race
-race: node-sample ## the unit tests of what has goroutines, under the race detector
+race: node-sample $(HELM) ## the unit tests of what has goroutines, under the race detector
 	CGO_ENABLED=1 go test -race $$(go list ./... | grep -Ev '$(RACE_SKIP)') $$(go list ./bench/... | grep -E '$(RACE_BENCH)')
 	CGO_ENABLED=1 go test -race -skip 'TestScripts/bench(_help|_backtest|_tune)?$$' ./cmd/sluice
 	CGO_ENABLED=1 go test -race -run 'SearchFinds|SearchIsDeterministic|SearchInterrupted|RoundTrip|CreateKeeps|Render' ./bench/tune ./bench/folder ./bench/report

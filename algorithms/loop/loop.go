@@ -10,6 +10,7 @@
 // Each rule has a name here, a scenario in looptest/testdata that fails without it, and a line in
 // the mutation test.
 //
+//	clock         The loop's time runs as time passes, and a clock that is set moves no timer.
 //	data time     A policy's time is that of its data: timers must not run out on stale readings.
 //	start-up      Start-ups count when both their ends were watched.
 //	limit         The least limit of the ready instances bounds what a policy expects of one.
@@ -83,6 +84,7 @@ type Loop struct {
 	policy *guard.Policy
 	needs  []algorithms.Need
 	memory memory
+	clock  clock
 	// lastStep is the instant of the round before; began that of the first.
 	lastStep, began time.Time
 	// ages and scratch are buffers.
@@ -167,6 +169,7 @@ func (l *Loop) Step(v View) Commands {
 	if l.began.IsZero() {
 		l.began = v.Now
 	}
+	l.clock = l.clock.step(v.Now).birth(v.Born)
 	path := v.Path
 	if l.cfg.Mode == ModeDryRun {
 		path = nil
@@ -180,7 +183,7 @@ func (l *Loop) Step(v View) Commands {
 		p.replicas = d.Replicas
 	}
 	if path != nil {
-		p = l.memory.next(v.Now, v.Replicas, p.replicas, path, &l.cfg.Timing)
+		p = l.memory.next(l.clock.at, v.Replicas, p.replicas, path, &l.cfg.Timing)
 	} else {
 		l.memory.handover = handover{Phase: Awake}
 	}
@@ -195,7 +198,7 @@ func (l *Loop) DataTime(v *View) time.Time {
 	for i := range v.Signals {
 		age = max(age, v.Signals[i].Age)
 	}
-	return later(v.Now.Add(-age), l.memory.dataTime)
+	return later(l.clock.step(v.Now).at.Add(-age), l.memory.dataTime)
 }
 
 // observe makes the policy's observation of a view, and learns from it.
@@ -286,9 +289,9 @@ func (l *Loop) settle(v *View, p *plan) {
 	t := &l.cfg.Timing
 	due := later(l.memory.scaledAt.Add(t.Settle), l.memory.activeSince.Add(t.SettleWake))
 	if p.replicas == 0 {
-		due = later(due, v.Born.Add(l.cfg.Guard.IdleAfter))
+		due = later(due, l.clock.bornAt.Add(l.cfg.Guard.IdleAfter))
 	}
-	left := due.Sub(v.Now)
+	left := due.Sub(l.clock.at)
 	if left <= 0 {
 		return
 	}
@@ -411,8 +414,8 @@ func (l *Loop) Done(now time.Time, c Commands, err error) {
 	if err != nil || c.Scale == nil {
 		return
 	}
-	l.memory.scaledAt = now
+	l.memory.scaledAt = l.clock.instant(now)
 	if c.Record.From == 0 {
-		l.memory.activeSince = now
+		l.memory.activeSince = l.memory.scaledAt
 	}
 }

@@ -33,7 +33,7 @@ func (l *Loop) InheritRules(old *Loop) error {
 }
 
 func (l *Loop) inheritMemory(old *Loop) {
-	l.memory, l.lastStep, l.began = old.memory, old.lastStep, old.began
+	l.memory, l.clock, l.lastStep, l.began = old.memory, old.clock, old.lastStep, old.began
 }
 
 // snapshot is a loop's memory, as it is serialized.

@@ -82,7 +82,7 @@ type PathState struct {
 
 // View is all that a round has seen. Step only reads it, and keeps nothing of it.
 type View struct {
-	// Now is the instant of the round. It may not go backwards.
+	// Now is the instant of the round. It ought to carry a monotonic reading: see clock.
 	Now time.Time
 	// Born is when the workload was first to be scaled; the zero time means long ago.
 	Born time.Time

@@ -60,7 +60,10 @@ func runPatiently(ctx context.Context, cfg *rest.Config, o options, reg *prometh
 	})
 	g.Go(func() error {
 		p, err := s.assemble(ctx, cfg, o, reg, log)
-		if p == nil {
+		switch {
+		case ctx.Err() != nil:
+			return nil //nolint:nilerr // an attempt that was cut short
+		case err != nil:
 			return err
 		}
 		return p.run(ctx)
@@ -68,7 +71,7 @@ func runPatiently(ctx context.Context, cfg *rest.Config, o options, reg *prometh
 	return g.Wait()
 }
 
-// assemble tries until the process is assembled, ctx ends (then it returns nil) or something fails
+// assemble tries until the process is assembled, ctx ends or something fails
 // that patience does not mend. Each attempt has metrics of its own: those of one that failed are
 // dropped with it.
 func (s *starting) assemble(ctx context.Context, cfg *rest.Config, o options, base *prometheus.Registry, log *slog.Logger) (*process, error) {
@@ -83,10 +86,7 @@ func (s *starting) assemble(ctx context.Context, cfg *rest.Config, o options, ba
 			s.mu.Unlock()
 			return p, nil
 		}
-		if ctx.Err() != nil {
-			return nil, nil
-		}
-		if !passes(err) {
+		if ctx.Err() != nil || !passes(err) {
 			return nil, err
 		}
 		log.WarnContext(ctx, "not started, will retry", slog.Any("error", err))
@@ -95,7 +95,7 @@ func (s *starting) assemble(ctx context.Context, cfg *rest.Config, o options, ba
 		s.mu.Unlock()
 		select {
 		case <-ctx.Done():
-			return nil, nil
+			return nil, ctx.Err()
 		case <-time.After(startRetry):
 		}
 	}

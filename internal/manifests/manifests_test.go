@@ -266,8 +266,8 @@ func (s set) Has(key string) bool                       { _, ok := s[key]; retur
 func (s set) Get(key string) string                     { return s[key] }
 func (s set) Lookup(key string) (value string, ok bool) { value, ok = s[key]; return value, ok }
 
-// TestControlPortIsForControllers reads the one port from the gateway's NetworkPolicy that names
-// who may come.
+// TestControlPortIsForControllers reads the one port of the gateway's NetworkPolicy that names who
+// may come.
 func TestControlPortIsForControllers(t *testing.T) {
 	t.Parallel()
 	for _, d := range documents(t, render(t)) {
@@ -325,7 +325,7 @@ func TestNoRightIsWide(t *testing.T) {
 		}
 		for _, r := range decode[rbacv1.ClusterRole](t, d).Rules {
 			wide := slices.Contains(r.Verbs, "*") || slices.ContainsFunc(slices.Concat(r.APIGroups, r.Resources), func(s string) bool { return strings.Contains(s, "*") })
-			if wide && !(slices.Equal(r.Resources, []string{"*/scale"}) && slices.Equal(r.Verbs, []string{"get", "patch"})) {
+			if ofScales := slices.Equal(r.Resources, []string{"*/scale"}) && slices.Equal(r.Verbs, []string{"get", "patch"}); wide && !ofScales {
 				t.Errorf("%s %s: %v on %v of %v", d.Kind, d.Name, r.Verbs, r.Resources, r.APIGroups)
 			}
 			if slices.Contains(r.Resources, "secrets") && !slices.Equal(r.Verbs, []string{"create"}) && len(r.ResourceNames) == 0 {

@@ -20,18 +20,20 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
-
-	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 )
 
 const (
-	// LeaseDuration is how long others leave a lease that is not renewed. RenewDeadline is how long
-	// a renewal lasts for its holder; the difference is the room for a write that is under way.
-	// RetryPeriod is the time between two attempts to take or renew it.
-	LeaseDuration, RenewDeadline, RetryPeriod = 8 * time.Second, 5 * time.Second, time.Second
+	// LeaseDuration is how long others leave a lease that is not renewed.
+	LeaseDuration = 8 * time.Second
+	// RenewDeadline is how long a renewal lasts for its holder; the difference is the room for a
+	// write that is under way.
+	RenewDeadline = 5 * time.Second
+	// RetryPeriod is the least time between two attempts to take or renew it.
+	RetryPeriod = time.Second
 )
 
 // ErrNotLeading means that a write was refused because this replica does not hold the lease.
@@ -289,7 +291,7 @@ func (w watched) write(ctx context.Context, r *resourcelock.LeaderElectionRecord
 	if err := do(ctx, *r); err != nil {
 		return err
 	}
-	w.l.renew(asked, r)
+	w.l.renew(asked, r) //nolint:contextcheck // a term outlives the request that began it
 	return nil
 }
 

@@ -1,8 +1,9 @@
 package path
 
 import (
-	"github.com/sluice-autoscaler/sluice/algorithms/loop"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/sluice-autoscaler/sluice/algorithms/loop"
 )
 
 // Reset forgets what was assigned, so that nothing is pushed before rounds have assigned it anew.

@@ -179,7 +179,7 @@ func TestDelays(t *testing.T) {
 			t.Errorf("third %s, want web-1 3s", got)
 		}
 		q.Done(key("shop", 1))
-		for n, want := range []time.Duration{10, 20, 40} {
+		for n, want := range []time.Duration{10 * time.Millisecond, 20 * time.Millisecond, 40 * time.Millisecond} {
 			q.AddRateLimited(key("shop", 3))
 			at := time.Now()
 			for { // the delayed round of web-1 may come in between
@@ -189,8 +189,8 @@ func TestDelays(t *testing.T) {
 					break
 				}
 			}
-			if took := time.Since(at); took != want*time.Millisecond {
-				t.Errorf("failure %d comes again after %v, want %v", n+1, took, want*time.Millisecond)
+			if took := time.Since(at); took != want {
+				t.Errorf("failure %d comes again after %v, want %v", n+1, took, want)
 			}
 		}
 	})
