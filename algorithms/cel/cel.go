@@ -139,7 +139,14 @@ func (p *Policy) compile() error {
 	if err != nil {
 		return fmt.Errorf("set up the expression's language: %w", err)
 	}
-	checked, issues := env.Compile(p.cfg.Expression)
+	parsed, issues := env.Parse(p.cfg.Expression)
+	if err := issues.Err(); err != nil {
+		return fmt.Errorf("expression: %w", err)
+	}
+	if err := new(shape).check(parsed); err != nil {
+		return err
+	}
+	checked, issues := env.Check(parsed)
 	if err := issues.Err(); err != nil {
 		return fmt.Errorf("expression: %w", err)
 	}
