@@ -26,6 +26,7 @@
 package cel
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -67,6 +68,8 @@ const (
 	longest = 8192
 	// maxCost is the largest costLimit: some 20 ms of a processor.
 	maxCost = 100_000
+	// interruptEvery is after how many steps of a macro Observation.Done is looked at.
+	interruptEvery = 100
 )
 
 // Params describes the parameters.
@@ -161,7 +164,7 @@ func (p *Policy) compile() error {
 		return fmt.Errorf("set up the expression's language: %w", err)
 	}
 	p.meter.reset() // constants are worked out now
-	p.program, err = env.Program(checked, cel.CostLimit(p.cfg.CostLimit), cel.EvalOptions(cel.OptOptimize), cel.CustomDecoratorV2(meter))
+	p.program, err = env.Program(checked, cel.CostLimit(p.cfg.CostLimit), cel.EvalOptions(cel.OptOptimize), cel.CustomDecoratorV2(meter), cel.InterruptCheckFrequency(interruptEvery))
 	if err != nil {
 		return fmt.Errorf("expression: %w", err)
 	}
@@ -302,7 +305,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	p.observation, p.missing = &o, ""
 	p.meter.reset()
 	defer func() { p.observation = nil }()
-	out, details, err := p.program.Eval((*scope)(p))
+	out, details, err := p.evaluate(o.Done)
 	cost := 0.0
 	if details != nil && details.ActualCost() != nil {
 		cost = float64(*details.ActualCost())
@@ -315,6 +318,8 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 		d.Reason, why = "ExpressionFailed", errTooMuch.Error()
 	case errors.As(err, &interpreter.EvalCancelledError{}):
 		d.Reason, why = "ExpressionFailed", fmt.Sprintf("the expression costs more than costLimit = %d units", p.cfg.CostLimit)
+	case errors.Is(err, interpreter.InterruptError{}):
+		d.Reason, why = "ExpressionFailed", "the expression takes longer than a decision may"
 	case err != nil && p.missing != "" && strings.Contains(err.Error(), p.missing):
 		d.Reason, why = "NoData", p.missing+" is unknown"
 	case err != nil:
@@ -353,6 +358,34 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	}
 	d.Terms = append(d.Terms, algorithms.Term{Name: "cost", Value: cost})
 	return d
+}
+
+// evaluate gives up once done is closed.
+func (p *Policy) evaluate(done <-chan struct{}) (ref.Val, *cel.EvalDetails, error) {
+	if done == nil {
+		return p.program.Eval((*scope)(p))
+	}
+	return p.program.ContextEval(until{context.Background(), done}, (*scope)(p))
+}
+
+// until is a context that ends when a channel is closed.
+type until struct {
+	context.Context //nolint:containedctx // it is one
+
+	done <-chan struct{}
+}
+
+// Done implements context.Context.
+func (u until) Done() <-chan struct{} { return u.done }
+
+// Err implements context.Context.
+func (u until) Err() error {
+	select {
+	case <-u.done:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
 }
 
 // Snapshot returns the last answer.

@@ -173,3 +173,24 @@ func TestHostileTypes(t *testing.T) {
 		}
 	}
 }
+
+// A decision that has taken too long is given up, and says so.
+func TestGivesUp(t *testing.T) {
+	t.Parallel()
+	cfg := config(`[1,2,3,4,5,6,7,8,9,10].map(a, [1,2,3,4,5,6,7,8,9,10].map(b, [1,2,3,4,5,6,7,8,9,10].map(c, a))).size()`)
+	cfg.CostLimit = 100_000
+	p, err := cel.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := observation()
+	done := make(chan struct{})
+	o.Done = done
+	if d := p.Decide(o); !d.Valid || d.Replicas != 10 {
+		t.Errorf("in time: %+v, want 10", d)
+	}
+	close(done)
+	if d := p.Decide(o); d.Valid || d.Reason != "ExpressionFailed" || !strings.Contains(d.Message, "longer than a decision may") {
+		t.Errorf("too late: %+v, want it to hold and say so", d)
+	}
+}
