@@ -26,7 +26,6 @@
 package cel
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -68,8 +67,6 @@ const (
 	longest = 8192
 	// maxCost is the largest costLimit: some 20 ms of a processor.
 	maxCost = 100_000
-	// interruptEvery is after how many steps of a macro Observation.Done is looked at.
-	interruptEvery = 100
 )
 
 // Params describes the parameters.
@@ -103,6 +100,8 @@ type Policy struct {
 	observation *algorithms.Observation
 	// missing is the last unknown signal that the expression read.
 	missing string
+	// late says that the evaluation was given up because of Observation.Done.
+	late bool
 }
 
 type state struct {
@@ -164,7 +163,7 @@ func (p *Policy) compile() error {
 		return fmt.Errorf("set up the expression's language: %w", err)
 	}
 	p.meter.reset() // constants are worked out now
-	p.program, err = env.Program(checked, cel.CostLimit(p.cfg.CostLimit), cel.EvalOptions(cel.OptOptimize), cel.CustomDecoratorV2(meter), cel.InterruptCheckFrequency(interruptEvery))
+	p.program, err = env.Program(checked, cel.CostLimit(p.cfg.CostLimit), cel.EvalOptions(cel.OptOptimize), cel.CustomDecoratorV2(meter), cel.CostTracking((*watch)(p)))
 	if err != nil {
 		return fmt.Errorf("expression: %w", err)
 	}
@@ -302,10 +301,10 @@ func (p *Policy) Needs() []algorithms.Need { return p.needs }
 
 // Decide evaluates the expression on one observation.
 func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
-	p.observation, p.missing = &o, ""
+	p.observation, p.missing, p.late = &o, "", false
 	p.meter.reset()
 	defer func() { p.observation = nil }()
-	out, details, err := p.evaluate(o.Done)
+	out, details, err := p.program.Eval((*scope)(p))
 	cost := 0.0
 	if details != nil && details.ActualCost() != nil {
 		cost = float64(*details.ActualCost())
@@ -316,10 +315,10 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	switch {
 	case p.meter.exhausted():
 		d.Reason, why = "ExpressionFailed", errTooMuch.Error()
+	case p.late:
+		d.Reason, why = "ExpressionFailed", "the expression takes longer than a decision may"
 	case errors.As(err, &interpreter.EvalCancelledError{}):
 		d.Reason, why = "ExpressionFailed", fmt.Sprintf("the expression costs more than costLimit = %d units", p.cfg.CostLimit)
-	case errors.Is(err, interpreter.InterruptError{}):
-		d.Reason, why = "ExpressionFailed", "the expression takes longer than a decision may"
 	case err != nil && p.missing != "" && strings.Contains(err.Error(), p.missing):
 		d.Reason, why = "NoData", p.missing+" is unknown"
 	case err != nil:
@@ -360,29 +359,19 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	return d
 }
 
-// evaluate gives up once done is closed.
-func (p *Policy) evaluate(done <-chan struct{}) (ref.Val, *cel.EvalDetails, error) {
-	if done == nil {
-		return p.program.Eval((*scope)(p))
+// watch makes what is left of an evaluation too costly once it has taken too long. It is the policy
+// under another type, so that CallCost is no method of Policy.
+type watch Policy
+
+// CallCost implements interpreter.ActualCostEstimator; nil leaves a call its cost.
+func (w *watch) CallCost(string, string, []ref.Val, ref.Val) *uint64 {
+	if w.observation == nil {
+		return nil
 	}
-	return p.program.ContextEval(until{context.Background(), done}, (*scope)(p))
-}
-
-// until is a context that ends when a channel is closed.
-type until struct {
-	context.Context //nolint:containedctx // it is one
-
-	done <-chan struct{}
-}
-
-// Done implements context.Context.
-func (u until) Done() <-chan struct{} { return u.done }
-
-// Err implements context.Context.
-func (u until) Err() error {
 	select {
-	case <-u.done:
-		return context.DeadlineExceeded
+	case <-w.observation.Done:
+		w.late = true
+		return new(uint64(2 * maxCost))
 	default:
 		return nil
 	}

@@ -27,7 +27,8 @@ func TestFormula(t *testing.T) {
 			t.Errorf("%s = %v, %v, want %v", expression, got, err, want)
 		}
 	}
-	for expression, want := range map[string]string{"a +": "Syntax error", "a + c": "<input>:1:5", "a > b": "gives bool", "a ?? 1": "Syntax error",
+	for expression, want := range map[string]string{
+		"a +": "Syntax error", "a + c": "<input>:1:5", "a > b": "gives bool", "a ?? 1": "Syntax error",
 		`double(size("abc" + "d")) > 3 ? a : b`: "<input>:1:13: is string: want numbers only",
 		`[a, b].exists(x, x > 1) ? a : b`:       "want numbers only",
 		`"a".matches("((a|b){1000})") ? a : b`:  "want numbers only",

@@ -66,5 +66,6 @@ func (s *shape) walk(e ast.Expr, nesting int, macro bool) {
 		for _, x := range []ast.Expr{c.AccuInit(), c.LoopCondition(), c.LoopStep(), c.Result()} {
 			s.walk(x, nesting, true)
 		}
+	default: // has no parts
 	}
 }
