@@ -145,6 +145,9 @@ type Observation struct {
 	// ago. While the workload was at zero there was no demand before it, so a policy may take means
 	// from then on.
 	ActiveSince time.Time `json:"activeSince,omitzero"`
+	// Done is closed when the decision has taken too long; nil never is. A policy that may take
+	// long gives up then, with a decision that is not valid.
+	Done <-chan struct{} `json:"-"`
 	// Quiet asks for the bare decision, without Message and Terms. It changes nothing else, and
 	// saves their cost.
 	Quiet bool `json:"-"`

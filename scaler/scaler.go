@@ -186,6 +186,9 @@ const (
 	retryAfter = 2 * time.Second
 	// conflictAfter is when a round is done again that read memory behind its own writes.
 	conflictAfter = 50 * time.Millisecond
+	// decideTimeout bounds a decision. Policies bound their work as well, so that this is met where
+	// the machine is short of processors.
+	decideTimeout = time.Second
 	// throttledAfter is when a round is done again that the platform asked to be fewer.
 	throttledAfter = 5 * time.Second
 )
@@ -218,7 +221,7 @@ func (w *Workload) round(ctx context.Context, now time.Time, out *Outcome) error
 	}
 	out.Path = view.Path
 	out.Notices = w.learnHistory(w.loop.DataTime(&view))
-	c := w.loop.Step(view)
+	c := w.step(ctx, view)
 	r := &c.Record
 	w.s.metrics.decided(w.ref, r)
 	err = w.carryOut(ctx, &c)
@@ -226,6 +229,14 @@ func (w *Workload) round(ctx context.Context, now time.Time, out *Outcome) error
 	out.Next, out.Record = c.Next, c.Record
 	w.s.Sink.Put(w.ref, c.Record)
 	return err
+}
+
+// step decides, for at most decideTimeout.
+func (w *Workload) step(ctx context.Context, v loop.View) loop.Commands {
+	ctx, cancel := context.WithTimeout(ctx, decideTimeout)
+	defer cancel()
+	v.Done = ctx.Done()
+	return w.loop.Step(v)
 }
 
 // view sees what the ports show. On a wake-up the read of the target is spared: the count was zero.

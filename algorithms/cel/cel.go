@@ -100,6 +100,8 @@ type Policy struct {
 	observation *algorithms.Observation
 	// missing is the last unknown signal that the expression read.
 	missing string
+	// late says that the evaluation was given up because of Observation.Done.
+	late bool
 }
 
 type state struct {
@@ -139,7 +141,14 @@ func (p *Policy) compile() error {
 	if err != nil {
 		return fmt.Errorf("set up the expression's language: %w", err)
 	}
-	checked, issues := env.Compile(p.cfg.Expression)
+	parsed, issues := env.Parse(p.cfg.Expression)
+	if err := issues.Err(); err != nil {
+		return fmt.Errorf("expression: %w", err)
+	}
+	if err := new(shape).check(parsed); err != nil {
+		return err
+	}
+	checked, issues := env.Check(parsed)
 	if err := issues.Err(); err != nil {
 		return fmt.Errorf("expression: %w", err)
 	}
@@ -154,7 +163,7 @@ func (p *Policy) compile() error {
 		return fmt.Errorf("set up the expression's language: %w", err)
 	}
 	p.meter.reset() // constants are worked out now
-	p.program, err = env.Program(checked, cel.CostLimit(p.cfg.CostLimit), cel.EvalOptions(cel.OptOptimize), cel.CustomDecoratorV2(meter))
+	p.program, err = env.Program(checked, cel.CostLimit(p.cfg.CostLimit), cel.EvalOptions(cel.OptOptimize), cel.CustomDecoratorV2(meter), cel.CostTracking((*watch)(p)))
 	if err != nil {
 		return fmt.Errorf("expression: %w", err)
 	}
@@ -292,7 +301,7 @@ func (p *Policy) Needs() []algorithms.Need { return p.needs }
 
 // Decide evaluates the expression on one observation.
 func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
-	p.observation, p.missing = &o, ""
+	p.observation, p.missing, p.late = &o, "", false
 	p.meter.reset()
 	defer func() { p.observation = nil }()
 	out, details, err := p.program.Eval((*scope)(p))
@@ -306,6 +315,8 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	switch {
 	case p.meter.exhausted():
 		d.Reason, why = "ExpressionFailed", errTooMuch.Error()
+	case p.late:
+		d.Reason, why = "ExpressionFailed", "the expression takes longer than a decision may"
 	case errors.As(err, &interpreter.EvalCancelledError{}):
 		d.Reason, why = "ExpressionFailed", fmt.Sprintf("the expression costs more than costLimit = %d units", p.cfg.CostLimit)
 	case err != nil && p.missing != "" && strings.Contains(err.Error(), p.missing):
@@ -346,6 +357,24 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	}
 	d.Terms = append(d.Terms, algorithms.Term{Name: "cost", Value: cost})
 	return d
+}
+
+// watch makes what is left of an evaluation too costly once it has taken too long. It is the policy
+// under another type, so that CallCost is no method of Policy.
+type watch Policy
+
+// CallCost implements interpreter.ActualCostEstimator; nil leaves a call its cost.
+func (w *watch) CallCost(string, string, []ref.Val, ref.Val) *uint64 {
+	if w.observation == nil {
+		return nil
+	}
+	select {
+	case <-w.observation.Done:
+		w.late = true
+		return new(uint64(2 * maxCost))
+	default:
+		return nil
+	}
 }
 
 // Snapshot returns the last answer.

@@ -137,9 +137,11 @@ func FuzzExpression(f *testing.F) {
 	f.Add(`["a", "b"].join("-").format([now, 1.5]).split("-").size() + {"a": [1]}["a"][0]`)
 	f.Fuzz(func(t *testing.T, expression string) {
 		begin := time.Now()
-		p, err := cel.New(config(expression))
-		if took := time.Since(begin); took > 5*time.Second {
-			t.Errorf("New takes %s", took)
+		var p *cel.Policy
+		var err error
+		bytes := allocated(func() { p, err = cel.New(config(expression)) })
+		if took := time.Since(begin); bytes > 64<<20 || took > 5*time.Second {
+			t.Errorf("New allocates %d bytes in %s, want at most 64 MiB", bytes, took)
 		}
 		if err != nil {
 			return

@@ -58,6 +58,9 @@ func NewFormula(expression string, names []string) (*Formula, error) {
 	if err := issues.Err(); err != nil {
 		return nil, fmt.Errorf("formula: %w", err)
 	}
+	if err := new(shape).check(parsed); err != nil {
+		return nil, err
+	}
 	factory := ast.NewExprFactory()
 	ast.PostOrderVisit(parsed.NativeRep().Expr(), ast.NewExprVisitor(func(e ast.Expr) {
 		if e.Kind() != ast.LiteralKind {

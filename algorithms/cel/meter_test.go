@@ -13,13 +13,18 @@ import (
 
 // cost measures what a decision allocates, in bytes, and how long it takes.
 func cost(p algorithms.Policy) (d algorithms.Decision, bytes uint64, took time.Duration) {
+	begin := time.Now()
+	bytes = allocated(func() { d = p.Decide(observation()) })
+	return d, bytes, time.Since(begin)
+}
+
+// allocated is how many bytes something allocates.
+func allocated(do func()) uint64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	begin := time.Now()
-	d = p.Decide(observation())
-	took = time.Since(begin)
+	do()
 	runtime.ReadMemStats(&after)
-	return d, after.TotalAlloc - before.TotalAlloc, took
+	return after.TotalAlloc - before.TotalAlloc
 }
 
 // nested puts an expression into n macros, each of which makes two of what it is given.
@@ -38,14 +43,14 @@ func TestHostileExpressions(t *testing.T) {
 		"replace":                {`"` + long + `".replace("", "` + long + `").replace("", "` + long[:1000] + `").size()`, "strings and lists"},
 		"replace in macros":      {nested(`["aaaaaaaaaa"]`, `a.replace("a", "aaaaaaaaaa")`, 10, `[0].size()`), "costLimit"},
 		"replace behind ||":      {`["a"].exists(x, ` + strings.Repeat(`"`+long[:600]+`".replace("", "`+long[:600]+`").replace("", "`+long[:600]+`") == "" || `, 3) + `false) ? 1 : 2`, "costLimit"},
-		"sums of strings":        {nested(`["aaaaaaaaaa"]`, `a + a`, 40, `[0].size()`), "strings and lists"},
-		"sums of bytes":          {nested(`[b"aaaaaaaaaa"]`, `a + a`, 40, `[0].size()`), "strings and lists"},
-		"sums of lists":          {nested(`[[1]]`, `a + a`, 40, `[0].size()`), "strings and lists"},
-		"lists of lists, ==":     {nested(`[[1]]`, `[a, a]`, 30, `.exists(a, a == a) ? 1 : 2`), "strings and lists"},
-		"lists of lists, !=":     {nested(`[[1]]`, `[a, a]`, 30, `.exists(a, a != a) ? 1 : 2`), "strings and lists"},
-		"maps of maps, ==":       {nested(`[{"k": 1}]`, `{"k": a, "l": a}`, 30, `.exists(a, a == a) ? 1 : 2`), "strings and lists"},
-		"lists of lists, in":     {nested(`[[1]]`, `[a, a]`, 30, `.exists(a, a in [a]) ? 1 : 2`), "strings and lists"},
-		"lists of lists, format": {nested(`[[1]]`, `[a, a]`, 30, `.map(a, "%s".format([a]))[0].size()`), "strings and lists"},
+		"sums of strings":        {nested(`["aaaaaaaaaa"]`, `a + a + a + a + a + a`, 15, `[0].size()`), "costLimit"},
+		"sums of bytes":          {nested(`[b"aaaaaaaaaa"]`, `a + a + a + a + a + a`, 15, `[0].size()`), "costLimit"},
+		"sums of lists":          {nested(`[[1]]`, `a + a + a + a + a + a`, 15, `[0].size()`), "strings and lists"},
+		"lists of lists, ==":     {nested(`[[1]]`, `[a, a, a, a, a]`, 9, `.exists(a, a == a) ? 1 : 2`), "strings and lists"},
+		"lists of lists, !=":     {nested(`[[1]]`, `[a, a, a, a, a]`, 9, `.exists(a, a != a) ? 1 : 2`), "strings and lists"},
+		"maps of maps, ==":       {nested(`[{"k": 1}]`, `{"k": a, "l": a, "m": a, "n": a, "o": a}`, 9, `.exists(a, a == a) ? 1 : 2`), "strings and lists"},
+		"lists of lists, in":     {nested(`[[1]]`, `[a, a, a, a, a]`, 9, `.exists(a, a in [a]) ? 1 : 2`), "strings and lists"},
+		"lists of lists, format": {nested(`[[1]]`, `[a, a, a, a, a]`, 9, `.map(a, "%s".format([a]))[0].size()`), "strings and lists"},
 		"join":                   {`[` + strings.Repeat(`"",`, 1500) + `""].join("` + long + `").size()`, "strings and lists"},
 		"join of a sum":          {nested(`[["aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]]`, `a + a`, 12, `[0].join("`+long+`").size()`), "strings and lists"},
 		"indexOf":                {`[1,2,3,4,5,6,7,8].map(a, "` + long + `".indexOf("` + long[:1500] + `b"))[0]`, "strings and lists"},
@@ -144,5 +149,48 @@ func TestStringsAndLists(t *testing.T) {
 		if d := p.Decide(observation()); !d.Valid || d.Replicas != want {
 			t.Errorf("%s = %+v, want %d", expression, d, want)
 		}
+	}
+}
+
+// Expressions whose types would take minutes to check are refused before that.
+func TestHostileTypes(t *testing.T) {
+	for name, expression := range map[string]string{
+		"a chain of macros":    nested(`[[1]]`, `[[[[a]]]]`, 75, `.size()`),
+		"a chain of two":       nested(`[[1]]`, `[a, a]`, 90, `.size()`),
+		"a chain of maps":      nested(`[[1]]`, `{"k": {"k": a}}`, 75, `.size()`),
+		"lists in lists":       strings.Repeat("[", 90) + "1" + strings.Repeat("]", 90) + ".size()",
+		"many lists in lists":  "[" + strings.Repeat(strings.Repeat("[", 40)+"1"+strings.Repeat("]", 40)+",", 90) + "[]].size()",
+		"macros within macros": strings.Repeat("[1].map(a, ", 40) + "1" + strings.Repeat(")", 40) + ".size()",
+	} {
+		var err error
+		begin := time.Now()
+		bytes := allocated(func() { _, err = cel.New(config(expression)) })
+		if err == nil || !strings.Contains(err.Error(), "lists and maps") && !strings.Contains(err.Error(), "recursion") {
+			t.Errorf("%s: New = %v, want it refused", name, err)
+		}
+		if took := time.Since(begin); bytes > 32<<20 || took > 10*time.Second {
+			t.Errorf("%s: New allocates %d bytes in %s, want at most 32 MiB", name, bytes, took)
+		}
+	}
+}
+
+// A decision that has taken too long is given up, and says so.
+func TestGivesUp(t *testing.T) {
+	t.Parallel()
+	cfg := config(`[1,2,3,4,5,6,7,8,9,10].map(a, [1,2,3,4,5,6,7,8,9,10].map(b, [1,2,3,4,5,6,7,8,9,10].map(c, a))).size()`)
+	cfg.CostLimit = 100_000
+	p, err := cel.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := observation()
+	done := make(chan struct{})
+	o.Done = done
+	if d := p.Decide(o); !d.Valid || d.Replicas != 10 {
+		t.Errorf("in time: %+v, want 10", d)
+	}
+	close(done)
+	if d := p.Decide(o); d.Valid || d.Reason != "ExpressionFailed" || !strings.Contains(d.Message, "longer than a decision may") {
+		t.Errorf("too late: %+v, want it to hold and say so", d)
 	}
 }

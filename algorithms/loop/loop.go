@@ -207,7 +207,7 @@ func (l *Loop) observe(v *View) algorithms.Observation {
 	m.dataTime = l.DataTime(v)
 	m.want(v)
 	o := algorithms.Observation{
-		Now: m.dataTime, Signals: v.Signals, ActiveSince: m.active(), Quiet: l.cfg.Quiet, Scratch: l.scratch[:0],
+		Now: m.dataTime, Signals: v.Signals, ActiveSince: m.active(), Quiet: l.cfg.Quiet, Scratch: l.scratch[:0], Done: v.Done,
 		Replicas: algorithms.Replicas{Current: v.Replicas}, Limits: l.cfg.Limits, Cost: l.cfg.Cost,
 	}
 	limit := 0.0

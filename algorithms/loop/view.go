@@ -94,6 +94,8 @@ type View struct {
 	Instances []Instance
 	// Path is nil when nothing holds requests for the workload.
 	Path *Path
+	// Done is closed when the round has taken too long to decide; nil never is.
+	Done <-chan struct{}
 }
 
 // Commands are what a round is to do. The shell carries them out, from zero the scale first, and

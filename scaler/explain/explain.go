@@ -52,15 +52,16 @@ func Write(w io.Writer, as *v1alpha1.Autoscaler, journal []scaler.Entry, o Optio
 		}
 	}
 	if c := st.LastColdStart; c != nil {
-		start := fmt.Sprintf("last cold start, %s ago, %d held, seconds after the first request:", ago(o.Now, c.Detected.Time), c.Held)
+		var start strings.Builder
+		fmt.Fprintf(&start, "last cold start, %s ago, %d held, seconds after the first request:", ago(o.Now, c.Detected.Time), c.Held)
 		for _, p := range []struct{ name, value string }{
 			{"decided", c.Decided}, {"pod created", c.PodCreated}, {"scheduled", c.Scheduled}, {"started", c.Started}, {"answering", c.Answering}, {"released", c.Released},
 		} {
 			if p.value != "" {
-				start += " " + p.name + " " + p.value
+				fmt.Fprintf(&start, " %s %s", p.name, p.value)
 			}
 		}
-		b.add("%s", start)
+		b.add("%s", start.String())
 	}
 	left := o.Last
 	writeJournal(&b, journal, &left, o)

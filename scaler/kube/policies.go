@@ -28,7 +28,7 @@ func (s PolicyServers) ClusterIP(ctx context.Context, namespace, name string) (n
 	}
 	ip, err := netip.ParseAddr(svc.Spec.ClusterIP)
 	if err != nil || svc.Spec.Type == corev1.ServiceTypeExternalName {
-		return netip.Addr{}, fmt.Errorf("Service %s/%s of type %s has the cluster IP %q: want an address", namespace, name, svc.Spec.Type, svc.Spec.ClusterIP)
+		return netip.Addr{}, fmt.Errorf("the Service %s/%s of type %s has the cluster IP %q: want an address", namespace, name, svc.Spec.Type, svc.Spec.ClusterIP)
 	}
 	return ip, nil
 }

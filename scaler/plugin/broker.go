@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
@@ -291,7 +290,7 @@ func (f *flight) connect(ctx context.Context) error {
 	if f.broker.Hosts.any {
 		return nil
 	}
-	var secure credentials.TransportCredentials = insecure.NewCredentials()
+	secure := insecure.NewCredentials()
 	if tls := f.cfg.TLS; tls != nil {
 		if f.link.conn != nil && f.broker.Clock().Sub(f.readAt) < secretEvery {
 			return nil
@@ -335,7 +334,7 @@ func (f *flight) material(ctx context.Context) (*material, error) {
 	}
 	m.ca, m.cert, m.key = data["ca.crt"], data["tls.crt"], data["tls.key"]
 	if len(m.ca) > maxPEM || len(m.cert) > maxPEM || len(m.key) > maxPEM {
-		return nil, fmt.Errorf("Secret %s/%s has a key of more than %d bytes", f.ref.Namespace, ref.Name, maxPEM)
+		return nil, fmt.Errorf("the Secret %s/%s has a key of more than %d bytes", f.ref.Namespace, ref.Name, maxPEM)
 	}
 	return m, nil
 }

@@ -121,7 +121,7 @@ func TestBlackHolesDelayNobody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer hole.Close()
+	t.Cleanup(func() { _ = hole.Close() })
 	var asked atomic.Int64
 	good := serve(t, &fake{do: func(context.Context, *policy.DecideRequest) (*policy.DecideResponse, error) {
 		asked.Add(1)
@@ -437,7 +437,12 @@ func TestSecretRef(t *testing.T) {
 	}})
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
-	t.Cleanup(func() { s.Stop(); <-done })
+	t.Cleanup(func() {
+		s.Stop()
+		if err := <-done; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
 	in := &cluster{secrets: map[string]map[string][]byte{
 		"shop/good":  {"ca.crt": read(certFile), "tls.crt": read(certFile), "tls.key": read(keyFile)},
 		"shop/ca":    {"ca.crt": read(otherFile), "tls.crt": read(certFile), "tls.key": read(keyFile)},
