@@ -21,8 +21,8 @@ func waiting(s *store.Store, now time.Time) algorithms.Signal {
 	return s.Signals(now, loop.Ref{Name: "web"}, []algorithms.Need{{Name: algorithms.Waiting, Window: time.Second}}, nil)[0]
 }
 
-// heldForWeb is a store with a gateway that holds three requests for Service web, as told each second
-// until an instant.
+// heldForWeb is a store with a gateway that holds three requests for Service web, as told each
+// second until an instant.
 func heldForWeb(o store.Options, until int) (s *store.Store, tell func(second int)) {
 	o.Interval = time.Second
 	s = store.New(o)
@@ -39,8 +39,9 @@ func heldForWeb(o store.Options, until int) (s *store.Store, tell func(second in
 	return s, tell
 }
 
-// TestSilentGatewayIsLeftOut adds a gateway that runs and never reports, and one that ceases to: what
-// is held is unknown for a bounded time, then that of the others, and it is told of, once each.
+// TestSilentGatewayIsLeftOut adds a gateway that runs and never reports, and one that ceases to:
+// what is held is unknown for a bounded time, then that of the others, and it is told of, once
+// each.
 func TestSilentGatewayIsLeftOut(t *testing.T) {
 	t.Parallel()
 	told := map[string]int{}
@@ -74,8 +75,8 @@ func TestSilentGatewayIsLeftOut(t *testing.T) {
 	}
 }
 
-// TestReportsSubtractNothing reports what cannot be true of the victim's Service by a second gateway:
-// nothing of it is subtracted from what the first one holds.
+// TestReportsSubtractNothing reports what cannot be true of the victim's Service by a second
+// gateway: nothing of it is subtracted from what the first one holds.
 func TestReportsSubtractNothing(t *testing.T) {
 	t.Parallel()
 	for name, p := range map[string]wire.PortReport{

@@ -10,8 +10,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/gateway/hold"
 )
 
-// TestBudgetIsShared lets one namespace take all that it can, by a thousand Services at once: another
-// one still finds room, and its share grows as the first one's goes.
+// TestBudgetIsShared lets one namespace take all that it can, by a thousand Services at once:
+// another one still finds room, and its share grows as the first one's goes.
 func TestBudgetIsShared(t *testing.T) {
 	t.Parallel()
 	const most = 1 << 20

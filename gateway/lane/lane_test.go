@@ -11,8 +11,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
-// FuzzPath takes a port into the path and out of it, in any order and at any pace, told by bytes: it
-// takes connections while it is in and for the linger after it was, and at no other time.
+// FuzzPath takes a port into the path and out of it, in any order and at any pace, told by bytes:
+// it takes connections while it is in and for the linger after it was, and at no other time.
 func FuzzPath(f *testing.F) {
 	f.Add([]byte{0, 1, 255, 0, 0, 64, 128, 1})
 	f.Add([]byte{1, 1, 0, 254, 0, 3, 5})

@@ -25,8 +25,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
-// TestNamespaceTakesNoMoreThanIsLeft has one namespace ask for all numbers: it gets half of them and
-// is told why it gets no more, and another one still gets its own.
+// TestNamespaceTakesNoMoreThanIsLeft has one namespace ask for all numbers: it gets half of them
+// and is told why it gets no more, and another one still gets its own.
 func TestNamespaceTakesNoMoreThanIsLeft(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(o *path.Options) { o.Range = path.Range{From: 10000, To: 10400} })
@@ -106,8 +106,8 @@ func TestOneWriterPerSlice(t *testing.T) {
 	}
 }
 
-// TestForeignSlice has a slice of Sluice's name that is not Sluice's: the round says what to do, and
-// is no conflict that is tried again at once.
+// TestForeignSlice has a slice of Sluice's name that is not Sluice's: the round says what to do,
+// and is no conflict that is tried again at once.
 func TestForeignSlice(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -169,10 +169,10 @@ func TestFailureClass(t *testing.T) {
 	}
 }
 
-// TestStandbyBornFirstTakesOver runs a controller that was born before the leader. While it holds no
-// lease it pushes nothing; when it does, it pushes with the lease's epoch, which is greater than the
-// leader's, whenever it was born. An epoch over its own is outranked only while it holds the lease,
-// and one that none can follow is said.
+// TestStandbyBornFirstTakesOver runs a controller that was born before the leader. While it holds
+// no lease it pushes nothing; when it does, it pushes with the lease's epoch, which is greater than
+// the leader's, whenever it was born. An epoch over its own is outranked only while it holds the
+// lease, and one that none can follow is said.
 func TestStandbyBornFirstTakesOver(t *testing.T) {
 	t.Parallel()
 	got := make(chan wire.Assignments, 10)
