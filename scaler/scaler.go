@@ -256,6 +256,7 @@ func (w *Workload) view(ctx context.Context, now time.Time) (loop.View, error) {
 			return v, &RoundError{StageGet, err}
 		}
 		w.replicas, w.known = st.Replicas, true
+		v.Trouble = st.Trouble
 	}
 	w.signals = w.s.Source.Signals(now, w.ref, w.loop.Needs(), w.signals[:0])
 	w.instances = w.s.Source.Instances(w.ref, w.instances[:0])

@@ -343,7 +343,7 @@ func (l *Loop) commands(v *View, path *Path, o *algorithms.Observation, d *algor
 		c.First = goFirst(v.Instances, v.Replicas-p.replicas)
 	}
 	if path != nil {
-		c.Path = &PathState{In: p.in, Failure: failure(p.phase, v.Instances)}
+		c.Path = &PathState{In: p.in, Failure: failure(p.phase, v)}
 		if c.Path.Failure != "" && c.Record.Waiting == "" { // gateways tell clients less
 			c.Record.Waiting = "no pod can start: " + c.Path.Failure
 		}
@@ -352,13 +352,13 @@ func (l *Loop) commands(v *View, path *Path, o *algorithms.Observation, d *algor
 }
 
 // failure says why no instance can start while none is ready, "" while one may.
-func failure(phase Phase, instances []Instance) string {
+func failure(phase Phase, v *View) string {
 	if phase != Waking {
 		return ""
 	}
-	why := ""
-	for i := range instances {
-		switch p := &instances[i]; {
+	why := v.Trouble
+	for i := range v.Instances {
+		switch p := &v.Instances[i]; {
 		case p.State == algorithms.PodTerminating:
 		case p.Trouble == "":
 			return ""

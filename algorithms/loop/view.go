@@ -92,6 +92,8 @@ type View struct {
 	Replicas int
 	// Instances are those that exist and have not finished.
 	Instances []Instance
+	// Trouble says why no instance can be created, "" when nothing is known against it.
+	Trouble string
 	// Path is nil when nothing holds requests for the workload.
 	Path *Path
 	// Done is closed when the round has taken too long to decide; nil never is.

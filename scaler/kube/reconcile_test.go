@@ -47,7 +47,9 @@ type world struct {
 	// listens; forgotten are the Refs whose path was given up.
 	setErr, putErr error
 	fault          string
-	forgotten      []loop.Ref
+	// trouble is why pods cannot be created.
+	trouble   string
+	forgotten []loop.Ref
 	// statuses counts the writes of status.
 	statuses int
 	// answer, when not nil, is what the API server says to a write of status.
@@ -114,7 +116,7 @@ func (w *world) Put(_ context.Context, _ loop.Ref, want loop.PathState) error {
 type target struct{ *world }
 
 func (w target) Get(context.Context, loop.Ref) (scaler.State, error) {
-	return scaler.State{Replicas: w.replicas}, w.scaleErr
+	return scaler.State{Replicas: w.replicas, Trouble: w.trouble}, w.scaleErr
 }
 
 func (w target) Set(_ context.Context, _ loop.Ref, n int, _ []string) error {
@@ -529,6 +531,29 @@ func TestNoGatewayKeepsTheLastPod(t *testing.T) {
 	}
 	if got := fmt.Sprint(w.log); got != "[2→1]" {
 		t.Errorf("idle without a gateway: scale writes %v, want [2→1]", got)
+	}
+}
+
+// TestNoPodsFailFast forbids pods altogether: the path is told why within two rounds, status says
+// it, and once pods may be created the failure goes.
+func TestNoPodsFailFast(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.replicas, w.waiting = 0, 1
+	w.step(time.Second)
+	w.trouble = "FailedCreate: exceeded quota"
+	w.step(time.Second)
+	if !strings.Contains(w.path.Failure, "exceeded quota") {
+		t.Errorf("path = %+v, want why pods cannot be created", w.path)
+	}
+	w.step(10 * time.Second) // what is not urgent is written now and then
+	if c := w.condition(v1alpha1.ConditionActive); !strings.Contains(w.path.Failure, "exceeded quota") || !strings.Contains(c.Message, "exceeded quota") {
+		t.Errorf("path = %+v, Active %+v, want why pods cannot be created in both", w.path, c)
+	}
+	w.trouble = ""
+	w.step(time.Second)
+	if w.path.Failure != "" {
+		t.Errorf("path = %+v once pods can be created, want no failure", w.path)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -150,7 +151,7 @@ func (t *Targets) of(ref loop.Ref) *target {
 // Get reads the target's scale.
 func (t *Targets) Get(ctx context.Context, ref loop.Ref) (scaler.State, error) {
 	at := t.of(ref)
-	n, selector, err := t.read(ctx, at)
+	n, selector, trouble, err := t.read(ctx, at)
 	if err != nil {
 		return scaler.State{}, err
 	}
@@ -165,21 +166,23 @@ func (t *Targets) Get(ctx context.Context, ref loop.Ref) (scaler.State, error) {
 		t.selectors.Bind(ref, at.ref.Namespace, sel, at.service)
 		at.selector, at.bound = selector, true
 	}
-	return scaler.State{Replicas: n}, nil
+	return scaler.State{Replicas: n, Trouble: trouble}, nil
 }
 
-// read gives the count that was last asked for, and the text of the pods' selector.
-func (t *Targets) read(ctx context.Context, at *target) (int, string, error) {
+// read gives the count that was last asked for, the text of the pods' selector, and why pods cannot
+// be created.
+func (t *Targets) read(ctx context.Context, at *target) (n int, selectorText, trouble string, err error) {
 	object, spec := cachedKind(at.ref.Kind)
 	if object == nil {
-		return t.readScale(ctx, at)
+		n, selectorText, err = t.readScale(ctx, at)
+		return n, selectorText, "", err
 	}
-	err := t.cached.Get(ctx, types.NamespacedName{Namespace: at.ref.Namespace, Name: at.ref.Name}, object, client.UnsafeDisableDeepCopy)
+	err = t.cached.Get(ctx, types.NamespacedName{Namespace: at.ref.Namespace, Name: at.ref.Name}, object, client.UnsafeDisableDeepCopy)
 	if err != nil {
-		return 0, "", fmt.Errorf("read %s: %w", at.ref, translate(err))
+		return 0, "", "", fmt.Errorf("read %s: %w", at.ref, translate(err))
 	}
 	replicas, selector := spec()
-	n := 1 // the API's default
+	n = 1 // the API's default
 	if replicas != nil {
 		n = int(*replicas)
 	}
@@ -190,7 +193,7 @@ func (t *Targets) read(ctx context.Context, at *target) (int, string, error) {
 			at.version = 0
 		}
 	}
-	return n, at.text(selector), nil
+	return n, at.text(selector), createTrouble(object), nil
 }
 
 // text is the selector in words. Of the one that is bound already it spares the work.
@@ -230,6 +233,26 @@ func cachedKind(kind string) (client.Object, func() (*int32, *metav1.LabelSelect
 	return nil, nil
 }
 
+// createTrouble says why pods of an object cannot be created (quota, admission), "" when nothing is
+// known against it.
+func createTrouble(o client.Object) string {
+	switch o := o.(type) {
+	case *appsv1.Deployment:
+		for i := range o.Status.Conditions {
+			if c := &o.Status.Conditions[i]; c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue {
+				return c.Reason + ": " + c.Message
+			}
+		}
+	case *appsv1.ReplicaSet:
+		for i := range o.Status.Conditions {
+			if c := &o.Status.Conditions[i]; c.Type == appsv1.ReplicaSetReplicaFailure && c.Status == corev1.ConditionTrue {
+				return c.Reason + ": " + c.Message
+			}
+		}
+	}
+	return ""
+}
+
 // StripTarget is a transform for a cache of Deployments, StatefulSets and ReplicaSets: it keeps
 // what scaling needs, so that a cluster's workloads fit in little memory.
 func StripTarget(o any) (any, error) {
@@ -238,11 +261,19 @@ func StripTarget(o any) (any, error) {
 	}
 	switch o := o.(type) {
 	case *appsv1.Deployment:
-		return &appsv1.Deployment{ObjectMeta: lean(&o.ObjectMeta), Spec: appsv1.DeploymentSpec{Replicas: o.Spec.Replicas, Selector: o.Spec.Selector}}, nil
+		next := &appsv1.Deployment{ObjectMeta: lean(&o.ObjectMeta), Spec: appsv1.DeploymentSpec{Replicas: o.Spec.Replicas, Selector: o.Spec.Selector}}
+		for _, c := range o.Status.Conditions {
+			if c.Type == appsv1.DeploymentReplicaFailure {
+				next.Status.Conditions = append(next.Status.Conditions, c)
+			}
+		}
+		return next, nil
 	case *appsv1.StatefulSet:
 		return &appsv1.StatefulSet{ObjectMeta: lean(&o.ObjectMeta), Spec: appsv1.StatefulSetSpec{Replicas: o.Spec.Replicas, Selector: o.Spec.Selector}}, nil
 	case *appsv1.ReplicaSet:
-		return &appsv1.ReplicaSet{ObjectMeta: lean(&o.ObjectMeta), Spec: appsv1.ReplicaSetSpec{Replicas: o.Spec.Replicas, Selector: o.Spec.Selector}}, nil
+		next := &appsv1.ReplicaSet{ObjectMeta: lean(&o.ObjectMeta), Spec: appsv1.ReplicaSetSpec{Replicas: o.Spec.Replicas, Selector: o.Spec.Selector}}
+		next.Status.Conditions = o.Status.Conditions // of one type
+		return next, nil
 	}
 	return o, nil
 }

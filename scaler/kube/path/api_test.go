@@ -118,6 +118,13 @@ func (c *cached) follow(n int) {
 func (c *cached) Get(_ context.Context, key client.ObjectKey, o client.Object, _ ...client.GetOption) error {
 	c.api.mu.Lock()
 	defer c.api.mu.Unlock()
+	if s, ok := o.(*discoveryv1.EndpointSlice); ok {
+		if c.api.head[key] == nil {
+			return apierrors.NewNotFound(sliceResource, key.Name)
+		}
+		*s = *c.api.head[key]
+		return nil
+	}
 	svc := c.api.services[key]
 	if svc == nil {
 		return apierrors.NewNotFound(schema.GroupResource{Resource: "services"}, key.Name)
