@@ -141,8 +141,8 @@ func (p *process) health(metrics http.Handler) http.Handler {
 		alive = append(alive, p.rounds.beat.Check(time.Now))
 	}
 	mux.Handle("/healthz", serve.Health(alive...))
-	// A missing APIService does not make the replica unready: it scales, and is to answer as soon as
-	// the APIService is there again.
+	// A missing APIService does not make the replica unready: it scales, and is to answer as soon
+	// as the APIService is there again.
 	mux.Handle("/readyz", serve.Health(
 		serve.Check{Name: "adapter", Probe: func(context.Context) error { return p.adapter.Ready() }},
 		serve.Check{Name: "apiservices", Warning: true, Probe: func(context.Context) error { return p.adapter.Registered() }},
