@@ -138,8 +138,8 @@ func FuzzHTTP1States(f *testing.F) {
 		p.t = t
 		p.atRest()
 		p.t = f
-		// In all: what a client that has left had sent may come to the app a little later. A request
-		// without a body is sent again once when a kept connection proves closed.
+		// In all: what a client that has left had sent may come to the app a little later. A
+		// request without a body is sent again once when a kept connection proves closed.
 		if got, sent := seen.Load(), sent.Load(); got > 2*sent {
 			t.Errorf("the app got %d requests, %d were sent", got, sent)
 		}

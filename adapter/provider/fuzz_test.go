@@ -60,7 +60,8 @@ func FuzzSelectors(f *testing.F) {
 		many, errMany := p.GetMetricBySelector(t.Context(), "shop", labels.Everything(), info, selector)
 		external, errExternal := p.GetExternalMetric(t.Context(), "shop", selector, metricsapi.ExternalMetricInfo{Metric: provider.Concurrency})
 		runtime.ReadMemStats(&after)
-		if cost := after.TotalAlloc - before.TotalAlloc; cost > uint64(1<<20+2000*len(text)) { // the fuzzer itself allocates meanwhile
+		// The fuzzer itself allocates meanwhile.
+		if cost := after.TotalAlloc - before.TotalAlloc; cost > uint64(1<<20+2000*len(text)) {
 			t.Errorf("%d bytes were allocated for %q", cost, text)
 		}
 		if errOne == nil {
