@@ -37,8 +37,8 @@ func (s *Scraper) readPod(ctx context.Context, t *target, namespace string, uid 
 			retry = firstRetry
 		case <-timer.C:
 		}
-		// A pod whose turn does not come counts as not read. Otherwise a namespace with many pods that
-		// answer late would keep the collector from being ready.
+		// A pod whose turn does not come counts as not read. Otherwise a namespace with many pods
+		// that answer late would keep the collector from being ready.
 		late := time.AfterFunc(s.timeout(), func() { s.Store.SetFailure(namespace, uid, causeTurn) })
 		err := s.slots.acquire(ctx, namespace)
 		late.Stop()
