@@ -7,9 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,13 +21,17 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"google.golang.org/protobuf/proto"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sluice-autoscaler/sluice/adapter/scrape"
+	"github.com/sluice-autoscaler/sluice/adapter/store"
+	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
@@ -229,26 +236,78 @@ func TestReadEndsWithThePod(t *testing.T) {
 	eventually(t, "gone", func() bool { return len(c.store.List("ns", labels.Everything())) == 0 })
 }
 
-// TestBlackHolesOfATenant has pods of one namespace that never answer, more than there are slots.
-// A pod of another namespace is read at once.
+// collector is a scraper at work, whose pods a test sets itself: a fake cluster with hundreds of
+// pods takes seconds.
+type collector struct {
+	*scrape.Scraper
+	store *store.Store
+}
+
+func newCollector(t *testing.T) *collector {
+	t.Helper()
+	c := &collector{store: store.New(store.Options{Interval: time.Second})}
+	var err error
+	c.Scraper, err = scrape.New(scrape.Options{
+		Store: c.store, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(), Interval: time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return c
+}
+
+// put sets a ready pod that a server answers for.
+func (c *collector) put(t *testing.T, namespace, name, server string) {
+	t.Helper()
+	host, port, err := net.SplitHostPort(strings.TrimPrefix(server, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	c.SetPod(t.Context(), now, store.Pod{
+		Namespace: namespace, Name: name, UID: types.UID(namespace + "/" + name), IP: host, MetricsPort: number,
+		State: algorithms.PodReady, Running: true, Created: now, Ready: now,
+	})
+}
+
+// TestBlackHolesOfATenant has pods of one namespace that never answer, more than may be read at
+// once. A pod of another namespace is read at once, and the collector becomes ready: a pod counts
+// as tried when its turn does not come in time.
 func TestBlackHolesOfATenant(t *testing.T) {
 	t.Parallel()
+	const rounds = 8 // of 900 ms each, if one waited for them
 	hole := newSidecar(t, 1)
 	silent := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	hole.fail.Store(&silent)
-	c := newCluster(t, nil)
-	for i := range 2 * scrape.MaxNamespaceReads {
-		p := newPod(t, fmt.Sprintf("hole-%d", i), hole.URL, wire.MetricsPortName)
-		p.Namespace = "attacker"
-		c.put(t, p)
+	c := newCollector(t)
+	for i := range rounds * scrape.MaxNamespaceReads {
+		c.put(t, "attacker", fmt.Sprintf("hole-%d", i), hole.URL)
 	}
+	c.Synced()
 	eventually(t, "the attacker's slots in use", func() bool { return hole.reads.Load() >= scrape.MaxNamespaceReads })
 	s := newSidecar(t, 3)
 	began := time.Now()
-	c.put(t, newPod(t, "victim", s.URL, wire.MetricsPortName))
+	c.put(t, "victim", "web", s.URL)
 	eventually(t, "the victim was read", func() bool { return s.reads.Load() > 0 })
 	if took := time.Since(began); took > 500*time.Millisecond {
 		t.Errorf("the victim was first read after %v", took)
+	}
+	eventually(t, "ready", func() bool { return c.store.Ready() == nil })
+	if took := time.Since(began); took > rounds/2*900*time.Millisecond {
+		t.Errorf("ready after %v, which is a wait for reads of the attacker's", took)
 	}
 }
 

@@ -16,6 +16,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
+// causeTurn is why a pod is not read that waits for a slot for long.
+const causeTurn = "too many pods of its namespace answer late, so that its turn has not come"
+
 // readPod reads one pod until ctx ends: at once, then quickly until it answers, then at the
 // interval, at an offset of its own so that reads spread.
 func (s *Scraper) readPod(ctx context.Context, t *target, namespace string, uid types.UID) {
@@ -34,11 +37,16 @@ func (s *Scraper) readPod(ctx context.Context, t *target, namespace string, uid 
 			retry = firstRetry
 		case <-timer.C:
 		}
-		if s.slots.acquire(ctx, namespace) != nil {
+		// A pod whose turn does not come counts as not read. Otherwise a namespace with many pods
+		// that answer late would keep the collector from being ready.
+		late := time.AfterFunc(s.timeout(), func() { s.Store.SetFailure(namespace, uid, causeTurn) })
+		err := s.slots.acquire(ctx, namespace)
+		late.Stop()
+		if err != nil {
 			return
 		}
 		began := time.Now()
-		err := s.read(ctx, t.address, namespace, uid)
+		err = s.read(ctx, t.address, namespace, uid)
 		s.slots.release(namespace)
 		if ctx.Err() != nil {
 			return
