@@ -241,18 +241,18 @@ func (f *flight) start(in *policy.DecideRequest, now time.Time) bool {
 func (f *flight) arrive(out *outcome) {
 	f.mu.Lock()
 	before := f.newest
+	f.mu.Unlock()
+	if out.err != nil && (before == nil || before.class != out.class) {
+		f.broker.Log.Warn("policy server failed, will retry", slog.String("workload", f.ref.String()), slog.String("address", f.cfg.Address),
+			slog.String("class", string(out.class)), slog.Any("error", out.err))
+	}
+	f.mu.Lock()
 	f.arrived, f.newest = out, out
 	close(f.done)
 	f.cancel, f.done = nil, nil
 	f.mu.Unlock()
-	if out.err != nil {
-		if before == nil || before.class != out.class {
-			f.broker.Log.Warn("policy server failed, will retry", slog.String("workload", f.ref.String()), slog.String("address", f.cfg.Address),
-				slog.String("class", string(out.class)), slog.Any("error", out.err))
-		}
-		return
-	}
-	if before == nil || before.err != nil || before.answer.GetReplicas() != out.answer.GetReplicas() || before.answer.GetValid() != out.answer.GetValid() {
+	if out.err == nil && (before == nil || before.err != nil ||
+		before.answer.GetReplicas() != out.answer.GetReplicas() || before.answer.GetValid() != out.answer.GetValid()) {
 		f.broker.Poke(f.ref)
 	}
 }
