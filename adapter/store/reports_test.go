@@ -23,7 +23,7 @@ func waiting(s *store.Store, now time.Time) algorithms.Signal {
 
 // heldForWeb is a store with a gateway that holds three requests for Service web, as told each
 // second until an instant.
-func heldForWeb(o store.Options, until int) (s *store.Store, tell func(second int)) {
+func heldForWeb(o store.Options) (s *store.Store, tell func(second int)) {
 	o.Interval = time.Second
 	s = store.New(o)
 	s.Bind(loop.Ref{Name: "web"}, store.Binding{Namespace: "ns", Services: []string{"web"}})
@@ -33,7 +33,7 @@ func heldForWeb(o store.Options, until int) (s *store.Store, tell func(second in
 			{Namespace: "ns", Service: "web", Waiting: 3, WaitingSeconds: 3 * float64(second)},
 		}})
 	}
-	for i := range until {
+	for i := range 10 {
 		tell(i)
 	}
 	return s, tell
@@ -45,7 +45,7 @@ func heldForWeb(o store.Options, until int) (s *store.Store, tell func(second in
 func TestSilentGatewayIsLeftOut(t *testing.T) {
 	t.Parallel()
 	told := map[string]int{}
-	s, tell := heldForWeb(store.Options{OnSilentGateway: func(g store.GatewayPod) { told[g.Name]++ }}, 10)
+	s, tell := heldForWeb(store.Options{OnSilentGateway: func(g store.GatewayPod) { told[g.Name]++ }})
 	s.SetGateway(at(10), store.GatewayPod{UID: "never", Name: "never", Running: true})
 	s.SetGateway(at(0), store.GatewayPod{UID: "ceased", Name: "ceased", Running: true})
 	s.AddReport(at(9), "ceased", &wire.Report{StartTime: 900, Monotonic: 100, Ports: []wire.PortReport{{Namespace: "ns", Service: "web", Waiting: 9}}})
@@ -86,7 +86,7 @@ func TestReportsSubtractNothing(t *testing.T) {
 		"no end":            {Waiting: 1, WaitingSeconds: math.Inf(1)},
 		"absurd":            {Waiting: math.MaxInt, WaitingSeconds: 1},
 	} {
-		s, _ := heldForWeb(store.Options{}, 10)
+		s, _ := heldForWeb(store.Options{})
 		s.SetGateway(epoch, store.GatewayPod{UID: "bad", Name: "bad", Running: true})
 		p.Namespace, p.Service = "ns", "web"
 		for i := range 10 {
@@ -103,7 +103,7 @@ func TestReportsSubtractNothing(t *testing.T) {
 func TestReportedKeysAreBounded(t *testing.T) {
 	t.Parallel()
 	const perReport = 30_000
-	s, tell := heldForWeb(store.Options{}, 10)
+	s, tell := heldForWeb(store.Options{})
 	s.SetGateway(epoch, store.GatewayPod{UID: "bad", Name: "bad", Running: true})
 	longest := time.Duration(0)
 	for i := range 8 {
@@ -162,7 +162,7 @@ func FuzzReports(f *testing.F) {
 			}
 		}
 		r.Ports = kept
-		s, tell := heldForWeb(store.Options{}, 10)
+		s, tell := heldForWeb(store.Options{})
 		s.SetGateway(epoch, store.GatewayPod{UID: "bad", Name: "bad", Running: true})
 		for i := 10; i < 15; i++ {
 			next := r
