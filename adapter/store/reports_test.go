@@ -22,7 +22,7 @@ func waiting(s *store.Store, now time.Time) algorithms.Signal {
 }
 
 // heldForWeb is a store with a gateway that holds three requests for Service web, as told each
-// second until an instant.
+// second for ten seconds.
 func heldForWeb(o store.Options) (s *store.Store, tell func(second int)) {
 	o.Interval = time.Second
 	s = store.New(o)
@@ -106,7 +106,7 @@ func TestReportedKeysAreBounded(t *testing.T) {
 	s, tell := heldForWeb(store.Options{})
 	s.SetGateway(epoch, store.GatewayPod{UID: "bad", Name: "bad", Running: true})
 	longest := time.Duration(0)
-	for i := range 8 {
+	for i := range 3 {
 		r := &wire.Report{StartTime: 1, Monotonic: float64(i), Ports: make([]wire.PortReport, 0, perReport)}
 		for n := range perReport {
 			r.Ports = append(r.Ports, wire.PortReport{Namespace: "attacker", Service: fmt.Sprintf("s-%d-%05d", i, n), Waiting: 1})
@@ -131,7 +131,7 @@ func TestReportedKeysAreBounded(t *testing.T) {
 			t.Fatalf("%d Services are kept after %d reports", n, i+1)
 		}
 	}
-	if v := waiting(s, at(17)); !v.Known || v.Value != 3 {
+	if v := waiting(s, at(12)); !v.Known || v.Value != 3 {
 		t.Errorf("%+v of the victim, want the 3 that are held", v)
 	}
 	if longest > 500*time.Millisecond {
