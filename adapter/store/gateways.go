@@ -357,7 +357,7 @@ func (g *gatewaySource) addTo(sums []sum, namespace string, services []string, n
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	fresh := g.deleted.IsZero() && now.Sub(g.read) <= stale
-	there := g.deleted.IsZero() && !(g.running && g.lost(now))
+	there := g.deleted.IsZero() && (!g.running || !g.lost(now))
 	for n, name := range services {
 		svc := g.services[types.NamespacedName{Namespace: namespace, Name: name}]
 		if svc == nil || slices.Contains(services[:n], name) {

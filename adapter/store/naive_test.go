@@ -195,7 +195,7 @@ func (g *naiveGateway) lost(now time.Time) bool {
 func (n *naive) addGateways(t *window.Total, b store.Binding) (held int) {
 	for _, g := range n.gateways {
 		fresh := g.deleted.IsZero() && t.Now.Sub(g.read) <= n.gatewayStale
-		there := g.deleted.IsZero() && !(g.running && g.lost(t.Now))
+		there := g.deleted.IsZero() && (!g.running || !g.lost(t.Now))
 		holds := false
 		for _, p := range g.ports {
 			if p.namespace == b.Namespace && slices.Contains(b.Services, p.service) {

@@ -22,8 +22,8 @@ func waiting(s *store.Store, now time.Time) algorithms.Signal {
 }
 
 // heldForWeb is a store with a gateway that holds three requests for Service web, as told each
-// second until an instant.
-func heldForWeb(o store.Options, until int) (s *store.Store, tell func(second int)) {
+// second for ten seconds.
+func heldForWeb(o store.Options) (s *store.Store, tell func(second int)) {
 	o.Interval = time.Second
 	s = store.New(o)
 	s.Bind(loop.Ref{Name: "web"}, store.Binding{Namespace: "ns", Services: []string{"web"}})
@@ -33,7 +33,7 @@ func heldForWeb(o store.Options, until int) (s *store.Store, tell func(second in
 			{Namespace: "ns", Service: "web", Waiting: 3, WaitingSeconds: 3 * float64(second)},
 		}})
 	}
-	for i := range until {
+	for i := range 10 {
 		tell(i)
 	}
 	return s, tell
@@ -45,7 +45,7 @@ func heldForWeb(o store.Options, until int) (s *store.Store, tell func(second in
 func TestSilentGatewayIsLeftOut(t *testing.T) {
 	t.Parallel()
 	told := map[string]int{}
-	s, tell := heldForWeb(store.Options{OnSilentGateway: func(g store.GatewayPod) { told[g.Name]++ }}, 10)
+	s, tell := heldForWeb(store.Options{OnSilentGateway: func(g store.GatewayPod) { told[g.Name]++ }})
 	s.SetGateway(at(10), store.GatewayPod{UID: "never", Name: "never", Running: true})
 	s.SetGateway(at(0), store.GatewayPod{UID: "ceased", Name: "ceased", Running: true})
 	s.AddReport(at(9), "ceased", &wire.Report{StartTime: 900, Monotonic: 100, Ports: []wire.PortReport{{Namespace: "ns", Service: "web", Waiting: 9}}})
@@ -86,7 +86,7 @@ func TestReportsSubtractNothing(t *testing.T) {
 		"no end":            {Waiting: 1, WaitingSeconds: math.Inf(1)},
 		"absurd":            {Waiting: math.MaxInt, WaitingSeconds: 1},
 	} {
-		s, _ := heldForWeb(store.Options{}, 10)
+		s, _ := heldForWeb(store.Options{})
 		s.SetGateway(epoch, store.GatewayPod{UID: "bad", Name: "bad", Running: true})
 		p.Namespace, p.Service = "ns", "web"
 		for i := range 10 {
@@ -103,10 +103,10 @@ func TestReportsSubtractNothing(t *testing.T) {
 func TestReportedKeysAreBounded(t *testing.T) {
 	t.Parallel()
 	const perReport = 30_000
-	s, tell := heldForWeb(store.Options{}, 10)
+	s, tell := heldForWeb(store.Options{})
 	s.SetGateway(epoch, store.GatewayPod{UID: "bad", Name: "bad", Running: true})
 	longest := time.Duration(0)
-	for i := range 8 {
+	for i := range 3 {
 		r := &wire.Report{StartTime: 1, Monotonic: float64(i), Ports: make([]wire.PortReport, 0, perReport)}
 		for n := range perReport {
 			r.Ports = append(r.Ports, wire.PortReport{Namespace: "attacker", Service: fmt.Sprintf("s-%d-%05d", i, n), Waiting: 1})
@@ -131,7 +131,7 @@ func TestReportedKeysAreBounded(t *testing.T) {
 			t.Fatalf("%d Services are kept after %d reports", n, i+1)
 		}
 	}
-	if v := waiting(s, at(17)); !v.Known || v.Value != 3 {
+	if v := waiting(s, at(12)); !v.Known || v.Value != 3 {
 		t.Errorf("%+v of the victim, want the 3 that are held", v)
 	}
 	if longest > 500*time.Millisecond {
@@ -162,7 +162,7 @@ func FuzzReports(f *testing.F) {
 			}
 		}
 		r.Ports = kept
-		s, tell := heldForWeb(store.Options{}, 10)
+		s, tell := heldForWeb(store.Options{})
 		s.SetGateway(epoch, store.GatewayPod{UID: "bad", Name: "bad", Running: true})
 		for i := 10; i < 15; i++ {
 			next := r
