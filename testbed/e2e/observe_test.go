@@ -55,7 +55,7 @@ func observeMode(t *testing.T) {
 	wait(t, time.Minute, "a concurrency of 0", served)
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for range 20 {
+	for range 10 {
 		<-tick.C
 		if got, ok := served(t.Context()); !ok {
 			t.Errorf("the API serves %s with %d idle connections, want 0", got, idle)
