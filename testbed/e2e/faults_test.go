@@ -353,8 +353,9 @@ others sleep. Each fault is done once. Two requests go to a sleeping workload wh
 to another when it ends. The time to recover is that request's.
 
 - Lost: not answered 200. Which of them may be lost stands in ` + "`testbed/promises`" + `.
-- Decided: how much of that time passed before the scale was written. The rest is the cluster's: a
-  ReplicaSet's controller that was refused pods tries again by its own back-off, up to minutes later.
+- Decided: how much of that time passed before the scale was written. The rest is what the cluster
+  takes for a pod, and a gateway to see it. A ReplicaSet's controller that was refused pods tries
+  again by its own back-off, up to minutes later.
 - Replicas: the least and the most of the workload under load.
 - Restarts: containers of Sluice that ended by themselves.
 - Not in it: steps of the wall clock. A testbed shares its clock with the machine, and nothing but
