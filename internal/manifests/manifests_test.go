@@ -335,8 +335,8 @@ func TestNoRightIsWide(t *testing.T) {
 	}
 }
 
-// TestAdmissionAsksAboutTheWriter sees that the chart's policy denies, and fails closed, and asks for
-// the target's scale and for the Service.
+// TestAdmissionAsksAboutTheWriter sees that the chart's policy denies, and fails closed, and asks
+// for the target's scale and for the Service.
 func TestAdmissionAsksAboutTheWriter(t *testing.T) {
 	t.Parallel()
 	text := string(render(t))
