@@ -1,0 +1,162 @@
+package rules
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/sluice-autoscaler/sluice/adapter/rules/answer"
+	"github.com/sluice-autoscaler/sluice/adapter/rules/naming"
+	"github.com/sluice-autoscaler/sluice/adapter/rules/query"
+	"github.com/sluice-autoscaler/sluice/prom/promql"
+)
+
+// Asked is what is asked of a metric.
+type Asked struct {
+	// Namespace is the caller's, or the objects'; "" for objects outside of namespaces.
+	Namespace string
+	// Names are the objects; none for external metrics.
+	Names []string
+	// List says that the objects were asked for as a list.
+	List bool
+	// Selector is the metric selector; nil is everything.
+	Selector labels.Selector
+	Now      time.Time
+}
+
+// Query is a rendered query.
+type Query struct {
+	// PromQL is its text.
+	PromQL string
+	// Source names the Prometheus to ask, "" is the first.
+	Source string
+	// Parsed is the query as Prometheus' parser reads it.
+	Parsed *promql.Query
+}
+
+// unanswerable says that nothing was asked for.
+const unanswerable = "no objects were asked for"
+
+// Query renders the query for what is asked. The error is an *answer.Error. A text that is no PromQL
+// gives both.
+func (m *Metric) Query(a Asked) (Query, error) {
+	r, err := m.request(a)
+	if err != nil {
+		return Query{}, err
+	}
+	if len(a.Names) == 0 && !m.Rule.External {
+		return Query{}, answer.NotFound(m.Resource.GroupResource, m.Name, "", unanswerable)
+	}
+	r.Names = a.Names
+	return m.render(r)
+}
+
+// Group renders one query for all objects of a namespace that have the label. ok is false where one
+// query does not serve them all, and why says what stands against it; ask with Query then. Names
+// and List of what is asked do not count.
+func (m *Metric) Group(a Asked) (q Query, ok bool, why string, err error) {
+	if m.Rule.External {
+		return Query{}, false, "an external metric has no objects", nil
+	}
+	if m.Rule.template.Uses("LabelValuesByName") {
+		return Query{}, false, "metricsQuery reads LabelValuesByName", nil
+	}
+	r, err := m.request(a)
+	if err != nil {
+		return Query{}, false, "", err
+	}
+	r.All = true
+	if q, err = m.render(r); err != nil {
+		return Query{}, false, "", err
+	}
+	ok, why = q.Parsed.Groupable(r.Label)
+	return q, ok, why, nil
+}
+
+// request has all but the objects.
+func (m *Metric) request(a Asked) (query.Request, error) {
+	r := query.Request{Series: m.Series, Selector: a.Selector, LegacyNames: m.Rule.options.LegacyNames}
+	var err error
+	if a.Namespace != "" && m.Rule.namespaced() {
+		r.Namespace = a.Namespace
+		if r.NamespaceLabel, err = m.Rule.Label(naming.Namespaces); err != nil {
+			// v0.12.0 fails here; a query that does not name the namespace can do without.
+			if m.uses() {
+				return r, m.fault(fmt.Errorf("no label names namespaces (%w); set resources.template or resources.overrides, or %s",
+					err, map[bool]string{true: "resources.namespaced: false", false: "resources.namespaceMatcher: false"}[m.Rule.External]))
+			}
+			r.Namespace = ""
+		}
+	}
+	if !m.Rule.External {
+		if r.Label, err = m.Rule.Label(m.Resource.GroupResource); err != nil {
+			return r, m.fault(err)
+		}
+	}
+	return r, nil
+}
+
+// uses reports whether the query reads the matchers.
+func (m *Metric) uses() bool {
+	return m.Rule.template.Uses("LabelMatchers") || m.Rule.template.Uses("LabelValuesByName")
+}
+
+// fault is an error of the rule: 404 for custom metrics and 500 for external ones, as in v0.12.0.
+func (m *Metric) fault(err error) error {
+	if s, ok := errors.AsType[*query.SelectorError](err); ok {
+		return &answer.Error{Status: http.StatusBadRequest, Message: s.Error()}
+	}
+	cause := fmt.Sprintf("%s: %v", m.Rule.Field, err)
+	if m.Rule.External {
+		return answer.Broken(cause)
+	}
+	return answer.NotFound(m.Resource.GroupResource, m.Name, "", cause)
+}
+
+// render renders and parses.
+func (m *Metric) render(r query.Request) (Query, error) {
+	text, err := m.Rule.template.Render(r)
+	if err != nil {
+		return Query{}, m.fault(err)
+	}
+	q := Query{PromQL: text, Source: m.Rule.Config.Source}
+	if q.Parsed, err = promql.Parse(text); err != nil {
+		return q, answer.Broken(fmt.Sprintf("%s: its query is no PromQL: %v", m.Rule.Field, err))
+	}
+	return q, nil
+}
+
+// Values turns an answer into values: of the objects in the order of their names, or of an external
+// metric. The error is an *answer.Error. An answer to Group serves each set of objects.
+func (m *Metric) Values(r answer.Result, a Asked) ([]answer.Value, error) {
+	if m.Rule.External {
+		return m.Rule.Answers.External(r, m.Name, a.Namespace, a.Now)
+	}
+	w := answer.Objects{
+		Metric: m.Name, Resource: m.Resource.GroupResource, Namespace: a.Namespace, Names: a.Names, List: a.List, Now: a.Now,
+	}
+	var err error
+	if w.Label, err = m.Rule.Label(m.Resource.GroupResource); err != nil {
+		return nil, m.fault(err)
+	}
+	if m.Resource.GroupResource == naming.Namespaces || m.Resource.Root && a.Namespace == "" {
+		w.Namespace = ""
+	} else if w.NamespaceLabel, err = m.Rule.Label(naming.Namespaces); err != nil {
+		w.NamespaceLabel = ""
+	}
+	return m.Rule.Answers.Objects(r, w)
+}
+
+// NamespaceListed reports whether the series, as they were listed, have the label that names their
+// namespace, and which it is.
+func (m *Metric) NamespaceListed() (label string, ok bool) {
+	label, err := m.Rule.Label(naming.Namespaces)
+	if err != nil {
+		return "", false
+	}
+	return label, slices.Contains(m.labels, label)
+}

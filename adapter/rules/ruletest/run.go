@@ -1,0 +1,344 @@
+package ruletest
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/sluice-autoscaler/sluice/adapter/rules"
+	"github.com/sluice-autoscaler/sluice/adapter/rules/answer"
+	"github.com/sluice-autoscaler/sluice/adapter/rules/config"
+	"github.com/sluice-autoscaler/sluice/adapter/rules/mapping"
+	"github.com/sluice-autoscaler/sluice/prom/promql"
+)
+
+// maxSeries bounds the series of a case.
+const maxSeries = 200_000
+
+// Outcome is what came out of a case.
+type Outcome struct {
+	ID string `json:"id"`
+	// Unsupported says why the case was not run.
+	Unsupported string `json:"unsupported,omitempty"`
+	Startup     string `json:"startup,omitempty"`
+	// StartupHelp says where the fault is and what to do.
+	StartupHelp []string `json:"startupHelp,omitempty"`
+	RelistError string   `json:"relistError,omitempty"`
+	// RuleErrors are rules that make no metrics, while the others do.
+	RuleErrors      []string         `json:"ruleErrors,omitempty"`
+	CustomMetrics   []string         `json:"customMetrics"`
+	ExternalMetrics []string         `json:"externalMetrics"`
+	Requests        []RequestOutcome `json:"requests"`
+	// Differences are fields that are not as expected.
+	Differences []Difference `json:"differences,omitempty"`
+}
+
+// RequestOutcome is what came out of a request.
+type RequestOutcome struct {
+	PromQL        []string `json:"promql"`
+	PromQLInvalid string   `json:"promqlInvalid,omitempty"`
+	Status        int      `json:"status,omitempty"`
+	// Error is what the caller is told. Cause is what Sluice adds to it where it is v0.12.0's.
+	Error  string   `json:"error,omitempty"`
+	Cause  string   `json:"cause,omitempty"`
+	Values []string `json:"values"`
+}
+
+// Run runs a case.
+func Run(c *Case) (*Outcome, error) {
+	out := &Outcome{ID: c.ID, CustomMetrics: []string{}, ExternalMetrics: []string{}, Requests: []RequestOutcome{}}
+	if c.Kind != "" || c.MustProduce != nil {
+		out.Unsupported = fmt.Sprintf("cases of kind %q are no rules of prometheus-adapter; sluice rules test does not answer them yet", c.Kind)
+		return out, nil
+	}
+	resources, err := c.resources()
+	if err != nil {
+		return nil, err
+	}
+	mapper := mapping.New(resources)
+	cfg, err := config.Parse([]byte(c.Config))
+	var set *rules.Set
+	if err == nil {
+		set, err = rules.Compile(cfg, rules.Options{Mapper: mapper})
+	}
+	if err != nil {
+		out.Startup = "fails: " + rules.First(err).Error()
+		out.StartupHelp = config.Explain(err)
+		for range c.Requests {
+			out.Requests = append(out.Requests, RequestOutcome{PromQL: []string{}, Values: []string{}, Error: "the adapter did not start"})
+		}
+		return out, nil
+	}
+	out.Startup = "ok"
+	r := runner{set: set, mapper: mapper, out: out}
+	if r.registry, err = r.list(c); err != nil {
+		return nil, err
+	}
+	for i := range c.Requests {
+		one, err := r.request(&c.Requests[i])
+		if err != nil {
+			return nil, fmt.Errorf("requests[%d]: %w", i, err)
+		}
+		out.Requests = append(out.Requests, one)
+	}
+	return out, nil
+}
+
+// runner runs one case.
+type runner struct {
+	set      *rules.Set
+	mapper   meta.RESTMapper
+	registry *rules.Registry
+	out      *Outcome
+}
+
+// list gives each rule the series that its selector matches.
+func (r *runner) list(c *Case) (*rules.Registry, error) {
+	if len(c.Series) > maxSeries {
+		return nil, fmt.Errorf("there are %d series: want at most %d", len(c.Series), maxSeries)
+	}
+	all := make([]map[string]string, len(c.Series))
+	for i, text := range c.Series {
+		var err error
+		if all[i], err = promql.ParseSeries(text); err != nil {
+			return nil, fmt.Errorf("series[%d] %s: %w", i, text, err)
+		}
+	}
+	listings := map[*rules.Rule]rules.Listing{}
+	for _, rule := range r.set.Rules() {
+		selector, err := promql.ParseSelector(rule.Config.SeriesQuery)
+		if err != nil {
+			r.relist(fmt.Sprintf("series query %q: bad_data: %v", rule.Config.SeriesQuery, err))
+			continue
+		}
+		if c.SeriesAnswerIsNull {
+			err := fmt.Errorf("no metrics retrieved for query %q", rule.Config.SeriesQuery)
+			r.relist("unable to update list of all metrics: " + err.Error())
+			listings[rule] = rules.Listing{Err: err}
+			continue
+		}
+		var l rules.Listing
+		for _, s := range all {
+			if selector.Matches(s) {
+				names := slices.Sorted(maps.Keys(s))
+				l.Series = append(l.Series, rules.Series{
+					Name:   s["__name__"],
+					Labels: slices.DeleteFunc(names, func(n string) bool { return n == "__name__" }),
+				})
+			}
+		}
+		listings[rule] = l
+	}
+	registry := r.set.Registry(listings)
+	for _, m := range registry.Custom() {
+		r.out.CustomMetrics = append(r.out.CustomMetrics, m.String())
+	}
+	r.out.ExternalMetrics = append(r.out.ExternalMetrics, registry.External()...)
+	errs := registry.Errors()
+	for _, rule := range r.set.Rules() {
+		if err := errs[rule]; err != nil {
+			r.out.RuleErrors = append(r.out.RuleErrors, fmt.Sprintf("%s: %v", rule.Field, err))
+		}
+	}
+	if r.set.Resource != nil && r.set.Resource.Err != nil {
+		r.out.RuleErrors = append(r.out.RuleErrors, fmt.Sprintf("resourceRules: %v", r.set.Resource.Err))
+	}
+	return registry, nil
+}
+
+func (r *runner) relist(message string) {
+	if r.out.RelistError == "" {
+		r.out.RelistError = message
+	}
+}
+
+// result makes Prometheus' answer.
+func (q *Request) result() (answer.Result, error) {
+	var r answer.Result
+	if q.ScalarAnswer != nil {
+		v, err := strconv.ParseFloat(*q.ScalarAnswer, 64)
+		if err != nil && !errors.Is(err, strconv.ErrRange) {
+			return r, fmt.Errorf("scalarAnswer %q is no number", *q.ScalarAnswer)
+		}
+		return answer.Result{Scalar: true, Samples: []answer.Sample{{Value: v, Time: epoch}}}, nil
+	}
+	for i, s := range q.Answer {
+		v, err := strconv.ParseFloat(s.Value, 64)
+		if err != nil && !errors.Is(err, strconv.ErrRange) {
+			return r, fmt.Errorf("answer[%d].value %q is no number", i, s.Value)
+		}
+		r.Samples = append(r.Samples, answer.Sample{Labels: s.Labels, Value: v, Time: epoch.Add(-time.Duration(s.Age))})
+	}
+	return r, nil
+}
+
+// request answers one request.
+func (r *runner) request(q *Request) (RequestOutcome, error) {
+	out := RequestOutcome{PromQL: []string{}, Values: []string{}}
+	result, err := q.result()
+	if err != nil {
+		return out, err
+	}
+	selector := labels.Everything()
+	if q.MetricSelector != "" {
+		if selector, err = labels.Parse(q.MetricSelector); err != nil {
+			out.Error = err.Error()
+			return out, nil
+		}
+	}
+	asked := rules.Asked{Namespace: q.Namespace, Selector: selector, Now: epoch}
+	switch q.API {
+	case "custom":
+		asked.Names = []string{q.Name}
+		if q.Name == "*" {
+			asked.Names, asked.List = q.Objects, true
+		}
+		err = r.custom(q, asked, result, &out)
+	case "external":
+		err = r.external(q, asked, result, &out)
+	case "resource":
+		err = r.resource(q, result, &out)
+	default:
+		return out, fmt.Errorf("api = %q: want custom, external or resource", q.API)
+	}
+	if err == nil {
+		out.Status = 200
+		return out, nil
+	}
+	e, ok := errors.AsType[*answer.Error](err)
+	if !ok {
+		return out, err
+	}
+	out.Status, out.Error, out.Cause = e.Status, e.Message, e.Cause
+	if e.Status != 404 && e.Cause != "" {
+		out.Error, out.Cause = e.Error(), ""
+	}
+	return out, nil
+}
+
+// ask renders the query, and turns the answer into values.
+func ask(m *rules.Metric, a rules.Asked, result answer.Result, out *RequestOutcome) ([]answer.Value, error) {
+	query, err := m.Query(a)
+	if query.PromQL != "" {
+		out.PromQL = append(out.PromQL, query.PromQL)
+	}
+	if err != nil {
+		if query.PromQL != "" {
+			_, invalid := promql.Parse(query.PromQL)
+			out.PromQLInvalid = fmt.Sprint(invalid)
+		}
+		return nil, err
+	}
+	return m.Values(result, a)
+}
+
+func (r *runner) custom(q *Request, a rules.Asked, result answer.Result, out *RequestOutcome) error {
+	m, err := r.registry.Describes(schema.ParseGroupResource(q.Resource), q.Namespace != "", q.Metric)
+	if err != nil {
+		return err
+	}
+	values, err := ask(m, a, result, out)
+	if err != nil {
+		return err
+	}
+	kind, err := r.mapper.KindFor(m.Resource.WithVersion(""))
+	if err != nil {
+		return err
+	}
+	for _, v := range values {
+		out.Values = append(out.Values, fmt.Sprintf("%s %s/%s = %s", kind.Kind, q.Namespace, v.Name, v.Quantity.String()))
+	}
+	if len(values) == 0 {
+		out.Values = append(out.Values, emptyList)
+	}
+	return nil
+}
+
+// emptyList is how a list without values is written.
+const emptyList = "(empty list)"
+
+func (r *runner) external(q *Request, a rules.Asked, result answer.Result, out *RequestOutcome) error {
+	m, err := r.registry.ExternalMetric(q.Namespace, q.Metric)
+	if err != nil {
+		return err
+	}
+	values, err := ask(m, a, result, out)
+	if err != nil {
+		return err
+	}
+	for _, v := range values {
+		out.Values = append(out.Values, fmt.Sprintf("%s = %s", answer.Text(v.Labels), v.Quantity.String()))
+	}
+	if len(values) == 0 {
+		out.Values = append(out.Values, emptyList)
+	}
+	return nil
+}
+
+func (r *runner) resource(q *Request, result answer.Result, out *RequestOutcome) error {
+	s := r.set.Resource
+	if s == nil {
+		return &answer.Error{Status: 404, Message: "the server could not find the requested resource", Cause: "there are no resourceRules"}
+	}
+	names := q.Objects
+	if q.Name != "" && q.Name != "*" {
+		names = []string{q.Name}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	var queries rules.ResourceQueries
+	var err error
+	usage := s.NodeUsage
+	if q.Resource == "pods" {
+		queries, err = s.Pods(q.Namespace, names)
+		usage = s.PodUsage
+	} else {
+		queries, err = s.Nodes(names)
+	}
+	// Both are asked at once; the order here is that of their texts.
+	out.PromQL = append(out.PromQL, queries.Texts()...)
+	slices.Sort(out.PromQL)
+	if err != nil {
+		return err
+	}
+	all, err := usage(result, result, names)
+	if err != nil {
+		return err
+	}
+	for _, u := range all {
+		for _, c := range u.Containers {
+			name := u.Name
+			if q.Resource == "pods" {
+				name += "/" + c.Name
+			}
+			out.Values = append(out.Values, fmt.Sprintf("%s cpu=%s memory=%s window=%s", name, c.CPU.String(), c.Memory.String(), s.Window))
+		}
+	}
+	return nil
+}
+
+// Summary counts cases.
+type Summary struct{ Cases, Requests, Different, Unsupported int }
+
+// String writes it in words.
+func (s Summary) String() string {
+	text := fmt.Sprintf("%d cases with %d requests: ", s.Cases, s.Requests)
+	if s.Different == 0 {
+		text += "all as expected"
+	} else {
+		text += fmt.Sprintf("%d not as expected", s.Different)
+	}
+	if s.Unsupported > 0 {
+		text += fmt.Sprintf("; %d not run, of kinds that are not supported yet", s.Unsupported)
+	}
+	return strings.TrimSpace(text)
+}
