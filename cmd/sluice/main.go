@@ -44,7 +44,7 @@ func command() *cobra.Command {
 	root.Flags().Bool("version", false, "print the version and exit")
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", err, errUsage) })
-	root.AddCommand(bench(), decide(), explainer(), policies())
+	root.AddCommand(bench(), checker(), decide(), explainer(), policies(), rulesCommand())
 	return root
 }
 

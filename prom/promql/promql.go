@@ -2,7 +2,7 @@
 // before it is asked: which labels its result has, and whether one query can serve many objects. It
 // is pure, and safe for concurrent use.
 //
-// It is the one package that imports the parser, which adds about 3 MB to a program.
+// It is the one package that imports the parser, which adds about 1.5 MB to a program.
 package promql
 
 import (
@@ -396,4 +396,15 @@ func keepsCall(e *parser.Call) Labels {
 		return Labels{}
 	}
 	return inner
+}
+
+// Named is the selector's text with the series' name fixed.
+func (s Selector) Named(name string) string {
+	all := []string{Matcher{Label: model.MetricNameLabel, Operator: "=", Value: name}.String()}
+	for _, m := range s.matchers {
+		if m.Name != model.MetricNameLabel {
+			all = append(all, m.String())
+		}
+	}
+	return "{" + strings.Join(all, ",") + "}"
 }

@@ -36,8 +36,8 @@ func (e *SyntaxError) Explain() string {
 }
 
 var (
-	lineOf       = regexp.MustCompile(`line (\d+)`)                                                             //nolint:gochecknoglobals // a constant
-	unknownField = regexp.MustCompile(`line (\d+): field (\S+) not found in type config\.([A-Za-z]+)`)           //nolint:gochecknoglobals // a constant
+	lineOf       = regexp.MustCompile(`line (\d+)`)                                                                //nolint:gochecknoglobals // a constant
+	unknownField = regexp.MustCompile(`line (\d+): field (\S+) not found in type config\.([A-Za-z]+)`)             //nolint:gochecknoglobals // a constant
 	keyValue     = regexp.MustCompile(`^\s*(?:-\s+)?(?:[A-Za-z_][A-Za-z0-9_.]*|"[^"]*"|'[^']*')\s*:\s+(["'{<\[])`) //nolint:gochecknoglobals // a constant
 )
 

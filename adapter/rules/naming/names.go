@@ -140,17 +140,21 @@ func (n *Names) Missing() []string {
 	return all
 }
 
-// Unanchored lists the expressions, by field, that also match in the middle of a name.
-func Unanchored(r *config.DiscoveryRule) []string {
-	var all []string
+// Unanchored lists the expressions of names, by field, that also match in the middle of a name: at
+// its beginning, or at its end only.
+func Unanchored(r *config.DiscoveryRule) (begins, ends []string) {
 	open := func(name, text string) {
-		if text != "" && !strings.HasPrefix(text, "^") && !strings.HasPrefix(text, ".*") {
-			all = append(all, fmt.Sprintf("%s %q", name, text))
+		switch {
+		case text == "":
+		case !strings.HasPrefix(text, "^") && !strings.HasPrefix(text, ".*"):
+			begins = append(begins, fmt.Sprintf("%s %q", name, text))
+		case !strings.HasSuffix(text, "$") && !strings.HasSuffix(strings.TrimRight(text, ")"), ".*"):
+			ends = append(ends, fmt.Sprintf("%s %q", name, text))
 		}
 	}
 	for i, f := range r.SeriesFilters {
 		open(fmt.Sprintf("seriesFilters[%d].is", i), f.Is)
 	}
 	open("name.matches", r.Name.Matches)
-	return all
+	return begins, ends
 }

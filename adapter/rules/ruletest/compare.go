@@ -50,7 +50,7 @@ func ReadDifferences(text []byte) (*Differences, error) {
 }
 
 // Apply puts documented differences in the place of expectations. The error names those that have
-// no case or request.
+// no case or request, and those that are none.
 func (d *Differences) Apply(cases []Case) error {
 	var errs []error
 	for i := range d.Differences {
@@ -61,30 +61,49 @@ func (d *Differences) Apply(cases []Case) error {
 			continue
 		}
 		c := &cases[at]
-		replace(&c.Startup, e.Startup)
-		replace(&c.RelistError, e.RelistError)
-		replace(&c.CustomMetrics, e.CustomMetrics)
-		replace(&c.ExternalMetrics, e.ExternalMetrics)
-		if e.Request == nil {
-			continue
+		same := replace(&c.Startup, e.Startup)
+		same = append(same, replace(&c.RelistError, e.RelistError)...)
+		same = append(same, replaceList(&c.CustomMetrics, e.CustomMetrics)...)
+		same = append(same, replaceList(&c.ExternalMetrics, e.ExternalMetrics)...)
+		if e.Request != nil {
+			if *e.Request < 0 || *e.Request >= len(c.Requests) {
+				errs = append(errs, fmt.Errorf("differences[%d]: case %s has no requests[%d]", i, e.Case, *e.Request))
+				continue
+			}
+			to := &c.Requests[*e.Request].Expect
+			same = append(same, replaceList(&to.PromQL, e.Expect.PromQL)...)
+			same = append(same, replace(&to.Status, e.Expect.Status)...)
+			same = append(same, replace(&to.Error, e.Expect.Error)...)
+			same = append(same, replaceList(&to.Values, e.Expect.Values)...)
 		}
-		if *e.Request < 0 || *e.Request >= len(c.Requests) {
-			errs = append(errs, fmt.Errorf("differences[%d]: case %s has no requests[%d]", i, e.Case, *e.Request))
-			continue
+		for _, v := range same {
+			errs = append(errs, fmt.Errorf("differences[%d]: case %s expects %q already", i, e.Case, v))
 		}
-		to := &c.Requests[*e.Request].Expect
-		replace(&to.PromQL, e.Expect.PromQL)
-		replace(&to.Status, e.Expect.Status)
-		replace(&to.Error, e.Expect.Error)
-		replace(&to.Values, e.Expect.Values)
 	}
 	return errors.Join(errs...)
 }
 
-func replace[T any](to **T, by *T) {
-	if by != nil {
-		*to = by
+// replace replaces an expectation, and gives it back where it was there already.
+func replace[T comparable](to **T, by *T) (same []string) {
+	if by == nil {
+		return nil
 	}
+	if value(*to) == *by {
+		same = []string{fmt.Sprint(*by)}
+	}
+	*to = by
+	return same
+}
+
+func replaceList(to **[]string, by *[]string) (same []string) {
+	if by == nil {
+		return nil
+	}
+	if slices.Equal(value(*to), *by) {
+		same = []string{lines(*by)}
+	}
+	*to = by
+	return same
 }
 
 // Compare notes in an outcome what is not as a case expects.

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -331,14 +330,17 @@ type Summary struct{ Cases, Requests, Different, Unsupported int }
 
 // String writes it in words.
 func (s Summary) String() string {
-	text := fmt.Sprintf("%d cases with %d requests: ", s.Cases, s.Requests)
-	if s.Different == 0 {
+	text := fmt.Sprintf("%d cases with %d requests: ", s.Cases-s.Unsupported, s.Requests)
+	switch {
+	case s.Cases == s.Unsupported:
+		text = "no case was run"
+	case s.Different == 0:
 		text += "all as expected"
-	} else {
+	default:
 		text += fmt.Sprintf("%d not as expected", s.Different)
 	}
 	if s.Unsupported > 0 {
-		text += fmt.Sprintf("; %d not run, of kinds that are not supported yet", s.Unsupported)
+		text += fmt.Sprintf("; %d of kinds that are not supported yet", s.Unsupported)
 	}
-	return strings.TrimSpace(text)
+	return text
 }
