@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sluice-autoscaler/sluice/adapter/rules/answer"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/naming"
@@ -17,6 +18,9 @@ import (
 
 // Asked is what is asked of a metric.
 type Asked struct {
+	// Resource is the kind of object by the name that the caller gave it, for errors; empty is the
+	// metric's own.
+	Resource schema.GroupResource
 	// Namespace is the caller's, or the objects'; "" for objects outside of namespaces.
 	Namespace string
 	// Names are the objects; none for external metrics.
@@ -41,6 +45,14 @@ type Query struct {
 // unanswerable says that nothing was asked for.
 const unanswerable = "no objects were asked for"
 
+// resource is the kind of object as errors name it.
+func (m *Metric) resource(a Asked) schema.GroupResource {
+	if a.Resource != (schema.GroupResource{}) {
+		return a.Resource
+	}
+	return m.Resource.GroupResource
+}
+
 // Query renders the query for what is asked. The error is an *answer.Error. A text that is no PromQL
 // gives both.
 func (m *Metric) Query(a Asked) (Query, error) {
@@ -49,10 +61,10 @@ func (m *Metric) Query(a Asked) (Query, error) {
 		return Query{}, err
 	}
 	if len(a.Names) == 0 && !m.Rule.External {
-		return Query{}, answer.NotFound(m.Resource.GroupResource, m.Name, "", unanswerable)
+		return Query{}, answer.NotFound(m.resource(a), m.Name, "", unanswerable)
 	}
 	r.Names = a.Names
-	return m.render(r)
+	return m.render(a, r)
 }
 
 // Group renders one query for all objects of a namespace that have the label. ok is false where one
@@ -70,7 +82,7 @@ func (m *Metric) Group(a Asked) (q Query, ok bool, why string, err error) {
 		return Query{}, false, "", err
 	}
 	r.All = true
-	if q, err = m.render(r); err != nil {
+	if q, err = m.render(a, r); err != nil {
 		return Query{}, false, "", err
 	}
 	ok, why = q.Parsed.Groupable(r.Label)
@@ -86,7 +98,7 @@ func (m *Metric) request(a Asked) (query.Request, error) {
 		if r.NamespaceLabel, err = m.Rule.Label(naming.Namespaces); err != nil {
 			// v0.12.0 fails here; a query that does not name the namespace can do without.
 			if m.uses() {
-				return r, m.fault(fmt.Errorf("no label names namespaces (%w); set resources.template or resources.overrides, or %s",
+				return r, m.fault(a, fmt.Errorf("no label names namespaces (%w); set resources.template or resources.overrides, or %s",
 					err, map[bool]string{true: "resources.namespaced: false", false: "resources.namespaceMatcher: false"}[m.Rule.External]))
 			}
 			r.Namespace = ""
@@ -94,7 +106,7 @@ func (m *Metric) request(a Asked) (query.Request, error) {
 	}
 	if !m.Rule.External {
 		if r.Label, err = m.Rule.Label(m.Resource.GroupResource); err != nil {
-			return r, m.fault(err)
+			return r, m.fault(a, err)
 		}
 	}
 	return r, nil
@@ -106,7 +118,7 @@ func (m *Metric) uses() bool {
 }
 
 // fault is an error of the rule: 404 for custom metrics and 500 for external ones, as in v0.12.0.
-func (m *Metric) fault(err error) error {
+func (m *Metric) fault(a Asked, err error) error {
 	if s, ok := errors.AsType[*query.SelectorError](err); ok {
 		return &answer.Error{Status: http.StatusBadRequest, Message: s.Error()}
 	}
@@ -114,14 +126,14 @@ func (m *Metric) fault(err error) error {
 	if m.Rule.External {
 		return answer.Broken(cause)
 	}
-	return answer.NotFound(m.Resource.GroupResource, m.Name, "", cause)
+	return answer.NotFound(m.resource(a), m.Name, "", cause)
 }
 
 // render renders and parses.
-func (m *Metric) render(r query.Request) (Query, error) {
+func (m *Metric) render(a Asked, r query.Request) (Query, error) {
 	text, err := m.Rule.template.Render(r)
 	if err != nil {
-		return Query{}, m.fault(err)
+		return Query{}, m.fault(a, err)
 	}
 	q := Query{PromQL: text, Source: m.Rule.Config.Source}
 	if q.Parsed, err = promql.Parse(text); err != nil {
@@ -137,11 +149,11 @@ func (m *Metric) Values(r answer.Result, a Asked) ([]answer.Value, error) {
 		return m.Rule.Answers.External(r, m.Name, a.Namespace, a.Now)
 	}
 	w := answer.Objects{
-		Metric: m.Name, Resource: m.Resource.GroupResource, Namespace: a.Namespace, Names: a.Names, List: a.List, Now: a.Now,
+		Metric: m.Name, Resource: m.resource(a), Namespace: a.Namespace, Names: a.Names, List: a.List, Now: a.Now,
 	}
 	var err error
 	if w.Label, err = m.Rule.Label(m.Resource.GroupResource); err != nil {
-		return nil, m.fault(err)
+		return nil, m.fault(a, err)
 	}
 	if m.Resource.GroupResource == naming.Namespaces || m.Resource.Root && a.Namespace == "" {
 		w.Namespace = ""

@@ -169,26 +169,26 @@ func (g *Registry) External() []string {
 // the request was made in a namespace. A metric of objects outside namespaces is found within one,
 // too, where v0.12.0 finds it there: the HorizontalPodAutoscaler asks so for all but namespaces. The
 // error is an *answer.Error; a metric that is there and cannot be read gives both.
-func (g *Registry) Describes(resource schema.GroupResource, namespaced bool, metric string) (*Metric, error) {
-	gvr, err := g.set.options.Mapper.ResourceFor(resource.WithVersion(""))
+func (g *Registry) Describes(asked schema.GroupResource, namespaced bool, metric string) (*Metric, error) {
+	gvr, err := g.set.options.Mapper.ResourceFor(asked.WithVersion(""))
 	if err != nil {
-		return nil, answer.NotFound(resource, metric, "", err.Error())
+		return nil, answer.NotFound(asked, metric, "", err.Error())
 	}
-	resource = gvr.GroupResource()
+	resource := gvr.GroupResource()
 	m := g.metrics[key{resource, metric}]
 	if m == nil || m.Rule.External {
-		return nil, answer.NotFound(resource, metric, "", g.absence(resource, metric))
+		return nil, answer.NotFound(asked, metric, "", g.absence(resource, metric))
 	}
 	if namespaced == m.Resource.Root && !(namespaced && legacyNamespaced(resource)) {
 		scope := "in a namespace"
 		if m.Resource.Root {
 			scope = "outside of namespaces"
 		}
-		return nil, answer.NotFound(resource, metric, "", fmt.Sprintf("%s are %s", resource, scope))
+		return nil, answer.NotFound(asked, metric, "", fmt.Sprintf("%s are %s", resource, scope))
 	}
 	if m.Err != nil {
 		if m.Rule.Err != nil {
-			return m, answer.NotFound(resource, metric, "", m.Err.Error())
+			return m, answer.NotFound(asked, metric, "", m.Err.Error())
 		}
 		return m, answer.Broken(fmt.Sprintf("metric %s of %s: %v", metric, resource, m.Err))
 	}

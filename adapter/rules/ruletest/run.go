@@ -196,7 +196,7 @@ func (r *runner) request(q *Request) (RequestOutcome, error) {
 	asked := rules.Asked{Namespace: q.Namespace, Selector: selector, Now: epoch}
 	switch q.API {
 	case "custom":
-		asked.Names = []string{q.Name}
+		asked.Resource, asked.Names = schema.ParseGroupResource(q.Resource), []string{q.Name}
 		if q.Name == "*" {
 			asked.Names, asked.List = q.Objects, true
 		}
@@ -240,7 +240,10 @@ func ask(m *rules.Metric, a rules.Asked, result answer.Result, out *RequestOutco
 }
 
 func (r *runner) custom(q *Request, a rules.Asked, result answer.Result, out *RequestOutcome) error {
-	m, err := r.registry.Describes(schema.ParseGroupResource(q.Resource), q.Namespace != "", q.Metric)
+	if _, err := r.mapper.ResourceFor(a.Resource.WithVersion("")); err != nil && a.List {
+		return &answer.Error{Status: 500, Message: "Internal error occurred: unable to list matching resources", Cause: err.Error()}
+	}
+	m, err := r.registry.Describes(a.Resource, q.Namespace != "", q.Metric)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,278 @@
+package adapter_test
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/sluice-autoscaler/sluice/adapter/rules/config"
+	"github.com/sluice-autoscaler/sluice/adapter/rules/ruletest"
+	"github.com/sluice-autoscaler/sluice/prom/promql"
+)
+
+// kinds are the documented differences, each with its anchor in docs/from-prometheus-adapter.md.
+var kinds = map[string]string{
+	"waits":       "a-resource-that-is-not-installed",
+	"selector":    "a-selector-that-prometheus-refuses",
+	"no-query":    "a-rule-without-a-query",
+	"empty-name":  "a-metric-without-a-name",
+	"group-label": "groups-in-labels",
+	"root":        "objects-outside-of-namespaces",
+	"clash":       "two-series-for-one-name",
+	"quoted":      "values-after-a-regular-expression-operator",
+	"promql":      "queries-that-were-no-promql",
+	"operator":    "operators-that-prometheus-does-not-have",
+	"not-equal":   "selectors-with-",
+	"cause":       "errors-with-their-cause",
+	"no-matchers": "queries-that-need-no-namespace",
+	"duplicates":  "several-series-for-one-object",
+	"namespaces":  "one-name-in-two-namespaces",
+	"nan":         "nan-and-infinite-values",
+	"saturated":   "values-too-large",
+	"scalar":      "numbers-without-labels",
+	"figures":     "resource-rules",
+	"null":        "a-listing-that-is-null",
+}
+
+// failer is what a comparison tells.
+type failer interface {
+	Errorf(format string, args ...any)
+	Helper()
+}
+
+// pair is what came out of one case on both sides.
+type pair struct {
+	t            failer
+	c            *ruletest.Case
+	theirs, ours *ruletest.Outcome
+	seen         map[string]int
+}
+
+// compare demands that all is equal, or differs in a documented way.
+func (p *pair) compare() {
+	p.t.Helper()
+	if p.theirs.Startup != p.ours.Startup {
+		p.startup()
+		return
+	}
+	if p.ours.Startup != "ok" {
+		return
+	}
+	if p.theirs.RelistError != p.ours.RelistError {
+		p.t.Errorf("%s: relistError is %q, want %q", p.c.ID, p.ours.RelistError, p.theirs.RelistError)
+	}
+	if p.ours.RelistError != "" {
+		// Of a listing that failed v0.12.0 keeps nothing, of that kind of rules; Sluice loses the
+		// one rule.
+		kind := "selector"
+		if p.c.SeriesAnswerIsNull {
+			kind = "null"
+		}
+		p.seen[kind]++
+		return
+	}
+	p.names("customMetrics", p.theirs.CustomMetrics, p.ours.CustomMetrics)
+	p.names("externalMetrics", p.theirs.ExternalMetrics, p.ours.ExternalMetrics)
+	for i := range p.c.Requests {
+		p.request(&p.c.Requests[i], &p.theirs.Requests[i], &p.ours.Requests[i], i)
+	}
+}
+
+// startup allows that a rule waits for a resource which is not installed.
+func (p *pair) startup() {
+	if p.ours.Startup == "ok" && strings.Contains(p.theirs.Startup, "unable to normalize group-resource") {
+		p.seen["waits"]++
+		return
+	}
+	// A fault that the file has besides comes first then.
+	if strings.Contains(p.theirs.Startup, "unable to normalize group-resource") && strings.HasPrefix(p.ours.Startup, "fails: ") {
+		p.seen["waits"]++
+		return
+	}
+	p.t.Errorf("%s: startup is %q, want %q", p.c.ID, p.ours.Startup, p.theirs.Startup)
+}
+
+// rule reports whether a text stands in the rules.
+func (p *pair) rule(text string) bool { return strings.Contains(p.c.Config, text) }
+
+// blank reports whether a rule has no query.
+func (p *pair) blank() bool {
+	c, err := config.Parse([]byte(p.c.Config))
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(slices.Concat(c.Rules, c.ExternalRules), func(r config.DiscoveryRule) bool { return strings.TrimSpace(r.MetricsQuery) == "" })
+}
+
+// names compares lists of metrics.
+func (p *pair) names(field string, theirs, ours []string) {
+	for _, m := range theirs {
+		if slices.Contains(ours, m) {
+			continue
+		}
+		root := strings.Replace(m, " (namespaced)", " (root)", 1)
+		switch {
+		case strings.Contains(m, "/ (") || m == "":
+			p.seen["empty-name"]++
+		case root != m && slices.Contains(ours, root):
+			p.seen["root"]++
+		case p.blank():
+			p.seen["no-query"]++
+		default:
+			p.t.Errorf("%s: %s lack %s; they are %q", p.c.ID, field, m, ours)
+		}
+	}
+	for _, m := range ours {
+		if slices.Contains(theirs, m) {
+			continue
+		}
+		namespaced := strings.Replace(m, " (root)", " (namespaced)", 1)
+		switch {
+		case namespaced != m && slices.Contains(theirs, namespaced):
+		case field == "customMetrics" && p.rule(".Group"):
+			p.seen["group-label"]++
+		default:
+			p.t.Errorf("%s: %s have %s, which v0.12.0 does not", p.c.ID, field, m)
+		}
+	}
+}
+
+var escaped = regexp.MustCompile(`\\\\([.+|])|\[([.+|])\]`)
+
+// request compares one request.
+func (p *pair) request(q *ruletest.Request, theirs, ours *ruletest.RequestOutcome, i int) {
+	fail := func(what string) {
+		p.t.Errorf("%s: requests[%d] %+v: %s:\nhave %+v\nwant %+v", p.c.ID, i, *q, what, *ours, *theirs)
+	}
+	if theirs.Status == ours.Status && theirs.Error == ours.Error && slices.Equal(theirs.Values, ours.Values) && slices.Equal(theirs.PromQL, ours.PromQL) {
+		return
+	}
+	if q.API == "resource" {
+		p.figures(q, theirs, ours, fail)
+		return
+	}
+	// Which query was sent.
+	if !slices.Equal(theirs.PromQL, ours.PromQL) {
+		switch {
+		case ours.Status == 400 && len(ours.PromQL) == 0:
+			p.seen["operator"]++ // v0.12.0 fails as well, with another status
+			if theirs.Status == 200 {
+				fail("refused, though v0.12.0 answers")
+			}
+			return
+		case len(theirs.PromQL) == 1 && len(ours.PromQL) == 1 && invalid(theirs.PromQL[0]):
+			p.seen["promql"]++
+			return
+		case len(theirs.PromQL) == 1 && len(ours.PromQL) == 1 && theirs.PromQL[0] == escaped.ReplaceAllString(ours.PromQL[0], "$1$2"):
+			p.seen["quoted"]++
+		case len(ours.PromQL) == 0 && strings.Contains(ours.Error+ours.Cause, "both make it"):
+			p.seen["clash"]++
+			return
+		case len(theirs.PromQL) == 1 && len(ours.PromQL) == 1 && p.clashes(q):
+			p.seen["clash"]++
+			return
+		case len(theirs.PromQL) == 0 && theirs.Status == 404 && q.Namespace == "" && strings.HasPrefix(q.Resource, "tenants"):
+			p.seen["root"]++
+			return
+		case len(theirs.PromQL) == 0 && theirs.Status == 404 && p.rule(".Group"):
+			p.seen["group-label"]++
+			return
+		case len(theirs.PromQL) == 0 && len(ours.PromQL) == 1 && !strings.Contains(ours.PromQL[0], "namespace=\"") && (theirs.Status == 500 || theirs.Status == 404):
+			p.seen["no-matchers"]++
+			return
+		default:
+			fail("another query")
+			return
+		}
+	}
+	if theirs.Status == ours.Status && theirs.Error == ours.Error && slices.Equal(theirs.Values, ours.Values) {
+		return
+	}
+	p.answer(q, theirs, ours, fail)
+}
+
+// clashes reports whether several series make the metric: v0.12.0 takes the last.
+func (p *pair) clashes(*ruletest.Request) bool { return false }
+
+func invalid(text string) bool {
+	_, err := promql.Parse(text)
+	return err != nil
+}
+
+// answer compares what an equal query's answer was made of.
+func (p *pair) answer(q *ruletest.Request, theirs, ours *ruletest.RequestOutcome, fail func(string)) {
+	unusual := slices.ContainsFunc(q.Answer, func(s ruletest.Sample) bool { return !finite(s.Value) }) || q.ScalarAnswer != nil && !finite(*q.ScalarAnswer)
+	text := ours.Error + ours.Cause
+	switch {
+	case strings.HasPrefix(ours.Error, theirs.Error+": ") && ours.Status == theirs.Status:
+		p.seen["cause"]++
+	case ours.Status == 404 && theirs.Status == 500 && p.rule("metricsQuery"):
+		p.seen["cause"]++
+	case strings.Contains(text, "both make it"):
+		p.seen["clash"]++
+	case strings.Contains(theirs.Error, "is not a valid label selector operator") && strings.Contains(q.MetricSelector, "!="):
+		p.seen["not-equal"]++
+	case ours.Status == 400:
+		p.seen["operator"]++
+		if theirs.Status == 200 {
+			fail("refused, though v0.12.0 answers")
+		}
+	case q.ScalarAnswer != nil && q.API == "custom":
+		p.seen["scalar"]++
+	case ours.Status == 500 && strings.Contains(text, "samples for it"):
+		p.seen["duplicates"]++
+	case ours.Status == 404 && strings.Contains(ours.Cause, "of other namespaces") || p.elsewhere(q, theirs, ours):
+		p.seen["namespaces"]++
+	case ours.Status == 503 && unusual:
+		p.seen["nan"]++
+	case ours.Status == 200 && unusual && theirs.Status == 200:
+		// A sample that is no number is left out of a list; one that is too large saturates.
+		if len(ours.Values) < len(theirs.Values) {
+			p.seen["nan"]++
+			return
+		}
+		for i, v := range ours.Values {
+			if v != theirs.Values[i] && !strings.HasSuffix(v, "= 9223372036854775807m") {
+				fail("another value")
+			}
+		}
+		p.seen["saturated"]++
+	default:
+		fail("another answer")
+	}
+}
+
+// elsewhere reports whether a sample of another namespace stands in v0.12.0's answer.
+func (p *pair) elsewhere(q *ruletest.Request, theirs, ours *ruletest.RequestOutcome) bool {
+	if q.API != "custom" || q.Namespace == "" || len(theirs.Values) == 0 {
+		return false
+	}
+	for _, s := range q.Answer {
+		for _, l := range []string{"namespace", "kube_namespace", "exported_namespace", "k8s.namespace.name", "namespaces"} {
+			if v, ok := s.Labels[l]; ok && v != q.Namespace {
+				return ours.Status == 200 || ours.Status == 404 || ours.Status == 503
+			}
+		}
+	}
+	return false
+}
+
+// figures compares the answers to resource requests.
+func (p *pair) figures(q *ruletest.Request, theirs, ours *ruletest.RequestOutcome, fail func(string)) {
+	switch {
+	case theirs.Status == 404 && ours.Status == 404:
+	case ours.Status == 500 && theirs.Status == 200:
+		p.seen["figures"]++
+	case ours.Status == 200 && theirs.Status == 200 && slices.Equal(theirs.PromQL, ours.PromQL) && len(ours.Values) <= len(theirs.Values):
+		p.seen["figures"]++ // what is not known is left out
+		for _, v := range ours.Values {
+			if !slices.Contains(theirs.Values, v) && !strings.Contains(v, "9223372036854775807m") {
+				fail("another figure")
+			}
+		}
+	case escaped.ReplaceAllString(strings.Join(ours.PromQL, "\n"), "$1$2") == strings.Join(theirs.PromQL, "\n"):
+		p.seen["quoted"]++
+	default:
+		fail("other figures")
+	}
+}
