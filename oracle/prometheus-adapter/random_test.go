@@ -30,15 +30,19 @@ var (
 	values   = []string{"shop", "web-1", "web-2", "GET", "a.b", "edge", "0.5", "acme", "x|y"}
 	matchers = []string{`namespace!=""`, `pod!=""`, `pod=~"web-.*"`, `job="cart"`, `container!="POD"`, `method=~"GET|POST"`, `le!=""`, `tenant!=""`}
 	matches  = []string{
-		"", "", "", "^(.*)_total$", "^(.*)_total", "_total", "^container_(.*)_seconds_total$", "^(.*)_(total|count)$", "^(?P<base>.*)_total$", "(.*)", "^http.(.*)$", "ns:(.*):sum5m",
-		"^(.*)$", "(", "^(.*_)(.*)$",
+		"", "", "", "^(.*)_total$", "^(.*)_total", "_total", "^container_(.*)_seconds_total$", "^(?P<base>.*)_total$", "(.*)", "^http.(.*)$", "ns:(.*):sum5m", "^(.*)$",
 	}
 	as        = []string{"", "", "", "$1", "${1}_per_second", "$1_per_second", "fixed", "${base}", "x_$1", "$0", "${2}", "a.b", "$$"}
-	filters   = []string{"_total$", "^container_", ".*_seconds_total", "^http", "^$", "[", "total"}
+	filters   = []string{"_total$", "^container_", ".*_seconds_total", "^http", "^$", "total", ".*"}
 	templates = []string{
-		"", "", "<<.Resource>>", "<<.Resource>>", "kube_<<.Resource>>", "kube_<<.Group>>_<<.Resource>>", "<<.Resource>>_x", "kube_pod", "<<.Resource", "exported_<<.Resource>>",
+		"", "", "<<.Resource>>", "<<.Resource>>", "<<.Resource>>", "kube_<<.Resource>>", "kube_<<.Group>>_<<.Resource>>", "<<.Resource>>_x", "exported_<<.Resource>>",
 		"<<if .Group>>kube_<<.Group>>_<<end>><<.Resource>>",
 	}
+	// Faults that stop v0.12.0 are rarer.
+	badMatches   = []string{"^(.*)_(total|count)$", "(", "^(.*_)(.*)$", "^(.*)_(?:total)$"}
+	badTemplates = []string{"kube_pod", "<<.Resource", "<<.Nothing>>_<<.Resource>>", "((<<.Resource>>"}
+	badQueries   = []string{"<<range>>", "<<.Series", "<<nothing .Series>>"}
+	badFilters   = []string{"[", "", "(?P<x"}
 	resources = [][2]string{
 		{"", "namespace"}, {"", "namespace"}, {"", "pod"}, {"", "pods"}, {"", "service"}, {"", "node"}, {"apps", "deployment"}, {"batch", "job"}, {"", "ingress"}, {"apps", "statefulsets"},
 		{"tenancy.example.org", "tenant"}, {"sqs.aws", "queue"}, {"", "persistentvolume"}, {"networking", "ingress"}, {"serving.knative.dev", "service"},
@@ -57,7 +61,7 @@ var (
 		`sum(<<.Series>>{namespace="<<index .LabelValuesByName "namespace">>",pod=~"<<index .LabelValuesByName "pod">>"}) by (pod)`,
 		"avg by (namespace, pod) (avg_over_time(<<.Series>>[1m]))",
 		`sum(<<.Series>>{<<.LabelMatchers>>, topic=~"a|b"}) / sum(<<.Series>>{<<.LabelMatchers>>})`,
-		"sum(<<.Series>>{<<.LabelMatchers>>}", "<<.Nothing>>", "<<range>>", "", "sum(fixed_name{a=\"<<.Series>>\"})",
+		"sum(<<.Series>>{<<.LabelMatchers>>}", "<<.Nothing>>", "", "sum(fixed_name{a=\"<<.Series>>\"})",
 		`<<printf "sum(%s{%s})" .Series .LabelMatchers>> by (<<.GroupBy>>)`,
 		"  sum by(<<.GroupBy>>)(\n  <<.Series>>{ <<.LabelMatchers>> } # , <<.Series>>\n)\n",
 		"<<if .LabelMatchers>>sum(<<.Series>>{<<.LabelMatchers>>})<<else>>sum(<<.Series>>)<<end>>",
@@ -91,7 +95,7 @@ func randomCase(rng *rand.Rand, id int) *ruletest.Case {
 	if chance(rng, 8) {
 		doc = append(doc, yaml.MapItem{Key: "resourceRules", Value: randomResourceRules(rng)})
 	}
-	if chance(rng, 50) {
+	if chance(rng, 100) {
 		doc = append(doc, yaml.MapItem{Key: pick(rng, "Rules", "rule", "externalrules"), Value: rules(1)})
 	}
 	text, err := yaml.Marshal(doc)
@@ -99,7 +103,7 @@ func randomCase(rng *rand.Rand, id int) *ruletest.Case {
 		panic(err) // the values are fixed
 	}
 	c.Config = string(text)
-	if chance(rng, 60) {
+	if chance(rng, 150) {
 		c.Config = strings.Replace(c.Config, ":", pick(rng, "", ": :", ":\t"), 1)
 	}
 	c.SeriesAnswerIsNull = chance(rng, 100)
@@ -107,6 +111,14 @@ func randomCase(rng *rand.Rand, id int) *ruletest.Case {
 		c.Series = append(c.Series, randomSeries(rng))
 	}
 	return c
+}
+
+// rarely picks one of the bad once in forty times.
+func rarely(rng *rand.Rand, good, bad []string) string {
+	if chance(rng, 40) {
+		return pick(rng, bad...)
+	}
+	return pick(rng, good...)
 }
 
 func randomSeries(rng *rand.Rand) string {
@@ -133,12 +145,15 @@ func randomRule(rng *rand.Rand) yaml.MapSlice {
 	case 2:
 		query += "{" + pick(rng, matchers...) + "}"
 	case 3:
-		query = pick(rng, `{__name__=~".*"}`, `{namespace=~".*"}`, "{", `{__name__!=""}`, `{__name__!=""}`, `{__name__!=""}`)
+		query = `{__name__!=""}`
+		if chance(rng, 5) {
+			query = pick(rng, `{__name__=~".*"}`, `{namespace=~".*"}`, "{")
+		}
 	}
 	rule := yaml.MapSlice{{Key: "seriesQuery", Value: query}}
 	if chance(rng, 3) {
-		f := yaml.MapSlice{{Key: pick(rng, "is", "isNot"), Value: pick(rng, filters...)}}
-		if chance(rng, 20) {
+		f := yaml.MapSlice{{Key: pick(rng, "is", "isNot"), Value: rarely(rng, filters, badFilters)}}
+		if chance(rng, 60) {
 			f = append(f, yaml.MapItem{Key: pick(rng, "is", "isNot", "isnot"), Value: "x"})
 			if f[0].Key == f[1].Key {
 				f = f[:1]
@@ -147,15 +162,15 @@ func randomRule(rng *rand.Rand) yaml.MapSlice {
 		rule = append(rule, yaml.MapItem{Key: "seriesFilters", Value: []any{f}})
 	}
 	rule = append(rule, yaml.MapItem{Key: "resources", Value: randomMapping(rng)})
-	if name := (yaml.MapSlice{{Key: "matches", Value: pick(rng, matches...)}, {Key: "as", Value: pick(rng, as...)}}); !chance(rng, 4) {
+	if name := (yaml.MapSlice{{Key: "matches", Value: rarely(rng, matches, badMatches)}, {Key: "as", Value: pick(rng, as...)}}); !chance(rng, 4) {
 		rule = append(rule, yaml.MapItem{Key: "name", Value: name})
 	}
-	return append(rule, yaml.MapItem{Key: "metricsQuery", Value: pick(rng, queries...)})
+	return append(rule, yaml.MapItem{Key: "metricsQuery", Value: rarely(rng, queries, badQueries)})
 }
 
 func randomMapping(rng *rand.Rand) yaml.MapSlice {
 	m := yaml.MapSlice{}
-	template := pick(rng, templates...)
+	template := rarely(rng, templates, badTemplates)
 	if template != "" {
 		m = append(m, yaml.MapItem{Key: "template", Value: template})
 	}
@@ -168,6 +183,9 @@ func randomMapping(rng *rand.Rand) yaml.MapSlice {
 		used := map[string]bool{"namespace": true}
 		for _, l := range distinct(rng, labelNames[1:], rng.IntN(3)) {
 			r := pick(rng, resources...)
+			if r[1] == "queue" && !chance(rng, 4) {
+				continue
+			}
 			singular := strings.TrimSuffix(r[1], "s")
 			if l == "exported_namespace" || l == "kube_namespace" || used[singular] {
 				continue
