@@ -53,8 +53,8 @@ func (m *Metric) resource(a Asked) schema.GroupResource {
 	return m.Resource.GroupResource
 }
 
-// Query renders the query for what is asked. The error is an *answer.Error. A text that is no PromQL
-// gives both.
+// Query renders the query for what is asked. The error is an *answer.Error. A text that is no
+// PromQL gives both.
 func (m *Metric) Query(a Asked) (Query, error) {
 	r, err := m.request(a)
 	if err != nil {

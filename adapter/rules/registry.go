@@ -167,8 +167,8 @@ func (g *Registry) External() []string {
 
 // Describes finds the custom metric of a resource, whose name may be singular. namespaced says that
 // the request was made in a namespace. A metric of objects outside namespaces is found within one,
-// too, where v0.12.0 finds it there: the HorizontalPodAutoscaler asks so for all but namespaces. The
-// error is an *answer.Error; a metric that is there and cannot be read gives both.
+// too, where v0.12.0 finds it there: the HorizontalPodAutoscaler asks so for all but namespaces.
+// The error is an *answer.Error; a metric that is there and cannot be read gives both.
 func (g *Registry) Describes(asked schema.GroupResource, namespaced bool, metric string) (*Metric, error) {
 	gvr, err := g.set.options.Mapper.ResourceFor(asked.WithVersion(""))
 	if err != nil {
@@ -179,7 +179,7 @@ func (g *Registry) Describes(asked schema.GroupResource, namespaced bool, metric
 	if m == nil || m.Rule.External {
 		return nil, answer.NotFound(asked, metric, "", g.absence(resource, metric))
 	}
-	if namespaced == m.Resource.Root && !(namespaced && legacyNamespaced(resource)) {
+	if namespaced == m.Resource.Root && (!namespaced || !legacyNamespaced(resource)) {
 		scope := "in a namespace"
 		if m.Resource.Root {
 			scope = "outside of namespaces"
@@ -195,7 +195,8 @@ func (g *Registry) Describes(asked schema.GroupResource, namespaced bool, metric
 	return m, nil
 }
 
-// legacyNamespaced reports whether v0.12.0 takes a resource for one within namespaces, whatever it is.
+// legacyNamespaced reports whether v0.12.0 takes a resource for one within namespaces, whatever it
+// is.
 func legacyNamespaced(r schema.GroupResource) bool {
 	return r != naming.Namespaces && r != schema.GroupResource{Resource: "nodes"} && r != schema.GroupResource{Resource: "persistentvolumes"}
 }

@@ -47,7 +47,7 @@ func compileResource(c *config.ResourceRules, o Options) (*ResourceRules, error)
 		to        *resourceRule
 	}{{"cpu", "CPU", &c.CPU, &r.cpu}, {"memory", "memory", &c.Memory, &r.memory}} {
 		fault := func(field string, err error) error {
-			return &config.Fault{
+			return &config.FieldError{
 				Field: "resourceRules." + part.key + "." + field,
 				Err:   fmt.Errorf("unable to construct querier for %s metrics: %w", part.name, err),
 			}

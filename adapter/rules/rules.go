@@ -1,6 +1,6 @@
 // Package rules is what prometheus-adapter's rules mean: which metrics they make of which series,
-// what is asked of Prometheus for them, and what its answer is worth. It is pure: it reads no clock,
-// no cluster and no network, and is safe for concurrent use.
+// what is asked of Prometheus for them, and what its answer is worth. It is pure: it reads no
+// clock, no cluster and no network, and is safe for concurrent use.
 //
 // A Set is a compiled file of rules. With the series that Prometheus has, it makes a Registry of
 // metrics. A metric renders queries, one for the objects asked for or one for all of them, and
@@ -93,7 +93,7 @@ func Compile(c *config.MetricsDiscoveryConfig, o Options) (*Set, error) {
 
 // First is the first of the errors of Compile, which is what v0.12.0 says.
 func First(err error) error {
-	if all, ok := err.(interface{ Unwrap() []error }); ok && len(all.Unwrap()) > 0 { //nolint:errorlint // a joined error is taken apart here
+	if all, ok := err.(interface{ Unwrap() []error }); ok && len(all.Unwrap()) > 0 {
 		return First(all.Unwrap()[0])
 	}
 	return err
@@ -103,7 +103,7 @@ func First(err error) error {
 func compile(place string, c config.DiscoveryRule, external bool, o Options) (*Rule, error) {
 	r := &Rule{Field: place, External: external, Config: c, options: o, Hold: time.Duration(c.Hold)}
 	fault := func(field, remedy string, err error) error {
-		return &config.Fault{Field: place + "." + field, Err: err, Remedy: remedy}
+		return &config.FieldError{Field: place + "." + field, Err: err, Remedy: remedy}
 	}
 	var waits, err error
 	if r.labels, waits, err = naming.NewLabels(c.Resources, o.Mapper); err != nil {
@@ -114,7 +114,7 @@ func compile(place string, c config.DiscoveryRule, external bool, o Options) (*R
 			fmt.Errorf("unable to construct metrics query associated with series query %q: %w", c.SeriesQuery, err))
 	}
 	if r.names, err = naming.NewNames(&c); err != nil {
-		if f, ok := errors.AsType[*config.Fault](err); ok {
+		if f, ok := errors.AsType[*config.FieldError](err); ok {
 			f.Field = place + "." + f.Field
 		}
 		return nil, err

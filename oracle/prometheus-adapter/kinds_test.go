@@ -48,7 +48,7 @@ type pair struct {
 	// not; nil if there are none. reason is the kind of difference.
 	reduced *ruletest.Outcome
 	reason  string
-	seen         map[string]int
+	seen    map[string]int
 }
 
 // compare demands that all is equal, or differs in a documented way.

@@ -1,8 +1,8 @@
 // Package adapter_test is the oracle of adapter/rules: it runs prometheus-adapter v0.12.0's own
 // packages (config, naming, custom-provider, external-provider, resourceprovider) with a fake
-// Prometheus, and Sluice's beside them, on the shared cases and on random sets of rules, and demands
-// the same names, queries, statuses, errors and values. Where they differ, the difference must be of
-// a documented kind, and each kind must come up.
+// Prometheus, and Sluice's beside them, on the shared cases and on random sets of rules, and
+// demands the same names, queries, statuses, errors and values. Where they differ, the difference
+// must be of a documented kind, and each kind must come up.
 //
 //	go test -v                            10,000 random sets of rules, the seed is drawn and printed
 //	go test -v -short                     1,000
@@ -46,8 +46,8 @@ func resourcesOf(t *testing.T, c *ruletest.Case) []mapping.Resource {
 	return all
 }
 
-// TestCases compares on the shared cases, three ways: v0.12.0 answers what the file says, and Sluice
-// differs from it as adapter/rules/ruletest/testdata/differences.yaml says.
+// TestCases compares on the shared cases, three ways: v0.12.0 answers what the file says, and
+// Sluice differs from it as adapter/rules/ruletest/testdata/differences.yaml says.
 func TestCases(t *testing.T) {
 	name := os.Getenv("SLUICE_CASES")
 	if name == "" {
@@ -176,8 +176,8 @@ rules:
 	}
 }
 
-// reduce runs v0.12.0 again without the rules that wait for a resource, or whose selector Prometheus
-// refuses: they stop v0.12.0, and harm no other rule of Sluice's.
+// reduce runs v0.12.0 again without the rules that wait for a resource, or whose selector
+// Prometheus refuses: they stop v0.12.0, and harm no other rule of Sluice's.
 func (p *pair) reduce(t *testing.T) {
 	t.Helper()
 	if p.ours.Startup != "ok" {

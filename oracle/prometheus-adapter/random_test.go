@@ -43,9 +43,22 @@ var (
 	badTemplates = []string{"kube_pod", "<<.Resource", "<<.Nothing>>_<<.Resource>>", "((<<.Resource>>"}
 	badQueries   = []string{"<<range>>", "<<.Series", "<<nothing .Series>>"}
 	badFilters   = []string{"[", "", "(?P<x"}
-	resources = [][2]string{
-		{"", "namespace"}, {"", "namespace"}, {"", "pod"}, {"", "pods"}, {"", "service"}, {"", "node"}, {"apps", "deployment"}, {"batch", "job"}, {"", "ingress"}, {"apps", "statefulsets"},
-		{"tenancy.example.org", "tenant"}, {"sqs.aws", "queue"}, {"", "persistentvolume"}, {"networking", "ingress"}, {"serving.knative.dev", "service"},
+	resources    = [][2]string{
+		{"", "namespace"},
+		{"", "namespace"},
+		{"", "pod"},
+		{"", "pods"},
+		{"", "service"},
+		{"", "node"},
+		{"apps", "deployment"},
+		{"batch", "job"},
+		{"", "ingress"},
+		{"apps", "statefulsets"},
+		{"tenancy.example.org", "tenant"},
+		{"sqs.aws", "queue"},
+		{"", "persistentvolume"},
+		{"networking", "ingress"},
+		{"serving.knative.dev", "service"},
 	}
 	queries = []string{
 		"sum(rate(<<.Series>>{<<.LabelMatchers>>}[5m])) by (<<.GroupBy>>)",
@@ -75,7 +88,8 @@ var (
 	names   = []string{"web-1", "web-2", "shop", "acme", "edge", "n1", "a.b", "web+x"}
 )
 
-// randomCase makes a case. Values and names often fit together, so that many requests find a metric.
+// randomCase makes a case. Values and names often fit together, so that many requests find a
+// metric.
 func randomCase(rng *rand.Rand, id int) *ruletest.Case {
 	c := &ruletest.Case{ID: fmt.Sprintf("random %d", id), ExtraResources: []any{"tenants", "knative"}}
 	doc := yaml.MapSlice{}

@@ -53,8 +53,6 @@ type prometheus struct {
 	prom.Client
 	series []map[string]string
 	null   bool
-	// relist is the first error of a listing.
-	relist string
 
 	request *ruletest.Request
 	asked   chan string
@@ -299,7 +297,7 @@ func (u *upstreamRun) usage(q *ruletest.Request, figures api.MetricsGetter) ([]s
 		}
 		list, err := figures.GetNodeMetrics(all...)
 		for _, m := range list {
-			text(m.Name, corev1.ResourceList(m.Usage), m.Window.Duration)
+			text(m.Name, m.Usage, m.Window.Duration)
 		}
 		return values, err
 	}
@@ -311,7 +309,7 @@ func (u *upstreamRun) usage(q *ruletest.Request, figures api.MetricsGetter) ([]s
 	for _, m := range list {
 		slices.SortFunc(m.Containers, func(a, b metrics.ContainerMetrics) int { return strings.Compare(a.Name, b.Name) })
 		for _, c := range m.Containers {
-			text(m.Name+"/"+c.Name, corev1.ResourceList(c.Usage), m.Window.Duration)
+			text(m.Name+"/"+c.Name, c.Usage, m.Window.Duration)
 		}
 	}
 	return values, err

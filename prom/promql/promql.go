@@ -164,8 +164,8 @@ func (q *Query) Window() time.Duration {
 	return longest
 }
 
-// NaN lists the parts of the query that can make NaN or infinite of finite numbers: divisions by what
-// is not a constant, and quantiles of histograms.
+// NaN lists the parts of the query that can make NaN or infinite of finite numbers: divisions by
+// what is not a constant, and quantiles of histograms.
 func (q *Query) NaN() []string {
 	var all []string
 	walk(q.expr, func(n parser.Node) {

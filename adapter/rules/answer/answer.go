@@ -73,8 +73,8 @@ func (o Options) Validate() map[string]error {
 
 // Error is why there is no value. Message is v0.12.0's where that has a message for it.
 type Error struct {
-	// Status is the status of HTTP: 400 the caller's fault, 404 no such thing, 500 the rule's fault,
-	// 503 not known now.
+	// Status is the status of HTTP: 400 the caller's fault, 404 no such thing, 500 the rule's
+	// fault, 503 not known now.
 	Status  int
 	Message string
 	// Cause says why, "" where Message does.

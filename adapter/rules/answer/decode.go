@@ -18,8 +18,8 @@ const (
 	MaxSamples = 500_000
 )
 
-// Warnings are what Prometheus, or Thanos and Mimir in its place, said besides the answer. A partial
-// answer comes with one.
+// Warnings are what Prometheus, or Thanos and Mimir in its place, said besides the answer. A
+// partial answer comes with one.
 type Warnings []string
 
 // ServerError is an error that Prometheus answered with.

@@ -41,7 +41,7 @@ func chartValues(text []byte) (cfg *MetricsDiscoveryConfig, ours bool, err error
 		Other map[string]any `yaml:",inline"`
 	}
 	if yaml.Unmarshal(text, &top) != nil || len(top.Rules) == 0 {
-		return nil, false, nil
+		return nil, false, nil //nolint:nilerr // then it is something else, whose reader says what is wrong
 	}
 	for _, item := range top.Rules {
 		if key, _ := item.Key.(string); !slices.Contains(chartKeys, key) {
@@ -74,7 +74,7 @@ func configMap(text []byte) ([]byte, error) {
 		Other map[string]any    `yaml:",inline"`
 	}
 	if yaml.Unmarshal(text, &m) != nil || m.Kind != "ConfigMap" {
-		return nil, nil
+		return nil, nil //nolint:nilerr // then it is something else, whose reader says what is wrong
 	}
 	if inner, ok := m.Data["config.yaml"]; ok {
 		return []byte(inner), nil

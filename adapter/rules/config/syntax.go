@@ -36,9 +36,9 @@ func (e *SyntaxError) Explain() string {
 }
 
 var (
-	lineOf       = regexp.MustCompile(`line (\d+)`)                                                                //nolint:gochecknoglobals // a constant
-	unknownField = regexp.MustCompile(`line (\d+): field (\S+) not found in type config\.([A-Za-z]+)`)             //nolint:gochecknoglobals // a constant
-	keyValue     = regexp.MustCompile(`^\s*(?:-\s+)?(?:[A-Za-z_][A-Za-z0-9_.]*|"[^"]*"|'[^']*')\s*:\s+(["'{<\[])`) //nolint:gochecknoglobals // a constant
+	lineOf       = regexp.MustCompile(`line (\d+)`)
+	unknownField = regexp.MustCompile(`line (\d+): field (\S+) not found in type config\.([A-Za-z]+)`)
+	keyValue     = regexp.MustCompile(`^\s*(?:-\s+)?(?:[A-Za-z_][A-Za-z0-9_.]*|"[^"]*"|'[^']*')\s*:\s+(["'{<\[])`)
 )
 
 // syntaxError finds the cause of what the YAML library said.
@@ -140,8 +140,14 @@ func unknownHint(field, typeName string) string {
 // knownKeys lists the keys of a type of this package.
 func knownKeys(typeName string) []string {
 	for _, t := range []any{
-		MetricsDiscoveryConfig{}, DiscoveryRule{}, RegexFilter{}, ResourceMapping{}, GroupResource{}, NameMapping{},
-		ResourceRules{}, ResourceRule{},
+		MetricsDiscoveryConfig{},
+		DiscoveryRule{},
+		RegexFilter{},
+		ResourceMapping{},
+		GroupResource{},
+		NameMapping{},
+		ResourceRules{},
+		ResourceRule{},
 	} {
 		if t := reflect.TypeOf(t); t.Name() == typeName {
 			var keys []string
@@ -177,8 +183,8 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
-// Fault is what is wrong with one field of a rule, whatever the cluster and Prometheus have.
-type Fault struct {
+// FieldError is what is wrong with one field of a rule, whatever the cluster and Prometheus have.
+type FieldError struct {
 	// Field is the path of the field, such as rules[2].name.as.
 	Field string
 	// Err is the fault, in v0.12.0's words where it has some.
@@ -188,21 +194,21 @@ type Fault struct {
 }
 
 // Error implements error.
-func (f *Fault) Error() string { return f.Err.Error() }
+func (f *FieldError) Error() string { return f.Err.Error() }
 
 // Unwrap returns the fault itself.
-func (f *Fault) Unwrap() error { return f.Err }
+func (f *FieldError) Unwrap() error { return f.Err }
 
 // Explain is the fault with its field and its remedy.
-func (f *Fault) Explain() string {
+func (f *FieldError) Explain() string {
 	if f.Remedy == "" {
 		return f.Field + ": " + f.Err.Error()
 	}
 	return f.Field + ": " + f.Err.Error() + "; " + f.Remedy
 }
 
-// Explain says in full what an error of this package or of a rule means: each fault in a line of its
-// own, with its place and its remedy.
+// Explain says in full what an error of this package or of a rule means: each fault in a line of
+// its own, with its place and its remedy.
 func Explain(err error) []string {
 	if err == nil {
 		return nil
@@ -213,14 +219,14 @@ func Explain(err error) []string {
 		}
 		return []string{s.Error()}
 	}
-	if all, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // a joined error is taken apart here
+	if all, ok := err.(interface{ Unwrap() []error }); ok {
 		var lines []string
 		for _, e := range all.Unwrap() {
 			lines = append(lines, Explain(e)...)
 		}
 		return lines
 	}
-	if f, ok := errors.AsType[*Fault](err); ok {
+	if f, ok := errors.AsType[*FieldError](err); ok {
 		return []string{f.Explain()}
 	}
 	return []string{err.Error()}

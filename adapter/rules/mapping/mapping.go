@@ -24,8 +24,8 @@ type Resource struct {
 	Root bool
 }
 
-// row is a line of the table: kinds of one group version. A kind ends in "!" where its objects are in
-// no namespace, and names its plural after a colon where that is not the rule.
+// row is a line of the table: kinds of one group version. A kind ends in "!" where its objects are
+// in no namespace, and names its plural after a colon where that is not the rule.
 type row struct{ group, version, kinds string }
 
 // kubernetes is what an API server of Kubernetes 1.37 has, in the order of its discovery.

@@ -69,8 +69,8 @@ type found struct {
 	ok bool
 }
 
-// NewLabels compiles a mapping. unresolved are overrides to resources that the mapper does not know;
-// err is a fault of the mapping itself. Both have v0.12.0's words.
+// NewLabels compiles a mapping. unresolved are overrides to resources that the mapper does not
+// know; err is a fault of the mapping itself. Both have v0.12.0's words.
 func NewLabels(m config.ResourceMapping, mapper meta.RESTMapper) (l *Labels, unresolved, err error) {
 	l = &Labels{
 		mapper: mapper, byLabel: map[string]Resource{}, byResource: map[schema.GroupResource]string{}, cache: map[string]found{},

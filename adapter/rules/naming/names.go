@@ -24,12 +24,12 @@ type filter struct {
 }
 
 // field is a fault of a field below a rule.
-func field(name, remedy string, err error) *config.Fault {
-	return &config.Fault{Field: name, Err: err, Remedy: remedy}
+func field(name, remedy string, err error) *config.FieldError {
+	return &config.FieldError{Field: name, Err: err, Remedy: remedy}
 }
 
-// NewNames compiles the filters and the name of a rule. The error is a *config.Fault with v0.12.0's
-// words.
+// NewNames compiles the filters and the name of a rule. The error is a *config.FieldError with
+// v0.12.0's words.
 func NewNames(r *config.DiscoveryRule) (*Names, error) {
 	n := &Names{as: r.Name.As}
 	for i, f := range r.SeriesFilters {
@@ -120,7 +120,7 @@ func (n *Names) remedy() string {
 	return text
 }
 
-var reference = regexp.MustCompile(`\$(?:\$|\{(\w+)\}|(\w+))`) //nolint:gochecknoglobals // a constant
+var reference = regexp.MustCompile(`\$(?:\$|\{(\w+)\}|(\w+))`)
 
 // Missing lists the references of as that name no group of matches; each stands for nothing.
 func (n *Names) Missing() []string {

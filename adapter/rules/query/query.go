@@ -56,9 +56,9 @@ type matcher struct {
 // Render makes the query's text.
 //
 // It differs from v0.12.0's text in four ways, each only where that text is wrong: the values after
-// =~ and !~ are quoted, so that v1.2 does not match v1x2; names that PromQL takes in quotes only are
-// quoted; a series' name that needs quotes goes into the braces; and a comma that an empty list of
-// matchers or labels has left over goes.
+// =~ and !~ are quoted, so that v1.2 does not match v1x2; names that PromQL takes in quotes only
+// are quoted; a series' name that needs quotes goes into the braces; and a comma that an empty list
+// of matchers or labels has left over goes.
 func (t *Template) Render(r Request) (string, error) {
 	matchers, err := r.matchers()
 	if err != nil {

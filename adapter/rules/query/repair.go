@@ -40,8 +40,8 @@ func (s *scanner) next() (c byte, inside, ok bool) {
 	return c, true, true
 }
 
-// dropCommas removes commas that have nothing before them in their braces or parentheses, or another
-// comma: PromQL never has such, and an empty list in a template leaves them behind.
+// dropCommas removes commas that have nothing before them in their braces or parentheses, or
+// another comma: PromQL never has such, and an empty list in a template leaves them behind.
 func dropCommas(text string) string {
 	if !strings.Contains(text, ",") {
 		return text
@@ -69,8 +69,8 @@ func dropCommas(text string) string {
 	}
 }
 
-// quoteSeries moves a series' name that needs quotes into its braces: http.requests{pod="a"} becomes
-// {"http.requests",pod="a"}. A name in a string stays there.
+// quoteSeries moves a series' name that needs quotes into its braces: http.requests{pod="a"}
+// becomes {"http.requests",pod="a"}. A name in a string stays there.
 func quoteSeries(text, series string) string {
 	var out strings.Builder
 	s := scanner{text: text}

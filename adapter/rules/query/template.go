@@ -138,8 +138,8 @@ func functions(step func() (string, error)) template.FuncMap {
 	}
 }
 
-// walker goes through a parsed template: it notes which fields are read, and puts a step before each
-// pass of a loop.
+// walker goes through a parsed template: it notes which fields are read, and puts a step before
+// each pass of a loop.
 type walker struct {
 	uses map[string]bool
 	step parse.Node

@@ -1,6 +1,6 @@
 // Package ruletest tests rules as promtool tests Prometheus' rules: without a cluster and without a
-// Prometheus. A file has cases: rules, the series that there are, requests, what Prometheus answers,
-// and what is expected. It is pure.
+// Prometheus. A file has cases: rules, the series that there are, requests, what Prometheus
+// answers, and what is expected. It is pure.
 package ruletest
 
 import (

@@ -150,12 +150,12 @@ func Diff(out *Outcome, c *Case) string {
 	var b strings.Builder
 	for _, d := range out.Differences {
 		fmt.Fprintf(&b, "  %s\n", d.Field)
-		for _, l := range strings.Split(d.Want, "\n") {
+		for l := range strings.SplitSeq(d.Want, "\n") {
 			if !strings.Contains("\n"+d.Got+"\n", "\n"+l+"\n") || d.Want == "" {
 				fmt.Fprintf(&b, "    - %s\n", l)
 			}
 		}
-		for _, l := range strings.Split(d.Got, "\n") {
+		for l := range strings.SplitSeq(d.Got, "\n") {
 			if !strings.Contains("\n"+d.Want+"\n", "\n"+l+"\n") || d.Got == "" {
 				fmt.Fprintf(&b, "    + %s\n", l)
 			}

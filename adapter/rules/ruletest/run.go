@@ -188,9 +188,10 @@ func (r *runner) request(q *Request) (RequestOutcome, error) {
 	}
 	selector := labels.Everything()
 	if q.MetricSelector != "" {
-		if selector, err = labels.Parse(q.MetricSelector); err != nil {
-			out.Error = err.Error()
-			return out, nil
+		var refused error
+		if selector, refused = labels.Parse(q.MetricSelector); refused != nil {
+			out.Error = refused.Error()
+			return out, nil //nolint:nilerr // that the selector is none is what came out
 		}
 	}
 	asked := rules.Asked{Namespace: q.Namespace, Selector: selector, Now: epoch}
@@ -256,7 +257,7 @@ func (r *runner) custom(q *Request, a rules.Asked, result answer.Result, out *Re
 		return err
 	}
 	for _, v := range values {
-		out.Values = append(out.Values, fmt.Sprintf("%s %s/%s = %s", kind.Kind, q.Namespace, v.Name, v.Quantity.String()))
+		out.Values = append(out.Values, fmt.Sprintf("%s %s/%s = %s", kind.Kind, q.Namespace, v.Name, v.String()))
 	}
 	if len(values) == 0 {
 		out.Values = append(out.Values, emptyList)
@@ -277,7 +278,7 @@ func (r *runner) external(q *Request, a rules.Asked, result answer.Result, out *
 		return err
 	}
 	for _, v := range values {
-		out.Values = append(out.Values, fmt.Sprintf("%s = %s", answer.Text(v.Labels), v.Quantity.String()))
+		out.Values = append(out.Values, fmt.Sprintf("%s = %s", answer.Text(v.Labels), v.String()))
 	}
 	if len(values) == 0 {
 		out.Values = append(out.Values, emptyList)

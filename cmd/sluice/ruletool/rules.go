@@ -1,4 +1,6 @@
-package main
+// Package ruletool has the commands that work with prometheus-adapter's rules: sluice rules and
+// sluice check.
+package ruletool
 
 import (
 	"encoding/json"
@@ -13,17 +15,18 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/adapter/rules/config"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/ruletest"
+	"github.com/sluice-autoscaler/sluice/internal/cli"
 )
 
 const rulesLong = `Work with prometheus-adapter's rules, without a cluster.
 
 A FILE is a config.yaml, the values of the Helm chart (rules.default, custom, external, resource), or a ConfigMap with either.`
 
-// rulesCommand works with rules.
-func rulesCommand() *cobra.Command {
+// Rules is the command that works with rules.
+func Rules() *cobra.Command {
 	c := &cobra.Command{
 		Use: "rules", Short: "Test, render and convert prometheus-adapter's rules", Long: rulesLong,
-		RunE: func(*cobra.Command, []string) error { return fmt.Errorf("no rules command given: %w", errUsage) },
+		RunE: func(*cobra.Command, []string) error { return fmt.Errorf("no rules command given: %w", cli.ErrUsage) },
 	}
 	c.AddCommand(rulesTest(), rulesRender(), rulesConvert())
 	return c
@@ -60,7 +63,7 @@ var errDifferent = errors.New("not as expected")
 
 func (f *testFlags) run(cmd *cobra.Command, args []string) error {
 	if f.output != "" && f.output != "json" {
-		return fmt.Errorf("--output = %q: want json: %w", f.output, errUsage)
+		return fmt.Errorf("--output = %q: want json: %w", f.output, cli.ErrUsage)
 	}
 	var cases []ruletest.Case
 	for _, name := range args {
@@ -146,7 +149,7 @@ func readFile(name string, stdin io.Reader, limit int64) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }() // it was only read
 		from = f
 	}
 	text, err := io.ReadAll(io.LimitReader(from, limit+1))
@@ -183,7 +186,7 @@ func rulesConvert() *cobra.Command {
 			if len(args) == 1 {
 				for _, flag := range []string{"rate-interval", "label-prefix"} {
 					if cmd.Flags().Changed(flag) {
-						return fmt.Errorf("--%s with a FILE: want one of them: %w", flag, errUsage)
+						return fmt.Errorf("--%s with a FILE: want one of them: %w", flag, cli.ErrUsage)
 					}
 				}
 				var err error
@@ -192,7 +195,7 @@ func rulesConvert() *cobra.Command {
 				}
 			} else {
 				if err := f.Validate(); err != nil {
-					return fmt.Errorf("%w: %w", err, errUsage)
+					return fmt.Errorf("%w: %w", err, cli.ErrUsage)
 				}
 				c = f.Rules()
 			}
@@ -207,4 +210,14 @@ func rulesConvert() *cobra.Command {
 	c.Flags().DurationVar(&f.RateInterval, "rate-interval", f.RateInterval, "the range of rates, as version 0.2 took it")
 	c.Flags().StringVar(&f.LabelPrefix, "label-prefix", "", "what comes before labels that name objects, as version 0.2 took it")
 	return c
+}
+
+// usage marks an argument check's faults as wrong use.
+func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return fmt.Errorf("%w: %w", err, cli.ErrUsage)
+		}
+		return nil
+	}
 }

@@ -1,4 +1,4 @@
-package main
+package ruletool
 
 import (
 	"context"
@@ -17,6 +17,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/adapter/rules"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/config"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/mapping"
+	"github.com/sluice-autoscaler/sluice/internal/cli"
 	"github.com/sluice-autoscaler/sluice/prom/promql"
 )
 
@@ -66,11 +67,11 @@ func (f *renderFlags) run(cmd *cobra.Command, name string) error {
 	selector, err := labels.Parse(f.selector)
 	switch {
 	case (f.prometheus == "") == (f.series == ""):
-		return fmt.Errorf("want --prometheus or --series: %w", errUsage)
+		return fmt.Errorf("want --prometheus or --series: %w", cli.ErrUsage)
 	case f.output != "" && f.output != "json":
-		return fmt.Errorf("--output = %q: want json: %w", f.output, errUsage)
+		return fmt.Errorf("--output = %q: want json: %w", f.output, cli.ErrUsage)
 	case err != nil:
-		return fmt.Errorf("--selector: %w: %w", err, errUsage)
+		return fmt.Errorf("--selector: %w: %w", err, cli.ErrUsage)
 	}
 	c, err := readRules(cmd, name)
 	if err != nil {
@@ -210,7 +211,7 @@ const (
 func (f *renderFlags) fromPrometheus(cmd *cobra.Command, set *rules.Set) (map[*rules.Rule]rules.Listing, error) {
 	client, err := api.NewClient(api.Config{Address: f.prometheus, Client: &http.Client{Timeout: renderTimeout}})
 	if err != nil {
-		return nil, fmt.Errorf("--prometheus %q: %w: %w", f.prometheus, err, errUsage)
+		return nil, fmt.Errorf("--prometheus %q: %w: %w", f.prometheus, err, cli.ErrUsage)
 	}
 	prometheus, now := v1.NewAPI(client), time.Now()
 	out := map[*rules.Rule]rules.Listing{}

@@ -1,4 +1,4 @@
-package main
+package ruletool
 
 import (
 	"fmt"
@@ -11,6 +11,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/adapter/rules/check"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/config"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/mapping"
+	"github.com/sluice-autoscaler/sluice/internal/cli"
 )
 
 const checkLong = `Say what of prometheus-adapter's rules cannot work, or may be wrong, and why. No cluster and no Prometheus is needed.
@@ -25,7 +26,8 @@ type checkFlags struct {
 	output string
 }
 
-func checker() *cobra.Command {
+// Check is the command that says what of rules cannot work.
+func Check() *cobra.Command {
 	var f checkFlags
 	c := &cobra.Command{
 		Use: "check -f FILE", Short: "Say what of prometheus-adapter's rules cannot work, and why", Long: checkLong, Args: usage(cobra.NoArgs),
@@ -40,9 +42,9 @@ func checker() *cobra.Command {
 func (f *checkFlags) run(cmd *cobra.Command) error {
 	switch {
 	case len(f.files) == 0:
-		return fmt.Errorf("--filename is missing: %w", errUsage)
+		return fmt.Errorf("--filename is missing: %w", cli.ErrUsage)
 	case f.output != "" && f.output != "json":
-		return fmt.Errorf("--output = %q: want json: %w", f.output, errUsage)
+		return fmt.Errorf("--output = %q: want json: %w", f.output, cli.ErrUsage)
 	}
 	all := []check.Finding{}
 	for _, name := range f.files {
