@@ -146,7 +146,7 @@ func Unanchored(r *config.DiscoveryRule) (begins, ends []string) {
 	open := func(name, text string) {
 		switch {
 		case text == "":
-		case !strings.HasPrefix(text, "^") && !strings.HasPrefix(text, ".*"):
+		case !strings.HasPrefix(text, "^") && !strings.HasPrefix(strings.TrimLeft(text, "("), ".*"):
 			begins = append(begins, fmt.Sprintf("%s %q", name, text))
 		case !strings.HasSuffix(text, "$") && !strings.HasSuffix(strings.TrimRight(text, ")"), ".*"):
 			ends = append(ends, fmt.Sprintf("%s %q", name, text))
