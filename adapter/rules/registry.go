@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -143,13 +144,17 @@ func (g *Registry) Errors() map[*Rule]error { return g.errs }
 // Custom lists the custom metrics for discovery, by name. A metric of a rule that fails is not
 // listed.
 func (g *Registry) Custom() []CustomInfo {
-	var all []CustomInfo
+	by := map[string]CustomInfo{}
 	for k, m := range g.metrics {
 		if !m.Rule.External && m.Rule.Err == nil {
-			all = append(all, CustomInfo{GroupResource: k.resource, Namespaced: !m.Resource.Root, Metric: k.metric})
+			info := CustomInfo{GroupResource: k.resource, Namespaced: !m.Resource.Root, Metric: k.metric}
+			by[info.String()] = info
 		}
 	}
-	slices.SortFunc(all, func(a, b CustomInfo) int { return strings.Compare(a.String(), b.String()) })
+	all := make([]CustomInfo, 0, len(by))
+	for _, name := range slices.Sorted(maps.Keys(by)) {
+		all = append(all, by[name])
+	}
 	return all
 }
 
