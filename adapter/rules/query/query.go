@@ -64,6 +64,10 @@ func (t *Template) Render(r Request) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	quoted := r.Series != "" && !model.LegacyValidation.IsValidMetricName(r.Series)
+	if quoted && r.LegacyNames {
+		return "", fmt.Errorf("the series' name %q needs quotes, which Prometheus takes from version 3 on", r.Series)
+	}
 	a := args{Series: r.Series, LabelValuesByName: map[string]string{}, GroupBySlice: []string{}}
 	text := make([]string, len(matchers))
 	for i, m := range matchers {
@@ -81,15 +85,15 @@ func (t *Template) Render(r Request) (string, error) {
 			a.GroupBySlice = append(a.GroupBySlice, label)
 		}
 	}
+	if quoted {
+		a.Series = placeholder
+	}
 	a.GroupBy = strings.Join(a.GroupBySlice, ",")
 	out, err := t.execute(a)
 	if err != nil {
 		return "", err
 	}
-	if r.Series != "" && !model.LegacyValidation.IsValidMetricName(r.Series) {
-		if r.LegacyNames {
-			return "", fmt.Errorf("the series' name %q needs quotes, which Prometheus takes from version 3 on", r.Series)
-		}
+	if quoted {
 		out = quoteSeries(out, r.Series)
 	}
 	return dropCommas(out), nil

@@ -69,42 +69,47 @@ func dropCommas(text string) string {
 	}
 }
 
-// quoteSeries moves a series' name that needs quotes into its braces: http.requests{pod="a"}
-// becomes {"http.requests",pod="a"}. A name in a string stays there.
+// placeholder stands for a series' name that needs quotes while a template is rendered.
+const placeholder = "sluice_placeholder_of_a_series_name"
+
+// quoteSeries puts a series' name that needs quotes in the place of the placeholder, into the
+// braces: http.requests{pod="a"} becomes {"http.requests",pod="a"}. In a string it is escaped for
+// that string.
 func quoteSeries(text, series string) string {
 	var out strings.Builder
 	s := scanner{text: text}
 	quoted := strconv.Quote(series)
 	for {
 		start := s.at
-		if s.quote == 0 && strings.HasPrefix(text[start:], series) && !inWord(text, start-1) && !inWord(text, start+len(series)) {
-			rest := text[start+len(series):]
-			trimmed := strings.TrimLeft(rest, " \t\r\n")
-			if !strings.HasPrefix(trimmed, "{") {
-				out.WriteString("{" + quoted + "}")
-				s.at = start + len(series)
-				continue
+		if !strings.HasPrefix(text[start:], placeholder) {
+			if _, _, ok := s.next(); !ok {
+				return out.String()
 			}
-			inner := strings.TrimLeft(trimmed[1:], " \t\r\n,")
-			out.WriteString("{" + quoted)
-			if !strings.HasPrefix(inner, "}") {
-				out.WriteString(",")
-			}
-			s.at = len(text) - len(inner)
+			out.WriteString(text[start:s.at])
 			continue
 		}
-		if _, _, ok := s.next(); !ok {
-			return out.String()
+		s.at = start + len(placeholder)
+		switch s.quote {
+		case '"':
+			out.WriteString(quoted[1 : len(quoted)-1])
+			continue
+		case '\'':
+			out.WriteString(strings.ReplaceAll(strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`), `'`, `\'`))
+			continue
+		case '`', '#':
+			out.WriteString(strings.ReplaceAll(strings.ReplaceAll(series, "\n", " "), "`", "'"))
+			continue
 		}
-		out.WriteString(text[start:s.at])
+		out.WriteString("{" + quoted)
+		rest := strings.TrimLeft(text[s.at:], " \t\r\n")
+		if !strings.HasPrefix(rest, "{") {
+			out.WriteString("}")
+			continue
+		}
+		inner := strings.TrimLeft(rest[1:], " \t\r\n,")
+		if !strings.HasPrefix(inner, "}") {
+			out.WriteString(",")
+		}
+		s.at = len(text) - len(inner)
 	}
-}
-
-// inWord reports whether a byte belongs to a name.
-func inWord(text string, at int) bool {
-	if at < 0 || at >= len(text) {
-		return false
-	}
-	c := text[at]
-	return c == '_' || c == ':' || c == '.' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
 }
