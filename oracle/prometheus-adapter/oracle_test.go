@@ -17,6 +17,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -133,6 +134,26 @@ func TestRandom(t *testing.T) {
 	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
 		if seen[kind] == 0 {
 			t.Errorf("the documented difference %q did not come up", kind)
+		}
+	}
+}
+
+// TestKindsAreDocumented demands that docs/from-prometheus-adapter.md has a section for each kind.
+func TestKindsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/from-prometheus-adapter.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sections := map[string]bool{}
+	drop := regexp.MustCompile(`[^a-z0-9 -]`)
+	for line := range strings.SplitSeq(string(text), "\n") {
+		if title, ok := strings.CutPrefix(line, "## "); ok {
+			sections[strings.ReplaceAll(drop.ReplaceAllString(strings.ToLower(title), ""), " ", "-")] = true
+		}
+	}
+	for kind, anchor := range kinds {
+		if !sections[anchor] {
+			t.Errorf("the kind %q has no section %q", kind, anchor)
 		}
 	}
 }
