@@ -160,15 +160,50 @@ func (m *Metric) Values(r answer.Result, a Asked) ([]answer.Value, error) {
 	} else if w.NamespaceLabel, err = m.Rule.Label(naming.Namespaces); err != nil {
 		w.NamespaceLabel = ""
 	}
-	return m.Rule.Answers.Objects(r, w)
+	values, err := m.Rule.Answers.Objects(r, w)
+	if e, ok := errors.AsType[*answer.Error](err); ok && e.Status == http.StatusNotFound && len(r.Samples) == 0 {
+		e.Cause += m.unlisted(a)
+	}
+	return values, err
 }
 
-// NamespaceListed reports whether the series, as they were listed, have the label that names their
-// namespace, and which it is.
-func (m *Metric) NamespaceListed() (label string, ok bool) {
+// unlisted says that series lack the label of the namespace that the query asks for, "" if not.
+func (m *Metric) unlisted(a Asked) string {
 	label, err := m.Rule.Label(naming.Namespaces)
-	if err != nil {
-		return "", false
+	if a.Namespace == "" || !m.Rule.namespaced() || !m.uses() || err != nil || m.labels == nil || slices.Contains(m.labels, label) {
+		return ""
 	}
-	return label, slices.Contains(m.labels, label)
+	return fmt.Sprintf("; the series %s has no label %s, which the query asks for (resources.namespaceMatcher: false leaves it out)", m.Series, label)
+}
+
+// Hold puts last known values in the place of those that are not known now, for as long as the rule
+// holds them. values and err are those of Values, or err is why Prometheus could not be asked. A
+// fault of the rule or of the caller is not bridged.
+func (m *Metric) Hold(memory *answer.Memory, a Asked, values []answer.Value, err error) ([]answer.Value, error) {
+	if e, ok := errors.AsType[*answer.Error](err); m.Rule.Hold <= 0 || ok && e.Status != http.StatusServiceUnavailable && e.Status != http.StatusNotFound {
+		return values, err
+	}
+	key := fmt.Sprintf("%s\x00%s\x00%s\x00%s\x00%v\x00", m.Rule.Field, m.Resource, m.Name, a.Namespace, a.Selector)
+	if m.Rule.External {
+		if len(values) == 0 {
+			values = nil
+		}
+		if held, ok := memory.Hold(key, m.Rule.Hold, a.Now, values); ok {
+			return held, nil
+		}
+		return values, err
+	}
+	var all []answer.Value
+	for _, name := range a.Names {
+		var known []answer.Value
+		if i := slices.IndexFunc(values, func(v answer.Value) bool { return v.Name == name }); i >= 0 {
+			known = values[i : i+1]
+		}
+		held, _ := memory.Hold(key+name, m.Rule.Hold, a.Now, known)
+		all = append(all, held...)
+	}
+	if len(all) > 0 {
+		return all, nil
+	}
+	return values, err
 }

@@ -15,25 +15,25 @@ type Memory struct {
 const DefaultMemory = 100_000
 
 type kept struct {
-	value Value
+	values []Value
 	// at is when the value was last known; until is when it is dropped.
 	at, until time.Time
 }
 
-// Hold gives a value back if it is known, and remembers it for a time. For one that is not known,
-// nil, it gives the last known one with its own time, as long as that is no longer ago than hold.
-// key names the metric, the selector, the namespace and the object.
-func (m *Memory) Hold(key string, hold time.Duration, now time.Time, v *Value) (Value, bool) {
-	if v == nil {
+// Hold gives values back if they are known, and remembers them for a time. For what is not known,
+// nil, it gives the last known ones with their own time, as long as they are no longer ago than
+// hold. key names the metric, the selector, the namespace and the object.
+func (m *Memory) Hold(key string, hold time.Duration, now time.Time, values []Value) ([]Value, bool) {
+	if values == nil {
 		k, ok := m.last[key]
 		if !ok || now.Sub(k.at) > hold {
 			delete(m.last, key)
-			return Value{}, false
+			return nil, false
 		}
-		return k.value, true
+		return k.values, true
 	}
 	if hold <= 0 {
-		return *v, true
+		return values, true
 	}
 	if m.last == nil {
 		m.last = map[string]kept{}
@@ -45,11 +45,11 @@ func (m *Memory) Hold(key string, hold time.Duration, now time.Time, v *Value) (
 	if _, known := m.last[key]; !known && len(m.last) >= most {
 		m.sweep(now)
 		if len(m.last) >= most {
-			return *v, true
+			return values, true
 		}
 	}
-	m.last[key] = kept{value: *v, at: now, until: now.Add(hold)}
-	return *v, true
+	m.last[key] = kept{values: values, at: now, until: now.Add(hold)}
+	return values, true
 }
 
 // sweep drops what may not be given back any more.
