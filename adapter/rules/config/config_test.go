@@ -33,7 +33,7 @@ func TestSyntaxErrors(t *testing.T) {
 		{
 			"a selector without quotes", "rules:\n- seriesQuery: {__name__=~\"a\",b!=\"\"}\n  metricsQuery: x\n",
 			"unable to parse metrics discovery config: yaml: unmarshal errors:\n  line 2: cannot unmarshal !!map into string",
-			"",
+			"line 2, column 16: a text that begins with { is a mapping in YAML; put it in single quotes",
 		},
 		{
 			"a tab", "rules:\n- seriesQuery: up\n\tname: {}\n",

@@ -44,7 +44,7 @@ func differences(t *testing.T) *ruletest.Differences {
 	return d
 }
 
-// Sluice answers the shared cases as v0.12.0 does, but for the documented differences. Each of those
+// Sluice answers the shared cases as v0.12.0 does, but for the documented differences. Each of them
 // is one, and of a case that says that v0.12.0 is wrong.
 func TestSharedCases(t *testing.T) {
 	t.Parallel()
