@@ -143,28 +143,57 @@ func (m *Metric) render(a Asked, r query.Request) (Query, error) {
 }
 
 // Values turns an answer into values: of the objects in the order of their names, or of an external
-// metric. The error is an *answer.Error. An answer to Group serves each set of objects.
+// metric. The error is an *answer.Error. An answer to Group serves each set of objects; Index it
+// once then, and ask with Select.
 func (m *Metric) Values(r answer.Result, a Asked) ([]answer.Value, error) {
 	if m.Rule.External {
 		return m.Rule.Answers.External(r, m.Name, a.Namespace, a.Now)
 	}
+	x, err := m.Index(r, a)
+	if err != nil {
+		return nil, err
+	}
+	return m.Select(x, a)
+}
+
+// Index prepares an answer about objects for many questions in one namespace. Of what is asked only
+// the namespace counts.
+func (m *Metric) Index(r answer.Result, a Asked) (*answer.Index, error) {
+	w, err := m.question(a)
+	if err != nil {
+		return nil, err
+	}
+	return w.Index(r), nil
+}
+
+// Select takes the values of the objects asked for out of an answer.
+func (m *Metric) Select(x *answer.Index, a Asked) ([]answer.Value, error) {
+	w, err := m.question(a)
+	if err != nil {
+		return nil, err
+	}
+	values, err := m.Rule.Answers.Objects(x, w)
+	if e, ok := errors.AsType[*answer.Error](err); ok && e.Status == http.StatusNotFound && x.Empty() {
+		e.Cause += m.unlisted(a)
+	}
+	return values, err
+}
+
+// question is what is asked of an answer.
+func (m *Metric) question(a Asked) (answer.Objects, error) {
 	w := answer.Objects{
 		Metric: m.Name, Resource: m.resource(a), Namespace: a.Namespace, Names: a.Names, List: a.List, Now: a.Now,
 	}
 	var err error
 	if w.Label, err = m.Rule.Label(m.Resource.GroupResource); err != nil {
-		return nil, m.fault(a, err)
+		return w, m.fault(a, err)
 	}
 	if m.Resource.GroupResource == naming.Namespaces || m.Resource.Root && a.Namespace == "" {
 		w.Namespace = ""
 	} else if w.NamespaceLabel, err = m.Rule.Label(naming.Namespaces); err != nil {
 		w.NamespaceLabel = ""
 	}
-	values, err := m.Rule.Answers.Objects(r, w)
-	if e, ok := errors.AsType[*answer.Error](err); ok && e.Status == http.StatusNotFound && len(r.Samples) == 0 {
-		e.Cause += m.unlisted(a)
-	}
-	return values, err
+	return w, nil
 }
 
 // unlisted says that series lack the label of the namespace that the query asks for, "" if not.
