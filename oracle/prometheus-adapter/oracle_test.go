@@ -201,6 +201,12 @@ rules:
 // Prometheus refuses: they stop v0.12.0, and harm no other rule of Sluice's.
 func (p *pair) reduce(t *testing.T) {
 	t.Helper()
+	text := p.c.Config
+	p.again = func(q *ruletest.Request) ruletest.RequestOutcome {
+		c := *p.c
+		c.Config, c.Requests = text, []ruletest.Request{*q}
+		return theirs(t, &c, resourcesOf(t, p.c)).Requests[0]
+	}
 	if p.ours.Startup != "ok" {
 		return
 	}
@@ -228,12 +234,13 @@ func (p *pair) reduce(t *testing.T) {
 	if p.reason == "" {
 		return
 	}
-	text, err := config.Write(cfg)
+	written, err := config.Write(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	text = string(written)
 	reduced := *p.c
-	reduced.Config = string(text)
+	reduced.Config = text
 	p.reduced = theirs(t, &reduced, resourcesOf(t, p.c))
 }
 
