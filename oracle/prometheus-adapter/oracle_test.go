@@ -4,7 +4,7 @@
 // demands the same names, queries, statuses, errors and values. Where they differ, the difference
 // must be of a documented kind, and each kind must come up.
 //
-//	go test -v                            10,000 random sets of rules, the seed is drawn and printed
+//	go test -v                            10,000 random sets of rules, the seed is printed
 //	go test -v -short                     1,000
 //	go test -v -args -seed 7 -sets 1e5    the same again, or more of it
 package adapter_test
