@@ -89,11 +89,11 @@ race: node-sample $(HELM) ## the unit tests of what has goroutines, under the ra
 	CGO_ENABLED=1 go test -race -run 'SearchFinds|SearchIsDeterministic|SearchInterrupted|RoundTrip|CreateKeeps|Render' ./bench/tune ./bench/folder ./bench/report
 	cd testbed && CGO_ENABLED=1 go test -race ./...
 
-.PHONY: oracle oracle-kpa oracle-hpa
-oracle: ## kpa and hpa beside Knative's and Kubernetes' own code: a million random steps each (ORACLE=-short for fewer)
-	@$(MAKE) --no-print-directory -j2 --output-sync=target oracle-kpa oracle-hpa
+.PHONY: oracle oracle-kpa oracle-hpa oracle-prometheus-adapter
+oracle: ## kpa, hpa and rules beside Knative's, Kubernetes' and prometheus-adapter's own code, on random input (ORACLE=-short for less)
+	@$(MAKE) --no-print-directory -j2 --output-sync=target oracle-kpa oracle-hpa oracle-prometheus-adapter
 
-oracle-kpa oracle-hpa: oracle-%:
+oracle-kpa oracle-hpa oracle-prometheus-adapter: oracle-%:
 	cd oracle/$* && go test -count=1 -timeout 30m -v $(ORACLE) ./...
 
 .PHONY: oracle-short
@@ -142,7 +142,7 @@ e2e-prometheus: prometheus ## sluice bench backtest and tune, and the controller
 lint: $(LINT) ## golangci-lint and the formatters
 	$(LINT) run --allow-parallel-runners ./...
 	cd testbed && $(CURDIR)/$(LINT) run --allow-parallel-runners -c ../.golangci.yml ./...
-	for m in oracle/kpa oracle/hpa bench/sidecar; do (cd $$m && $(CURDIR)/$(LINT) run --allow-parallel-runners -c ../../.golangci.yml ./...); done
+	for m in oracle/kpa oracle/hpa oracle/prometheus-adapter bench/sidecar; do (cd $$m && $(CURDIR)/$(LINT) run --allow-parallel-runners -c ../../.golangci.yml ./...); done
 
 .PHONY: fmt
 fmt: $(LINT) ## format

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
+	"github.com/sluice-autoscaler/sluice/cmd/sluice/ruletool"
 	"github.com/sluice-autoscaler/sluice/internal/cli"
 )
 
@@ -44,7 +45,7 @@ func command() *cobra.Command {
 	root.Flags().Bool("version", false, "print the version and exit")
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", err, errUsage) })
-	root.AddCommand(bench(), decide(), explainer(), policies())
+	root.AddCommand(bench(), ruletool.Check(), decide(), explainer(), policies(), ruletool.Rules())
 	return root
 }
 
