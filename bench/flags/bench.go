@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -139,14 +140,46 @@ func (f *Bench) Jobs(known catalog.Catalog) ([]plan.Job, []scenario.Scenario, er
 		errs = append(errs, err)
 		policies = append(policies, p)
 	}
+	errs = append(errs, distinctPolicies(policies, f.Policies))
 	if err := errors.Join(errs...); err != nil {
 		return nil, nil, err
+	}
+	if b := f.Baseline; b != "" && !slices.ContainsFunc(policies, func(p plan.Policy) bool { return p.Label == b }) {
+		return nil, nil, fmt.Errorf("--baseline %s: no --policy has that name; there are %s", b, strings.Join(labels(policies), ", "))
 	}
 	jobs, err := plan.Matrix(scenes, loads, policies, f.FirstSeed, f.Seeds)
 	return jobs, scenes, err
 }
 
-// ReadScenarios reads the scenarios and lays the flags over them.
+func labels(policies []plan.Policy) []string {
+	out := make([]string, 0, len(policies))
+	for i := range policies {
+		out = append(out, policies[i].Label)
+	}
+	return out
+}
+
+// distinctPolicies gives policies with one label what tells them apart, their specification.
+func distinctPolicies(policies []plan.Policy, specs []string) error {
+	for i := range policies {
+		for j := range policies[:i] {
+			if policies[i].Name != "" && policies[i].Label == policies[j].Label && policies[i].Same(&policies[j]) {
+				return fmt.Errorf("--policy %s is given twice (as %s): it would count twice; leave one out", specs[i], specs[j])
+			}
+		}
+	}
+	distinct, err := plan.Distinct("--policy", labels(policies), specs)
+	if err != nil {
+		return err
+	}
+	for i := range policies {
+		policies[i].Label = distinct[i]
+	}
+	return nil
+}
+
+// ReadScenarios reads the scenarios and lays the flags over them. Those with one name get what
+// tells them apart.
 func (f *Bench) ReadScenarios() ([]scenario.Scenario, error) {
 	over := map[string]json.RawMessage{}
 	for _, set := range f.sets {
@@ -187,7 +220,21 @@ func (f *Bench) ReadScenarios() ([]scenario.Scenario, error) {
 		}
 		out = append(out, s)
 	}
-	return out, errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return out, err
+	}
+	names := make([]string, 0, len(out))
+	for i := range out {
+		names = append(names, out[i].Name)
+	}
+	distinct, err := plan.Distinct("--scenario", names, f.Scenarios)
+	if err != nil {
+		return out, err
+	}
+	for i := range out {
+		out[i].Name = distinct[i]
+	}
+	return out, nil
 }
 
 // ReadLoads reads the traces, logs and generators.
@@ -201,29 +248,55 @@ func (f *Bench) ReadLoads() ([]plan.Load, error) {
 	}
 	files := plan.Files{Model: model, Zeros: f.zeros, From: f.from, To: f.to}
 	var loads []plan.Load
+	var from []string // what each was given as
 	var errs []error
-	for _, t := range f.Traces {
-		ls, err := files.Traces(t)
+	add := func(flag, spec string, ls []plan.Load, err error) {
 		if err != nil {
-			errs = append(errs, fmt.Errorf("--trace %s: %w", t, err))
+			errs = append(errs, fmt.Errorf("--%s %s: %w", flag, spec, err))
+		}
+		for range ls {
+			from = append(from, spec)
 		}
 		loads = append(loads, ls...)
 	}
+	for _, t := range f.Traces {
+		ls, err := files.Traces(t)
+		add("trace", t, ls, err)
+	}
 	for _, g := range f.Generators {
 		l, err := plan.Generated(g)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("--generate: %w", err))
-		}
-		loads = append(loads, l)
+		add("generate", g, []plan.Load{l}, err)
 	}
 	for _, name := range f.Logs {
 		l, err := plan.Log(name)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("--log %s: %w", name, err))
-		}
-		loads = append(loads, l)
+		add("log", name, []plan.Load{l}, err)
 	}
-	return loads, errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return distinctLoads(loads, from)
+}
+
+// distinctLoads gives loads with one name what tells them apart.
+func distinctLoads(loads []plan.Load, from []string) ([]plan.Load, error) {
+	names := make([]string, 0, len(loads))
+	for i, l := range loads {
+		name, err := plan.NameOf(l)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", from[i], err)
+		}
+		names = append(names, name)
+	}
+	distinct, err := plan.Distinct("the load", names, from)
+	if err != nil {
+		return nil, err
+	}
+	for i := range loads {
+		if distinct[i] != names[i] {
+			loads[i] = plan.Named(loads[i], distinct[i])
+		}
+	}
+	return loads, nil
 }
 
 // Head is what a summary says before anything has run.

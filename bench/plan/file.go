@@ -50,12 +50,21 @@ func (f Files) Traces(spec string) ([]Load, error) {
 		opts := opts
 		opts.Column = col
 		l := Recorded(cached(func(service time.Duration) (*trace.Trace, error) { return f.readTrace(file, opts, service) }), f.Model)
-		if _, err := l(&scenario.Scenario{Service: someWork()}); err != nil {
+		if _, err := NameOf(l); err != nil {
 			return nil, err
 		}
 		loads = append(loads, l)
 	}
 	return loads, nil
+}
+
+// NameOf is the name of a load's arrivals.
+func NameOf(l Load) (string, error) {
+	src, err := l(&scenario.Scenario{Service: someWork()})
+	if err != nil {
+		return "", err
+	}
+	return src.Name(), nil
 }
 
 // someWork is a mean work with which a trace is read only to see whether it can be read.

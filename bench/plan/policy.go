@@ -121,6 +121,11 @@ func (p *Policy) New(target float64) (algorithms.Policy, error) {
 	return p.policies.New(p.Name, target, p.Params)
 }
 
+// Same reports whether both are one policy with the same parameters, whatever they are called.
+func (p *Policy) Same(o *Policy) bool {
+	return p.Name == o.Name && p.Tick == o.Tick && bytes.Equal(p.Params, o.Params) && bytes.Equal(p.Guard, o.Guard)
+}
+
 // Check reports whether New would make the policy.
 func (p *Policy) Check(target float64) error {
 	made, err := p.New(target)
