@@ -73,6 +73,7 @@ type pod struct {
 	StillReady bool                `json:"stillReady,omitempty"`
 	Values     map[string]*float64 `json:"values,omitempty"`
 	Requests   map[string]float64  `json:"requests,omitempty"`
+	Overhead   map[string]float64  `json:"overhead,omitempty"`
 	Started    *float64            `json:"started,omitempty"`
 	Changed    *float64            `json:"changed,omitempty"`
 	ReadAt     *float64            `json:"readAt,omitempty"`
@@ -285,7 +286,7 @@ func Marshal(o algorithms.Observation) ([]byte, error) {
 		pods := make([]pod, 0, len(o.Pods))
 		for _, p := range o.Pods {
 			q := pod{
-				Name: p.Name, State: p.State, StillReady: p.StillReady, Requests: p.Requests,
+				Name: p.Name, State: p.State, StillReady: p.StillReady, Requests: p.Requests, Overhead: p.Overhead,
 				Started: instant(p.Started), Changed: instant(p.Changed), ReadAt: instant(p.ReadAt), ReadOver: p.ReadOver.Seconds(),
 			}
 			for name, v := range p.Values {
@@ -357,12 +358,12 @@ func (f *faults) instant(name string, s *float64) time.Time {
 func (f *faults) pod(i int, p pod) algorithms.Pod {
 	at := func(field string) string { return fmt.Sprintf("pods[%d].%s", i, field) }
 	switch p.State {
-	case algorithms.PodReady, algorithms.PodStarting, algorithms.PodUnknown, algorithms.PodPending, algorithms.PodTerminating, algorithms.PodFailed:
+	case algorithms.PodReady, algorithms.PodStarting, algorithms.PodUnknown, algorithms.PodPending, algorithms.PodTerminating, algorithms.PodFailed, algorithms.PodSucceeded:
 	default:
-		f.add("%s = %q: want ready, starting, unknown, pending, terminating or failed", at("state"), p.State)
+		f.add("%s = %q: want ready, starting, unknown, pending, terminating, failed or succeeded", at("state"), p.State)
 	}
 	q := algorithms.Pod{
-		Name: p.Name, State: p.State, StillReady: p.StillReady, Requests: p.Requests,
+		Name: p.Name, State: p.State, StillReady: p.StillReady, Requests: p.Requests, Overhead: p.Overhead,
 		Started: f.instant(at("started"), p.Started), Changed: f.instant(at("changed"), p.Changed), ReadAt: f.instant(at("readAt"), p.ReadAt),
 		ReadOver: f.duration(at("readOver"), p.ReadOver),
 	}
@@ -377,6 +378,9 @@ func (f *faults) pod(i int, p pod) algorithms.Pod {
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Requests)) {
 		f.positive(at("requests."+name), p.Requests[name])
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Overhead)) {
+		f.positive(at("overhead."+name), p.Overhead[name])
 	}
 	return q
 }
@@ -394,7 +398,7 @@ func (f *faults) replicas(r *algorithms.Replicas, l line, pods []algorithms.Pod)
 			r.Starting++
 		case algorithms.PodTerminating:
 			r.Terminating++
-		case algorithms.PodFailed:
+		case algorithms.PodFailed, algorithms.PodSucceeded:
 		}
 	}
 	for _, c := range []struct {
