@@ -1,0 +1,271 @@
+package intake
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// rises turns counters into requests: the rise since the sample before, which stands in the bin that
+// begins there. A fall is a restart, after which the counter begins at 0.
+type rises struct {
+	last map[string]sample
+	emit func(*Item)
+}
+
+type sample struct {
+	at    int64
+	value float64
+}
+
+// maxSeries bounds how many series a file may have.
+const maxSeries = 200_000
+
+func (r *rises) add(key, series string, at int64, v float64) string {
+	if r.last == nil {
+		r.last = map[string]sample{}
+	}
+	before, seen := r.last[key]
+	if !seen && len(r.last) >= maxSeries {
+		return "it has more than 200000 series"
+	}
+	r.last[key] = sample{at, v}
+	if !seen || at <= before.at {
+		return ""
+	}
+	rise := v - before.value
+	if rise < 0 {
+		rise = v
+	}
+	r.emit(&Item{At: before.at, Bin: true, Value: rise, Series: series})
+	return ""
+}
+
+// samples hands samples on by their unit. key tells series apart, and series is what they are chosen
+// by.
+func (m *Meta) samples(emit func(*Item)) func(key, series, metric string, at int64, v float64) string {
+	r := rises{emit: emit}
+	return func(key, series, metric string, at int64, v float64) string {
+		if m.Unit == UnitAuto {
+			if m.Unit = unitOf(metric); m.Unit == UnitAuto {
+				m.Unit = UnitRate
+			}
+			m.Note("%q is taken for %s; say otherwise by --unit", metric, m.Unit)
+		}
+		if v < 0 {
+			return "its value is below zero"
+		}
+		if m.Unit == UnitCounter {
+			return r.add(key, series, at, v)
+		}
+		emit(&Item{At: at, Bin: true, Value: v, Series: series})
+		return ""
+	}
+}
+
+// promResult is a series of a Prometheus' answer.
+type promResult struct {
+	Metric map[string]string    `json:"metric"`
+	Values [][2]json.RawMessage `json:"values"`
+	Value  [2]json.RawMessage   `json:"value"`
+}
+
+// labels writes a series' labels in the order of their names.
+func (r *promResult) labels() string {
+	b, err := json.Marshal(r.Metric)
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}
+
+// chosenBy is the column if a label has that value, else the series' key.
+func (r *promResult) chosenBy(column, key string) string {
+	for _, v := range r.Metric {
+		if column != "" && v == column {
+			return column
+		}
+	}
+	return key
+}
+
+func prometheusJSON() Format {
+	return Format{
+		Name: "prometheus", Title: "a saved answer of Prometheus' query_range",
+		recognise: func(h *head) bool {
+			t := string(h.all[:min(len(h.all), 4096)])
+			return strings.Contains(t, `"resultType"`) || strings.HasPrefix(strings.TrimSpace(t), "[") && strings.Contains(t, `"metric"`) && strings.Contains(t, `"values"`)
+		},
+		parse: func(in *input, m *Meta, emit func(*Item)) error {
+			add := m.samples(emit)
+			return decodeResults(in.r, func(r *promResult) error {
+				name := r.Metric["__name__"]
+				key := r.labels()
+				series := r.chosenBy(m.Column, key)
+				for _, v := range r.Values {
+					in.lines++
+					at, _, ok := instant(v[0])
+					value, ok2 := number(bytes.Trim(v[1], `"`))
+					why := "its sample is no time and number"
+					if ok && ok2 {
+						why = add(key, series, name, at, value)
+					}
+					if why != "" {
+						in.skip(why)
+					}
+				}
+				return nil
+			})
+		},
+	}
+}
+
+// decodeResults finds the list of series in an answer, and hands on one after the other.
+func decodeResults(r io.Reader, each func(*promResult) error) error {
+	d := json.NewDecoder(r)
+	for depth := 0; ; {
+		t, err := d.Token()
+		if err != nil {
+			return fmt.Errorf("it has no list of series: %w", err)
+		}
+		switch t := t.(type) {
+		case json.Delim:
+			switch t {
+			case '{':
+				depth++
+			case '}':
+				depth--
+			case '[':
+				for d.More() {
+					var one promResult
+					if err := d.Decode(&one); err != nil {
+						return fmt.Errorf("a series of it: %w", err)
+					}
+					if err := each(&one); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+		case string:
+			if t == "errorType" {
+				return errors.New("it is an error of Prometheus, not a result")
+			}
+		}
+		if depth > 100 {
+			return errors.New("it is nested too deeply")
+		}
+	}
+}
+
+// seriesLine cuts a line NAME{LABELS} REST.
+func seriesLine(line []byte) (series, metric string, rest [][]byte, ok bool) {
+	line = bytes.TrimSpace(line)
+	end := bytes.IndexByte(line, ' ')
+	if open := bytes.IndexByte(line, '{'); open >= 0 && (end < 0 || open < end) {
+		quoted := false
+		end = -1
+		for i := open; i < len(line); i++ {
+			switch c := line[i]; {
+			case c == '\\' && quoted:
+				i++
+			case c == '"':
+				quoted = !quoted
+			case c == '}' && !quoted:
+				end = i + 1
+			}
+			if end >= 0 {
+				break
+			}
+		}
+		metric = string(bytes.TrimSpace(line[:open]))
+		if metric == "" && end > 0 { // promtool tsdb dump
+			if _, after, found := bytes.Cut(line[open:end], []byte(`__name__="`)); found {
+				name, _, _ := bytes.Cut(after, []byte{'"'})
+				metric = string(name)
+			}
+		}
+	} else if end > 0 {
+		metric = string(line[:end])
+	}
+	if end < 0 {
+		return "", "", nil, false
+	}
+	return string(line[:end]), metric, bytes.Fields(line[end:]), true
+}
+
+func openMetrics() Format {
+	return Format{
+		Name: "openmetrics", Title: "samples in the OpenMetrics or Prometheus text format, with times",
+		recognise: func(h *head) bool {
+			text := string(h.all)
+			return strings.HasPrefix(h.line(0), "# HELP ") || strings.HasPrefix(h.line(0), "# TYPE ") || strings.Contains(text, "\n# EOF")
+		},
+		parse: func(in *input, m *Meta, emit func(*Item)) error {
+			return textSamples(in, m, emit, true)
+		},
+	}
+}
+
+func tsdbDump() Format {
+	return Format{
+		Name: "tsdb-dump", Title: "promtool tsdb dump",
+		recognise: func(h *head) bool {
+			_, metric, rest, ok := seriesLine([]byte(h.line(0)))
+			return ok && strings.HasPrefix(h.line(0), "{") && metric != "" && len(rest) == 2
+		},
+		parse: func(in *input, m *Meta, emit func(*Item)) error { return textSamples(in, m, emit, false) },
+	}
+}
+
+// textSamples reads a sample a line. Names that end in _bucket, _sum and _created are not demand and
+// are left out.
+func textSamples(in *input, m *Meta, emit func(*Item), types bool) error {
+	add := m.samples(emit)
+	kinds := map[string]string{}
+	first := ""
+	err := in.each(func(line []byte) string {
+		if line[0] == '#' {
+			if fs := bytes.Fields(line); types && len(fs) == 4 && string(fs[1]) == "TYPE" && len(kinds) < 10_000 {
+				kinds[string(fs[2])] = string(fs[3])
+			}
+			return ""
+		}
+		series, metric, rest, ok := seriesLine(line)
+		if !ok || len(rest) == 0 {
+			return "it is no sample"
+		}
+		for _, end := range []string{"_bucket", "_sum", "_created"} {
+			if strings.HasSuffix(metric, end) {
+				return ""
+			}
+		}
+		if m.Column != "" && metric != m.Column && series != m.Column {
+			return ""
+		}
+		if len(rest) < 2 {
+			return "it has no time: samples of one scrape are no load over time"
+		}
+		v, ok := number(rest[0])
+		at, _, ok2 := instant(rest[1])
+		if !ok || !ok2 {
+			return "its value or time is none"
+		}
+		if first == "" {
+			first = metric
+			if m.Unit == UnitAuto && kinds[strings.TrimSuffix(metric, "_total")] == "counter" {
+				m.Unit = UnitCounter
+				m.Note("%q is taken for counter; say otherwise by --unit", metric)
+			}
+		}
+		if metric != first {
+			m.Note("it has several metrics: only %q is read; choose another by its name", first)
+			return ""
+		}
+		return add(series, m.Column, metric, at, v)
+	})
+	return err
+}
