@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -30,6 +31,8 @@ type Bench struct {
 	Traces, Generators, Logs []string
 	Model                    string
 	zeros, from, to          string
+	format, unit             string
+	bin                      time.Duration
 	Scenarios                []string
 	sets                     []string
 	over                     map[string]*string
@@ -41,6 +44,9 @@ type Bench struct {
 	Workers, Points          int
 	Explain                  bool
 	Baseline                 string
+	// Stdin is read for a load of the file "-". Stderr gets what was taken for what, and progress.
+	Stdin  io.Reader
+	Stderr io.Writer
 
 	set *pflag.FlagSet
 }
@@ -72,12 +78,20 @@ func (f *Bench) Add(fs *pflag.FlagSet, seeds int) {
 
 // AddLoads are the flags of loads from files and generators.
 func (f *Bench) AddLoads(fs *pflag.FlagSet) {
-	fs.StringArrayVar(&f.Traces, "trace", nil, "a trace `FILE`; FILE#COLUMN or FILE#all of a wide one; repeatable")
+	fs.StringArrayVar(&f.Traces, "trace", nil, "a trace `FILE`, of any format of docs/loads.md, or - for standard input; FILE#COLUMN or FILE#all of one with several; repeatable")
 	fs.StringArrayVar(&f.Generators, "generate", nil, "generated load, `SPEC`: "+strings.Join(generatorNames(), ", ")+"; repeatable")
-	fs.StringArrayVar(&f.Logs, "log", nil, "a request log `FILE`: t_seconds[,service_seconds], a line per request; repeatable")
+	fs.StringArrayVar(&f.Logs, "log", nil, "a request log `FILE`, a line per request: t_seconds[,service_seconds], or any format of docs/loads.md; repeatable")
 	fs.StringVar(&f.zeros, "zeros", "idle", "what empty bins of traces are: idle, or missing data that is interpolated or hold")
-	fs.StringVar(&f.from, "from", "", "begin that far into traces (such as 36h or 3d)")
-	fs.StringVar(&f.to, "to", "", "end that far into traces")
+	fs.StringVar(&f.from, "from", "", "begin that far into traces and logs (such as 36h or 3d)")
+	fs.StringVar(&f.to, "to", "", "end that far into traces and logs")
+	AddReading(fs, &f.format, &f.unit, &f.bin)
+}
+
+// AddReading are the flags of how files are read.
+func AddReading(fs *pflag.FlagSet, format, unit *string, bin *time.Duration) {
+	fs.StringVar(format, "format", "", "what files are, a `NAME` that \"sluice bench import --help\" lists (default: recognised)")
+	fs.StringVar(unit, "unit", "", "what values over time are: requests (in the bin), rate (per second), concurrency or counter (default: by their name)")
+	fs.DurationVar(bin, "bin", 0, "width of bins (default: the file's, and 1s for requests one by one)")
 }
 
 // AddRuns are the flags of everything else.
@@ -130,6 +144,7 @@ func (f *Bench) Jobs(known catalog.Catalog) ([]plan.Job, []scenario.Scenario, er
 	if f.Seeds < 1 || f.Seeds > 10_000 {
 		errs = append(errs, fmt.Errorf("--seeds = %d: want 1–10000", f.Seeds))
 	}
+	errs = append(errs, f.CheckWorkers())
 	scenes, err := f.ReadScenarios()
 	errs = append(errs, err)
 	loads, err := f.ReadLoads()
@@ -149,6 +164,18 @@ func (f *Bench) Jobs(known catalog.Catalog) ([]plan.Job, []scenario.Scenario, er
 	}
 	jobs, err := plan.Matrix(scenes, loads, policies, f.FirstSeed, f.Seeds)
 	return jobs, scenes, err
+}
+
+// CheckWorkers says what is wrong with --workers and --points.
+func (f *Bench) CheckWorkers() error {
+	var errs []error
+	if f.Workers < 0 || f.Workers > 10_000 {
+		errs = append(errs, fmt.Errorf("--workers = %d: want 0–10000", f.Workers))
+	}
+	if f.Points < 0 {
+		errs = append(errs, fmt.Errorf("--points = %d: want ≥ 0", f.Points))
+	}
+	return errors.Join(errs...)
 }
 
 func labels(policies []plan.Policy) []string {
@@ -246,7 +273,17 @@ func (f *Bench) ReadLoads() ([]plan.Load, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--arrivals: %w", err)
 	}
-	files := plan.Files{Model: model, Zeros: f.zeros, From: f.from, To: f.to}
+	if (f.from != "" || f.to != "") && len(f.Traces)+len(f.Logs) == 0 {
+		return nil, errors.New("--from and --to cut traces and logs: a generator takes duration=")
+	}
+	if (f.format != "" || f.unit != "" || f.bin != 0) && len(f.Traces)+len(f.Logs) == 0 {
+		return nil, errors.New("--format, --unit and --bin are of files: there is no --trace and no --log")
+	}
+	files := plan.Files{Model: model, Zeros: f.zeros, From: f.from, To: f.to, Format: f.format, Unit: f.unit, Bin: f.bin, Stdin: f.Stdin}
+	if f.Stderr != nil {
+		files.Note = func(line string) { fmt.Fprintln(f.Stderr, line) }
+		files.Progress = runner.ReadProgress(f.Stderr)
+	}
 	var loads []plan.Load
 	var from []string // what each was given as
 	var errs []error
@@ -268,7 +305,7 @@ func (f *Bench) ReadLoads() ([]plan.Load, error) {
 		add("generate", g, []plan.Load{l}, err)
 	}
 	for _, name := range f.Logs {
-		l, err := plan.Log(name)
+		l, err := files.Log(name)
 		add("log", name, []plan.Load{l}, err)
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"maps"
@@ -271,6 +272,45 @@ func (c *counter) dense() (start int64, bins []float64) {
 		}
 	}
 	return first * int64(c.width), bins
+}
+
+// Series lists the names of a file's series, or the columns of values of a file of columns; at most
+// that many.
+func Series(f File, o Options, most int) ([]string, error) {
+	seen := map[string]bool{}
+	s, err := Read([]File{f}, o, func(it *Item) {
+		if it.Series != "" && len(seen) <= most {
+			seen[it.Series] = true
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(seen) > most {
+		return nil, fmt.Errorf("it has more than %d series: choose one by its name, or all together", most)
+	}
+	if s.Format.Name == "csv" {
+		r, err := Open(f, nil)
+		if err != nil {
+			return nil, err
+		}
+		defer r.Close() //nolint:errcheck // it was read
+		in := &input{r: bufio.NewReaderSize(r, sniffed)}
+		var t table
+		if err := t.start(in); err != nil {
+			return nil, err
+		}
+		at := t.find(timeNames()...)
+		for i, c := range t.columns {
+			if i != at {
+				seen[c] = true
+			}
+		}
+	}
+	if len(seen) == 0 {
+		return nil, errors.New("it has no series")
+	}
+	return slices.Sorted(maps.Keys(seen)), nil
 }
 
 // Name is what a load of the file is called: its name without folder and endings.

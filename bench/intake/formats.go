@@ -132,7 +132,7 @@ func parseAnyCSV(in *input, m *Meta, emit func(*Item)) error {
 		return err
 	}
 	if len(values) > 0 && m.Unit == UnitAuto {
-		if m.Unit = unitOf(title); m.Unit == UnitAuto || m.Unit == UnitCounter && title != "counter" {
+		if m.Unit = UnitOf(title); m.Unit == UnitAuto || m.Unit == UnitCounter && title != "counter" {
 			m.Unit = UnitRequests
 		}
 		m.Note("column %q is taken for %s; say otherwise by --unit", title, m.Unit)

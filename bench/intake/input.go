@@ -85,6 +85,24 @@ func open(f File, progress func(int64)) (*input, error) {
 	return in, nil
 }
 
+// Open opens a file for reading, decompressed and without a byte order mark. progress is told the
+// bytes read of the file, and may be nil.
+func Open(f File, progress func(int64)) (io.ReadCloser, error) {
+	in, err := open(f, progress)
+	if err != nil {
+		return nil, err
+	}
+	return reader{in}, nil
+}
+
+type reader struct{ in *input }
+
+// Read implements io.Reader.
+func (r reader) Read(p []byte) (int, error) { return r.in.r.Read(p) }
+
+// Close implements io.Closer.
+func (r reader) Close() error { return r.in.close() }
+
 func (in *input) close() error {
 	for _, f := range in.more {
 		f()

@@ -275,8 +275,42 @@ func Read(files []File, o Options, emit func(*Item)) (Summary, error) {
 	return all, nil
 }
 
-// unitOf guesses the unit by a name of a column or a metric, UnitAuto where it says nothing.
-func unitOf(name string) Unit {
+// First hands on the first items of a file, until each returns an error.
+func First(f File, o Options, each func(*Item) error) (s Summary, err error) {
+	stopped := false
+	opened := f.Open
+	var src *stopping
+	f.Open = func() (io.ReadCloser, error) {
+		r, err := opened()
+		if err != nil {
+			return nil, err
+		}
+		src = &stopping{ReadCloser: r}
+		return src, nil
+	}
+	return scan(f, o, func(it *Item) {
+		if !stopped && each(it) != nil {
+			stopped, src.stop = true, true
+		}
+	})
+}
+
+// stopping ends where it is told to.
+type stopping struct {
+	io.ReadCloser
+	stop bool
+}
+
+// Read implements io.Reader.
+func (s *stopping) Read(p []byte) (int, error) {
+	if s.stop {
+		return 0, io.EOF
+	}
+	return s.ReadCloser.Read(p)
+}
+
+// UnitOf guesses the unit by a name of a column or a metric, UnitAuto where it says nothing.
+func UnitOf(name string) Unit {
 	n := strings.ToLower(strings.TrimSpace(name))
 	for _, w := range []string{"concurrency", "in_flight", "inflight", "in-flight", "active"} {
 		if strings.Contains(n, w) {

@@ -50,7 +50,7 @@ func (m *Meta) samples(emit func(*Item)) func(key, series, metric string, at int
 	r := rises{emit: emit}
 	return func(key, series, metric string, at int64, v float64) string {
 		if m.Unit == UnitAuto {
-			if m.Unit = unitOf(metric); m.Unit == UnitAuto {
+			if m.Unit = UnitOf(metric); m.Unit == UnitAuto {
 				m.Unit = UnitRate
 			}
 			m.Note("%q is taken for %s; say otherwise by --unit", metric, m.Unit)

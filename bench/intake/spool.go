@@ -60,6 +60,21 @@ func Spool(name string, files []File, o Options) (*Log, error) {
 	return l, nil
 }
 
+// Stdin keeps what a reader gives in a file without a name, so that it can be read more than once.
+func Stdin(r io.Reader) (File, error) {
+	file, err := temporary()
+	if err != nil {
+		return File{}, err
+	}
+	n, err := io.Copy(file, r)
+	if err != nil {
+		return File{}, errors.Join(fmt.Errorf("read standard input: %w", err), file.Close())
+	}
+	return File{Name: "stdin", Open: func() (io.ReadCloser, error) {
+		return io.NopCloser(io.NewSectionReader(file, 0, n)), nil
+	}}, nil
+}
+
 // temporary makes a file without a name.
 func temporary() (*os.File, error) {
 	f, err := os.CreateTemp("", "sluice-*")

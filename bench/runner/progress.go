@@ -86,3 +86,11 @@ func (p *SearchProgress) Tell(line func() string) {
 		fmt.Fprintf(p.w, "after %v: %s\n", took.Round(time.Second), line())
 	}
 }
+
+// ReadProgress makes a function that tells how much of a file was read, now and then.
+func ReadProgress(w io.Writer) func(file string, read int64) {
+	p := NewSearchProgress(w)
+	return func(file string, read int64) {
+		p.Tell(func() string { return fmt.Sprintf("read %d MiB of %s", read>>20, file) })
+	}
+}

@@ -122,6 +122,7 @@ func (f *backtestFlags) check() ([]scenario.Scenario, []plan.Policy, error) {
 	errs = append(errs, f.past.Check())
 	bad(f.podHour >= 0 && algorithms.Finite(f.podHour), "--pod-hour-cost = %v: want a price ≥ 0", f.podHour)
 	bad(f.Seeds >= 1 && f.Seeds <= 10_000, "--seeds = %d: want 1–10000", f.Seeds)
+	errs = append(errs, f.CheckWorkers())
 	bad(len(f.Policies) > 0, "--policy is missing: want the current policy, and others after it")
 	if _, err := trace.ParseModel(f.Model); err != nil {
 		errs = append(errs, fmt.Errorf("--arrivals: %w", err))
