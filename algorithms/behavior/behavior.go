@@ -13,8 +13,8 @@
 //
 // An HPA without spec.behavior at all follows older rules, which NewOlder has: the largest
 // recommendation of the last 300 s, that instant included, and at most max(2 × start, 4) pods. The
-// HPA takes the current count for start, since it decides once in 15 s. Here start is the count 15 s
-// ago, current − added + removed within that time, so that deciding more often is no faster. At
+// HPA takes the current count for start, since it decides once in 15 s. Here start is the count 15
+// s ago, current − added + removed within that time, so that deciding more often is no faster. At
 // decisions 15 s apart or more the two are equal.
 package behavior
 

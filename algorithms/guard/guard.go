@@ -136,8 +136,8 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// stockLimits is a policy that is limited as its vendor's without spec.behavior. Where the guard has
-// a behavior, that takes the place of those limits: they must not hold twice.
+// stockLimits is a policy that is limited as its vendor's without spec.behavior. Where the guard
+// has a behavior, that takes the place of those limits: they must not hold twice.
 type stockLimits interface{ YieldLimits() }
 
 // Policy is a guarded policy. It is not safe for concurrent use.

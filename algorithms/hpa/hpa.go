@@ -21,17 +21,18 @@
 // are missing; readiness counts for the resource cpu only. Of several metrics the largest proposal
 // wins. When some fail and the others would scale down, nothing changes.
 //
-// An AverageValue of External or Object answers the count of existing pods within tolerance, not the
-// count that was asked for (kubernetes#138505, open in both releases). So the surge of a rollout is
-// kept, and a missing pod is given up. It is kept here, since this package is to equal the HPA; the
-// message says when it happens. No other policy of Sluice does it.
+// An AverageValue of External or Object answers the count of existing pods within tolerance, not
+// the count that was asked for (kubernetes#138505, open in both releases). So the surge of a
+// rollout is kept, and a missing pod is given up. It is kept here, since this package is to equal
+// the HPA; the message says when it happens. No other policy of Sluice does it.
 //
-// Config.Release says whose arithmetic holds. 1.38 ignores pods that have succeeded, where 1.37 takes
-// them for missing or counted, and leaves a pod's overhead out of its requests. Where 1.37 overflows
-// a 32-bit count, both saturate here. A total over no pods has no ratio, so no tolerance, in both.
+// Config.Release says whose arithmetic holds. 1.38 ignores pods that have succeeded, where 1.37
+// takes them for missing or counted, and leaves a pod's overhead out of its requests. Where 1.37
+// overflows a 32-bit count, both saturate here. A total over no pods has no ratio, so no tolerance,
+// in both.
 //
-// Without Behavior the HPA's older rules limit the answers (package behavior, NewOlder). Limits: none
-// leaves the bare calculator.
+// Without Behavior the HPA's older rules limit the answers (package behavior, NewOlder). Limits:
+// none leaves the bare calculator.
 //
 // Where single pods are unknown (Observation.Pods is nil), a Pods metric takes the signal's total
 // as spread over the ready pods.
@@ -95,8 +96,8 @@ func New(c Config) (*Policy, error) {
 	return p, nil
 }
 
-// YieldLimits takes away the stock limits, for a caller that bounds the answers by rules of its own.
-// Rules that the Config states stay.
+// YieldLimits takes away the stock limits, for a caller that bounds the answers by rules of its
+// own. Rules that the Config states stay.
 func (p *Policy) YieldLimits() {
 	if p.cfg.Behavior == nil {
 		p.cfg.Limits, p.limiter = LimitsNone, nil
@@ -283,17 +284,12 @@ func (p *Policy) perPod(m *metric, o *algorithms.Observation) result {
 		pod := &o.Pods[i]
 		var requested int64
 		if m.aim == Utilization {
-			v, ok := pod.Requests[m.name]
-			if !ok || !algorithms.Finite(v) {
+			var ok bool
+			if requested, ok = p.requested(pod, m.name); !ok {
 				return result{fault: "a pod requests none of the resource"}
 			}
-			if p.cfg.Release == Release137 {
-				v += pod.Overhead[m.name]
-			}
-			requested = milli(v)
 		}
-		if pod.State == algorithms.PodTerminating || pod.State == algorithms.PodFailed ||
-			pod.State == algorithms.PodSucceeded && p.cfg.Release != Release137 {
+		if p.ignores(pod) {
 			continue
 		}
 		if pod.State == algorithms.PodPending {
@@ -354,6 +350,21 @@ func (p *Policy) perPod(m *metric, o *algorithms.Observation) result {
 		r.proposal = n
 	}
 	return r
+}
+
+// ignores tells whether a pod is left out altogether.
+func (p *Policy) ignores(pod *algorithms.Pod) bool {
+	return pod.State == algorithms.PodTerminating || pod.State == algorithms.PodFailed ||
+		pod.State == algorithms.PodSucceeded && p.cfg.Release != Release137
+}
+
+// requested is what a pod reserves of a resource, in thousandths.
+func (p *Policy) requested(pod *algorithms.Pod, name string) (int64, bool) {
+	v, ok := pod.Requests[name]
+	if p.cfg.Release == Release137 {
+		v += pod.Overhead[name]
+	}
+	return milli(v), ok && algorithms.Finite(v)
 }
 
 // ratio is usage over target; ok is false when nothing is requested.
@@ -484,8 +495,8 @@ func (p *Policy) Restore(raw json.RawMessage) error {
 	return nil
 }
 
-// milli is v in whole thousandths, the nearest, as Sluice's own metrics API serves values to an HPA.
-// It saturates far beyond any measurement.
+// milli is v in whole thousandths, the nearest, as Sluice's own metrics API serves values to an
+// HPA. It saturates far beyond any measurement.
 func milli(v float64) int64 {
 	const far = 1e17
 	return int64(math.Round(min(max(v*1000, -far), far)))

@@ -169,8 +169,8 @@ func TestDefaultRates(t *testing.T) {
 	}
 }
 
-// TestStock takes an HPA without behavior: the largest answer of 300 s, and 4 pods or twice as many in
-// 15 s however often it is asked.
+// TestStock takes an HPA without behavior: the largest answer of 300 s, and 4 pods or twice as many
+// in 15 s however often it is asked.
 func TestStock(t *testing.T) {
 	t.Parallel()
 	for _, tick := range []int{1, 2, 5, 15} {

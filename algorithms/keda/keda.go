@@ -21,13 +21,13 @@
 //	            fallbacks are cut to thousandths
 //
 // As in KEDA the cooldown counts for the last step to zero only, from any count, and times of
-// activity are whole seconds. One quirk of KEDA is kept: while some trigger is in error, being active
-// does not renew the time of last activity.
+// activity are whole seconds. One quirk of KEDA is kept: while some trigger is in error, being
+// active does not renew the time of last activity.
 //
 // Differences: fallback's behavior "scalingModifiers" and the formula's ?? and count() are refused,
 // and idleReplicaCount must be 0, the only value that KEDA documents as working. NaN is an unknown
-// value, not zero, and so is a formula that fails or is not finite. Asked more often than every 15 s
-// and without a SyncPeriod, the HPA looks more often than in KEDA, and counts failures faster.
+// value, not zero, and so is a formula that fails or is not finite. Asked more often than every 15
+// s and without a SyncPeriod, the HPA looks more often than in KEDA, and counts failures faster.
 //
 // Source: github.com/kedacore/keda v2.21.0, pkg/scaling/scale_handler.go, pkg/scaling/executor,
 // pkg/scaling/modifiers and pkg/fallback. The test module oracle/keda runs both side by side.
@@ -245,8 +245,8 @@ type Policy struct {
 	// keys are the names under which the HPA sees the triggers, so that two triggers of one signal
 	// stay apart.
 	keys []string
-	// goals and kinds are, trigger by trigger, the target and the metric type by which a fallback is
-	// sized; fallsBack is false where KEDA takes no fallback.
+	// goals and kinds are, trigger by trigger, the target and the metric type by which a fallback
+	// is sized; fallsBack is false where KEDA takes no fallback.
 	goals     []float64
 	kinds     []string
 	fallsBack bool
@@ -564,8 +564,8 @@ func (p *Policy) poll(now time.Time, cur int) (n int, reason string, acts bool) 
 	return cur, "Inactive", false
 }
 
-// YieldLimits takes away the HPA's stock limits, for a caller that bounds the answers by rules of its
-// own.
+// YieldLimits takes away the HPA's stock limits, for a caller that bounds the answers by rules of
+// its own.
 func (p *Policy) YieldLimits() { p.hpa.YieldLimits() }
 
 // Snapshot returns the memory.

@@ -115,7 +115,7 @@ func TestMissingData(t *testing.T) {
 		play(t, config(func(c *keda.Config) {
 			c.Fallback = &keda.Fallback{FailureThreshold: 2, Replicas: 6, Behavior: behavior}
 		}), event{0, 4, 40, 4, "Unchanged"}, event{15, 4, unknown, unknown, "NoData"}, event{20, 4, unknown, unknown, "NoData"},
-			event{30, 4, unknown, want, reason}, // the poll is the third look, the HPA's round the fourth
+			event{30, 4, unknown, want, reason}, // the third look and the fourth
 			event{60, want, 40, max(want, 4), map[bool]string{true: "Unchanged", false: "ScaleDownStabilized"}[want == 4]})
 	}
 }
@@ -195,7 +195,8 @@ func TestFallbackWakes(t *testing.T) {
 		event{0, 3, 30, 3, "Unchanged"}, event{31, 3, unknown, 0, "Deactivated"})
 }
 
-// TestFallbackOfValue cuts to thousandths, so that the HPA does not add a pod: every pair of counts.
+// TestFallbackOfValue cuts to thousandths, so that the HPA does not add a pod: every pair of
+// counts.
 func TestFallbackOfValue(t *testing.T) {
 	t.Parallel()
 	for _, threshold := range []float64{100, 0.57, 3} {
@@ -226,8 +227,8 @@ func TestFallbackOfValue(t *testing.T) {
 	}
 }
 
-// TestValuesAsWritten compares values of three decimals, and takes those below zero for zero (KEDA's
-// #7880).
+// TestValuesAsWritten compares values of three decimals, and takes those below zero for zero
+// (KEDA's #7880).
 func TestValuesAsWritten(t *testing.T) {
 	t.Parallel()
 	for value, want := range map[float64]int{7.0004: 7, 7.0006: 8, 7: 7, -30: 1} {

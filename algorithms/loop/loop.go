@@ -221,7 +221,7 @@ func (l *Loop) observe(v *View) algorithms.Observation {
 			}
 		case algorithms.PodTerminating:
 			o.Replicas.Terminating++
-		case algorithms.PodFailed, algorithms.PodSucceeded: // ends, and is replaced by one that counts
+		case algorithms.PodFailed, algorithms.PodSucceeded: // another takes its place
 		}
 	}
 	if limit > 0 {

@@ -12,8 +12,8 @@
 // Warm-up: for estimatedInstanceWarmup after a scale-out the pods it added do not count as
 // capacity. base is the count without them, so that a breach in the same step adds nothing and a
 // larger one only the difference; nothing scales in meanwhile. A missing bound is open. Cooldowns
-// start with a change. Where both alarms have one threshold and the metric is at it, out comes first,
-// as AWS takes the larger capacity.
+// start with a change. Where both alarms have one threshold and the metric is at it, out comes
+// first, as AWS takes the larger capacity.
 //
 // Source: "Step and simple scaling policies for Amazon EC2 Auto Scaling",
 // docs.aws.amazon.com/autoscaling/ec2/userguide.

@@ -13,9 +13,9 @@
 // points, so that nothing scales in on missing data. stabilizationWindow keeps the largest answer
 // of that long when scaling in, as the Kubernetes HPA.
 //
-// Default suits request concurrency measured every few seconds. AWS is what an ECS service gets: data
-// points of a minute, 3 of them above the target to go out, 15 below 90 % of it to go in, cooldowns of
-// 5m.
+// Default suits request concurrency measured every few seconds. AWS is what an ECS service gets:
+// data points of a minute, 3 of them above the target to go out, 15 below 90 % of it to go in,
+// cooldowns of 5m.
 //
 // Source: "Target tracking scaling policies",
 // docs.aws.amazon.com/autoscaling/application/userguide. That page, the API's reference and that of

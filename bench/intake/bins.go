@@ -1,7 +1,6 @@
 package intake
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"maps"
@@ -11,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/bench/intake/formats"
+	"github.com/sluice-autoscaler/sluice/bench/intake/rows"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
@@ -88,7 +89,7 @@ func (l *Load) lay(stamps map[int64]stamp, width time.Duration, o *Options) erro
 	if width <= 0 {
 		return ErrWidth
 	}
-	if l.Meta.Unit == UnitConcurrency && o.Service <= 0 {
+	if l.Meta.Unit == formats.UnitConcurrency && o.Service <= 0 {
 		return errors.New("it holds concurrency: give the mean service time, which turns it into a rate")
 	}
 	l.Start = times[0]
@@ -110,11 +111,11 @@ func (l *Load) lay(stamps map[int64]stamp, width time.Duration, o *Options) erro
 			l.missing[i] = true
 		}
 		switch l.Meta.Unit {
-		case UnitRate:
+		case formats.UnitRate:
 			l.Requests[i] *= width.Seconds() / float64(max(1, many[i]))
-		case UnitConcurrency:
+		case formats.UnitConcurrency:
 			l.Requests[i] *= width.Seconds() / o.Service.Seconds() / float64(max(1, many[i]))
-		case UnitAuto, UnitRequests, UnitCounter:
+		case formats.UnitAuto, formats.UnitRequests, formats.UnitCounter:
 		}
 	}
 	l.Summary.Requests = 0
@@ -143,7 +144,7 @@ func step(times []int64) time.Duration {
 		}
 	}
 	d := time.Duration(least)
-	if r := d.Round(time.Second); r > 0 && (d-r).Abs() <= d/50 { // scrapes are not on time to the millisecond
+	if r := d.Round(time.Second); r > 0 && (d-r).Abs() <= d/50 { // scrapes jitter
 		return r
 	}
 	return d
@@ -176,8 +177,8 @@ func (l *Load) coarsen(width time.Duration) error {
 	return nil
 }
 
-// Fill sets the bins of which nothing is known: between two known ones on a straight line, or as the
-// one before.
+// Fill sets the bins of which nothing is known: between two known ones on a straight line, or as
+// the one before.
 func (l *Load) Fill(hold bool) {
 	last := -1
 	for i := 0; i <= len(l.Requests); i++ {
@@ -290,22 +291,15 @@ func Series(f File, o Options, most int) ([]string, error) {
 		return nil, fmt.Errorf("it has more than %d series: choose one by its name, or all together", most)
 	}
 	if s.Format.Name == "csv" {
-		r, err := Open(f, nil)
+		in, err := rows.OpenInput(f, nil)
 		if err != nil {
 			return nil, err
 		}
-		defer r.Close() //nolint:errcheck // it was read
-		in := &input{r: bufio.NewReaderSize(r, sniffed)}
-		var t table
-		if err := t.start(in); err != nil {
+		columns, err := formats.ValueColumns(in)
+		if err = errors.Join(err, in.Close()); err != nil {
 			return nil, err
 		}
-		at := t.find(timeNames()...)
-		for i, c := range t.columns {
-			if i != at {
-				seen[c] = true
-			}
-		}
+		return columns, nil
 	}
 	if len(seen) == 0 {
 		return nil, errors.New("it has no series")

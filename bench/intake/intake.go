@@ -1,11 +1,10 @@
 // Package intake reads the loads that people have: access logs, results of load tests, exports of
-// metrics, and published data sets. Each format has a name, a recogniser of its beginning and a
-// parser, in one table (Formats). What a file holds is told apart as requests, one by one, or as
-// values over time; both become a trace or a request log of the bench.
+// metrics, and published data sets (package formats). What a file holds is told apart as requests,
+// one by one, or as values over time; both become a trace or a request log of the bench.
 //
-// Files are read once, from the beginning to the end, in bounded memory, gzip and zstd included.
-// Lines that cannot be read are counted and the first is quoted; they are not taken for idleness. It
-// is pure but for Spool, which sorts in a file.
+// Files are read once, from the beginning to the end, in bounded memory. Lines that cannot be read
+// are counted and the first is quoted; they are not taken for idleness. It is pure but for Spool,
+// which sorts in a file.
 package intake
 
 import (
@@ -13,88 +12,26 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"strings"
 	"time"
+
+	"github.com/sluice-autoscaler/sluice/bench/intake/formats"
+	"github.com/sluice-autoscaler/sluice/bench/intake/rows"
 )
 
-// Unit is what the values of a file are.
-type Unit string
-
-// The units.
-const (
-	// UnitAuto leaves it to the file.
-	UnitAuto Unit = ""
-	// UnitRequests is requests in the bin.
-	UnitRequests Unit = "requests"
-	// UnitRate is requests per second.
-	UnitRate Unit = "rate"
-	// UnitConcurrency is the mean number of requests in flight.
-	UnitConcurrency Unit = "concurrency"
-	// UnitCounter is a count that only rises, but for restarts.
-	UnitCounter Unit = "counter"
+// What formats and files are made of.
+type (
+	// File is what is to be read.
+	File = rows.File
+	// Format is one kind of file; Item a request or a value of it; Meta what is known of it.
+	Format = formats.Format
+	Item   = formats.Item
+	Meta   = formats.Meta
+	// Unit is what the values of a file are.
+	Unit = formats.Unit
 )
 
-// Units lists what a user may say.
-func Units() []Unit { return []Unit{UnitRequests, UnitRate, UnitConcurrency, UnitCounter} }
-
-// Item is a request, or a value over time.
-type Item struct {
-	// At is nanoseconds, since 1970 or since the file's own beginning (Meta.Relative). It is the
-	// arrival of a request, or the beginning of a bin.
-	At int64
-	// Bin says that it is a value; else it is one request.
-	Bin bool
-	// Width is the bin's, 0 where the distance of the times gives it.
-	Width time.Duration
-	Value float64
-	// Service is how long the request was worked on, 0 where that is unknown.
-	Service time.Duration
-	// In and Out are tokens of the request's prompt and answer, 0 where there are none.
-	In, Out int
-	// Series names what the value or request belongs to, where a file has several.
-	Series string
-}
-
-// Meta is what a parser knows of its file.
-type Meta struct {
-	// Unit of values.
-	Unit Unit
-	// Relative says that times are since a beginning of the file's own, not since 1970.
-	Relative bool
-	// Notes are what a user should know of how the file was read.
-	Notes []string
-	// Column is what is selected of a file with several series; "" is all together.
-	Column string
-}
-
-// Note adds a note once.
-func (m *Meta) Note(format string, args ...any) {
-	n := fmt.Sprintf(format, args...)
-	for _, old := range m.Notes {
-		if old == n {
-			return
-		}
-	}
-	m.Notes = append(m.Notes, n)
-}
-
-// Format is one kind of file.
-type Format struct {
-	// Name is what --format takes; Title says it to people.
-	Name, Title string
-	// recognise tells by the file's beginning whether it is of this kind.
-	recognise func(h *head) bool
-	// parse hands on each item.
-	parse func(in *input, m *Meta, emit func(*Item)) error
-}
-
-// File is what is to be read.
-type File struct {
-	// Name tells about formats that keep the time in it, and stands in errors.
-	Name string
-	// Open opens it; it is called once for each pass.
-	Open func() (io.ReadCloser, error)
-}
+// ErrNothing is in the chain of the error for a file without any item.
+var ErrNothing = formats.ErrNothing
 
 // Options say how files are read.
 type Options struct {
@@ -119,13 +56,14 @@ type Summary struct {
 	// Lines counts all, Skipped those that could not be read; FirstSkipped says why of the first.
 	Lines, Skipped int64
 	FirstSkipped   string
-	// Items counts requests or values, Requests the requests that they stand for. Values of a rate or a
-	// concurrency stand for them once the bins' width is known.
+	// Items counts requests or values, Requests the requests that they stand for. Values of a rate
+	// or a concurrency stand for them once the bins' width is known.
 	Items    int64
 	Requests float64
 	// First and Last are the earliest and latest At.
 	First, Last int64
-	// Served counts requests whose work is known, Service is the sum of that; In and Out are tokens.
+	// Served counts requests whose work is known, Service is the sum of that; In and Out are
+	// tokens.
 	Served  int64
 	Service time.Duration
 	In, Out int64
@@ -135,17 +73,14 @@ type Summary struct {
 	Binned bool
 }
 
-// ErrNothing is returned for files without any item.
-var ErrNothing = errors.New("there is nothing in it that could be read")
-
 // scan reads one file.
 func scan(f File, o Options, emit func(*Item)) (s Summary, err error) {
-	in, err := open(f, o.Progress)
+	in, err := rows.OpenInput(f, o.Progress)
 	if err != nil {
 		return s, err
 	}
-	defer func() { err = errors.Join(err, in.close()) }()
-	if s.Format, err = choose(in, o.Format); err != nil {
+	defer func() { err = errors.Join(err, in.Close()) }()
+	if s.Format, err = formats.Choose(in, o.Format); err != nil {
 		return s, err
 	}
 	s.Meta.Column = o.Column
@@ -153,29 +88,29 @@ func scan(f File, o Options, emit func(*Item)) (s Summary, err error) {
 		s.Meta.Column = ""
 	}
 	last := int64(math.MinInt64)
-	parseErr := s.Format.parse(in, &s.Meta, func(it *Item) {
+	parseErr := s.Format.Parse(in, &s.Meta, func(it *Item) {
 		if s.Meta.Column != "" && it.Series != "" && it.Series != s.Meta.Column {
 			return
 		}
 		if it.At < -maxTime || it.At > maxTime {
-			in.skip("a time beyond 292 years")
+			in.Skip("a time beyond 292 years")
 			return
 		}
 		s.add(it, &last)
 		emit(it)
 	})
-	s.Lines, s.Skipped, s.FirstSkipped = in.lines, in.skipped, in.firstSkipped
+	s.Lines, s.Skipped, s.FirstSkipped = in.Lines, in.Skipped, in.FirstSkipped
 	if parseErr != nil {
 		return s, fmt.Errorf("%s: %w", s.Format.Name, parseErr)
 	}
 	if s.Items == 0 {
 		return s, fmt.Errorf("%s: %w%s", s.Format.Name, ErrNothing, skippedWords(&s))
 	}
-	if o.Unit != UnitAuto {
+	if o.Unit != formats.UnitAuto {
 		s.Meta.Unit = o.Unit
 	}
-	if s.Meta.Unit == UnitAuto {
-		s.Meta.Unit = UnitRequests
+	if s.Meta.Unit == formats.UnitAuto {
+		s.Meta.Unit = formats.UnitRequests
 	}
 	return s, nil
 }
@@ -309,28 +244,6 @@ func (s *stopping) Read(p []byte) (int, error) {
 	return s.ReadCloser.Read(p)
 }
 
-// UnitOf guesses the unit by a name of a column or a metric, UnitAuto where it says nothing.
-func UnitOf(name string) Unit {
-	n := strings.ToLower(strings.TrimSpace(name))
-	for _, w := range []string{"concurrency", "in_flight", "inflight", "in-flight", "active"} {
-		if strings.Contains(n, w) {
-			return UnitConcurrency
-		}
-	}
-	switch n {
-	case "rate", "rps", "qps", "tps", "req/s", "requests/s", "reqs/s", "hz", "throughput":
-		return UnitRate
-	}
-	for _, w := range []string{"per_second", "per second", "persecond", "_per_sec", "/sec", "/s)", "_rps", "_qps", ":rate", "_rate", "rate_", "rate(", "requests_rate"} {
-		if strings.Contains(n, w) {
-			return UnitRate
-		}
-	}
-	if strings.HasSuffix(n, "_rate") || strings.HasSuffix(n, " rate") || strings.HasPrefix(n, "rate") {
-		return UnitRate
-	}
-	if strings.HasSuffix(n, "_total") || strings.HasSuffix(n, "_count") {
-		return UnitCounter
-	}
-	return UnitAuto
-}
+// Open opens a file for reading, decompressed and without a byte order mark. progress is told the
+// bytes read of the file, and may be nil.
+func Open(f File, progress func(int64)) (io.ReadCloser, error) { return rows.Open(f, progress) }

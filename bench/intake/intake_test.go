@@ -17,6 +17,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/sluice-autoscaler/sluice/bench/intake"
+	"github.com/sluice-autoscaler/sluice/bench/intake/formats"
+	"github.com/sluice-autoscaler/sluice/bench/intake/item"
 )
 
 func sample(name string) intake.File {
@@ -127,7 +129,7 @@ func TestSamples(t *testing.T) {
 			t.Errorf("%s:\n got %+v (bins sum to %v)\nwant %+v\n%s", name, got, sum, w, strings.Join(l.Describe(), "\n"))
 		}
 	}
-	for _, name := range intake.Names() {
+	for _, name := range formats.Names() {
 		if !seen[name] && name != "json" {
 			t.Errorf("there is no sample of %s", name)
 		}
@@ -196,20 +198,20 @@ func TestTimes(t *testing.T) {
 func TestUnits(t *testing.T) {
 	t.Parallel()
 	for column, unit := range map[string]intake.Unit{
-		"requests": intake.UnitRequests, "count": intake.UnitRequests, "rate": intake.UnitRate, "rps": intake.UnitRate, "qps": intake.UnitRate,
-		"requests_per_second": intake.UnitRate, "concurrency": intake.UnitConcurrency, "in_flight": intake.UnitConcurrency, "views": intake.UnitRequests,
+		"requests": formats.UnitRequests, "count": formats.UnitRequests, "rate": formats.UnitRate, "rps": formats.UnitRate, "qps": formats.UnitRate,
+		"requests_per_second": formats.UnitRate, "concurrency": formats.UnitConcurrency, "in_flight": formats.UnitConcurrency, "views": formats.UnitRequests,
 	} {
-		for _, said := range append(intake.Units(), intake.UnitAuto) {
+		for _, said := range append(item.Units(), formats.UnitAuto) {
 			l, err := intake.Bins([]intake.File{text("x.csv", "time,"+column+"\n2025-10-10 00:00:00,2\n2025-10-10 00:01:00,4\n2025-10-10 00:02:00,6\n")}, intake.Options{Unit: said, Service: 2 * time.Second})
 			if err != nil {
 				t.Errorf("%s as %q: %v", column, said, err)
 				continue
 			}
 			u := said
-			if said == intake.UnitAuto {
+			if said == formats.UnitAuto {
 				u = unit
 			}
-			want := map[intake.Unit]float64{intake.UnitRequests: 12, intake.UnitRate: 720, intake.UnitConcurrency: 360, intake.UnitCounter: 12}[u]
+			want := map[intake.Unit]float64{formats.UnitRequests: 12, formats.UnitRate: 720, formats.UnitConcurrency: 360, formats.UnitCounter: 12}[u]
 			if l.Meta.Unit != u || l.Summary.Requests != want || !strings.Contains(strings.Join(l.Describe(), " "), string(u)) {
 				t.Errorf("%s as %q: %v requests of unit %s, want %v of %s", column, said, l.Summary.Requests, l.Meta.Unit, want, u)
 			}
@@ -389,7 +391,7 @@ func FuzzRead(f *testing.F) {
 		}
 		f.Add(b[:min(len(b), 2000)], "")
 	}
-	for _, name := range intake.Names() {
+	for _, name := range formats.Names() {
 		f.Add([]byte("{\"timestamp\":1e300}\n,,,\n[10/Oct/2025:13:55:36 +0200] \"\n"), name)
 	}
 	f.Fuzz(func(t *testing.T, content []byte, format string) {

@@ -22,8 +22,8 @@ const runLength = 1 << 20
 // recordSize is the bytes of a request in the file: arrival, work, tokens in and out.
 const recordSize = 24
 
-// Log is a load of single requests, sorted, in a file that has no name and goes with the process. It
-// is a trace.Source, whose arrivals begin with the first request.
+// Log is a load of single requests, sorted, in a file that has no name and goes with the process.
+// It is a trace.Source, whose arrivals begin with the first request.
 type Log struct {
 	Summary
 	name   string
@@ -250,8 +250,8 @@ func (l *Log) Name() string { return l.name }
 // Length implements trace.Source.
 func (l *Log) Length() time.Duration { return l.length }
 
-// Until is the log with a length until its work ends: the work that the file knows of, and as much as
-// service after the last arrival where it does not.
+// Until is the log with a length until its work ends: the work that the file knows of, and as much
+// as service after the last arrival where it does not.
 func (l *Log) Until(service time.Duration) *Log {
 	c := *l
 	end := l.work

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/bench/intake"
+	"github.com/sluice-autoscaler/sluice/bench/intake/formats"
+	"github.com/sluice-autoscaler/sluice/bench/intake/item"
 	"github.com/sluice-autoscaler/sluice/bench/recording"
 	"github.com/sluice-autoscaler/sluice/bench/scenario"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
@@ -68,8 +70,8 @@ func (f *Files) check() error {
 	if f.Zeros != "idle" && f.Zeros != "interpolate" && f.Zeros != "hold" {
 		errs = append(errs, fmt.Errorf("--zeros = %q: want idle, interpolate or hold", f.Zeros))
 	}
-	if f.Unit != "" && !slices.Contains(intake.Units(), intake.Unit(f.Unit)) {
-		errs = append(errs, fmt.Errorf("--unit = %q: want one of %v", f.Unit, intake.Units()))
+	if f.Unit != "" && !slices.Contains(item.Units(), intake.Unit(f.Unit)) {
+		errs = append(errs, fmt.Errorf("--unit = %q: want one of %v", f.Unit, item.Units()))
 	}
 	if f.Bin < 0 {
 		errs = append(errs, fmt.Errorf("--bin = %v: want a time > 0", f.Bin))
@@ -79,10 +81,10 @@ func (f *Files) check() error {
 
 // isOwn reports whether a file is in the bench's own form, and is to be read as that.
 func (f *Files) isOwn(file intake.File) (bool, error) {
-	if f.Format != "" || f.Unit == string(intake.UnitCounter) {
+	if f.Format != "" || f.Unit == string(formats.UnitCounter) {
 		return false, nil
 	}
-	_, own, err := intake.Recognise(file)
+	_, own, err := formats.Recognise(file)
 	if own {
 		return true, nil // reading it says more about a fault
 	}

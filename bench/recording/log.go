@@ -19,17 +19,18 @@ const batch = 256
 
 // LogOptions say how to read a request log.
 type LogOptions struct {
-	// Rebase counts times from the first request's, for logs with the time of day. Without it they are
-	// since the start, unless they are too large for that: Unix seconds always count from the first.
+	// Rebase counts times from the first request's, for logs with the time of day. Without it they
+	// are since the start, unless they are too large for that: Unix seconds always count from the
+	// first.
 	Rebase bool
-	// Length is how long the log lasts; 0 is until the last request has come and the last known work
-	// has ended, rounded up to a whole second.
+	// Length is how long the log lasts; 0 is until the last request has come and the last known
+	// work has ended, rounded up to a whole second.
 	Length time.Duration
 }
 
 // Log is a source of recorded requests: CSV with the header "t_seconds" or
-// "t_seconds,service_seconds", perhaps with ",prompt_tokens,output_tokens", and a line per request, in order. Service times are > 0; 0 or nothing
-// leaves it to the scenario.
+// "t_seconds,service_seconds", perhaps with ",prompt_tokens,output_tokens", and a line per request,
+// in order. Service times are > 0; 0 or nothing leaves it to the scenario.
 //
 // The log is never held: open is called for a first pass here, which checks it all, and for every
 // Open. Arrivals it yields implement trace.Failing, and io.Closer for those who stop before the

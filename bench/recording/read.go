@@ -14,7 +14,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sluice-autoscaler/sluice/bench/intake"
+	"github.com/sluice-autoscaler/sluice/bench/intake/item"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
@@ -169,14 +169,14 @@ func read(r io.Reader, name string, opts Options) (*trace.Trace, error) {
 
 // kindOf is what a column of that name holds.
 func kindOf(title string) Kind {
-	switch intake.UnitOf(title) {
-	case intake.UnitRate:
+	switch item.UnitOf(title) {
+	case item.UnitRate:
 		return KindRate
-	case intake.UnitConcurrency:
+	case item.UnitConcurrency:
 		if strings.HasPrefix(title, "concurrency") || strings.HasPrefix(title, "in") {
 			return KindConcurrency
 		}
-	case intake.UnitAuto, intake.UnitRequests, intake.UnitCounter:
+	case item.UnitAuto, item.UnitRequests, item.UnitCounter:
 	}
 	return KindRequests
 }

@@ -1,15 +1,16 @@
-package intake
+package rows
 
 import (
 	"bytes"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 )
 
-// delimiter guesses what is between the fields of a header: the most frequent of comma, semicolon and
-// tab outside of quotes.
-func delimiter(line []byte) byte {
+// Delimiter guesses what is between the fields of a header: the most frequent of comma, semicolon
+// and tab outside of quotes.
+func Delimiter(line []byte) byte {
 	var n [3]int
 	quoted := false
 	for _, c := range line {
@@ -34,9 +35,9 @@ func delimiter(line []byte) byte {
 	return ','
 }
 
-// split cuts a line at a delimiter outside of quotes, and takes the quotes off. A doubled quote within
-// quotes stays doubled: nothing here needs it. The fields are parts of the line.
-func split(line []byte, delimiter byte, dst [][]byte) [][]byte {
+// Split cuts a line at a delimiter outside of quotes, and takes the quotes off. A doubled quote
+// within quotes stays doubled: nothing here needs it. The fields are parts of the line.
+func Split(line []byte, delimiter byte, dst [][]byte) [][]byte {
 	for {
 		line = bytes.TrimLeft(line, " ")
 		if len(line) > 0 && line[0] == '"' {
@@ -65,8 +66,8 @@ func split(line []byte, delimiter byte, dst [][]byte) [][]byte {
 	}
 }
 
-// words cuts a line at spaces outside of quotes and brackets, and takes those off.
-func words(line []byte, dst [][]byte) [][]byte {
+// Words cuts a line at spaces outside of quotes and brackets, and takes those off.
+func Words(line []byte, dst [][]byte) [][]byte {
 	for {
 		line = bytes.TrimLeft(line, " ")
 		if len(line) == 0 {
@@ -92,9 +93,9 @@ func words(line []byte, dst [][]byte) [][]byte {
 	}
 }
 
-// number reads a number, with thousands separators and a decimal comma if it must be. It refuses what
-// is not finite.
-func number(b []byte) (float64, bool) {
+// Number reads a number, with thousands separators and a decimal comma if it must be. It refuses
+// what is not finite.
+func Number(b []byte) (float64, bool) {
 	b = bytes.TrimSpace(b)
 	if len(b) == 0 || len(b) > 64 {
 		return 0, false
@@ -106,8 +107,8 @@ func number(b []byte) (float64, bool) {
 	return v, err == nil && !math.IsInf(v, 0) && !math.IsNaN(v)
 }
 
-// plainNumber takes thousands separators out: of comma and point the last one is the decimal's, unless
-// it comes several times or has three digits behind it and is the only one.
+// plainNumber takes thousands separators out: of comma and point the last one is the decimal's,
+// unless it comes several times or has three digits behind it and is the only one.
 func plainNumber(b []byte) string {
 	comma, point := bytes.Count(b, []byte{','}), bytes.Count(b, []byte{'.'})
 	decimal := byte('.')
@@ -137,8 +138,8 @@ func plainNumber(b []byte) string {
 	return string(out)
 }
 
-// whole reads digits.
-func whole(b []byte) (int64, bool) {
+// Whole reads digits.
+func Whole(b []byte) (int64, bool) {
 	if len(b) == 0 || len(b) > 18 {
 		return 0, false
 	}
@@ -152,28 +153,28 @@ func whole(b []byte) (int64, bool) {
 	return v, true
 }
 
-// seconds turns a number of seconds into a duration; negative and absurd ones are unknown.
-func seconds(b []byte, unit time.Duration) time.Duration {
-	v, ok := number(b)
+// Seconds turns a number of seconds into a duration; negative and absurd ones are unknown.
+func Seconds(b []byte, unit time.Duration) time.Duration {
+	v, ok := Number(b)
 	if !ok || v <= 0 || v*float64(unit) > 1e17 {
 		return 0
 	}
 	return time.Duration(math.Round(v * float64(unit)))
 }
 
-// instant reads a time in any of the forms that people write: seconds, milliseconds, microseconds or
-// nanoseconds since 1970, told apart by their size; ISO 8601 with or without a zone (UTC then); the
-// time of access logs. relative says that it is a number too small for a date: seconds since some
-// beginning.
-func instant(b []byte) (at int64, relative, ok bool) {
+// Instant reads a time in any of the forms that people write: seconds, milliseconds, microseconds
+// or nanoseconds since 1970, told apart by their size; ISO 8601 with or without a zone (UTC then);
+// the time of access logs. relative says that it is a number too small for a date: seconds since
+// some beginning.
+func Instant(b []byte) (at int64, relative, ok bool) {
 	b = bytes.TrimSpace(b)
 	if len(b) == 0 || len(b) > 64 {
 		return 0, false, false
 	}
-	if at, ok = iso(b); ok {
+	if at, ok = ISO(b); ok {
 		return at, false, true
 	}
-	if at, ok = clf(b); ok {
+	if at, ok = CLF(b); ok {
 		return at, false, true
 	}
 	if b[0] != '-' && b[0] != '+' && (b[0] < '0' || b[0] > '9') {
@@ -189,10 +190,10 @@ func epoch(b []byte) (at int64, relative, ok bool) {
 	if point >= 0 {
 		digits, fraction = b[:point], b[point+1:]
 	}
-	v, okWhole := whole(digits)
+	v, okWhole := Whole(digits)
 	if !okWhole || len(digits) > 13 && point >= 0 { // a sign, an exponent, or more digits than fit
-		f, good := number(b)
-		if w, plain := wholeNano(b); plain {
+		f, good := Number(b)
+		if w, plain := Nanos(b); plain {
 			return w, false, true
 		}
 		if !good || math.Abs(f) >= 1e11 {
@@ -201,7 +202,7 @@ func epoch(b []byte) (at int64, relative, ok bool) {
 		return int64(math.Round(f * 1e9)), f < 1e8, true
 	}
 	if len(fraction) > 0 {
-		f, good := whole(fraction[:min(len(fraction), 9)])
+		f, good := Whole(fraction[:min(len(fraction), 9)])
 		if !good {
 			return 0, false, false
 		}
@@ -229,8 +230,8 @@ func epoch(b []byte) (at int64, relative, ok bool) {
 	return v, false, true
 }
 
-// wholeNano reads 19 digits, as nanoseconds since 1970 have.
-func wholeNano(b []byte) (int64, bool) {
+// Nanos reads 19 digits, as nanoseconds since 1970 have.
+func Nanos(b []byte) (int64, bool) {
 	if len(b) != 19 {
 		return 0, false
 	}
@@ -265,9 +266,9 @@ func digits(b []byte, i, n int) (int, bool) {
 	return v, true
 }
 
-// iso reads 2006-01-02[ T]15:04:05[.999][Z|±07:00|±0700], also with slashes and without seconds or
+// ISO reads 2006-01-02[ T]15:04:05[.999][Z|±07:00|±0700], also with slashes and without seconds or
 // time. Without a zone it is UTC.
-func iso(b []byte) (int64, bool) {
+func ISO(b []byte) (int64, bool) {
 	year, ok := digits(b, 0, 4)
 	if !ok || len(b) < 10 || b[4] != '-' && b[4] != '/' || b[7] != b[4] {
 		return 0, false
@@ -353,8 +354,8 @@ func zone(b []byte) (time.Duration, bool) {
 	return d, ok && hour < 24
 }
 
-// clf reads 02/Jan/2006:15:04:05[.999][ -0700], the time of access logs.
-func clf(b []byte) (int64, bool) {
+// CLF reads 02/Jan/2006:15:04:05[.999][ -0700], the time of access logs.
+func CLF(b []byte) (int64, bool) {
 	day, ok1 := digits(b, 0, 2)
 	year, ok2 := digits(b, 7, 4)
 	if !ok1 || !ok2 || len(b) < 20 || b[2] != '/' || b[6] != '/' || b[11] != ':' || day < 1 || day > 31 {
@@ -399,4 +400,13 @@ func unixDay(year, month, day int) int64 {
 	shifted := (month + 9) % 12
 	dayOfYear := (153*shifted+2)/5 + day - 1
 	return int64(era*146097 + yearOfEra*365 + yearOfEra/4 - yearOfEra/100 + dayOfYear - 719468)
+}
+
+// Clip shortens what is quoted in an error.
+func Clip(s string) string {
+	const long = 100
+	if len(s) <= long {
+		return s
+	}
+	return strings.ToValidUTF8(s[:long], "") + "…"
 }

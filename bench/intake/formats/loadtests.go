@@ -1,4 +1,4 @@
-package intake
+package formats
 
 import (
 	"bytes"
@@ -7,53 +7,9 @@ import (
 	"math"
 	"strings"
 	"time"
+
+	"github.com/sluice-autoscaler/sluice/bench/intake/rows"
 )
-
-// table reads a file of columns with a header, in any case.
-type table struct {
-	delimiter byte
-	columns   []string
-	fields    [][]byte
-}
-
-// start reads the header, which is the first line that is no comment.
-func (t *table) start(in *input) error {
-	for {
-		line, err := in.line()
-		if err != nil {
-			return fmt.Errorf("it has no header: %w", err)
-		}
-		if len(bytes.TrimSpace(line)) == 0 || line[0] == '#' {
-			continue
-		}
-		t.delimiter = delimiter(line)
-		for _, f := range split(line, t.delimiter, nil) {
-			t.columns = append(t.columns, strings.ToLower(strings.TrimSpace(string(f))))
-		}
-		return nil
-	}
-}
-
-// row cuts a line.
-func (t *table) row(line []byte) { t.fields = split(line, t.delimiter, t.fields[:0]) }
-
-// at is a field, nil where the line or the header has none.
-func (t *table) at(column int) []byte {
-	if column < 0 || column >= len(t.fields) {
-		return nil
-	}
-	return t.fields[column]
-}
-
-// find is the place of the first of the names that is a column, -1 for none.
-func (t *table) find(names ...string) int {
-	for _, n := range names {
-		if i := index(t.columns, n); i >= 0 {
-			return i
-		}
-	}
-	return -1
-}
 
 // k6Requests makes requests of k6's samples: http_reqs counts them, and the http_req_duration that
 // follows says how long each took, and ends at its time.
@@ -90,22 +46,22 @@ const k6Note = "a request is a sample of http_reqs; the http_req_duration behind
 func k6CSV() Format {
 	return Format{
 		Name: "k6-csv", Title: "k6's results as CSV",
-		recognise: func(h *head) bool { return h.has("metric_name", "timestamp", "metric_value") },
-		parse: func(in *input, m *Meta, emit func(*Item)) error {
+		recognise: func(h *rows.Head) bool { return h.Has("metric_name", "timestamp", "metric_value") },
+		parse: func(in *rows.Input, m *Meta, emit func(*Item)) error {
 			m.Note(k6Note)
-			var t table
-			if err := t.start(in); err != nil {
+			var t rows.Table
+			if err := t.Start(in); err != nil {
 				return err
 			}
-			name, stamp, value := t.find("metric_name"), t.find("timestamp"), t.find("metric_value")
+			name, stamp, value := t.Find("metric_name"), t.Find("timestamp"), t.Find("metric_value")
 			k := k6Requests{emit: emit}
-			err := in.each(func(line []byte) string {
-				t.row(line)
-				metric := string(t.at(name))
+			err := in.Each(func(line []byte) string {
+				t.Row(line)
+				metric := string(t.At(name))
 				if metric != "http_reqs" && metric != "http_req_duration" {
 					return ""
 				}
-				at, relative, ok := instant(t.at(stamp))
+				at, relative, ok := rows.Instant(t.At(stamp))
 				if !ok {
 					return "its timestamp is none"
 				}
@@ -113,7 +69,7 @@ func k6CSV() Format {
 				if metric == "http_reqs" {
 					k.count(at)
 				} else {
-					k.took(at, seconds(t.at(value), time.Millisecond))
+					k.took(at, rows.Seconds(t.At(value), time.Millisecond))
 				}
 				return ""
 			})
@@ -126,11 +82,11 @@ func k6CSV() Format {
 func k6JSON() Format {
 	return Format{
 		Name: "k6-json", Title: "k6's results as JSON",
-		recognise: func(h *head) bool { return h.object("type", "data", "metric") },
-		parse: func(in *input, m *Meta, emit func(*Item)) error {
+		recognise: func(h *rows.Head) bool { return h.Object("type", "data", "metric") },
+		parse: func(in *rows.Input, m *Meta, emit func(*Item)) error {
 			m.Note(k6Note)
 			k := k6Requests{emit: emit}
-			err := in.each(func(line []byte) string {
+			err := in.Each(func(line []byte) string {
 				var s struct {
 					Type, Metric string
 					Data         struct {
@@ -147,7 +103,7 @@ func k6JSON() Format {
 				if s.Type != "Point" || s.Metric != "http_reqs" && s.Metric != "http_req_duration" {
 					return ""
 				}
-				at, _, ok := instant([]byte(s.Data.Time))
+				at, _, ok := rows.Instant([]byte(s.Data.Time))
 				if !ok {
 					return "its time is none"
 				}
@@ -167,25 +123,25 @@ func k6JSON() Format {
 func vegetaCSV() Format {
 	return Format{
 		Name: "vegeta-csv", Title: "vegeta's results as CSV",
-		recognise: func(h *head) bool {
-			fs := split([]byte(h.line(0)), ',', nil)
+		recognise: func(h *rows.Head) bool {
+			fs := rows.Split([]byte(h.Line(0)), ',', nil)
 			if len(fs) < 9 || len(fs[0]) != 19 {
 				return false
 			}
-			_, at := wholeNano(fs[0])
-			_, code := whole(fs[1])
-			_, latency := whole(fs[2])
+			_, at := rows.Nanos(fs[0])
+			_, code := rows.Whole(fs[1])
+			_, latency := rows.Whole(fs[2])
 			return at && code && latency
 		},
-		parse: func(in *input, _ *Meta, emit func(*Item)) error {
+		parse: func(in *rows.Input, _ *Meta, emit func(*Item)) error {
 			var fs [][]byte
-			return in.each(func(line []byte) string {
-				fs = split(line, ',', fs[:0])
+			return in.Each(func(line []byte) string {
+				fs = rows.Split(line, ',', fs[:0])
 				if len(fs) < 4 {
 					return "it has fewer than 4 fields"
 				}
-				at, ok := wholeNano(fs[0])
-				latency, ok2 := whole(fs[2])
+				at, ok := rows.Nanos(fs[0])
+				latency, ok2 := rows.Whole(fs[2])
 				if !ok || !ok2 {
 					return "it does not begin with nanoseconds, code and latency"
 				}
@@ -200,8 +156,8 @@ func vegetaJSON() Format {
 	l := jsonLog{times: []string{"timestamp"}, durations: []jsonDuration{{"latency", time.Nanosecond, false}}}
 	return Format{
 		Name: "vegeta-json", Title: "vegeta's results as JSON", parse: l.parse,
-		recognise: func(h *head) bool {
-			return h.object("attack", "latency", "timestamp") || h.object("seq", "latency", "timestamp")
+		recognise: func(h *rows.Head) bool {
+			return h.Object("attack", "latency", "timestamp") || h.Object("seq", "latency", "timestamp")
 		},
 	}
 }
@@ -209,21 +165,21 @@ func vegetaJSON() Format {
 func heyCSV() Format {
 	return Format{
 		Name: "hey-csv", Title: "hey's results as CSV",
-		recognise: func(h *head) bool { return h.has("response-time", "offset") },
-		parse: func(in *input, m *Meta, emit func(*Item)) error {
+		recognise: func(h *rows.Head) bool { return h.Has("response-time", "offset") },
+		parse: func(in *rows.Input, m *Meta, emit func(*Item)) error {
 			m.Relative = true
-			var t table
-			if err := t.start(in); err != nil {
+			var t rows.Table
+			if err := t.Start(in); err != nil {
 				return err
 			}
-			took, offset := t.find("response-time"), t.find("offset")
-			return in.each(func(line []byte) string {
-				t.row(line)
-				at, ok := number(t.at(offset))
+			took, offset := t.Find("response-time"), t.Find("offset")
+			return in.Each(func(line []byte) string {
+				t.Row(line)
+				at, ok := rows.Number(t.At(offset))
 				if !ok || math.Abs(at) > 1e9 {
 					return "its offset is no number"
 				}
-				emit(&Item{At: int64(math.Round(at * 1e9)), Service: seconds(t.at(took), time.Second)})
+				emit(&Item{At: int64(math.Round(at * 1e9)), Service: rows.Seconds(t.At(took), time.Second)})
 				return ""
 			})
 		},
@@ -233,23 +189,23 @@ func heyCSV() Format {
 func locust() Format {
 	return Format{
 		Name: "locust", Title: "locust's stats history",
-		recognise: func(h *head) bool { return h.has("timestamp", "user count", "total request count") },
-		parse: func(in *input, m *Meta, emit func(*Item)) error {
+		recognise: func(h *rows.Head) bool { return h.Has("timestamp", "user count", "total request count") },
+		parse: func(in *rows.Input, m *Meta, emit func(*Item)) error {
 			m.Unit = UnitRequests
 			m.Note("requests are the rises of the total of all names (Aggregated)")
-			var t table
-			if err := t.start(in); err != nil {
+			var t rows.Table
+			if err := t.Start(in); err != nil {
 				return err
 			}
-			stamp, name, total := t.find("timestamp"), t.find("name"), t.find("total request count")
+			stamp, name, total := t.Find("timestamp"), t.Find("name"), t.Find("total request count")
 			last := 0.0
-			return in.each(func(line []byte) string {
-				t.row(line)
-				if n := string(t.at(name)); n != "Aggregated" && n != "Total" {
+			return in.Each(func(line []byte) string {
+				t.Row(line)
+				if n := string(t.At(name)); n != "Aggregated" && n != "Total" {
 					return ""
 				}
-				at, _, ok := instant(t.at(stamp))
-				v, ok2 := number(t.at(total))
+				at, _, ok := rows.Instant(t.At(stamp))
+				v, ok2 := rows.Number(t.At(total))
 				if !ok || !ok2 || v < 0 {
 					return "its timestamp or total is none"
 				}
@@ -265,20 +221,20 @@ func locust() Format {
 	}
 }
 
-// hdrLatencies is a percentile distribution as wrk2 and HdrHistogram print it. It knows no arrivals: a
-// constant rate, of which wrk2 says how many requests in which time.
+// hdrLatencies is a percentile distribution as wrk2 and HdrHistogram print it. It knows no
+// arrivals: a constant rate, of which wrk2 says how many requests in which time.
 func hdrLatencies() Format {
 	return Format{
 		Name: "hdrhistogram", Title: "a distribution of latencies by wrk2 or HdrHistogram",
-		recognise: func(h *head) bool {
-			text := string(h.all)
+		recognise: func(h *rows.Head) bool {
+			text := string(h.All)
 			return strings.Contains(text, "Percentile") && strings.Contains(text, "TotalCount") && strings.Contains(text, "1/(1-Percentile)")
 		},
 		parse: parseHDR,
 	}
 }
 
-func parseHDR(in *input, m *Meta, emit func(*Item)) error {
+func parseHDR(in *rows.Input, m *Meta, emit func(*Item)) error {
 	m.Relative = true
 	type step struct {
 		value float64
@@ -287,10 +243,10 @@ func parseHDR(in *input, m *Meta, emit func(*Item)) error {
 	var steps []step
 	var requests, length float64
 	unit := time.Millisecond
-	err := in.each(func(line []byte) string {
+	err := in.Each(func(line []byte) string {
 		fs := bytes.Fields(line)
 		if i := bytes.Index(line, []byte(" requests in ")); i > 0 {
-			n, ok := number(line[:i])
+			n, ok := rows.Number(line[:i])
 			rest, _, _ := bytes.Cut(line[i+len(" requests in "):], []byte{','})
 			d, err := time.ParseDuration(strings.TrimSpace(string(rest)))
 			if ok && err == nil && d > 0 {
@@ -301,9 +257,9 @@ func parseHDR(in *input, m *Meta, emit func(*Item)) error {
 		if len(fs) < 3 || fs[0][0] == '#' {
 			return ""
 		}
-		v, ok := number(fs[0])
-		share, ok2 := number(fs[1])
-		count, ok3 := whole(fs[2])
+		v, ok := rows.Number(fs[0])
+		share, ok2 := rows.Number(fs[1])
+		count, ok3 := rows.Whole(fs[2])
 		if ok && ok2 && ok3 && share >= 0 && share <= 1 && v >= 0 && len(steps) < 1e6 {
 			steps = append(steps, step{v, count})
 		}

@@ -1,4 +1,4 @@
-package intake
+package formats
 
 import (
 	"bytes"
@@ -8,47 +8,50 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sluice-autoscaler/sluice/bench/intake/rows"
 )
 
-// dayInName is the day that a file's name ends in: invocations_per_function_md.anon.d01.csv, day_012.csv.
+// dayInName is the day that a file's name ends in: invocations_per_function_md.anon.d01.csv,
+// day_012.csv.
 var dayInName = regexp.MustCompile(`(?:\.d|day_?)(\d{1,3})\.`)
 
 func azure2019() Format {
 	return Format{
 		Name: "azure2019", Title: "Azure Functions 2019, invocations per function and minute",
-		recognise: func(h *head) bool { return h.has("hashfunction", "1", "2") },
-		parse: func(in *input, m *Meta, emit func(*Item)) error {
+		recognise: func(h *rows.Head) bool { return h.Has("hashfunction", "1", "2") },
+		parse: func(in *rows.Input, m *Meta, emit func(*Item)) error {
 			m.Relative, m.Unit = true, UnitRequests
 			m.Note("counts of invocations in a minute; the day is that of the file's name")
 			day := int64(0)
-			if d := dayInName.FindStringSubmatch(strings.ToLower(in.name)); d != nil {
+			if d := dayInName.FindStringSubmatch(strings.ToLower(in.Name)); d != nil {
 				if n, err := strconv.ParseInt(d[1], 10, 64); err == nil {
 					day = max(0, n-1)
 				}
 			}
-			var t table
-			if err := t.start(in); err != nil {
+			var t rows.Table
+			if err := t.Start(in); err != nil {
 				return err
 			}
-			name := t.find("hashfunction")
-			minutes := make([]int64, len(t.columns))
-			for i, c := range t.columns {
+			name := t.Find("hashfunction")
+			minutes := make([]int64, len(t.Columns))
+			for i, c := range t.Columns {
 				minutes[i] = -1
-				if n, ok := whole([]byte(c)); ok && n >= 1 && n <= 1440 {
+				if n, ok := rows.Whole([]byte(c)); ok && n >= 1 && n <= 1440 {
 					minutes[i] = (day*1440 + n - 1) * int64(time.Minute)
 				}
 			}
-			return in.each(func(line []byte) string {
-				t.row(line)
-				if len(t.fields) != len(t.columns) {
+			return in.Each(func(line []byte) string {
+				t.Row(line)
+				if len(t.Fields) != len(t.Columns) {
 					return "it has not as many fields as the header"
 				}
-				series := string(t.at(name))
-				for i, f := range t.fields {
+				series := string(t.At(name))
+				for i, f := range t.Fields {
 					if minutes[i] < 0 {
 						continue
 					}
-					v, ok := number(f)
+					v, ok := rows.Number(f)
 					if !ok || v < 0 {
 						return "a count of it is no number ≥ 0"
 					}
@@ -68,7 +71,8 @@ type requestTable struct {
 	// time is the column of the arrival, in units of unit; 0 reads a date or seconds.
 	time []string
 	unit time.Duration
-	// took is the column of the work, in units of tookUnit; ended says that time is that of its end.
+	// took is the column of the work, in units of tookUnit; ended says that time is that of its
+	// end.
 	took     []string
 	tookUnit time.Duration
 	ended    bool
@@ -80,24 +84,24 @@ type requestTable struct {
 
 func (r requestTable) make() Format {
 	f := r.format
-	f.recognise = func(h *head) bool { return h.has(r.need...) }
-	f.parse = func(in *input, m *Meta, emit func(*Item)) error {
-		var t table
-		if err := t.start(in); err != nil {
+	f.recognise = func(h *rows.Head) bool { return h.Has(r.need...) }
+	f.parse = func(in *rows.Input, m *Meta, emit func(*Item)) error {
+		var t rows.Table
+		if err := t.Start(in); err != nil {
 			return err
 		}
-		at, took, tokensIn, tokensOut := t.find(r.time...), t.find(r.took...), t.find(r.in...), t.find(r.out...)
+		at, took, tokensIn, tokensOut := t.Find(r.time...), t.Find(r.took...), t.Find(r.in...), t.Find(r.out...)
 		var series []int
 		for _, name := range r.series {
-			if i := t.find(name); i >= 0 {
+			if i := t.Find(name); i >= 0 {
 				series = append(series, i)
 			}
 		}
-		return in.each(func(line []byte) string {
-			t.row(line)
+		return in.Each(func(line []byte) string {
+			t.Row(line)
 			it := Item{}
 			if r.unit > 0 {
-				v, ok := number(t.at(at))
+				v, ok := rows.Number(t.At(at))
 				if !ok || math.Abs(v)*float64(r.unit) > 4e18 {
 					return "its time is no number"
 				}
@@ -105,18 +109,18 @@ func (r requestTable) make() Format {
 				m.Relative = m.Relative || math.Abs(v)*float64(r.unit) < 1e17
 			} else {
 				var ok, relative bool
-				if it.At, relative, ok = instant(t.at(at)); !ok {
+				if it.At, relative, ok = rows.Instant(t.At(at)); !ok {
 					return "its time is none"
 				}
 				m.Relative = m.Relative || relative
 			}
-			it.Service = seconds(t.at(took), r.tookUnit)
+			it.Service = rows.Seconds(t.At(took), r.tookUnit)
 			if r.ended {
 				it.At -= int64(it.Service)
 			}
-			it.In, it.Out = tokens(t.at(tokensIn)), tokens(t.at(tokensOut))
+			it.In, it.Out = tokens(t.At(tokensIn)), tokens(t.At(tokensOut))
 			if m.Column != "" {
-				it.Series = join(t.fields, series)
+				it.Series = join(t.Fields, series)
 			}
 			emit(&it)
 			return ""
@@ -127,7 +131,7 @@ func (r requestTable) make() Format {
 
 // tokens reads a count of tokens, 0 where there is none.
 func tokens(b []byte) int {
-	v, ok := number(b)
+	v, ok := rows.Number(b)
 	if !ok || v < 0 || v > 1e9 {
 		return 0
 	}
@@ -187,31 +191,31 @@ func requestTables() []Format {
 func huawei2023() Format {
 	return Format{
 		Name: "huawei2023", Title: "Huawei's traces of 2023, requests per function",
-		recognise: func(h *head) bool {
-			c := h.columns()
+		recognise: func(h *rows.Head) bool {
+			c := h.Columns()
 			return len(c) >= 3 && c[0] == "day" && c[1] == "time" && allWhole(c[2:])
 		},
-		parse: func(in *input, m *Meta, emit func(*Item)) error {
+		parse: func(in *rows.Input, m *Meta, emit func(*Item)) error {
 			m.Relative, m.Unit = true, UnitRequests
 			m.Note("counts of a bin; what is empty counts as none")
-			var t table
-			if err := t.start(in); err != nil {
+			var t rows.Table
+			if err := t.Start(in); err != nil {
 				return err
 			}
-			return in.each(func(line []byte) string {
-				t.row(line)
-				at, ok := number(t.at(1))
+			return in.Each(func(line []byte) string {
+				t.Row(line)
+				at, ok := rows.Number(t.At(1))
 				if !ok || at < 0 || at > 1e9 {
 					return "its time is no number of seconds"
 				}
-				for i := 2; i < len(t.fields) && i < len(t.columns); i++ {
+				for i := 2; i < len(t.Fields) && i < len(t.Columns); i++ {
 					v := 0.0
-					if f := t.fields[i]; len(f) > 0 && !bytes.EqualFold(f, []byte("nan")) {
-						if v, ok = number(f); !ok || v < 0 {
+					if f := t.Fields[i]; len(f) > 0 && !bytes.EqualFold(f, []byte("nan")) {
+						if v, ok = rows.Number(f); !ok || v < 0 {
 							return "a count of it is no number ≥ 0"
 						}
 					}
-					emit(&Item{At: int64(math.Round(at * 1e9)), Bin: true, Value: v, Series: t.columns[i]})
+					emit(&Item{At: int64(math.Round(at * 1e9)), Bin: true, Value: v, Series: t.Columns[i]})
 				}
 				return ""
 			})
@@ -221,7 +225,7 @@ func huawei2023() Format {
 
 func allWhole(words []string) bool {
 	for _, w := range words {
-		if _, ok := whole([]byte(w)); !ok {
+		if _, ok := rows.Whole([]byte(w)); !ok {
 			return false
 		}
 	}
@@ -231,11 +235,11 @@ func allWhole(words []string) bool {
 func mooncake() Format {
 	return Format{
 		Name: "mooncake", Title: "Mooncake's request traces",
-		recognise: func(h *head) bool { return h.object("timestamp", "input_length", "output_length") },
-		parse: func(in *input, m *Meta, emit func(*Item)) error {
+		recognise: func(h *rows.Head) bool { return h.Object("timestamp", "input_length", "output_length") },
+		parse: func(in *rows.Input, m *Meta, emit func(*Item)) error {
 			m.Relative = true
 			m.Note("timestamps are in milliseconds")
-			return in.each(func(line []byte) string {
+			return in.Each(func(line []byte) string {
 				var r struct {
 					Timestamp *float64 `json:"timestamp"`
 					In        float64  `json:"input_length"`
@@ -257,28 +261,28 @@ var hourInName = regexp.MustCompile(`(?:pageviews|pagecounts|projectviews)-(\d{4
 func pageviews() Format {
 	return Format{
 		Name: "wikipedia", Title: "Wikimedia's page views of an hour",
-		recognise: func(h *head) bool { return hourInName.MatchString(h.name) },
-		parse: func(in *input, m *Meta, emit func(*Item)) error {
+		recognise: func(h *rows.Head) bool { return hourInName.MatchString(h.Name) },
+		parse: func(in *rows.Input, m *Meta, emit func(*Item)) error {
 			m.Unit = UnitRequests
 			at := int64(0)
-			if h := hourInName.FindStringSubmatch(strings.ToLower(in.name)); h != nil {
-				at, _ = iso([]byte(h[1] + "-" + h[2] + "-" + h[3] + "T" + h[4] + ":00:00"))
+			if h := hourInName.FindStringSubmatch(strings.ToLower(in.Name)); h != nil {
+				at, _ = rows.ISO([]byte(h[1] + "-" + h[2] + "-" + h[3] + "T" + h[4] + ":00:00"))
 			} else {
 				m.Note("the file's name tells no hour (pageviews-YYYYMMDD-HH0000): it is laid at 1970-01-01")
 			}
 			var total float64
 			any := false
-			err := in.each(func(line []byte) string {
+			err := in.Each(func(line []byte) string {
 				fs := bytes.Fields(line)
 				if len(fs) < 3 {
 					return "it has fewer than 3 fields"
 				}
 				// Domain, title and views, and bytes in most files; a title has no spaces.
-				v, ok := number(fs[len(fs)-2])
+				v, ok := rows.Number(fs[len(fs)-2])
 				if len(fs) == 3 {
-					v, ok = number(fs[1])
+					v, ok = rows.Number(fs[1])
 					if !ok {
-						v, ok = number(fs[2])
+						v, ok = rows.Number(fs[2])
 					}
 				}
 				if !ok || v < 0 {
@@ -301,13 +305,13 @@ func pageviews() Format {
 func pageviewsJSON() Format {
 	return Format{
 		Name: "wikipedia-json", Title: "an answer of Wikimedia's page view API",
-		recognise: func(h *head) bool {
-			t := string(h.all[:min(len(h.all), 4096)])
+		recognise: func(h *rows.Head) bool {
+			t := string(h.All[:min(len(h.All), 4096)])
 			return strings.Contains(t, `"items"`) && strings.Contains(t, `"views"`) && strings.Contains(t, `"timestamp"`)
 		},
-		parse: func(in *input, m *Meta, emit func(*Item)) error {
+		parse: func(in *rows.Input, m *Meta, emit func(*Item)) error {
 			m.Unit = UnitRequests
-			d := json.NewDecoder(in.r)
+			d := json.NewDecoder(in.Reader)
 			for {
 				t, err := d.Token()
 				if err != nil {
@@ -327,15 +331,15 @@ func pageviewsJSON() Format {
 				if err := d.Decode(&item); err != nil {
 					return err
 				}
-				in.lines++
+				in.Lines++
 				s := item.Timestamp
 				if len(s) < 10 || item.Views < 0 {
-					in.skip("its timestamp or views are none")
+					in.Skip("its timestamp or views are none")
 					continue
 				}
-				at, ok := iso([]byte(s[:4] + "-" + s[4:6] + "-" + s[6:8] + "T" + s[8:10] + ":00:00"))
+				at, ok := rows.ISO([]byte(s[:4] + "-" + s[4:6] + "-" + s[6:8] + "T" + s[8:10] + ":00:00"))
 				if !ok {
-					in.skip("its timestamp is none")
+					in.Skip("its timestamp is none")
 					continue
 				}
 				width := time.Duration(0)

@@ -1,32 +1,34 @@
-package intake
+package formats
 
 import (
 	"bytes"
 	"encoding/json"
 	"strings"
 	"time"
+
+	"github.com/sluice-autoscaler/sluice/bench/intake/rows"
 )
 
-// accessLog is Apache's and nginx's common and combined formats, with a time behind them if there is
-// one.
+// accessLog is Apache's and nginx's common and combined formats, with a time behind them if there
+// is one.
 func accessLog(combined bool) Format {
 	f := Format{Name: "common", Title: "an access log in the common format (Apache, nginx)"}
 	if combined {
 		f = Format{Name: "combined", Title: "an access log in the combined format (Apache, nginx)"}
 	}
-	f.recognise = func(h *head) bool {
-		rest, ok := behindTime([]byte(h.line(0)))
-		return ok && bytes.HasPrefix(rest, []byte{'"'}) && (len(words(rest, nil)) >= 5) == combined
+	f.recognise = func(h *rows.Head) bool {
+		rest, ok := behindTime([]byte(h.Line(0)))
+		return ok && bytes.HasPrefix(rest, []byte{'"'}) && (len(rows.Words(rest, nil)) >= 5) == combined
 	}
-	f.parse = func(in *input, m *Meta, emit func(*Item)) error {
+	f.parse = func(in *rows.Input, m *Meta, emit func(*Item)) error {
 		var ws [][]byte
-		return in.each(func(line []byte) string {
+		return in.Each(func(line []byte) string {
 			at, rest, ok := timeInBrackets(line)
 			if !ok {
 				return "it has no [time] of access logs"
 			}
 			it := Item{At: at}
-			ws = words(rest, ws[:0])
+			ws = rows.Words(rest, ws[:0])
 			if len(ws) < 2 {
 				return "it has no request and status"
 			}
@@ -59,14 +61,14 @@ func timeInBrackets(line []byte) (at int64, rest []byte, ok bool) {
 		if end < 0 {
 			return 0, nil, false
 		}
-		if at, ok = clf(line[from : from+end]); ok {
+		if at, ok = rows.CLF(line[from : from+end]); ok {
 			return at, bytes.TrimSpace(line[from+end+1:]), true
 		}
 	}
 }
 
-// extraTime finds how long a request took in the words behind an access log's own. ended says that the
-// log's time is that of its end, as in nginx.
+// extraTime finds how long a request took in the words behind an access log's own. ended says that
+// the log's time is that of its end, as in nginx.
 func extraTime(extra [][]byte, m *Meta) (service time.Duration, ended bool) {
 	for _, w := range extra {
 		key, value, ok := bytes.Cut(w, []byte{'='})
@@ -76,19 +78,19 @@ func extraTime(extra [][]byte, m *Meta) (service time.Duration, ended bool) {
 		switch string(key) {
 		case "rt", "request_time", "req_time":
 			m.Note("%s= is seconds that end at the log's time, as in nginx", key)
-			return seconds(bytes.Trim(value, `"`), time.Second), true
+			return rows.Seconds(bytes.Trim(value, `"`), time.Second), true
 		}
 	}
 	if len(extra) < 3 {
 		return 0, false
 	}
 	last := extra[len(extra)-1]
-	if v, ok := whole(last); ok {
+	if v, ok := rows.Whole(last); ok {
 		m.Note("the last number of a line is microseconds, Apache's %%D")
 		return time.Duration(min(v, 1e14)) * time.Microsecond, false
 	}
 	if bytes.IndexByte(last, '.') > 0 {
-		if d := seconds(last, time.Second); d > 0 {
+		if d := rows.Seconds(last, time.Second); d > 0 {
 			m.Note("the last number of a line is seconds that end at the log's time, nginx's $request_time")
 			return d, true
 		}
@@ -110,8 +112,8 @@ type jsonDuration struct {
 	ended bool
 }
 
-func (l jsonLog) parse(in *input, m *Meta, emit func(*Item)) error {
-	return in.each(func(line []byte) string {
+func (l jsonLog) parse(in *rows.Input, m *Meta, emit func(*Item)) error {
+	return in.Each(func(line []byte) string {
 		var fields map[string]json.RawMessage
 		if json.Unmarshal(line, &fields) != nil {
 			return "it is no JSON object"
@@ -123,7 +125,7 @@ func (l jsonLog) parse(in *input, m *Meta, emit func(*Item)) error {
 			if !ok {
 				continue
 			}
-			at, relative, ok := instant(bytes.Trim(raw, `"`))
+			at, relative, ok := rows.Instant(bytes.Trim(raw, `"`))
 			if ok {
 				it.At, found = at, true
 				m.Relative = m.Relative || relative
@@ -138,7 +140,7 @@ func (l jsonLog) parse(in *input, m *Meta, emit func(*Item)) error {
 			if !ok {
 				continue
 			}
-			it.Service = seconds(bytes.Trim(raw, `"`), d.unit)
+			it.Service = rows.Seconds(bytes.Trim(raw, `"`), d.unit)
 			if d.ended {
 				it.At -= int64(it.Service)
 			}
@@ -150,20 +152,6 @@ func (l jsonLog) parse(in *input, m *Meta, emit func(*Item)) error {
 	})
 }
 
-// objects reports whether the first line is a JSON object with all of the fields.
-func (h *head) object(names ...string) bool {
-	var fields map[string]json.RawMessage
-	if json.Unmarshal([]byte(h.line(0)), &fields) != nil || len(fields) == 0 {
-		return false
-	}
-	for _, n := range names {
-		if _, ok := fields[n]; !ok {
-			return false
-		}
-	}
-	return true
-}
-
 func nginxJSON() Format {
 	l := jsonLog{
 		times:     []string{"msec", "time_iso8601", "time_local", "@timestamp", "timestamp", "time", "ts"},
@@ -171,7 +159,7 @@ func nginxJSON() Format {
 	}
 	return Format{
 		Name: "nginx-json", Title: "nginx's access log as JSON", parse: l.parse,
-		recognise: func(h *head) bool { return h.object("request_time") || h.object("time_iso8601") },
+		recognise: func(h *rows.Head) bool { return h.Object("request_time") || h.Object("time_iso8601") },
 	}
 }
 
@@ -179,8 +167,8 @@ func envoyJSON() Format {
 	l := jsonLog{times: []string{"start_time", "timestamp"}, durations: []jsonDuration{{"duration", time.Millisecond, false}}}
 	return Format{
 		Name: "envoy-json", Title: "Envoy's or Istio's access log as JSON", parse: l.parse,
-		recognise: func(h *head) bool {
-			return h.object("start_time", "response_code") || h.object("start_time", "duration")
+		recognise: func(h *rows.Head) bool {
+			return h.Object("start_time", "response_code") || h.Object("start_time", "duration")
 		},
 	}
 }
@@ -199,9 +187,9 @@ func anyJSON() Format {
 	}
 	return Format{
 		Name: "json", Title: "JSON objects with a time, a line each", parse: l.parse,
-		recognise: func(h *head) bool {
+		recognise: func(h *rows.Head) bool {
 			for _, t := range l.times {
-				if h.object(t) {
+				if h.Object(t) {
 					return true
 				}
 			}
@@ -213,34 +201,34 @@ func anyJSON() Format {
 func envoyText() Format {
 	return Format{
 		Name: "envoy", Title: "Envoy's or Istio's access log",
-		recognise: func(h *head) bool {
-			line := []byte(h.line(0))
+		recognise: func(h *rows.Head) bool {
+			line := []byte(h.Line(0))
 			end := bytes.IndexByte(line, ']')
 			if len(line) == 0 || line[0] != '[' || end < 0 {
 				return false
 			}
-			_, ok := iso(line[1:end])
+			_, ok := rows.ISO(line[1:end])
 			return ok && bytes.HasPrefix(bytes.TrimSpace(line[end+1:]), []byte{'"'})
 		},
-		parse: func(in *input, m *Meta, emit func(*Item)) error {
+		parse: func(in *rows.Input, m *Meta, emit func(*Item)) error {
 			m.Note("the duration is in milliseconds, and the time is that of the arrival")
 			var ws [][]byte
-			return in.each(func(line []byte) string {
-				ws = words(line, ws[:0])
+			return in.Each(func(line []byte) string {
+				ws = rows.Words(line, ws[:0])
 				if len(ws) < 8 {
 					return "it has fewer than 8 fields"
 				}
-				at, ok := iso(ws[0])
+				at, ok := rows.ISO(ws[0])
 				if !ok {
 					return "it does not begin with a time in brackets"
 				}
-				// Envoy: code flags received sent duration; Istio: code flags details termination failure received
-				// sent duration.
+				// Envoy: code flags received sent duration; Istio: code flags details termination
+				// failure received sent duration.
 				place := 6
-				if _, ok := whole(ws[4]); !ok && len(ws) > 9 {
+				if _, ok := rows.Whole(ws[4]); !ok && len(ws) > 9 {
 					place = 9
 				}
-				it := Item{At: at, Service: seconds(ws[min(place, len(ws)-1)], time.Millisecond)}
+				it := Item{At: at, Service: rows.Seconds(ws[min(place, len(ws)-1)], time.Millisecond)}
 				emit(&it)
 				return ""
 			})
@@ -260,36 +248,36 @@ func elbKind(word []byte) bool {
 func awsALB() Format {
 	return Format{
 		Name: "aws-alb", Title: "an access log of an AWS application load balancer",
-		recognise: func(h *head) bool {
-			ws := words([]byte(h.line(0)), nil)
+		recognise: func(h *rows.Head) bool {
+			ws := rows.Words([]byte(h.Line(0)), nil)
 			if len(ws) < 12 || !elbKind(ws[0]) {
 				return false
 			}
-			_, ok := iso(ws[1])
+			_, ok := rows.ISO(ws[1])
 			return ok
 		},
-		parse: func(in *input, m *Meta, emit func(*Item)) error {
+		parse: func(in *rows.Input, m *Meta, emit func(*Item)) error {
 			m.Note("arrivals are request_creation_time where it is there, and work is target_processing_time")
 			var ws [][]byte
-			return in.each(func(line []byte) string {
-				ws = words(line, ws[:0])
+			return in.Each(func(line []byte) string {
+				ws = rows.Words(line, ws[:0])
 				if len(ws) < 12 || !elbKind(ws[0]) {
 					return "it is not a line of a load balancer"
 				}
-				end, ok := iso(ws[1])
+				end, ok := rows.ISO(ws[1])
 				if !ok {
 					return "its time is none"
 				}
-				it := Item{At: end, Service: seconds(ws[6], time.Second)}
+				it := Item{At: end, Service: rows.Seconds(ws[6], time.Second)}
 				created := false
 				if len(ws) > 21 {
-					if at, ok := iso(ws[21]); ok {
+					if at, ok := rows.ISO(ws[21]); ok {
 						it.At, created = at, true
 					}
 				}
 				if !created {
 					for _, w := range ws[5:8] {
-						it.At -= int64(seconds(w, time.Second))
+						it.At -= int64(rows.Seconds(w, time.Second))
 					}
 				}
 				emit(&it)
@@ -302,38 +290,38 @@ func awsALB() Format {
 func cloudFront() Format {
 	return Format{
 		Name: "cloudfront", Title: "an access log of AWS CloudFront",
-		recognise: func(h *head) bool {
-			for _, l := range h.lines[:min(len(h.lines), 3)] {
+		recognise: func(h *rows.Head) bool {
+			for _, l := range h.Lines[:min(len(h.Lines), 3)] {
 				if strings.HasPrefix(l, "#Fields:") && strings.Contains(l, "x-edge-location") {
 					return true
 				}
 			}
 			return false
 		},
-		parse: func(in *input, m *Meta, emit func(*Item)) error {
+		parse: func(in *rows.Input, m *Meta, emit func(*Item)) error {
 			m.Note("time-taken is seconds that end at the log's time")
 			var columns []string
 			date, clock, took := -1, -1, -1
 			var fs [][]byte
-			return in.each(func(line []byte) string {
+			return in.Each(func(line []byte) string {
 				if rest, ok := bytes.CutPrefix(line, []byte("#Fields:")); ok {
 					columns = strings.Fields(string(rest))
-					date, clock, took = index(columns, "date"), index(columns, "time"), index(columns, "time-taken")
+					date, clock, took = rows.Index(columns, "date"), rows.Index(columns, "time"), rows.Index(columns, "time-taken")
 				}
 				if line[0] == '#' {
 					return ""
 				}
-				fs = split(line, '\t', fs[:0])
+				fs = rows.Split(line, '\t', fs[:0])
 				if date < 0 || clock < 0 || max(date, clock) >= len(fs) {
 					return "it has no date and time"
 				}
-				at, ok := iso(append(append(append(make([]byte, 0, 32), fs[date]...), 'T'), fs[clock]...))
+				at, ok := rows.ISO(append(append(append(make([]byte, 0, 32), fs[date]...), 'T'), fs[clock]...))
 				if !ok {
 					return "its time is none"
 				}
 				it := Item{At: at}
 				if took >= 0 && took < len(fs) {
-					it.Service = seconds(fs[took], time.Second)
+					it.Service = rows.Seconds(fs[took], time.Second)
 					it.At -= int64(it.Service)
 				}
 				emit(&it)
@@ -346,23 +334,23 @@ func cloudFront() Format {
 func haproxy() Format {
 	return Format{
 		Name: "haproxy", Title: "HAProxy's HTTP log",
-		recognise: func(h *head) bool {
-			rest, ok := behindTime([]byte(h.line(0)))
+		recognise: func(h *rows.Head) bool {
+			rest, ok := behindTime([]byte(h.Line(0)))
 			if !ok {
 				return false
 			}
-			ws := words(rest, nil)
+			ws := rows.Words(rest, nil)
 			return len(ws) > 3 && bytes.Count(ws[2], []byte{'/'}) == 4
 		},
-		parse: func(in *input, m *Meta, emit func(*Item)) error {
+		parse: func(in *rows.Input, m *Meta, emit func(*Item)) error {
 			m.Note("times have no zone and count as UTC; work is the time of the server's answer, Tr")
 			var ws [][]byte
-			return in.each(func(line []byte) string {
+			return in.Each(func(line []byte) string {
 				at, rest, ok := timeInBrackets(line)
 				if !ok {
 					return "it has no [time]"
 				}
-				ws = words(rest, ws[:0])
+				ws = rows.Words(rest, ws[:0])
 				if len(ws) < 4 {
 					return "it has no timers and status"
 				}
@@ -370,7 +358,7 @@ func haproxy() Format {
 				if len(timers) != 5 {
 					return "it has no five timers: want option httplog"
 				}
-				it := Item{At: at, Service: seconds(timers[3], time.Millisecond)}
+				it := Item{At: at, Service: rows.Seconds(timers[3], time.Millisecond)}
 				emit(&it)
 				return ""
 			})

@@ -1,4 +1,4 @@
-package intake
+package formats
 
 import (
 	"bytes"
@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/sluice-autoscaler/sluice/bench/intake/item"
+	"github.com/sluice-autoscaler/sluice/bench/intake/rows"
 )
 
-// rises turns counters into requests: the rise since the sample before, which stands in the bin that
-// begins there. A fall is a restart, after which the counter begins at 0.
+// rises turns counters into requests: the rise since the sample before, which stands in the bin
+// that begins there. A fall is a restart, after which the counter begins at 0.
 type rises struct {
 	last map[string]sample
 	emit func(*Item)
@@ -44,13 +47,13 @@ func (r *rises) add(key, series string, at int64, v float64) string {
 	return ""
 }
 
-// samples hands samples on by their unit. key tells series apart, and series is what they are chosen
-// by.
-func (m *Meta) samples(emit func(*Item)) func(key, series, metric string, at int64, v float64) string {
+// samples hands samples on by their unit. key tells series apart, and series is what they are
+// chosen by.
+func samples(m *Meta, emit func(*Item)) func(key, series, metric string, at int64, v float64) string {
 	r := rises{emit: emit}
 	return func(key, series, metric string, at int64, v float64) string {
 		if m.Unit == UnitAuto {
-			if m.Unit = UnitOf(metric); m.Unit == UnitAuto {
+			if m.Unit = item.UnitOf(metric); m.Unit == UnitAuto {
 				m.Unit = UnitRate
 			}
 			m.Note("%q is taken for %s; say otherwise by --unit", metric, m.Unit)
@@ -95,26 +98,26 @@ func (r *promResult) chosenBy(column, key string) string {
 func prometheusJSON() Format {
 	return Format{
 		Name: "prometheus", Title: "a saved answer of Prometheus' query_range",
-		recognise: func(h *head) bool {
-			t := string(h.all[:min(len(h.all), 4096)])
+		recognise: func(h *rows.Head) bool {
+			t := string(h.All[:min(len(h.All), 4096)])
 			return strings.Contains(t, `"resultType"`) || strings.HasPrefix(strings.TrimSpace(t), "[") && strings.Contains(t, `"metric"`) && strings.Contains(t, `"values"`)
 		},
-		parse: func(in *input, m *Meta, emit func(*Item)) error {
-			add := m.samples(emit)
-			return decodeResults(in.r, func(r *promResult) error {
+		parse: func(in *rows.Input, m *Meta, emit func(*Item)) error {
+			add := samples(m, emit)
+			return decodeResults(in.Reader, func(r *promResult) error {
 				name := r.Metric["__name__"]
 				key := r.labels()
 				series := r.chosenBy(m.Column, key)
 				for _, v := range r.Values {
-					in.lines++
-					at, _, ok := instant(v[0])
-					value, ok2 := number(bytes.Trim(v[1], `"`))
+					in.Lines++
+					at, _, ok := rows.Instant(v[0])
+					value, ok2 := rows.Number(bytes.Trim(v[1], `"`))
 					why := "its sample is no time and number"
 					if ok && ok2 {
 						why = add(key, series, name, at, value)
 					}
 					if why != "" {
-						in.skip(why)
+						in.Skip(why)
 					}
 				}
 				return nil
@@ -200,11 +203,11 @@ func seriesLine(line []byte) (series, metric string, rest [][]byte, ok bool) {
 func openMetrics() Format {
 	return Format{
 		Name: "openmetrics", Title: "samples in the OpenMetrics or Prometheus text format, with times",
-		recognise: func(h *head) bool {
-			text := string(h.all)
-			return strings.HasPrefix(h.line(0), "# HELP ") || strings.HasPrefix(h.line(0), "# TYPE ") || strings.Contains(text, "\n# EOF")
+		recognise: func(h *rows.Head) bool {
+			text := string(h.All)
+			return strings.HasPrefix(h.Line(0), "# HELP ") || strings.HasPrefix(h.Line(0), "# TYPE ") || strings.Contains(text, "\n# EOF")
 		},
-		parse: func(in *input, m *Meta, emit func(*Item)) error {
+		parse: func(in *rows.Input, m *Meta, emit func(*Item)) error {
 			return textSamples(in, m, emit, true)
 		},
 	}
@@ -213,21 +216,21 @@ func openMetrics() Format {
 func tsdbDump() Format {
 	return Format{
 		Name: "tsdb-dump", Title: "promtool tsdb dump",
-		recognise: func(h *head) bool {
-			_, metric, rest, ok := seriesLine([]byte(h.line(0)))
-			return ok && strings.HasPrefix(h.line(0), "{") && metric != "" && len(rest) == 2
+		recognise: func(h *rows.Head) bool {
+			_, metric, rest, ok := seriesLine([]byte(h.Line(0)))
+			return ok && strings.HasPrefix(h.Line(0), "{") && metric != "" && len(rest) == 2
 		},
-		parse: func(in *input, m *Meta, emit func(*Item)) error { return textSamples(in, m, emit, false) },
+		parse: func(in *rows.Input, m *Meta, emit func(*Item)) error { return textSamples(in, m, emit, false) },
 	}
 }
 
-// textSamples reads a sample a line. Names that end in _bucket, _sum and _created are not demand and
-// are left out.
-func textSamples(in *input, m *Meta, emit func(*Item), types bool) error {
-	add := m.samples(emit)
+// textSamples reads a sample a line. Names that end in _bucket, _sum and _created are not demand
+// and are left out.
+func textSamples(in *rows.Input, m *Meta, emit func(*Item), types bool) error {
+	add := samples(m, emit)
 	kinds := map[string]string{}
 	first := ""
-	err := in.each(func(line []byte) string {
+	err := in.Each(func(line []byte) string {
 		if line[0] == '#' {
 			if fs := bytes.Fields(line); types && len(fs) == 4 && string(fs[1]) == "TYPE" && len(kinds) < 10_000 {
 				kinds[string(fs[2])] = string(fs[3])
@@ -249,8 +252,8 @@ func textSamples(in *input, m *Meta, emit func(*Item), types bool) error {
 		if len(rest) < 2 {
 			return "it has no time: samples of one scrape are no load over time"
 		}
-		v, ok := number(rest[0])
-		at, _, ok2 := instant(rest[1])
+		v, ok := rows.Number(rest[0])
+		at, _, ok2 := rows.Instant(rest[1])
 		if !ok || !ok2 {
 			return "its value or time is none"
 		}
