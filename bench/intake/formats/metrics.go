@@ -2,13 +2,10 @@ package formats
 
 import (
 	"bytes"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
 	"strings"
 
 	"github.com/sluice-autoscaler/sluice/bench/intake/item"
+	"github.com/sluice-autoscaler/sluice/bench/intake/promjson"
 	"github.com/sluice-autoscaler/sluice/bench/intake/rows"
 )
 
@@ -69,24 +66,8 @@ func samples(m *Meta, emit func(*Item)) func(key, series, metric string, at int6
 	}
 }
 
-// promResult is a series of a Prometheus' answer.
-type promResult struct {
-	Metric map[string]string    `json:"metric"`
-	Values [][2]json.RawMessage `json:"values"`
-	Value  [2]json.RawMessage   `json:"value"`
-}
-
-// labels writes a series' labels in the order of their names.
-func (r *promResult) labels() string {
-	b, err := json.Marshal(r.Metric)
-	if err != nil {
-		return ""
-	}
-	return string(b)
-}
-
 // chosenBy is the column if a label has that value, else the series' key.
-func (r *promResult) chosenBy(column, key string) string {
+func chosenBy(r *promjson.Series, column, key string) string {
 	for _, v := range r.Metric {
 		if column != "" && v == column {
 			return column
@@ -104,10 +85,10 @@ func prometheusJSON() Format {
 		},
 		parse: func(in *rows.Input, m *Meta, emit func(*Item)) error {
 			add := samples(m, emit)
-			return decodeResults(in.Reader, func(r *promResult) error {
+			return promjson.Decode(in.Reader, func(r *promjson.Series) error {
 				name := r.Metric["__name__"]
-				key := r.labels()
-				series := r.chosenBy(m.Column, key)
+				key := r.Labels()
+				series := chosenBy(r, m.Column, key)
 				for _, v := range r.Values {
 					in.Lines++
 					at, _, ok := rows.Instant(v[0])
@@ -123,44 +104,6 @@ func prometheusJSON() Format {
 				return nil
 			})
 		},
-	}
-}
-
-// decodeResults finds the list of series in an answer, and hands on one after the other.
-func decodeResults(r io.Reader, each func(*promResult) error) error {
-	d := json.NewDecoder(r)
-	for depth := 0; ; {
-		t, err := d.Token()
-		if err != nil {
-			return fmt.Errorf("it has no list of series: %w", err)
-		}
-		switch t := t.(type) {
-		case json.Delim:
-			switch t {
-			case '{':
-				depth++
-			case '}':
-				depth--
-			case '[':
-				for d.More() {
-					var one promResult
-					if err := d.Decode(&one); err != nil {
-						return fmt.Errorf("a series of it: %w", err)
-					}
-					if err := each(&one); err != nil {
-						return err
-					}
-				}
-				return nil
-			}
-		case string:
-			if t == "errorType" {
-				return errors.New("it is an error of Prometheus, not a result")
-			}
-		}
-		if depth > 100 {
-			return errors.New("it is nested too deeply")
-		}
 	}
 }
 

@@ -23,7 +23,7 @@ func accessLog(combined bool) Format {
 	f.parse = func(in *rows.Input, m *Meta, emit func(*Item)) error {
 		var ws [][]byte
 		return in.Each(func(line []byte) string {
-			at, rest, ok := timeInBrackets(line)
+			at, rest, ok := rows.TimeInBrackets(line)
 			if !ok {
 				return "it has no [time] of access logs"
 			}
@@ -45,26 +45,8 @@ func accessLog(combined bool) Format {
 
 // behindTime is what follows the time in brackets of a line, ok if that is one of access logs.
 func behindTime(line []byte) ([]byte, bool) {
-	_, rest, ok := timeInBrackets(line)
+	_, rest, ok := rows.TimeInBrackets(line)
 	return rest, ok
-}
-
-// timeInBrackets finds the first time of access logs in brackets, and what follows it.
-func timeInBrackets(line []byte) (at int64, rest []byte, ok bool) {
-	for from := 0; ; {
-		open := bytes.IndexByte(line[from:], '[')
-		if open < 0 {
-			return 0, nil, false
-		}
-		from += open + 1
-		end := bytes.IndexByte(line[from:], ']')
-		if end < 0 {
-			return 0, nil, false
-		}
-		if at, ok = rows.CLF(line[from : from+end]); ok {
-			return at, bytes.TrimSpace(line[from+end+1:]), true
-		}
-	}
 }
 
 // extraTime finds how long a request took in the words behind an access log's own. ended says that
@@ -346,7 +328,7 @@ func haproxy() Format {
 			m.Note("times have no zone and count as UTC; work is the time of the server's answer, Tr")
 			var ws [][]byte
 			return in.Each(func(line []byte) string {
-				at, rest, ok := timeInBrackets(line)
+				at, rest, ok := rows.TimeInBrackets(line)
 				if !ok {
 					return "it has no [time]"
 				}

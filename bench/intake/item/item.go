@@ -1,4 +1,5 @@
-// Package item holds what files of load are made of: requests and values over time, with their units.
+// Package item holds what files of load are made of: requests and values over time, with their
+// units.
 package item
 
 import (

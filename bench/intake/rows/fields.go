@@ -410,3 +410,21 @@ func Clip(s string) string {
 	}
 	return strings.ToValidUTF8(s[:long], "") + "…"
 }
+
+// TimeInBrackets finds the first time of access logs in brackets, and what follows it.
+func TimeInBrackets(line []byte) (at int64, rest []byte, ok bool) {
+	for from := 0; ; {
+		open := bytes.IndexByte(line[from:], '[')
+		if open < 0 {
+			return 0, nil, false
+		}
+		from += open + 1
+		end := bytes.IndexByte(line[from:], ']')
+		if end < 0 {
+			return 0, nil, false
+		}
+		if at, ok = CLF(line[from : from+end]); ok {
+			return at, bytes.TrimSpace(line[from+end+1:]), true
+		}
+	}
+}
