@@ -81,7 +81,7 @@ type stamp struct{ sum float64 }
 func (l *Load) lay(stamps map[int64]stamp, width time.Duration, o *Options) error {
 	times := slices.Sorted(maps.Keys(stamps))
 	if width == 0 {
-		width = step(times)
+		width = Step(times)
 	}
 	if width == 0 {
 		width = o.Width
@@ -125,8 +125,8 @@ func (l *Load) lay(stamps map[int64]stamp, width time.Duration, o *Options) erro
 	return l.coarsen(o.Width)
 }
 
-// step is the distance of times: the smallest if all are about its multiples, else the median.
-func step(times []int64) time.Duration {
+// Step is the distance of times: the smallest if all are about its multiples, else the median.
+func Step(times []int64) time.Duration {
 	if len(times) < 2 {
 		return 0
 	}

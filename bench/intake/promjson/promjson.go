@@ -61,4 +61,3 @@ func Decode(r io.Reader, each func(*Series) error) error {
 		}
 	}
 }
-
