@@ -16,7 +16,8 @@
 //	            without it, the HPA's older rules, as KEDA's own HPAs
 //	fallback    a trigger whose value was unknown at more than failureThreshold looks in a row has the
 //	            value that makes the HPA answer the fallback's replicas, and is active. Each poll is a
-//	            look, and each round of the HPA
+//	            look, and each round of the HPA; where the count can go neither to zero nor to idle, a
+//	            poll takes what the HPA saw
 //	values      are written with three decimals, and none below zero; the values of formulas and of
 //	            fallbacks are cut to thousandths
 //
@@ -250,6 +251,8 @@ type Policy struct {
 	goals     []float64
 	kinds     []string
 	fallsBack bool
+	// lo and hi are the HPA's bounds.
+	lo, hi int
 	// seen is the latest look of this decision; values and signals are its buffers.
 	seen    reading
 	values  []float64
@@ -263,6 +266,8 @@ type state struct {
 	Active time.Time `json:"active,omitzero"`
 	// Failures counts, trigger by trigger, the looks in a row without a value.
 	Failures []int `json:"failures"`
+	// Observed is the HPA's latest look, nil unless that gave a count.
+	Observed *reading `json:"observed,omitempty"`
 	// Pace is the HPA's, where there is a SyncPeriod.
 	Pace algorithms.Pace `json:"pace,omitzero"`
 	// HPA is its memory, in snapshots only.
@@ -294,6 +299,7 @@ func New(c Config, compile Compile) (*Policy, error) {
 	}
 	h := hpa.Default()
 	lo, hi := max(1, c.MinReplicaCount), c.MaxReplicaCount
+	p.lo, p.hi = lo, hi
 	h.MinReplicas, h.MaxReplicas = &lo, &hi
 	h.Behavior = c.Advanced.HorizontalPodAutoscalerConfig.Behavior
 	if m.Formula != "" {
@@ -364,21 +370,34 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	operator := false
 	if s.Polled.IsZero() || o.Now.Sub(s.Polled) >= time.Duration(p.cfg.PollingInterval)*time.Second {
 		s.Polled = o.Now
-		p.observe(&o)
+		if p.seen = (reading{}); p.ownPolls() || s.Observed == nil || cur == 0 {
+			p.observe(&o)
+		} else {
+			p.seen = *s.Observed
+		}
 		d.Replicas, d.Reason, operator = p.poll(o.Now, cur)
-		if !operator && cur == 0 && p.seen.failed && !p.seen.active {
+		if !operator && cur == 0 && p.seen.Failed && !p.seen.Active {
 			d.Valid, d.Reason = false, "NoData"
 		}
 	}
 	next := s.Polled.Add(time.Duration(p.cfg.PollingInterval) * time.Second).Sub(o.Now)
 	var inner algorithms.Decision
 	who := "operator: "
+	if cur == 0 {
+		s.Observed = nil
+	}
 	if !operator && cur > 0 {
-		if s.Pace.Due(o.Now, time.Duration(p.cfg.SyncPeriod)) {
+		if inBounds := cur >= p.lo && cur <= p.hi; !inBounds {
+			inner = p.hpa.Decide(o) // puts the count right, whatever is measured
+		} else if s.Pace.Due(o.Now, time.Duration(p.cfg.SyncPeriod)) {
 			p.observe(&o)
 			ask := o
 			ask.Signals, ask.Scratch = p.signals, nil
 			inner = p.hpa.Decide(ask)
+			s.Observed = nil
+			if seen := p.seen; inner.Valid {
+				s.Observed = &seen
+			}
 		} else {
 			inner = algorithms.WaitForSync(&o, s.Pace.Next)
 			next = min(next, inner.Next)
@@ -401,11 +420,11 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 		outcome = d.Reason + ", nothing changes"
 	}
 	looked := "not looked at"
-	if p.seen.looked {
-		looked = fmt.Sprintf("active %t, in error %t", p.seen.active, p.seen.failed)
+	if p.seen.Looked {
+		looked = fmt.Sprintf("active %t, in error %t", p.seen.Active, p.seen.Failed)
 	}
 	d.Message = fmt.Sprintf("%s; %s%s", looked, who, outcome)
-	d.Terms = append(o.Scratch[:0], algorithms.Term{Name: "active", Value: boolToFloat(p.seen.active)}, algorithms.Term{Name: "inError", Value: boolToFloat(p.seen.failed)})
+	d.Terms = append(o.Scratch[:0], algorithms.Term{Name: "active", Value: boolToFloat(p.seen.Active)}, algorithms.Term{Name: "inError", Value: boolToFloat(p.seen.Failed)})
 	if !s.Active.IsZero() {
 		d.Terms = append(d.Terms, algorithms.Term{Name: "idleSeconds", Value: o.Now.Sub(s.Active).Seconds()})
 	}
@@ -425,9 +444,17 @@ func wholeSeconds(t time.Time) time.Time { return t.Truncate(time.Second) }
 
 // reading is what one look at the triggers gave.
 type reading struct {
-	// looked says that there was a look; active that some trigger is active or in fallback; failed
+	// Looked says that there was a look; Active that some trigger is active or in fallback; Failed
 	// that some trigger has no value, not even of the fallback.
-	looked, active, failed bool
+	Looked bool `json:"looked"`
+	Active bool `json:"active"`
+	Failed bool `json:"failed"`
+}
+
+// ownPolls tells whether the operator looks by itself at a poll. Where it can neither go to zero
+// nor to idle, it takes what the HPA saw, as long as that has numbers.
+func (p *Policy) ownPolls() bool {
+	return p.cfg.MinReplicaCount == 0 || p.cfg.IdleReplicaCount != nil || p.formula != nil
 }
 
 // observe looks at the triggers, counts failures, applies the fallback, and sets p.signals for the
@@ -435,7 +462,7 @@ type reading struct {
 func (p *Policy) observe(o *algorithms.Observation) {
 	c, s := &p.cfg, &p.state
 	p.values, p.signals = p.values[:0], p.signals[:0]
-	p.seen = reading{looked: true}
+	p.seen = reading{Looked: true}
 	fellBack := -1
 	for i := range c.Triggers {
 		t := &c.Triggers[i]
@@ -453,10 +480,10 @@ func (p *Policy) observe(o *algorithms.Observation) {
 			if active = sig.Known; active {
 				fellBack = i
 			} else {
-				p.seen.failed = true
+				p.seen.Failed = true
 			}
 		}
-		p.seen.active = p.seen.active || active
+		p.seen.Active = p.seen.Active || active
 		p.values = append(p.values, sig.Value)
 		p.signals = append(p.signals, sig)
 	}
@@ -472,14 +499,14 @@ func (p *Policy) compose(fellBack int) {
 	switch {
 	case fellBack >= 0:
 		sig.Value, sig.Known = p.values[fellBack], true
-	case !p.seen.failed:
+	case !p.seen.Failed:
 		if v, err := p.formula(p.values); err == nil && algorithms.Finite(v) {
 			sig.Value, sig.Known = math.Trunc(v*1000)/1000, true
 		} else {
-			p.seen.failed = true
+			p.seen.Failed = true
 		}
 	}
-	p.seen.active = !p.seen.failed && sig.Value > p.cfg.Advanced.ScalingModifiers.ActivationTarget
+	p.seen.Active = !p.seen.Failed && sig.Value > p.cfg.Advanced.ScalingModifiers.ActivationTarget
 	p.signals = append(p.signals[:0], sig)
 }
 
@@ -536,18 +563,18 @@ func fallbackValue(f *Fallback, goal float64, kind string, o *algorithms.Observa
 func (p *Policy) poll(now time.Time, cur int) (n int, reason string, acts bool) {
 	c, s := &p.cfg, &p.state
 	idle, lo := c.IdleReplicaCount != nil, c.MinReplicaCount
-	if p.seen.active {
+	if p.seen.Active {
 		switch {
 		case cur == 0 || idle && cur < lo:
 			s.Active = wholeSeconds(now)
 			return max(1, lo), "Activated", true
-		case !p.seen.failed:
+		case !p.seen.Failed:
 			s.Active = wholeSeconds(now)
 		}
 		return cur, "Active", false
 	}
 	switch {
-	case p.seen.failed && (c.Fallback == nil || c.Fallback.Replicas != 0):
+	case p.seen.Failed && (c.Fallback == nil || c.Fallback.Replicas != 0):
 		return cur, "TriggerError", false
 	case cur > 0 && (idle || lo == 0):
 		since, wait := s.Active, c.CooldownPeriod

@@ -29,20 +29,11 @@ FILE#COLUMN takes one series or column of several.
 Formats:
 `
 
-// formatLines lists the formats for the help.
-func formatLines() string {
-	var b strings.Builder
-	for _, f := range formats.All() {
-		fmt.Fprintf(&b, "  %-22s %s\n", f.Name, f.Title)
-	}
-	return strings.TrimRight(b.String(), "\n")
-}
-
 func benchImport() *cobra.Command {
 	var f importFlags
 	c := &cobra.Command{
 		Use: "import FILE…", Short: "Turn access logs, results of load tests, metrics and data sets into a trace or a log", Args: usage(cobra.MinimumNArgs(1)),
-		Long: importLong + formatLines(),
+		Long: importLong + formats.List(),
 		Example: `  sluice bench import access.log.gz --out requests.csv
   sluice bench import day_*.csv --bin 1m --as trace --out trace.csv
   sluice bench import latencies.hgrm --service-times times.txt && sluice bench run --service empirical:@times.txt …`,
@@ -72,10 +63,7 @@ func (f *importFlags) run(cmd *cobra.Command, args []string) error {
 			return err
 		}
 	}
-	write := convert.Trace
-	if f.as == "log" {
-		write = convert.Log
-	}
+	write := map[string]func(io.Writer, []intake.File, intake.Options) ([]string, error){"trace": convert.Trace, "log": convert.Log}[f.as]
 	out := cmd.OutOrStdout()
 	var named *os.File
 	if f.out != "" {
@@ -128,9 +116,7 @@ func (f *importFlags) files(cmd *cobra.Command, args []string) ([]intake.File, i
 		errs = append(errs, err)
 		files = append(files, in)
 	}
-	o.Progress = func() func(int64) {
-		tell := runner.ReadProgress(cmd.ErrOrStderr())
-		return func(n int64) { tell(strings.Join(args, " "), n) }
-	}()
+	tell := runner.ReadProgress(cmd.ErrOrStderr())
+	o.Progress = func(n int64) { tell(strings.Join(args, " "), n) }
 	return files, o, errors.Join(errs...)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -131,21 +132,21 @@ func (r requestTable) make() Format {
 
 // tokens reads a count of tokens, 0 where there is none.
 func tokens(b []byte) int {
-	v, ok := rows.Number(b)
-	if !ok || v < 0 || v > 1e9 {
-		return 0
+	if v, ok := rows.Number(b); ok && v >= 0 && v <= 1e9 {
+		return int(v)
 	}
-	return int(v)
+	return 0
 }
 
 func join(fields [][]byte, places []int) string {
-	var parts []string
-	for _, i := range places {
-		if i < len(fields) {
-			parts = append(parts, string(fields[i]))
+	parts := ""
+	for k, i := range places {
+		if k > 0 {
+			parts += "/"
 		}
+		parts += string(fields[min(i, len(fields)-1)])
 	}
-	return strings.Join(parts, "/")
+	return parts
 }
 
 // requestTables are those of published data sets.
@@ -224,12 +225,7 @@ func huawei2023() Format {
 }
 
 func allWhole(words []string) bool {
-	for _, w := range words {
-		if _, ok := rows.Whole([]byte(w)); !ok {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(words, func(w string) bool { _, ok := rows.Whole([]byte(w)); return !ok })
 }
 
 func mooncake() Format {

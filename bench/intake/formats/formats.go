@@ -1,7 +1,6 @@
 package formats
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -31,6 +30,15 @@ func Names() []string {
 		names = append(names, f.Name)
 	}
 	return names
+}
+
+// List writes the formats' names and titles, a line each.
+func List() string {
+	var lines []string
+	for _, f := range All() {
+		lines = append(lines, fmt.Sprintf("  %-22s %s", f.Name, f.Title))
+	}
+	return strings.Join(lines, "\n")
 }
 
 // Choose finds the format: the one of that name, or the first that recognises the input.
@@ -214,9 +222,6 @@ func ValueColumns(in *rows.Input) ([]string, error) {
 		if i != at {
 			columns = append(columns, c)
 		}
-	}
-	if len(columns) == 0 {
-		return nil, errors.New("it has no column of values")
 	}
 	return columns, nil
 }

@@ -3,6 +3,7 @@ package formats
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -220,11 +221,7 @@ func envoyText() Format {
 
 // elbKinds are the first words of lines of AWS' application load balancers.
 func elbKind(word []byte) bool {
-	switch string(word) {
-	case "http", "https", "h2", "grpcs", "ws", "wss":
-		return true
-	}
-	return false
+	return slices.Contains([]string{"http", "https", "h2", "grpcs", "ws", "wss"}, string(word))
 }
 
 func awsALB() Format {
