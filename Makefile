@@ -88,11 +88,11 @@ race: node-sample ## the unit tests of what has goroutines, under the race detec
 	CGO_ENABLED=1 go test -race -run 'SearchFinds|SearchIsDeterministic|SearchInterrupted|RoundTrip|CreateKeeps|Render' ./bench/tune ./bench/folder ./bench/report
 	cd testbed && CGO_ENABLED=1 go test -race ./...
 
-.PHONY: oracle oracle-kpa oracle-hpa
-oracle: ## kpa and hpa beside Knative's and Kubernetes' own code: a million random steps each (ORACLE=-short for fewer)
-	@$(MAKE) --no-print-directory -j2 --output-sync=target oracle-kpa oracle-hpa
+.PHONY: oracle oracle-kpa oracle-hpa oracle-keda
+oracle: ## kpa, hpa and keda beside Knative's, Kubernetes' and KEDA's own code: a million random steps each (ORACLE=-short for fewer)
+	@$(MAKE) --no-print-directory -j2 --output-sync=target oracle-kpa oracle-hpa oracle-keda
 
-oracle-kpa oracle-hpa: oracle-%:
+oracle-kpa oracle-hpa oracle-keda: oracle-%:
 	cd oracle/$* && go test -count=1 -timeout 30m -v $(ORACLE) ./...
 
 .PHONY: oracle-short
@@ -126,7 +126,7 @@ e2e-prometheus: prometheus ## sluice bench backtest and tune, and the controller
 lint: $(LINT) ## golangci-lint and the formatters
 	$(LINT) run --allow-parallel-runners ./...
 	cd testbed && $(CURDIR)/$(LINT) run --allow-parallel-runners -c ../.golangci.yml ./...
-	for m in oracle/kpa oracle/hpa bench/sidecar; do (cd $$m && $(CURDIR)/$(LINT) run --allow-parallel-runners -c ../../.golangci.yml ./...); done
+	for m in oracle/kpa oracle/hpa oracle/keda bench/sidecar; do (cd $$m && $(CURDIR)/$(LINT) run --allow-parallel-runners -c ../../.golangci.yml ./...); done
 
 .PHONY: fmt
 fmt: $(LINT) ## format
@@ -216,7 +216,7 @@ accuracy: build ## how well observe mode estimates, against the truth; wants a q
 cover: ## coverage of the unit tests
 	@mkdir -p out; go test -coverprofile=out/cover.txt ./... >/dev/null; go tool cover -func=out/cover.txt | tail -1
 
-MODULES := . testbed testbed/controlplane oracle/kpa oracle/hpa bench/sidecar
+MODULES := . testbed testbed/controlplane oracle/kpa oracle/hpa oracle/keda bench/sidecar
 
 .PHONY: tidy
 tidy: ## go mod tidy in every module

@@ -370,7 +370,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	operator := false
 	if s.Polled.IsZero() || o.Now.Sub(s.Polled) >= time.Duration(p.cfg.PollingInterval)*time.Second {
 		s.Polled = o.Now
-		if p.seen = (reading{}); p.ownPolls() || s.Observed == nil || cur == 0 {
+		if p.seen = (reading{}); p.ownPolls() || s.Observed == nil {
 			p.observe(&o)
 		} else {
 			p.seen = *s.Observed
@@ -383,8 +383,8 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	next := s.Polled.Add(time.Duration(p.cfg.PollingInterval) * time.Second).Sub(o.Now)
 	var inner algorithms.Decision
 	who := "operator: "
-	if cur == 0 {
-		s.Observed = nil
+	if cur == 0 && !operator {
+		s.Observed = nil // the HPA is switched off at zero
 	}
 	if !operator && cur > 0 {
 		if inBounds := cur >= p.lo && cur <= p.hi; !inBounds {
