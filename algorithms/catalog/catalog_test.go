@@ -192,3 +192,24 @@ func TestExtraEntries(t *testing.T) {
 		t.Error("the zero Catalog makes a policy")
 	}
 }
+
+// Fewer than no requests are unknown to every policy that reads them, but to keda, as in KEDA.
+func TestFewerThanNoRequests(t *testing.T) {
+	t.Parallel()
+	for _, e := range catalog.Default().All() {
+		if e.Name == "cel" || e.Name == "fixed" || e.Name == "schedule" {
+			continue // they read none by default
+		}
+		p, err := catalog.Default().New(e.Name, 5, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := algorithms.Observation{Now: policytest.Epoch(), Limits: algorithms.Limits{Min: 0, Max: 100}, Replicas: algorithms.Replicas{Current: 3, Ready: 3}}
+		for _, n := range p.Needs() {
+			o.Signals = append(o.Signals, algorithms.Signal{Name: n.Name, Window: n.Window, Value: -30, Known: true, Coverage: 1})
+		}
+		if d := p.Decide(o); d.Valid != (e.Name == "keda") {
+			t.Errorf("%s takes -30 requests for %d pods, valid %t (%s)", e.Name, d.Replicas, d.Valid, d.Reason)
+		}
+	}
+}
