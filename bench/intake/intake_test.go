@@ -287,7 +287,11 @@ func TestSpoolSorts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	var got []string
 	for r := l.Requests(); ; {
 		q, in, _, ok := r.Next()
@@ -360,7 +364,11 @@ func TestMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	last, count := time.Duration(-1), 0
 	for r := l.Requests(); ; count++ {
 		q, _, _, ok := r.Next()
