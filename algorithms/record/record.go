@@ -182,7 +182,7 @@ type Control struct {
 // control reads a line as a Control; ok is false for an observation.
 func control(raw []byte) (c Control, ok bool, err error) {
 	var keys map[string]json.RawMessage
-	_ = json.Unmarshal(raw, &keys) // what is no object is no control, and its fault is told elsewhere
+	_ = json.Unmarshal(raw, &keys) // what is no object is no control
 	if keys["t"] != nil || len(keys) == 0 {
 		return c, false, nil
 	}
