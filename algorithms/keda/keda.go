@@ -559,7 +559,7 @@ func fallbackValue(f *Fallback, goal float64, kind string, o *algorithms.Observa
 		}
 		replicas /= float64(ready)
 	}
-	return thousandths(math.Trunc(goal*1000*replicas)), true
+	return thousandths(math.Trunc(goal * 1000 * replicas)), true
 }
 
 // poll is the operator's poll; acts tells whether it sets the count itself rather than leave it to

@@ -226,8 +226,14 @@ func TestColumns(t *testing.T) {
 		file, column string
 		want         float64
 	}{
-		{"invocations_per_function_md.anon.d02.csv", "f2", 24}, {"day_001.csv", "2", 8}, {"prometheus.json", "b", 60}, {"pageviews-20150701-010000", "en", 1200},
-		{"openmetrics.txt", "http_requests_total", 104}, {"AzureFunctionsInvocationTrace2021.csv", "a1/f2", 1}, {"day_001.csv", "sum", 15}, {"nab.csv", "value", 350},
+		{"invocations_per_function_md.anon.d02.csv", "f2", 24},
+		{"day_001.csv", "2", 8},
+		{"prometheus.json", "b", 60},
+		{"pageviews-20150701-010000", "en", 1200},
+		{"openmetrics.txt", "http_requests_total", 104},
+		{"AzureFunctionsInvocationTrace2021.csv", "a1/f2", 1},
+		{"day_001.csv", "sum", 15},
+		{"nab.csv", "value", 350},
 	} {
 		l, err := intake.Bins([]intake.File{sample(tt.file)}, intake.Options{Column: tt.column})
 		if err != nil || l.Summary.Requests != tt.want {
