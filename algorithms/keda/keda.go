@@ -536,8 +536,8 @@ func written(v float64) float64 {
 	return thousandths(math.Round(rounded * 1000))
 }
 
-// thousandths is a count of them as a number, with the last digits that Kubernetes' quantities have:
-// formulas see them.
+// thousandths is a count of them as a number, with the last digits that Kubernetes' quantities
+// have: formulas see them.
 func thousandths(n float64) float64 { return n * 1e-3 }
 
 // fallbackValue is the value that makes the HPA answer the fallback's count, cut to thousandths.
