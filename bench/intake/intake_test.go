@@ -423,3 +423,25 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// TestHostile refuses what would take much memory, and does not take it for something else.
+func TestHostile(t *testing.T) {
+	t.Parallel()
+	for content, want := range map[string]string{
+		"t,requests\n1,1\n2,1\n99999999,1\n":                                  "bins",
+		"time\n1000000000\n4000000000\n":                                      "want wider ones, --bin",
+		"time,requests\n0001-01-01,1\n":                                       "nothing in it",
+		"t,requests\n1,1e400\n2,nan\n":                                        "nothing in it",
+		"Value Percentile TotalCount 1/(1-Percentile)\n1 1.0 99999999999 inf": "want 1–50000000",
+		"": "nothing in it",
+	} {
+		_, err := intake.Bins([]intake.File{text("x.csv", content)}, intake.Options{})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want an error with %q", content, err, want)
+		}
+	}
+	s, err := intake.Read([]intake.File{text("x.log", "time\n2025-01-01\n"+strings.Repeat("x", 5<<20)+"\n2025-01-02\n")}, intake.Options{}, func(*intake.Item) {})
+	if err != nil || s.Requests != 2 || s.Skipped != 1 {
+		t.Errorf("a line of 5 MiB: %+v, %v; want it skipped", s, err)
+	}
+}
