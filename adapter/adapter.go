@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -68,6 +69,11 @@ type Options struct {
 	// Assigned, when given, says whether a gateway was given a port that it reports; see
 	// scrape.Options.
 	Assigned func(gateway string, p *wire.PortReport) bool
+	// Metrics, when given, answers /metrics of the APIs' server, to who may get that path.
+	Metrics http.Handler
+	// OnSilentGateway, when given, is told once of each gateway that runs and does not report; see
+	// store.Options.
+	OnSilentGateway func(g GatewayPod)
 	// OnReport, when given, is called with each gateway report at once. It must return within
 	// milliseconds.
 	OnReport func(GatewayReport)
@@ -78,6 +84,9 @@ type Binding = store.Binding
 
 // Pod is a pod as it was last seen.
 type Pod = store.Pod
+
+// GatewayPod is a gateway's pod as it was last seen.
+type GatewayPod = store.GatewayPod
 
 // GatewayReport is news of one gateway: a report, or (Gateway.Connected false) the end of its
 // stream.
@@ -90,7 +99,9 @@ type GatewayReport struct {
 }
 
 // serves says that an API is served.
-func (o *Options) serves() bool { return o.Custom || o.External || o.Journal != nil }
+func (o *Options) serves() bool {
+	return o.Custom || o.External || o.Journal != nil || o.Metrics != nil
+}
 
 // Validate reports every fault.
 func (o *Options) Validate() error {
@@ -143,7 +154,7 @@ func New(o Options) (*Adapter, error) {
 	}
 	a := &Adapter{
 		opts:      o,
-		store:     store.New(store.Options{Interval: o.Interval}),
+		store:     store.New(store.Options{Interval: o.Interval, OnSilentGateway: o.OnSilentGateway}),
 		heartbeat: serve.NewHeartbeat("adapter", store.SweepPeriod, time.Now()),
 		factory:   informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(discover.Strip)),
 	}
@@ -171,7 +182,8 @@ func New(o Options) (*Adapter, error) {
 // serve makes what serves the APIs.
 func (a *Adapter) serve(client kubernetes.Interface) error {
 	o := server.Options{
-		Config: a.opts.Config, Listen: a.opts.Listen, Certificate: a.opts.Certificate, Log: a.opts.Log, Journal: a.opts.Journal,
+		Config: a.opts.Config, Listen: a.opts.Listen, Certificate: a.opts.Certificate, Log: a.opts.Log, Journal: a.opts.Journal, Metrics: a.opts.Metrics,
+		Registerer: a.opts.Registerer,
 	}
 	var err error
 	if a.opts.Custom || a.opts.External {
@@ -235,6 +247,14 @@ func (a *Adapter) Ready() error {
 		errs = append(errs, a.server.Ready())
 	}
 	return errors.Join(errs...)
+}
+
+// Registered names the APIServices that are missing of the APIs that are served.
+func (a *Adapter) Registered() error {
+	if a.server == nil {
+		return nil
+	}
+	return a.server.Registered()
 }
 
 // Bind says where a workload's demand is read from now on. It does nothing when that has not

@@ -140,9 +140,14 @@ type Observation struct {
 	Limits   Limits   `json:"limits"`
 	StartUp  StartUp  `json:"startUp,omitzero"`
 	Cost     Cost     `json:"cost,omitzero"`
-	// ActiveSince is when the workload last left zero replicas; the zero time means unknown or long
-	// ago. There was no demand in the time before it, so a policy may take means from then on.
+	// ActiveSince is since when the workload is wanted: when it last left zero replicas, or when
+	// the first request waited for that, if that is earlier. The zero time means unknown or long
+	// ago. While the workload was at zero there was no demand before it, so a policy may take means
+	// from then on.
 	ActiveSince time.Time `json:"activeSince,omitzero"`
+	// Done is closed when the decision has taken too long; nil never is. A policy that may take
+	// long gives up then, with a decision that is not valid.
+	Done <-chan struct{} `json:"-"`
 	// Quiet asks for the bare decision, without Message and Terms. It changes nothing else, and
 	// saves their cost.
 	Quiet bool `json:"-"`

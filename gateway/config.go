@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/gateway/assignment"
 	"github.com/sluice-autoscaler/sluice/gateway/hold"
+	"github.com/sluice-autoscaler/sluice/gateway/memory"
 	"github.com/sluice-autoscaler/sluice/proxy/request"
 )
 
@@ -43,6 +44,11 @@ type Config struct {
 	MaxHeldTotal int
 	// MaxHeldBytes bounds what held requests of one Service port keep buffered, in bytes, ≥ 16 KiB.
 	MaxHeldBytes int64
+	// MaxMemory bounds the memory that clients take, in bytes, ≥ 1 MiB: connections, heads, and
+	// what is read ahead of bodies. It is divided fairly among namespaces and their Services
+	// (hold.Budget). Raising it over half of the process's limit risks its end; lowering it answers
+	// 503 earlier.
+	MaxMemory int64
 	// HoldTimeout is how long a request is held before it is answered 504, > 0. Shorter than a cold
 	// start, it fails requests that would have been served; longer, clients give up first.
 	HoldTimeout time.Duration
@@ -59,6 +65,10 @@ type Config struct {
 	// there is no other, ≥ 0. It must be shorter than the pods' own lame duck, else requests meet a
 	// closed door.
 	TerminatingGrace time.Duration
+	// PathLinger is how long a port goes on to take connections after the gateway left the path, ≥
+	// 0. Before and after that it takes none. Shorter than the slowest proxy's, clients are refused
+	// that were still sent here; longer, a pod can be reached through the gateway for longer.
+	PathLinger time.Duration
 	// LameDuck is how long the gateway serves on, not ready, before it drains, and how long idle
 	// connections of a removed port stay usable, ≥ 0.
 	LameDuck time.Duration
@@ -77,9 +87,9 @@ type Config struct {
 // Default returns the defaults; Name is empty and must be set.
 func Default() Config {
 	return Config{
-		MaxHeld: 10000, MaxHeldTotal: 50000, MaxHeldBytes: 64 << 20, HoldTimeout: time.Minute,
+		MaxHeld: 10000, MaxHeldTotal: 50000, MaxHeldBytes: 64 << 20, MaxMemory: memory.ForClients(0), HoldTimeout: time.Minute,
 		ProbeInterval: 5 * time.Millisecond, PodConcurrency: 100, DialTimeout: time.Second, TerminatingGrace: time.Second,
-		LameDuck: 5 * time.Second, Drain: time.Minute, MaxReaders: 16,
+		PathLinger: 35 * time.Second, LameDuck: 5 * time.Second, Drain: time.Minute, MaxReaders: 16,
 		ProbeAgents: request.ProbeAgents(),
 	}
 }
@@ -97,11 +107,13 @@ func (c Config) Validate() error {
 	check(c.MaxHeld >= 1, "max-held = %d: want ≥ 1 (requests)", c.MaxHeld)
 	check(c.MaxHeldTotal >= 1, "max-held-total = %d: want ≥ 1 (requests)", c.MaxHeldTotal)
 	check(c.MaxHeldBytes >= 16<<10, "max-held-bytes = %d: want ≥ 16Ki (bytes)", c.MaxHeldBytes)
+	check(c.MaxMemory >= memory.Least, "max-memory = %d: want ≥ 1Mi (bytes)", c.MaxMemory)
 	check(c.HoldTimeout > 0, "hold-timeout = %v: want > 0", c.HoldTimeout)
 	check(c.ProbeInterval >= time.Millisecond && c.ProbeInterval <= time.Second, "probe-interval = %v: want 1ms to 1s", c.ProbeInterval)
 	check(c.PodConcurrency >= 1, "pod-concurrency = %d: want ≥ 1 (requests)", c.PodConcurrency)
 	check(c.DialTimeout > 0, "dial-timeout = %v: want > 0", c.DialTimeout)
 	check(c.TerminatingGrace >= 0, "terminating-grace = %v: want ≥ 0", c.TerminatingGrace)
+	check(c.PathLinger >= 0, "path-linger = %v: want ≥ 0", c.PathLinger)
 	check(c.LameDuck >= 0, "lame-duck = %v: want ≥ 0", c.LameDuck)
 	check(c.Drain > 0, "drain = %v: want > 0", c.Drain)
 	check(c.MaxReaders >= 1, "max-readers = %d: want ≥ 1", c.MaxReaders)

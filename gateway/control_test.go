@@ -6,12 +6,15 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"io"
+	"math"
 	"net"
 	"net/http"
 	"os"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
@@ -141,11 +144,6 @@ func TestReports(t *testing.T) {
 	defer cancel()
 	req, _ := http.NewRequestWithContext(ctx, http.MethodGet, b.control.URL+wire.ReportsPath, nil)
 	res, err := b.control.Client().Do(req)
-	// The reader that watched the start may be about to leave.
-	for err == nil && res.StatusCode == http.StatusServiceUnavailable {
-		_ = res.Body.Close()
-		res, err = b.control.Client().Do(req)
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,10 +168,6 @@ func TestReports(t *testing.T) {
 	if first.Gateway != "gw-0" || len(first.Ports) != 1 || !first.Ports[0].Listening {
 		t.Errorf("first report = %+v", first)
 	}
-	if r := get(t.Context(), client(t), b.control.URL+wire.ReportsPath); r.code != 503 {
-		t.Errorf("second reader = %+v, want 503: only 1 may read", r)
-	}
-
 	// The very next report after a first waiter tells of it, long before the heartbeat is due.
 	c := client(t)
 	wait := async(func() reply { return get(t.Context(), c, url) })
@@ -193,6 +187,101 @@ func TestReports(t *testing.T) {
 	p := newPod(t, nil)
 	b.source.set(web, up(p.address()))
 	wait()
+}
+
+// TestNewestReaderIsServed fills the readers' places, as a controller leaves them that was killed:
+// the one that comes after its restart is served, and the oldest goes.
+func TestNewestReaderIsServed(t *testing.T) {
+	const most = 3
+	b := start(t, func(c *gateway.Config) { c.MaxReaders = most })
+	type stream struct{ lines *bufio.Scanner }
+	open := func() stream {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, b.control.URL+wire.ReportsPath, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := b.control.Client().Do(req)
+		if err != nil || res.StatusCode != http.StatusOK {
+			t.Fatalf("reader = %v, %v, want it served", res, err)
+		}
+		t.Cleanup(func() { _ = res.Body.Close() })
+		s := stream{bufio.NewScanner(res.Body)}
+		if !s.lines.Scan() {
+			t.Fatalf("no first report: %v", s.lines.Err())
+		}
+		return s
+	}
+	var all []stream
+	for range most + 2 {
+		all = append(all, open())
+	}
+	for i, s := range all[:2] {
+		for s.lines.Scan() { // until it ends
+		}
+		if err := s.lines.Err(); err != nil {
+			t.Errorf("reader %d ends with %v, want an orderly end", i, err)
+		}
+	}
+	for i, s := range all[2:] {
+		if !s.lines.Scan() {
+			t.Errorf("reader %d of the newest %d ended: %v", i, most, s.lines.Err())
+		}
+	}
+}
+
+// TestEpochsThatCannotBe pushes them: each is refused, and the next true one is in effect.
+func TestEpochsThatCannotBe(t *testing.T) {
+	b := start(t, nil)
+	a := assignment(nil)
+	for _, epoch := range []int64{math.MaxInt64, time.Now().Add(48 * time.Hour).UnixNano(), -1, math.MinInt64} {
+		if code, text := b.put(wire.Assignments{Epoch: epoch, Generation: 1, Ports: []wire.Assignment{a}}); code != http.StatusBadRequest || !strings.Contains(text, "epoch") {
+			t.Errorf("PUT of epoch %d = %d %s, want 400 that names it", epoch, code, text)
+		}
+	}
+	if code, text := b.put(wire.Assignments{Epoch: time.Now().UnixNano(), Generation: 1, Ports: []wire.Assignment{a}}); code != http.StatusNoContent {
+		t.Errorf("PUT after them = %d %s, want it in effect", code, text)
+	}
+}
+
+// TestPushesWithoutBodies opens pushes whose bodies never come: a push beside them is read, and
+// they end in time.
+func TestPushesWithoutBodies(t *testing.T) {
+	b := start(t, nil)
+	address := strings.TrimPrefix(b.control.URL, "http://")
+	head := "PUT " + wire.OwnerPath("main") + " HTTP/1.1\r\nHost: gw\r\nContent-Length: 100\r\n\r\n"
+	began := time.Now()
+	var conns []net.Conn
+	refused := 0
+	for range 50 {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		if _, err := io.WriteString(conn, head); err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, conn)
+	}
+	for _, conn := range conns {
+		_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatalf("a push without a body has no answer: %v", err)
+		}
+		_ = res.Body.Close()
+		if res.StatusCode == http.StatusServiceUnavailable {
+			refused++
+		}
+	}
+	if refused < 40 {
+		t.Errorf("%d of 50 were refused at once, want all but the few that are read", refused)
+	}
+	if took := time.Since(began); took > 15*time.Second {
+		t.Errorf("the last one ended after %v, want some seconds", took)
+	}
+	b.assign(assignment(nil))
 }
 
 func TestMetrics(t *testing.T) {
@@ -251,8 +340,8 @@ func golden(t *testing.T, path string, got []byte) {
 }
 
 func TestValidateReportsEveryFault(t *testing.T) {
-	err := gateway.Config{ProbeAgents: []string{""}, ProbePaths: []string{"x"}, LameDuck: -1, TerminatingGrace: -1, ListenHost: "nowhere"}.Validate()
-	for _, key := range []string{"name", "listen-host", "max-held", "max-held-total", "max-held-bytes", "hold-timeout", "probe-interval", "pod-concurrency", "dial-timeout", "terminating-grace", "lame-duck", "drain", "max-readers", "probe-agent", "probe-path"} {
+	err := gateway.Config{ProbeAgents: []string{""}, ProbePaths: []string{"x"}, LameDuck: -1, TerminatingGrace: -1, PathLinger: -1, ListenHost: "nowhere"}.Validate()
+	for _, key := range []string{"name", "listen-host", "max-held", "max-held-total", "max-held-bytes", "max-memory", "hold-timeout", "probe-interval", "pod-concurrency", "dial-timeout", "terminating-grace", "path-linger", "lame-duck", "drain", "max-readers", "probe-agent", "probe-path"} {
 		if err == nil || !strings.Contains(err.Error(), key+" ") {
 			t.Errorf("Validate() = %v, want %s named", err, key)
 		}

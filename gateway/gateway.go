@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -33,17 +34,18 @@ const heartbeatPeriod = 10 * time.Second
 
 // Gateway holds and forwards for the Service ports assigned to it. It is safe for concurrent use.
 type Gateway struct {
-	cfg     Config
-	source  Source
-	log     *slog.Logger
-	start   time.Time
-	budget  *hold.Budget
-	metrics *metrics
-	readers control.Readers
-	ready   atomic.Bool
-	leaving atomic.Bool // from the lame duck on
-	beat    *serve.Heartbeat
-	over    chan struct{} // closed when all is drained: streams end
+	cfg    Config
+	source Source
+	log    *slog.Logger
+	start  time.Time
+	// places bounds the requests that are held, memory the bytes that clients take.
+	places, memory *hold.Budget
+	metrics        *metrics
+	readers        control.Readers
+	ready          atomic.Bool
+	leaving        atomic.Bool // from the lame duck on
+	beat           *serve.Heartbeat
+	over           chan struct{} // closed when all is drained: streams end
 
 	dial       func(ctx context.Context, address string) (net.Conn, error)
 	transports [4]*http.Transport // http1, http2, and both without reuse
@@ -60,7 +62,8 @@ type Gateway struct {
 // slot is a lane and what the gateway knows of it, guarded by Gateway.mu.
 type slot struct {
 	*lane.Lane
-	cancel func() // ends the subscription to its endpoints
+	memory *hold.Share
+	cancel func() // ends the subscription to its endpoints, and gives its shares back
 	live   bool   // is in the assignments in effect
 	owner  string // whose assignment is in effect
 	// port is the open one. A lane has another one after its assignment changed, while the first
@@ -77,7 +80,7 @@ func (g *Gateway) Control() http.Handler {
 // New returns a gateway of a valid configuration; it does nothing until Run.
 func New(cfg Config, source Source, log *slog.Logger) *Gateway {
 	g := &Gateway{
-		cfg: cfg, source: source, log: log, start: time.Now(), budget: hold.NewBudget(cfg.MaxHeldTotal),
+		cfg: cfg, source: source, log: log, start: time.Now(), places: hold.NewBudget(int64(cfg.MaxHeldTotal)), memory: hold.NewBudget(cfg.MaxMemory),
 		over: make(chan struct{}), buffers: newBufferPool(), lanes: map[Target]*slot{},
 		beat: serve.NewHeartbeat("ports", heartbeatPeriod, time.Now()),
 	}
@@ -166,12 +169,16 @@ func (g *Gateway) Apply(ctx context.Context, owner string, a wire.Assignments) (
 	if g.work == nil {
 		return nil, errors.New("apply assignments: the gateway does not run")
 	}
+	if err := assignment.CheckEpoch(a.Epoch, time.Now()); err != nil {
+		return nil, fmt.Errorf("apply assignments of owner %s: %w", owner, err)
+	}
 	refused, err := g.table.Put(owner, a)
 	if err != nil {
 		return nil, err
 	}
-	for _, r := range refused {
-		g.log.WarnContext(ctx, "port refused", slog.String("owner", owner), slog.String("namespace", r.Namespace),
+	if len(refused) > 0 { // the report has them all
+		r := &refused[0]
+		g.log.WarnContext(ctx, "ports refused", slog.String("owner", owner), slog.Int("ports", len(refused)), slog.String("namespace", r.Namespace),
 			slog.String("service", r.Service), slog.Int("port", r.Listen), slog.String("error", r.Error))
 	}
 	g.apply(ctx)
@@ -236,18 +243,25 @@ func (g *Gateway) resolve(a wire.Assignment) wire.Assignment {
 
 // newLane makes the lane of a Service port and follows its endpoints; g.mu is held.
 func (g *Gateway) newLane(t Target, a wire.Assignment) *slot {
-	queue := hold.New(hold.Limits{}, g.budget, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())))
+	places, memory := g.places.Share(t.Namespace, t.Service), g.memory.Share(t.Namespace, t.Service)
+	queue := hold.New(hold.Limits{}, places, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())))
 	queue.OnHold, queue.OnColdStart = g.metrics.observers(t)
 	l := lane.New(lane.Options{
 		Target: t, Clock: g.now, Notify: g.readers.Notify, Work: g.work, Queue: queue,
 		ProbeInterval: g.cfg.ProbeInterval, TCP: a.Protocol == assignment.TCP, TerminatingGrace: g.cfg.TerminatingGrace,
+		PathLinger: g.cfg.PathLinger,
 	}, a)
-	return &slot{Lane: l, cancel: g.source.Subscribe(t, l.Endpoints)}
+	cancel := g.source.Subscribe(t, l.Endpoints)
+	return &slot{Lane: l, memory: memory, cancel: func() {
+		cancel()
+		places.Release()
+		memory.Release()
+	}}
 }
 
 func (g *Gateway) newPort(l *slot, a wire.Assignment) *port {
 	return &port{
-		lane: l.Lane, number: a.Listen, protocol: a.Protocol, dial: g.dial, health: g.health, log: g.log, buffers: g.buffers,
+		lane: l.Lane, number: a.Listen, protocol: a.Protocol, dial: g.dial, health: g.health, log: g.log, buffers: g.buffers, memory: l.memory,
 		http1: g.transports[0], http2: g.transports[1], fresh1: g.transports[2], fresh2: g.transports[3],
 	}
 }
@@ -343,6 +357,7 @@ func (g *Gateway) Report() wire.Report {
 		}
 		if l.port != nil {
 			p.Listening, p.Error = l.port.listener != nil, l.port.fault
+			p.InPath = l.live && p.Listening && l.Assigned().InPath
 		}
 		if c.ColdStart != nil {
 			p.ColdStart = &wire.ColdStart{

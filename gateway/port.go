@@ -45,6 +45,7 @@ type port struct {
 	fresh2   http.RoundTripper
 	dial     func(ctx context.Context, address string) (net.Conn, error)
 	health   func(*http.Request) bool
+	memory   *hold.Share // bytes
 	log      *slog.Logger
 	buffers  httputil.BufferPool
 
@@ -81,6 +82,14 @@ func (p *port) open(ctx context.Context, host string, work *lane.Workers) error 
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			p.active.Add(1)
 			defer p.active.Add(-1)
+			give, ok := p.charge(r)
+			if !ok {
+				p.lane.CountRefusal()
+				w.Header().Set("Connection", "close") // it has the memory, not the request
+				answer(w, r, p.lane.NoRoom())
+				return
+			}
+			defer give()
 			proxy.ServeHTTP(w, r)
 		}),
 		Protocols: protocols,
@@ -97,7 +106,7 @@ func (p *port) open(ctx context.Context, host string, work *lane.Workers) error 
 		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 	}
 	work.Start(func(context.Context) {
-		if err := p.server.Serve(l); !errors.Is(err, http.ErrServerClosed) && !p.closing.Load() {
+		if err := p.server.Serve(&boundedListener{l, p}); !errors.Is(err, http.ErrServerClosed) && !p.closing.Load() {
 			p.log.Error("serving ended", slog.String("target", p.lane.Target.String()), slog.Any("error", err))
 		}
 	})
@@ -203,9 +212,10 @@ func (p *port) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		if sent {
 			l.Finish(t)
+			p.log.Debug("pod ended a request", slog.String("target", l.Target.String()), slog.Any("error", err))
 			return nil, &lane.RefusalError{
 				Code: 502, Reason: "pod-failed",
-				Text: fmt.Sprintf("%s: the pod ended the request: %v", l.Target, err),
+				Text: fmt.Sprintf("%s: the pod ended the request", l.Target),
 			}
 		}
 		err = l.Refused(ctx, t, gone)
@@ -280,7 +290,7 @@ func trailGRPC(res *http.Response) {
 }
 
 func (p *port) parting() bool {
-	return p.closing.Load() || (!p.lane.Assigned().InPath && p.lane.ReadyPods() > 0)
+	return p.closing.Load() || !p.lane.Admits() || !p.lane.Assigned().InPath && p.lane.ReadyPods() > 0
 }
 
 // fail answers what no pod answered.
@@ -294,7 +304,8 @@ func (p *port) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	ref, ok := errors.AsType[*lane.RefusalError](err)
 	if !ok {
-		ref = &lane.RefusalError{Code: 502, Reason: "pod-failed", Text: err.Error()}
+		p.log.Debug("request not passed on", slog.String("target", p.lane.Target.String()), slog.Any("error", err))
+		ref = &lane.RefusalError{Code: 502, Reason: "pod-failed", Text: p.lane.Target.String() + ": the request could not be passed on"}
 	}
 	if p.closing.Load() {
 		w.Header().Set("Connection", "close")
@@ -302,23 +313,35 @@ func (p *port) fail(w http.ResponseWriter, r *http.Request, err error) {
 	answer(w, r, ref)
 }
 
-// buffered is how much memory a request takes while it is held, in bytes.
+// buffered is what a request keeps buffered while it is held, in bytes: its head, and what may be
+// read ahead of its body.
 func buffered(r *http.Request) int64 {
+	if r.ProtoMajor == 1 {
+		return headBytes(r) + http1Buffered
+	}
+	return headBytes(r) + bodyMemory(r)
+}
+
+func headBytes(r *http.Request) int64 {
 	n := int64(len(r.URL.RawPath) + len(r.URL.Path) + len(r.URL.RawQuery) + len(r.Host))
 	for k, vs := range r.Header {
 		for _, v := range vs {
 			n += int64(len(k) + len(v))
 		}
 	}
+	return n
+}
+
+// bodyMemory is what flow control lets a client send of a body that nobody reads. The read buffer
+// of HTTP/1 is its connection's.
+func bodyMemory(r *http.Request) int64 {
 	switch {
 	case r.ProtoMajor == 1:
-		n += http1Buffered
+		return 0
 	case r.ContentLength >= 0:
-		n += min(r.ContentLength, http2Buffered)
-	default:
-		n += http2Buffered
+		return min(r.ContentLength, http2Buffered)
 	}
-	return n
+	return http2Buffered
 }
 
 // unclosed keeps a transport that could not connect from closing the body that another attempt

@@ -34,9 +34,19 @@ func (p *port) acceptTCP(ctx context.Context, l net.Listener) {
 				return
 			}
 		}
+		if !p.lane.Admits() {
+			reset(conn)
+			continue
+		}
+		if !p.memory.Take(tcpMemory) {
+			p.lane.CountRefusal()
+			reset(conn)
+			continue
+		}
 		p.active.Add(1)
 		all.Go(func() {
 			defer p.active.Add(-1)
+			defer p.memory.Give(tcpMemory)
 			defer func() { _ = conn.Close() }()
 			defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 			p.serveTCP(ctx, conn)

@@ -64,7 +64,7 @@ func proxyTo(t testing.TB, app string, edit func(*settings)) *proxied {
 	}
 	start := time.Now()
 	now := func() time.Duration { return time.Since(start) }
-	p := &proxied{t: t, limiter: limit.New(set.limit, set.queue, 0), drain: drain.New(set.lame, set.drain)}
+	p := &proxied{t: t, limiter: limit.New(set.limit, set.queue, 0), drain: drain.New(set.lame, set.drain, 0)}
 	log := slog.New(slog.DiscardHandler)
 	server := &proxy.Server{
 		Address: "127.0.0.1:0",
@@ -796,6 +796,8 @@ func TestResets(t *testing.T) {
 				}
 			case *http2.RSTStreamFrame:
 				gone <- f.ErrCode
+			case *http2.PingFrame:
+				_ = p.fr.WritePing(true, f.Data)
 			}
 		}
 	})
@@ -829,6 +831,64 @@ func TestResets(t *testing.T) {
 		}
 	}
 	p.count(0)
+}
+
+// TestCancelledKeepsItsPlace cancels a request under a limit of one. The next one is sent to the
+// app when that shows that it has read the cancellation, or is gone, or shows nothing for 5 s.
+func TestCancelledKeepsItsPlace(t *testing.T) {
+	for _, how := range []string{"acknowledged", "lost", "silent"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			asked, told, goOn := make(chan string, 10), make(chan struct{}, 10), make(chan struct{})
+			app := rawApp(t, nil, func(_ int, p *peer) {
+				for {
+					f, err := p.fr.ReadFrame()
+					if err != nil {
+						return
+					}
+					switch f := f.(type) {
+					case *http2.MetaHeadersFrame:
+						if asked <- f.PseudoValue("path"); f.PseudoValue("path") == "/next" {
+							p.headers(f.StreamID, true, ":status", "200")
+						}
+					case *http2.PingFrame: // it comes behind the reset
+						told <- struct{}{}
+						if how == "silent" {
+							continue
+						}
+						if <-goOn; how == "lost" {
+							return
+						}
+						_ = p.fr.WritePing(true, f.Data)
+					}
+				}
+			})
+			p := proxyTo(t, app, func(s *settings) { s.limit, s.queue = 1, 10 })
+			c := p.dial()
+			c.headers(1, true, requestFields("GET", "/first")...)
+			if got := <-asked; got != "/first" {
+				t.Fatalf("asked for %s", got)
+			}
+			_ = c.fr.WriteRSTStream(1, http2.ErrCodeCancel)
+			<-told
+			p.count(0) // it is no demand any more
+			began := time.Now()
+			c.headers(3, true, requestFields("GET", "/next")...)
+			eventually(t, func() error {
+				if p.limiter.Queued() != 1 || len(asked) > 0 {
+					return fmt.Errorf("%d wait, %d more were asked", p.limiter.Queued(), len(asked))
+				}
+				return nil
+			})
+			close(goOn)
+			if got := field(on[*http2.MetaHeadersFrame](c, 3), ":status"); got != "200" {
+				t.Errorf("the next request was answered %s", got)
+			}
+			if took := time.Since(began); (took >= 4*time.Second) != (how == "silent") {
+				t.Errorf("the next request took %v", took)
+			}
+		})
+	}
 }
 
 // TestRefusedByTheApp asks again what the app has not worked on: past the last stream of its

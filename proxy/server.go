@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/internal/serve"
+	"github.com/sluice-autoscaler/sluice/proxy/drain"
 	"github.com/sluice-autoscaler/sluice/proxy/h1"
 	"github.com/sluice-autoscaler/sluice/proxy/h2"
 	"github.com/sluice-autoscaler/sluice/proxy/request"
@@ -36,7 +37,8 @@ const (
 //  2. after the lame duck, idle connections are closed, every HTTP/2 connection gets GOAWAY, and
 //     running requests are waited for;
 //  3. connections are accepted and served on even so until the service is stopped: a request that
-//     strays here late is better answered than refused.
+//     strays here late is better answered than refused;
+//  4. when the drain is undone, all is as before its begin.
 type Server struct {
 	// Address is what to listen on, as net.Listen takes it.
 	Address string
@@ -141,6 +143,8 @@ func (s *Server) run(ctx context.Context) error {
 	// The requests' context ends with the server, and what is upgraded with it.
 	base, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
+	served, end := context.WithCancel(ctx)
+	defer end()
 
 	e := s.newEngines(base)
 	var own sync.WaitGroup
@@ -150,21 +154,26 @@ func (s *Server) run(ctx context.Context) error {
 	own.Go(func() {
 		if err := s.accept(e.h1); err != nil {
 			broken <- fmt.Errorf("accept on %s: %w", s.Address, err)
-			d.Begin()
+			end()
 		}
 	})
 
-	err := d.Run(ctx, func(bound context.Context) error { return s.finish(bound, e) })
-	if err != nil {
-		s.Log.WarnContext(ctx, "drain ended early", slog.Any("error", err))
-	} else {
-		s.Log.InfoContext(ctx, "drained")
-	}
+	_ = d.Run(served, drain.Steps{ // finish has logged its error
+		Begun: func() {
+			if served.Err() == nil {
+				s.Log.InfoContext(ctx, "draining on request")
+			}
+		},
+		Finish: func(bound context.Context) error { return s.finish(bound, e) },
+		Undone: func() {
+			s.Log.WarnContext(ctx, "serving as before: no SIGTERM has followed the drain that was asked for")
+		},
+	})
 
 	var failure error
 	select {
-	case <-ctx.Done():
 	case failure = <-broken:
+	default:
 	}
 	// The process is to end: what came late gets its time, unless time was up already.
 	_ = s.listener.Close()
@@ -194,8 +203,20 @@ func (s *Server) run(ctx context.Context) error {
 	return failure
 }
 
-// finish ends what a drain gives time to after the lame duck; bound is that time.
+// finish ends what a drain gives time to after the lame duck; bound is that time. It logs its
+// error.
 func (s *Server) finish(bound context.Context, e engines) error {
+	err := s.endConnections(bound, e)
+	if err != nil {
+		s.Log.WarnContext(bound, "drain ended early", slog.Any("error", err))
+	} else {
+		s.Log.InfoContext(bound, "drained")
+	}
+	return err
+}
+
+// endConnections closes idle connections and waits for the requests that run.
+func (s *Server) endConnections(bound context.Context, e engines) error {
 	inFlight := s.Rules.InFlight
 	s.Log.InfoContext(bound, "lame duck over", slog.Int("in_flight", inFlight.Read(0).InFlight))
 	if late := time.Duration(s.late.Load()); late > 0 {

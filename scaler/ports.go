@@ -25,6 +25,9 @@ var (
 type State struct {
 	// Replicas is the count that was last asked for.
 	Replicas int
+	// Trouble says why the platform cannot create instances at all ("FailedCreate: …"), "" when
+	// nothing is known against it.
+	Trouble string
 }
 
 // Target is where replica counts are read and written. It is safe for concurrent use with

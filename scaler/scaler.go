@@ -30,9 +30,11 @@ type Options struct {
 	Path Path
 	// Sink takes the records; nil drops them.
 	Sink Sink
-	// Catalog has the policies.
-	Catalog loop.Catalog
-	Timing  loop.Timing
+	// Catalog has the policies. CatalogOf, when not nil, takes its place: the policies of one
+	// workload, which may be allowed what another's are not.
+	Catalog   loop.Catalog
+	CatalogOf func(loop.Ref) loop.Catalog
+	Timing    loop.Timing
 	// Clock tells the time.
 	Clock   func() time.Time
 	Log     *slog.Logger
@@ -57,6 +59,9 @@ type Scaler struct {
 func New(o Options) *Scaler {
 	if o.Sink == nil {
 		o.Sink = noSink{}
+	}
+	if o.CatalogOf == nil {
+		o.CatalogOf = func(loop.Ref) loop.Catalog { return o.Catalog }
 	}
 	return &Scaler{Options: o, metrics: newInstruments(o.Metrics), queued: make(chan struct{}, 1)}
 }
@@ -97,7 +102,7 @@ func (w *Workload) Ref() loop.Ref { return w.ref }
 // where it is of the same kind. An error leaves the workload as it was, without a Spec if it had
 // none; one that is catalog.ErrTemporary may pass.
 func (w *Workload) Configure(spec loop.Spec, born time.Time) error {
-	next, err := loop.New(spec, w.s.Catalog, w.s.Timing)
+	next, err := loop.New(spec, w.s.CatalogOf(w.ref), w.s.Timing)
 	if err != nil {
 		return err
 	}
@@ -181,6 +186,9 @@ const (
 	retryAfter = 2 * time.Second
 	// conflictAfter is when a round is done again that read memory behind its own writes.
 	conflictAfter = 50 * time.Millisecond
+	// decideTimeout bounds a decision. Policies bound their work as well, so that this is met where
+	// the machine is short of processors.
+	decideTimeout = time.Second
 	// throttledAfter is when a round is done again that the platform asked to be fewer.
 	throttledAfter = 5 * time.Second
 )
@@ -213,7 +221,7 @@ func (w *Workload) round(ctx context.Context, now time.Time, out *Outcome) error
 	}
 	out.Path = view.Path
 	out.Notices = w.learnHistory(w.loop.DataTime(&view))
-	c := w.loop.Step(view)
+	c := w.step(ctx, view)
 	r := &c.Record
 	w.s.metrics.decided(w.ref, r)
 	err = w.carryOut(ctx, &c)
@@ -221,6 +229,14 @@ func (w *Workload) round(ctx context.Context, now time.Time, out *Outcome) error
 	out.Next, out.Record = c.Next, c.Record
 	w.s.Sink.Put(w.ref, c.Record)
 	return err
+}
+
+// step decides, for at most decideTimeout.
+func (w *Workload) step(ctx context.Context, v loop.View) loop.Commands {
+	ctx, cancel := context.WithTimeout(ctx, decideTimeout)
+	defer cancel()
+	v.Done = ctx.Done()
+	return w.loop.Step(v)
 }
 
 // view sees what the ports show. On a wake-up the read of the target is spared: the count was zero.
@@ -240,6 +256,7 @@ func (w *Workload) view(ctx context.Context, now time.Time) (loop.View, error) {
 			return v, &RoundError{StageGet, err}
 		}
 		w.replicas, w.known = st.Replicas, true
+		v.Trouble = st.Trouble
 	}
 	w.signals = w.s.Source.Signals(now, w.ref, w.loop.Needs(), w.signals[:0])
 	w.instances = w.s.Source.Instances(w.ref, w.instances[:0])

@@ -39,13 +39,15 @@ type Ticker struct {
 
 	mu   sync.Mutex
 	list []WorkloadSpec
-	// changed tells Run that the list is another.
+	// poked are the workloads that are to have a round at once.
+	poked map[loop.Ref]bool
+	// changed tells Run that the list is another, or that workloads were poked.
 	changed chan struct{}
 }
 
 // NewTicker returns a Ticker without workloads.
 func NewTicker(o TickerOptions) *Ticker {
-	return &Ticker{TickerOptions: o, changed: make(chan struct{}, 1)}
+	return &Ticker{TickerOptions: o, poked: map[loop.Ref]bool{}, changed: make(chan struct{}, 1)}
 }
 
 // Set replaces the list, which is not to be changed any more. What is remembered of workloads that
@@ -54,6 +56,18 @@ func (t *Ticker) Set(list []WorkloadSpec) {
 	t.mu.Lock()
 	t.list = list
 	t.mu.Unlock()
+	t.notify()
+}
+
+// Poke asks for a round of a workload now. It does not wait.
+func (t *Ticker) Poke(ref loop.Ref) {
+	t.mu.Lock()
+	t.poked[ref] = true
+	t.mu.Unlock()
+	t.notify()
+}
+
+func (t *Ticker) notify() {
 	select {
 	case t.changed <- struct{}{}:
 	default:
@@ -74,8 +88,8 @@ type ticked struct {
 	born, due           time.Time
 	// place is its index in the queue, -1 while a round runs.
 	place int
-	// gone says that it is not in the list any more.
-	gone bool
+	// gone says that it is not in the list any more; poked that it is due again after this round.
+	gone, poked bool
 }
 
 // tickedRound is a round of a Ticker and what it came to.
@@ -183,8 +197,8 @@ func (t *Ticker) finish(r tickedRound, queue *dueQueue) {
 		r.ticked.configured = r.version
 	}
 	r.due = t.Scaler.Clock().Add(r.next)
-	if r.ticked.version != r.version {
-		r.due = t.Scaler.Clock()
+	if r.ticked.version != r.version || r.poked {
+		r.due, r.poked = t.Scaler.Clock(), false
 	}
 	heap.Push(queue, r.ticked)
 }
@@ -230,10 +244,12 @@ func (t *Ticker) round(ctx context.Context, r tickedRound) (out tickedRound) {
 	return out
 }
 
-// takeList takes a new list over. A workload that is new or has another spec is due at once.
+// takeList takes a new list over. A workload that is new, has another spec or was poked is due at
+// once.
 func (t *Ticker) takeList(all map[loop.Ref]*ticked, queue *dueQueue) {
 	t.mu.Lock()
-	list := t.list
+	list, poked := t.list, t.poked
+	t.poked = map[loop.Ref]bool{}
 	t.mu.Unlock()
 	now := t.Scaler.Clock()
 	here := make(map[loop.Ref]bool, len(list))
@@ -262,6 +278,16 @@ func (t *Ticker) takeList(all map[loop.Ref]*ticked, queue *dueQueue) {
 		if w.gone = true; w.place >= 0 {
 			heap.Remove(queue, w.place)
 			t.forget(w)
+		}
+	}
+	for ref := range poked {
+		switch w := all[ref]; {
+		case w == nil:
+		case w.place < 0:
+			w.poked = true
+		default:
+			w.due = now
+			heap.Fix(queue, w.place)
 		}
 	}
 }

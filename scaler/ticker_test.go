@@ -217,6 +217,36 @@ func TestTickerTakesLists(t *testing.T) {
 	})
 }
 
+// TestTickerPoke has workloads that are poked between rounds, during one, and after they have gone.
+func TestTickerPoke(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := newMany()
+		tk, stop := tick(t, m, scaler.TickerOptions{AtOnce: 2})
+		defer stop()
+		a := workloadSpec("a", 2)
+		tk.Set([]scaler.WorkloadSpec{a})
+		pass(5*time.Second + time.Second/4)
+		before := m.count("a")
+		tk.Poke(a.Ref)
+		tk.Poke(loop.Ref{Name: "of nothing"})
+		synctest.Wait()
+		if n := m.count("a"); n != before+1 {
+			t.Errorf("a poke makes %d rounds at once, want 1", n-before)
+		}
+		m.mu.Lock()
+		m.takes = time.Second / 2
+		m.mu.Unlock()
+		pass(time.Second + time.Second/4) // a round runs
+		before = m.count("a")
+		tk.Poke(a.Ref)
+		pass(time.Second / 2)
+		if n := m.count("a"); n != before+1 {
+			t.Errorf("a poke during a round makes %d rounds right after it, want 1", n-before)
+		}
+	})
+}
+
 // TestTickerBeats has all its rounds hang: then it does not beat, and else it does.
 func TestTickerBeats(t *testing.T) {
 	t.Parallel()

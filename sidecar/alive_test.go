@@ -26,7 +26,7 @@ func TestLiveness(t *testing.T) {
 			return rec.Code, rec.Body.String()
 		}
 		time.Sleep(19 * time.Second)
-		if code, text := ask(); code != http.StatusOK || text != "[+] connections\n" {
+		if code, text := ask(); code != http.StatusOK || text != "[+] connections\n[+] drain\n" {
 			t.Errorf("/healthz before two periods = %d %q, want 200", code, text)
 		}
 		time.Sleep(time.Second)
@@ -40,7 +40,7 @@ func TestLiveness(t *testing.T) {
 func TestLivenessRunning(t *testing.T) {
 	app := serveApp(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
 	r := start(t, app, nil)
-	if resp, text := r.get("metrics:/healthz"); resp.StatusCode != http.StatusOK || text != "[+] connections\n" {
+	if resp, text := r.get("metrics:/healthz"); resp.StatusCode != http.StatusOK || text != "[+] connections\n[+] drain\n" {
 		t.Errorf("/healthz = %d %q, want 200", resp.StatusCode, text)
 	}
 }

@@ -56,9 +56,14 @@ type Config struct {
 	LameDuck time.Duration
 	// Drain is how long running requests may take after the lame duck, ≥ 0.
 	Drain time.Duration
+	// DrainUndo is how long after a drain on request the process may be told to end, ≥ 0; then the
+	// drain is undone. 0 means never. Shorter than an app takes to end after its preStop hook makes
+	// the pod ready once more at its very end; longer leaves a pod out of service for longer that
+	// somebody has drained who was not to.
+	DrainUndo time.Duration
 	// DrainPath is where a GET on the metrics port starts the drain and returns when it is over.
-	// Empty: nowhere. It is answered to peers on a loopback address, and to others with the token
-	// in DrainTokenFile, read each time; without a file to no others.
+	// Empty: nowhere. It is answered to who sends the token in DrainTokenFile, read each time;
+	// without a file to peers on a loopback address.
 	DrainPath, DrainTokenFile string
 	// HeaderTimeout is how long a client may take to send a request's headers, > 0.
 	HeaderTimeout time.Duration
@@ -98,6 +103,7 @@ func Default() Config {
 		QueueTimeout:   30 * time.Second,
 		LameDuck:       3 * time.Second,
 		Drain:          30 * time.Second,
+		DrainUndo:      2 * time.Minute,
 		DrainPath:      "/drain",
 		HeaderTimeout:  10 * time.Second,
 		IdleTimeout:    620 * time.Second, // load balancers keep connections for up to 600 s
@@ -123,8 +129,9 @@ func (c *Config) Bind(f *pflag.FlagSet) {
 	f.DurationVar(&c.QueueTimeout, "queue-timeout", c.QueueTimeout, "how long a request may wait; 0 means as long as its client does")
 	f.DurationVar(&c.LameDuck, "lame-duck", c.LameDuck, "how long to serve on after readiness has failed")
 	f.DurationVar(&c.Drain, "drain", c.Drain, "how long running requests may take after the lame duck")
-	f.StringVar(&c.DrainPath, "drain-path", c.DrainPath, "`path` on the metrics port whose GET starts the drain and returns when it is over, for peers on a loopback address; empty for none")
-	f.StringVar(&c.DrainTokenFile, "drain-token-file", c.DrainTokenFile, "`file` with a token; who sends it as \"Authorization: Bearer TOKEN\" may drain from any address, as a kubelet for a preStop hook")
+	f.DurationVar(&c.DrainUndo, "drain-undo", c.DrainUndo, "serve as before when no SIGTERM has followed a drain on request for so long; 0 means never")
+	f.StringVar(&c.DrainPath, "drain-path", c.DrainPath, "`path` on the metrics port whose GET starts the drain and returns when it is over; without --drain-token-file for the pod itself alone; empty for none")
+	f.StringVar(&c.DrainTokenFile, "drain-token-file", c.DrainTokenFile, "`file` with a token, which whoever drains must send as \"Authorization: Bearer TOKEN\", from any address; a kubelet's preStop hook needs one")
 	f.DurationVar(&c.HeaderTimeout, "header-timeout", c.HeaderTimeout, "how long a client may take to send a request's headers")
 	f.DurationVar(&c.IdleTimeout, "idle-timeout", c.IdleTimeout, "close clients' connections when idle for so long; keep it above that of load balancers")
 	f.DurationVar(&c.ResponseTimeout, "response-timeout", c.ResponseTimeout, "how long the app may take to begin an answer; 0 means no bound")
@@ -225,6 +232,7 @@ func (c *Config) durationFaults() (errs []error) {
 		{"queue-timeout", c.QueueTimeout, true},
 		{"lame-duck", c.LameDuck, true},
 		{"drain", c.Drain, true},
+		{"drain-undo", c.DrainUndo, true},
 		{"header-timeout", c.HeaderTimeout, false},
 		{"idle-timeout", c.IdleTimeout, false},
 		{"response-timeout", c.ResponseTimeout, true},

@@ -113,6 +113,37 @@ func TestDrainOnRequest(t *testing.T) {
 	r.ended <- err
 }
 
+// TestDrainIsUndone drains a sidecar that nobody tells to end. It is ready again after a while,
+// keeps connections, and drains once more when it is told to end.
+func TestDrainIsUndone(t *testing.T) {
+	app := serveApp(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
+	r := start(t, app, func(c *sidecar.Config) { c.LameDuck, c.DrainUndo = 10*time.Millisecond, 300*time.Millisecond })
+	for range 2 {
+		if resp, body := r.get("metrics:/drain"); resp.StatusCode != http.StatusOK {
+			t.Fatalf("/drain = %d %q", resp.StatusCode, body)
+		}
+		if resp, _ := r.get("metrics:/readyz"); resp.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("/readyz when drained = %d, want 503", resp.StatusCode)
+		}
+		r.wait(0, "sluice_sidecar_draining")
+		for _, path := range []string{"metrics:/readyz", "metrics:/healthz", "/.well-known/sluice/ready"} {
+			if resp, body := r.get(path); resp.StatusCode != http.StatusOK {
+				t.Errorf("%s when the drain was undone = %d %q, want 200", path, resp.StatusCode, body)
+			}
+		}
+		conn, in := r.dial()
+		for range 3 {
+			_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			expectAnswer(t, in, false)
+		}
+	}
+	r.stop()
+	if err := <-r.ended; err != nil {
+		t.Errorf("Run = %v", err)
+	}
+	r.ended <- nil
+}
+
 func expectAnswer(t *testing.T, in *bufio.Reader, wantClose bool) {
 	t.Helper()
 	resp, err := http.ReadResponse(in, nil)

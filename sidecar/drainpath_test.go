@@ -18,10 +18,17 @@ import (
 )
 
 // askAs sends GET path to the metrics port at an address, as a peer of another; no header if
-// authorization is empty.
-func (r *running) askAs(local, peer, path, authorization string) *httptest.ResponseRecorder {
+// authorization is empty. more are other header fields, Host among them.
+func (r *running) askAs(local, peer, path, authorization string, more ...string) *httptest.ResponseRecorder {
 	at := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(local))
 	req := httptest.NewRequest(http.MethodGet, path, nil)
+	req.Host = local
+	for i := 0; i < len(more); i += 2 {
+		if req.Header.Set(more[i], more[i+1]); more[i] == "Host" {
+			req.Host = more[i+1]
+			req.Header.Del("Host")
+		}
+	}
 	req = req.WithContext(context.WithValue(req.Context(), http.LocalAddrContextKey, net.Addr(at)))
 	req.RemoteAddr = peer
 	if authorization != "" {
@@ -40,13 +47,26 @@ func TestWhoMayDrain(t *testing.T) {
 		emptied             bool
 		local               string // empty: the same address as peer's
 		peer, authorization string
+		more                []string // header fields
 		want                int
 	}{
 		{name: "the pod itself", peer: "127.0.0.1:4711", want: http.StatusOK},
 		{name: "the pod itself by another loopback address", peer: "127.8.9.10:4711", want: http.StatusOK},
 		{name: "the pod itself over IPv6", peer: "[::1]:4711", want: http.StatusOK},
 		{name: "the pod itself, IPv4 in IPv6", peer: "[::ffff:127.0.0.1]:4711", want: http.StatusOK},
-		{name: "the pod itself where there is a token", token: "secret\n", peer: "127.0.0.1:4711", want: http.StatusOK},
+		{name: "the pod itself by localhost", peer: "127.0.0.1:4711", more: []string{"Host", "localhost:9095"}, want: http.StatusOK},
+		{name: "the pod itself by an address without a port", peer: "[::1]:4711", more: []string{"Host", "[::1]"}, want: http.StatusOK},
+		{name: "the pod itself with the token", token: "secret\n", peer: "127.0.0.1:4711", authorization: "Bearer secret", want: http.StatusOK},
+		{name: "the pod itself without the token that there is", token: "secret\n", peer: "127.0.0.1:4711", want: http.StatusForbidden},
+		// Through a proxy in the pod that passes requests from the network on to 127.0.0.1:9095.
+		{name: "another through a proxy that keeps the host", peer: "127.0.0.1:4711", more: []string{"Host", "web.example"}, want: http.StatusForbidden},
+		{name: "another that names no host", peer: "127.0.0.1:4711", more: []string{"Host", ""}, want: http.StatusForbidden},
+		{name: "another through a proxy with X-Forwarded-For", peer: "127.0.0.1:4711", more: []string{"X-Forwarded-For", "192.0.2.7"}, want: http.StatusForbidden},
+		{name: "another through a proxy with X-Forwarded-Proto", peer: "127.0.0.1:4711", more: []string{"X-Forwarded-Proto", "http"}, want: http.StatusForbidden},
+		{name: "another through a proxy with Forwarded", peer: "127.0.0.1:4711", more: []string{"Forwarded", "for=192.0.2.7"}, want: http.StatusForbidden},
+		{name: "another through a proxy with Via", peer: "127.0.0.1:4711", more: []string{"Via", "1.1 edge"}, want: http.StatusForbidden},
+		{name: "another through nginx", peer: "127.0.0.1:4711", more: []string{"X-Real-Ip", "192.0.2.7"}, want: http.StatusForbidden},
+		{name: "another through Envoy", peer: "127.0.0.1:4711", more: []string{"X-Envoy-External-Address", "192.0.2.7"}, want: http.StatusForbidden},
 		{name: "the kubelet with the token", token: "secret\n", peer: far, authorization: "Bearer secret", want: http.StatusOK},
 		{name: "another without a token", peer: far, want: http.StatusForbidden},
 		{name: "another where there is no token", peer: far, authorization: "Bearer ", want: http.StatusForbidden},
@@ -79,7 +99,7 @@ func TestWhoMayDrain(t *testing.T) {
 				}
 			}
 			local := cmp.Or(c.local, c.peer)
-			if got := r.askAs(local, c.peer, "/drain", c.authorization); got.Code != c.want {
+			if got := r.askAs(local, c.peer, "/drain", c.authorization, c.more...); got.Code != c.want {
 				t.Errorf("/drain = %d %q, want %d", got.Code, got.Body, c.want)
 			}
 			ready := http.StatusServiceUnavailable

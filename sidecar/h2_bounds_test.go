@@ -321,6 +321,70 @@ func TestH2RapidReset(t *testing.T) {
 	}
 }
 
+// TestH2MadeYouReset opens 20,000 streams and has each reset, in every way in which a client can do
+// that or make the sidecar do it (CVE-2023-44487, CVE-2025-8671). There is one budget for all: the
+// connection ends. Under a limit of 20 the app has no more than some 20 requests at once, since a
+// cancelled one keeps its place until the app knows. On the code before, all 20,000 came through,
+// and 1,638 ran at once.
+func TestH2MadeYouReset(t *testing.T) {
+	const limit, streams = 20, 20_000
+	for name, reset := range map[string]func(c *h2, id uint32){
+		"by the client":            func(c *h2, id uint32) { _ = c.fr.WriteRSTStream(id, cancel) },
+		"by no window":             func(c *h2, id uint32) { c.frame(http2.FrameWindowUpdate, 0, id, make([]byte, 4)) },
+		"by too large a window":    func(c *h2, id uint32) { _ = c.fr.WriteWindowUpdate(id, 1<<31-1) },
+		"by data after the end":    func(c *h2, id uint32) { _ = c.fr.WriteData(id, true, []byte("x")) },
+		"by trailers after an end": func(c *h2, id uint32) { c.frame(http2.FrameHeaders, endHeaders|endStream, id, c.block("x", "y")) },
+		"by depending on itself":   func(c *h2, id uint32) { _ = c.fr.WritePriority(id, http2.PriorityParam{StreamDep: id}) },
+		"in turns": func(c *h2, id uint32) {
+			if id%4 == 1 {
+				_ = c.fr.WriteRSTStream(id, cancel)
+			} else {
+				c.frame(http2.FrameWindowUpdate, 0, id, make([]byte, 4))
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var app pressed
+			r := start(t, serveApp(t, app.ServeHTTP), func(c *sidecar.Config) { c.ConcurrencyLimit = limit })
+			c := r.openH2(t)
+			_ = c.nc.SetDeadline(time.Now().Add(3 * patience))
+			opened := make(chan uint32, 1)
+			w := c.apart()
+			go func() {
+				var n uint32
+				for ; n < streams && w.err == nil; n++ {
+					w.get(2*n+1, "/hold")
+					reset(w, 2*n+1)
+				}
+				_ = w.fr.WritePing(false, [8]byte{'e', 'n', 'd'})
+				opened <- n
+			}()
+			for len(c.pongs) == 0 && c.read() == nil {
+			}
+			_ = c.nc.Close()
+			n := <-opened
+			if c.goaway == nil || c.goaway.ErrCode != calm {
+				t.Errorf("after %d streams the connection ended by %q, want a GOAWAY %v", n, c.ended(), calm)
+			} else if last := c.goaway.LastStreamID / 2; last > streams/4 {
+				t.Errorf("%d streams were taken, want a quarter of %d at most", last, streams)
+			}
+			eventually(t, func() error {
+				if n := app.now.Load(); n > 0 {
+					return errors.New("the app still has requests")
+				}
+				return nil
+			})
+			// A handler at the app ends a moment after the app has read that it is to end.
+			if most := app.most.Load(); most > 2*limit {
+				t.Errorf("the app had %d requests at once, the limit is %d", most, limit)
+			}
+			t.Logf("%d streams opened, %d requests at once at most; the connection: %q", n, app.most.Load(), c.ended())
+			r.alive()
+			r.wait(0, wire.InFlight)
+		})
+	}
+}
+
 // TestH2HeaderBounds sends more headers than --max-header-bytes allows, in the ways there are.
 func TestH2HeaderBounds(t *testing.T) {
 	var app pressed

@@ -31,7 +31,6 @@ type Sidecar struct {
 	log     *slog.Logger
 	server  *proxy.Server
 	metrics *serve.HTTP
-	drain   *drain.Drain
 	up      chan struct{}
 }
 
@@ -52,7 +51,7 @@ func New(cfg Config, version string, log *slog.Logger) (*Sidecar, error) {
 	var (
 		counter inflight.Counter
 		limiter = limit.New(cfg.ConcurrencyLimit, cfg.QueueLimit, cfg.QueueTimeout)
-		d       = drain.New(cfg.LameDuck, cfg.Drain)
+		d       = drain.New(cfg.LameDuck, cfg.Drain, cfg.DrainUndo)
 		check   = cfg.appCheck()
 		up      = make(chan struct{})
 		alive   = serve.NewHeartbeat("connections", livenessPeriod, start)
@@ -65,9 +64,8 @@ func New(cfg Config, version string, log *slog.Logger) (*Sidecar, error) {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	return &Sidecar{
-		log:   log,
-		drain: d,
-		up:    up,
+		log: log,
+		up:  up,
 		server: &proxy.Server{
 			Address: cfg.Listen,
 			Rules: &request.Rules{
@@ -106,7 +104,8 @@ func (c *Config) appCheck() *appcheck.Checker {
 func (c *Config) metricsHandler(scrape http.Handler, alive *serve.Heartbeat, check *appcheck.Checker, d *drain.Drain, up <-chan struct{}) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", scrape)
-	mux.Handle("GET /healthz", serve.Health(alive.Check(time.Now)))
+	mux.Handle("GET /healthz", serve.Health(alive.Check(time.Now),
+		serve.Check{Name: "drain", Probe: func(context.Context) error { return d.Overdue(time.Now()) }}))
 	mux.Handle("GET /readyz", serve.Health(
 		serve.Check{Name: "listening", Probe: func(context.Context) error {
 			select {
@@ -142,12 +141,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 			return nil
 		},
 		Run: func(ctx context.Context) error {
-			select {
-			case <-ctx.Done():
-			case <-s.drain.Begun():
-				s.log.InfoContext(ctx, "draining on request")
-				<-ctx.Done()
-			}
+			<-ctx.Done()
 			return nil
 		},
 	})

@@ -52,9 +52,10 @@ type Assignment struct {
 	Listen int `json:"listen"`
 	// Protocol is "http" (HTTP/1.1, h2c, gRPC, upgrades) or "tcp".
 	Protocol string `json:"protocol"`
-	// InPath says that the gateway is an endpoint of the Service now. While false, new arrivals are
-	// still served, and their connections are closed after the answer so that clients move to the
-	// pods.
+	// InPath says that the gateway is an endpoint of the Service, or is to become one. When it
+	// turns false, new arrivals are served for a while (the gateway's path-linger), and their
+	// connections are closed after the answer so that clients move to the pods. Then connections
+	// are refused.
 	InPath bool `json:"inPath"`
 	// MaxHeld bounds requests held at once for this port on one gateway; 0 means the gateway's own
 	// default.
@@ -122,6 +123,9 @@ type PortReport struct {
 	// Listening is false while the gateway cannot accept on the assigned port; Error says why.
 	Listening bool   `json:"listening"`
 	Error     string `json:"error,omitempty"`
+	// InPath says that the port takes connections, since its assignment has InPath. A slice may
+	// name the gateway from then on.
+	InPath bool `json:"inPath"`
 	// Waiting is the number of requests held now; WaitingSeconds the integral of it in
 	// request-seconds.
 	Waiting        int     `json:"waiting"`

@@ -83,7 +83,7 @@ func urgent(before, after wire.Gateway) []types.NamespacedName {
 
 // changed says that a port's state is not what it was.
 func changed(p, was *wire.PortReport) bool {
-	if p.Listening != was.Listening || p.Error != was.Error || p.ReadyPods != was.ReadyPods || p.Listen != was.Listen || p.Owner != was.Owner {
+	if p.Listening != was.Listening || p.InPath != was.InPath || p.Error != was.Error || p.ReadyPods != was.ReadyPods || p.Listen != was.Listen || p.Owner != was.Owner {
 		return true
 	}
 	if p.ColdStart == nil || was.ColdStart == nil {

@@ -2,7 +2,7 @@ package scrape
 
 import (
 	"bytes"
-	"encoding/binary"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -21,42 +21,22 @@ import (
 // accept asks for protobuf, which is the cheapest to read, else for text.
 const accept = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.9,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 
-// maxBody bounds an exposition.
-const maxBody = 1 << 20
-
 var (
-	errTooLarge = fmt.Errorf("the exposition is larger than %d bytes", maxBody)
 	errContent  = errors.New("no source of concurrency")
-	errFrames   = errors.New("parse the exposition: a message is longer than all of it")
+	errEncoding = errors.New("the exposition is compressed, which was not asked for")
 )
 
-// framed tells whether raw is messages, each after its length. The decoder makes room for whatever
-// length it is told, so that a few bytes from one pod could take the process down.
-func framed(raw []byte) bool {
-	for len(raw) > 0 {
-		size, n := binary.Uvarint(raw)
-		if n <= 0 || size > uint64(len(raw)-n) {
-			return false
-		}
-		raw = raw[n+int(size):]
+// parse reads an exposition received at an instant. It gives up when ctx ends.
+func parse(ctx context.Context, header http.Header, body io.Reader, at time.Time) (store.Sample, error) {
+	if e := header.Get("Content-Encoding"); e != "" && e != "identity" {
+		return store.Sample{}, errEncoding
 	}
-	return true
-}
-
-// parse reads an exposition received at an instant.
-func parse(header http.Header, body io.Reader, at time.Time) (store.Sample, error) {
-	raw, err := io.ReadAll(io.LimitReader(body, maxBody+1))
+	format := expfmt.ResponseFormat(header)
+	kept, err := filter(ctx, format.FormatType(), body)
 	if err != nil {
 		return store.Sample{}, fmt.Errorf("read the exposition: %w", err)
 	}
-	if len(raw) > maxBody {
-		return store.Sample{}, errTooLarge
-	}
-	format := expfmt.ResponseFormat(header)
-	if format.FormatType() == expfmt.TypeProtoDelim && !framed(raw) {
-		return store.Sample{}, errFrames
-	}
-	dec := expfmt.NewDecoder(bytes.NewReader(raw), format)
+	dec := expfmt.NewDecoder(bytes.NewReader(kept), format)
 	s := store.Sample{Reading: window.Reading{At: at, Mono: math.NaN(), Life: math.NaN()}}
 	s.Reading.Sums[0] = math.NaN()
 	for {

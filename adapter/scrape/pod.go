@@ -16,6 +16,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
+// causeTurn is why a pod is not read that waits for a slot for long.
+const causeTurn = "too many pods of its namespace answer late, so that its turn has not come"
+
 // readPod reads one pod until ctx ends: at once, then quickly until it answers, then at the
 // interval, at an offset of its own so that reads spread.
 func (s *Scraper) readPod(ctx context.Context, t *target, namespace string, uid types.UID) {
@@ -34,14 +37,17 @@ func (s *Scraper) readPod(ctx context.Context, t *target, namespace string, uid 
 			retry = firstRetry
 		case <-timer.C:
 		}
-		select {
-		case <-ctx.Done():
+		// A pod whose turn does not come counts as not read. Otherwise a namespace with many pods
+		// that answer late would keep the collector from being ready.
+		late := time.AfterFunc(s.timeout(), func() { s.Store.SetFailure(namespace, uid, causeTurn) })
+		err := s.slots.acquire(ctx, namespace)
+		late.Stop()
+		if err != nil {
 			return
-		case s.slots <- struct{}{}:
 		}
 		began := time.Now()
-		err := s.read(ctx, t.address, namespace, uid)
-		<-s.slots
+		err = s.read(ctx, t.address, namespace, uid)
+		s.slots.release(namespace)
 		if ctx.Err() != nil {
 			return
 		}
@@ -88,7 +94,7 @@ func (s *Scraper) read(ctx context.Context, addr, namespace string, uid types.UI
 	if res.StatusCode != http.StatusOK {
 		return fmt.Errorf("read %s: %w", addr, statusError(res.StatusCode))
 	}
-	sample, err := parse(res.Header, res.Body, at)
+	sample, err := parse(ctx, res.Header, res.Body, at)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", addr, err)
 	}
@@ -116,6 +122,8 @@ func classify(err error) (result, cause string) {
 		return "status", "it answers " + status.Error()
 	case errors.Is(err, errTooLarge):
 		return "too_large", errTooLarge.Error()
+	case errors.Is(err, errKept):
+		return "too_large", errKept.Error()
 	case errors.Is(err, bufio.ErrTooLong):
 		return "too_large", "its report is too long"
 	case errors.Is(err, errInvalid):

@@ -47,8 +47,6 @@ const (
 	// firstRetry is the wait after the first failed read of a pod that was never read; it doubles
 	// up to the interval.
 	firstRetry = 100 * time.Millisecond
-	// maxReads bounds the reads at once.
-	maxReads = 128
 	// maxTimeout bounds a read's duration where the interval is long.
 	maxTimeout = 5 * time.Second
 )
@@ -58,7 +56,7 @@ type Scraper struct {
 	Options
 	http    *http.Client
 	streams *http.Client
-	slots   chan struct{}
+	slots   *slots
 	metrics instruments
 
 	mu       sync.Mutex
@@ -102,7 +100,7 @@ func New(o Options) (*Scraper, error) {
 		o.OnReport = func(wire.Gateway, []types.NamespacedName) {}
 	}
 	s := &Scraper{
-		Options: o, slots: make(chan struct{}, maxReads),
+		Options: o, slots: newSlots(maxReads, maxNamespaceReads),
 		targets: map[types.UID]*target{}, gateways: map[types.UID]*target{}, metrics: newInstruments(),
 	}
 	if err := s.register(o.Registerer); err != nil {

@@ -606,7 +606,7 @@ func FuzzParse(f *testing.F) {
 		if text {
 			h.Set("Content-Type", "text/plain; version=0.0.4")
 		}
-		s, err := scrape.Parse(h, strings.NewReader(body), time.Unix(1e9, 0))
+		s, err := scrape.Parse(t.Context(), h, strings.NewReader(body), time.Unix(1e9, 0))
 		if err == nil && !(s.Reading.Mono >= 0 && s.Reading.Life >= 0 && s.Reading.Sums[0] >= 0 && s.Reading.Sums[1] >= 0) {
 			t.Errorf("Parse(%q) = %+v without an error: want finite numbers ≥ 0", body, s)
 		}

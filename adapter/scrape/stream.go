@@ -22,7 +22,7 @@ const (
 	// each second.
 	silence = 3 * time.Second
 	// maxLine bounds a report.
-	maxLine = 8 << 20
+	maxLine = 16 << 20
 	// firstReconnect is the wait before the first try anew; it doubles up to lastReconnect.
 	firstReconnect, lastReconnect = 50 * time.Millisecond, time.Second
 )

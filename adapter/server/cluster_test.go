@@ -21,7 +21,9 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/client-go/rest"
 )
@@ -116,7 +118,7 @@ const hpa = "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
 
 // newCluster is as much of a kube-apiserver as such a server asks: the ConfigMap that names the
 // front proxy's CA, reviews of tokens (a token is its user's name; "bad" is none) and of access.
-func newCluster(t *testing.T, clientCA, proxyCA *authority, asked func(authorizationv1.SubjectAccessReviewSpec)) *rest.Config {
+func newCluster(t *testing.T, clientCA, proxyCA *authority, asked func(authorizationv1.SubjectAccessReviewSpec), gone func(apiService string) bool) *rest.Config {
 	t.Helper()
 	config := corev1.ConfigMap{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
@@ -176,6 +178,15 @@ func newCluster(t *testing.T, clientCA, proxyCA *authority, asked func(authoriza
 			review.Status.Allowed = review.Spec.User == "viewer" || review.Spec.User == hpa
 			answer(w, review)
 		}
+	})
+	mux.HandleFunc("GET /apis/apiregistration.k8s.io/v1/apiservices/{name}", func(w http.ResponseWriter, r *http.Request) {
+		name := r.PathValue("name")
+		if gone(name) {
+			w.WriteHeader(http.StatusNotFound)
+			answer(w, apierrors.NewNotFound(schema.GroupResource{Group: "apiregistration.k8s.io", Resource: "apiservices"}, name).Status())
+			return
+		}
+		answer(w, map[string]any{"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": map[string]any{"name": name}})
 	})
 	s := httptest.NewTLSServer(mux)
 	t.Cleanup(func() {

@@ -44,6 +44,19 @@ func (r *reviews) of(user string) []authorizationv1.ResourceAttributes {
 	return out
 }
 
+// paths lists what was asked of a user's rights to paths.
+func (r *reviews) paths(user string) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []string
+	for _, s := range r.all {
+		if n := s.NonResourceAttributes; s.User == user && n != nil {
+			out = append(out, n.Verb+" "+n.Path)
+		}
+	}
+	return out
+}
+
 // journal knows the Autoscaler web, and what goes wrong with others.
 func journal(namespace, name string, w io.Writer) error {
 	fmt.Fprintf(w, `{"of":"%s/%s"}`, namespace, name)

@@ -12,8 +12,10 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"sync"
 	"sync/atomic"
 
+	"github.com/prometheus/client_golang/prometheus"
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/version"
@@ -56,9 +58,14 @@ type Options struct {
 	External provider.ExternalMetricsProvider
 	// Journal answers the API of explain.sluice.dev; nil means that it is not served.
 	Journal Journal
+	// Metrics answers /metrics to who may get that path. Nil means that the library's own metrics
+	// are served there.
+	Metrics http.Handler
 	// Ready gates /readyz; nil gates nothing.
 	Ready func() error
 	Log   *slog.Logger
+	// Registerer takes the server's own metrics, sluice_adapter_…; nil takes none.
+	Registerer prometheus.Registerer
 }
 
 // Validate names every fault of the options.
@@ -75,8 +82,8 @@ func (o Options) Validate() error {
 	if o.Certificate == nil {
 		errs = append(errs, errors.New("certificate is missing"))
 	}
-	if o.Custom == nil && o.External == nil && o.Journal == nil {
-		errs = append(errs, errors.New("custom, external and journal are all missing: there is nothing to serve"))
+	if o.Custom == nil && o.External == nil && o.Journal == nil && o.Metrics == nil {
+		errs = append(errs, errors.New("custom, external, journal and metrics are all missing: there is nothing to serve"))
 	}
 	if o.Log == nil {
 		errs = append(errs, errors.New("log is missing"))
@@ -86,7 +93,8 @@ func (o Options) Validate() error {
 
 // Server is the API server.
 type Server struct {
-	options Options
+	options      Options
+	registration *registration
 	// identified says why users cannot be told yet; nil until it serves.
 	identified atomic.Pointer[func() error]
 }
@@ -96,8 +104,16 @@ func New(o Options) (*Server, error) {
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("make the metrics API server: %w", err)
 	}
-	return &Server{options: o}, nil
+	r, err := newRegistration(o.apiServices(), o.Log, o.Registerer)
+	if err != nil {
+		return nil, fmt.Errorf("make the metrics API server: %w", err)
+	}
+	return &Server{options: o, registration: r}, nil
 }
+
+// Registered names the APIServices of what is served that do not exist, so that nobody is answered.
+// It is safe for concurrent use.
+func (s *Server) Registered() error { return s.registration.fault() }
 
 // Ready says why requests are refused whatever the metrics are: it does not serve yet, or has not
 // read who the aggregation layer is. It is safe for concurrent use.
@@ -128,7 +144,13 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.options.Log.InfoContext(ctx, "serving metrics apis", slog.String("address", listener.Addr().String()),
 		slog.Bool("custom", s.options.Custom != nil), slog.Bool("external", s.options.External != nil), slog.Bool("journal", s.options.Journal != nil))
-	if err := prepared(ctx); err != nil {
+	ctx, cancel := context.WithCancel(ctx)
+	var following sync.WaitGroup
+	following.Go(func() { s.registration.run(ctx) })
+	err = prepared(ctx)
+	cancel()
+	following.Wait()
+	if err != nil {
 		return fmt.Errorf("serve the metrics APIs: %w", err)
 	}
 	return nil
@@ -141,9 +163,13 @@ func (s *Server) prepare(listener net.Listener) (run func(context.Context) error
 	if err != nil {
 		return nil, err
 	}
+	s.registration.client = client.Discovery().RESTClient()
 	config := genericapiserver.NewConfig(apiserver.Codecs)
 	config.ExternalAddress = listener.Addr().String()
-	config.EnableProfiling = false
+	config.BuildHandlerChainFunc = func(h http.Handler, c *genericapiserver.Config) http.Handler {
+		return genericapiserver.DefaultBuildHandlerChain(checkSelectors(h), c)
+	}
+	config.EnableProfiling, config.EnableMetrics = false, o.Metrics == nil
 	// The default checks also watch klog, with a goroutine that nothing ends, though nothing here
 	// depends on klog.
 	config.HealthzChecks, config.LivezChecks, config.ReadyzChecks = ping(), ping(), ping()
@@ -178,6 +204,9 @@ func (s *Server) prepare(listener net.Listener) (run func(context.Context) error
 		if err := serveJournal(generic, o.Journal); err != nil {
 			return nil, fmt.Errorf("set up the journal's API: %w", err)
 		}
+	}
+	if o.Metrics != nil {
+		generic.Handler.NonGoRestfulMux.Handle("/metrics", o.Metrics)
 	}
 	checks := []healthz.HealthChecker{healthz.NamedCheck("authentication-config", func(*http.Request) error { return identified() })}
 	if o.Ready != nil {

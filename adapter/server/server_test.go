@@ -5,17 +5,20 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -92,6 +95,8 @@ type world struct {
 	cert              *changing
 	unready           atomic.Pointer[error]
 	reviews           reviews
+	gone              atomic.Pointer[string] // an APIService that is not there
+	metrics           *prometheus.Registry
 	stop              func() error
 	serving           *rest.Config
 	frontProxy, plain *http.Client
@@ -99,7 +104,7 @@ type world struct {
 
 func start(t *testing.T) *world {
 	t.Helper()
-	w := &world{ca: newAuthority(t, "serving"), users: newAuthority(t, "users"), proxy: newAuthority(t, "proxy"), cert: &changing{}}
+	w := &world{ca: newAuthority(t, "serving"), users: newAuthority(t, "users"), proxy: newAuthority(t, "proxy"), cert: &changing{}, metrics: prometheus.NewRegistry()}
 	w.cert.set(w.ca.issue(t, "sluice-adapter", x509.ExtKeyUsageServerAuth))
 	p, err := provider.New(provider.Options{Metrics: provider.RequestMetrics(memory{}, shelf{}), DefaultWindow: 15 * time.Second})
 	if err != nil {
@@ -110,7 +115,7 @@ func start(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	s, err := server.New(server.Options{
-		Config: newCluster(t, w.users, w.proxy, w.reviews.add), Listener: listener, Certificate: w.cert, Custom: p, External: p, Journal: journal, Log: slog.New(slog.DiscardHandler),
+		Config: newCluster(t, w.users, w.proxy, w.reviews.add, func(name string) bool { n := w.gone.Load(); return n != nil && *n == name }), Listener: listener, Certificate: w.cert, Custom: p, External: p, Journal: journal, Metrics: http.HandlerFunc(exposeSome), Log: slog.New(slog.DiscardHandler), Registerer: w.metrics,
 		Ready: func() error {
 			if err := w.unready.Load(); err != nil {
 				return *err
@@ -157,6 +162,9 @@ func start(t *testing.T) *world {
 	})
 	return w
 }
+
+// exposeSome are metrics.
+func exposeSome(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "sluice_some 1\n") }
 
 // until asks again until it is so; the test's own deadline bounds it.
 func (w *world) until(t *testing.T, what string, so func() bool) {
@@ -224,6 +232,10 @@ func TestServer(t *testing.T) {
 			"/apis/custom.metrics.k8s.io/v1beta2/namespaces/shop/deployments.apps/web/request_rate?metricLabelSelector=window%3D2h": 400,
 			"/apis/custom.metrics.k8s.io/v1beta2/nodes/n1/request_rate":                                                             404,
 			"/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/request_rate?labelSelector=app%3Dweb":                            400,
+			"/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/request_rate?labelSelector=%3D%3D%21":                            400,
+			"/apis/custom.metrics.k8s.io/v1beta2/namespaces/shop/deployments.apps/web/request_rate?metricLabelSelector=%3D%3D%21":   400,
+			"/apis/custom.metrics.k8s.io/v1beta1/namespaces/shop/pods/*/request_rate?metricLabelSelector=window":                    400,
+			"/apis/custom.metrics.k8s.io/v1beta2/namespaces/shop/pods/*/request_rate?labelSelector=%3D%3D%21":                       400,
 			"/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/queue_length?labelSelector=deployment%3Dweb":                     404,
 			"/openapi/v2": 200,
 			"/openapi/v3/apis/custom.metrics.k8s.io/v1beta2":   200,
@@ -255,6 +267,27 @@ func TestServer(t *testing.T) {
 			if code, body := w.get(t, c.client, path, c.header); code != c.want {
 				t.Errorf("%s: %d, want %d: %s", c.name, code, c.want, body)
 			}
+		}
+	})
+
+	t.Run("metrics", func(t *testing.T) {
+		for _, c := range []struct {
+			name   string
+			header http.Header
+			want   int
+		}{
+			{"a scraper", viewer, 200},
+			{"a tenant", http.Header{"Authorization": {"Bearer eve"}}, 403},
+			{"bad token", http.Header{"Authorization": {"Bearer bad"}}, 401},
+			{"nobody", nil, 403},
+		} {
+			code, body := w.get(t, w.plain, "/metrics", c.header)
+			if code != c.want || (body == "sluice_some 1\n") != (c.want == 200) {
+				t.Errorf("%s: %d, want %d: %s", c.name, code, c.want, body)
+			}
+		}
+		if got := w.reviews.paths("eve"); !slices.Contains(got, "get /metrics") {
+			t.Errorf("reviews of paths are %q, want one of get /metrics", got)
 		}
 	})
 
@@ -362,4 +395,39 @@ func TestOptions(t *testing.T) {
 			t.Errorf("error %v does not name %q", err, want)
 		}
 	}
+}
+
+// TestMissingAPIService deletes an APIService. That is told within seconds, and told off when it is
+// there again; the server is ready all the while.
+func TestMissingAPIService(t *testing.T) {
+	w := start(t)
+	const name = "v1beta2.custom.metrics.k8s.io"
+	expect := func(exists float64, fault string) {
+		t.Helper()
+		w.until(t, fmt.Sprintf("told %q", fault), func() bool {
+			err := w.server.Registered()
+			if (err == nil) != (fault == "") || err != nil && err.Error() != fault {
+				return false
+			}
+			families, gatherErr := w.metrics.Gather()
+			if gatherErr != nil || len(families) != 1 || len(families[0].GetMetric()) != 4 {
+				return false
+			}
+			for _, m := range families[0].GetMetric() {
+				if m.GetLabel()[0].GetValue() == name && m.GetGauge().GetValue() != exists {
+					return false
+				}
+			}
+			return true
+		})
+		if code, body := w.get(t, w.plain, "/readyz", nil); code != http.StatusOK {
+			t.Errorf("readyz = %d %s", code, body)
+		}
+	}
+	expect(1, "")
+	gone := name
+	w.gone.Store(&gone)
+	expect(0, "missing: APIService "+name)
+	w.gone.Store(nil)
+	expect(1, "")
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -88,6 +89,13 @@ type gatewaySource struct {
 	services map[types.NamespacedName]*serviceSource
 	// since is when it last began to be expected; read the receipt of the newest report.
 	since, read, deleted time.Time
+	// told says that OnSilentGateway was.
+	told bool
+}
+
+// lost tells whether the gateway was not heard of for so long that it is left out. mu is held.
+func (g *gatewaySource) lost(now time.Time) bool {
+	return now.Sub(g.since) > GatewayLost && now.Sub(g.read) > GatewayLost
 }
 
 func (g *gatewaySource) name() string {
@@ -157,15 +165,23 @@ func (s *Store) DeleteGateway(now time.Time, uid types.UID) {
 	}
 }
 
-// sweepGateways drops the gateways that no window reaches any more.
+// sweepGateways drops the gateways that no window reaches any more, and tells of silent ones.
 func (s *Store) sweepGateways(now time.Time) {
+	var silent []GatewayPod
 	s.gatewayMu.Lock()
-	defer s.gatewayMu.Unlock()
 	s.gateways = slices.DeleteFunc(s.gateways, func(g *gatewaySource) bool {
-		g.mu.RLock()
-		defer g.mu.RUnlock()
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if g.running && !g.told && g.lost(now) {
+			g.told = true
+			silent = append(silent, GatewayPod{UID: g.uid, Name: g.gateway.Name, IP: g.gateway.IP, Control: g.gateway.Control, Running: true})
+		}
 		return !g.deleted.IsZero() && now.Sub(g.deleted) > window.Longest
 	})
+	s.gatewayMu.Unlock()
+	for _, g := range silent {
+		s.opts.OnSilentGateway(g)
+	}
 }
 
 // Gateways lists the gateways, by name.
@@ -221,7 +237,7 @@ func (s *Store) AddReport(now time.Time, uid types.UID, r *wire.Report) (before,
 		return wire.Gateway{}, after, false
 	}
 	was := g.gateway
-	g.gateway, g.read = next, now
+	g.gateway, g.read, g.told = next, now, false
 	g.gateway.Name, g.gateway.IP, g.gateway.Control, g.gateway.Connected = was.Name, was.IP, was.Control, true
 	return before, g.gateway, true
 }
@@ -230,10 +246,16 @@ func serviceOf(p *wire.PortReport) types.NamespacedName {
 	return types.NamespacedName{Namespace: p.Namespace, Name: p.Service}
 }
 
-// sorted orders a report's ports by Service, those of one Service as they are.
+// sorted orders a report's ports by Service, those of one Service as they are. It leaves out those
+// that cannot be true, which would be subtracted from the others' demand, and those that are too
+// many.
 func (g *gatewaySource) sorted(ports []wire.PortReport) []int32 {
 	g.order = g.order[:0]
-	for i := range ports {
+	for i := range ports[:min(len(ports), maxServices)] {
+		p := &ports[i]
+		if p.Waiting < 0 || p.Waiting > maxWaiting || !(p.WaitingSeconds >= 0) || math.IsInf(p.WaitingSeconds, 0) {
+			continue
+		}
 		g.order = append(g.order, int32(i)) //nolint:gosec // the number of ports is bounded
 	}
 	byService := func(i, j int32) int {
@@ -287,9 +309,9 @@ func (g *gatewaySource) releaseOthers(now time.Time) {
 			svc.release()
 			svc.prune(now)
 		}
-		empty := len(svc.ports) == 0
+		gone := len(svc.ports) == 0 || svc.turn != g.turn && len(g.services) > maxServices
 		svc.mu.Unlock()
-		if empty {
+		if gone {
 			g.mu.Lock()
 			delete(g.services, key)
 			g.mu.Unlock()
@@ -317,7 +339,7 @@ func (s *Store) addGateways(sums []sum, namespace string, services []string) {
 	// Where others hold, one that never reported may as well.
 	for _, g := range s.gateways {
 		g.mu.RLock()
-		if g.running && g.gateway.Report == nil && now.Sub(g.since) > s.opts.GatewayStale {
+		if g.running && g.gateway.Report == nil && now.Sub(g.since) > s.opts.GatewayStale && !g.lost(now) {
 			held++
 			missGateway(sums, g.gateway.Name, "it never reported", g.since, false)
 		}
@@ -335,6 +357,7 @@ func (g *gatewaySource) addTo(sums []sum, namespace string, services []string, n
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	fresh := g.deleted.IsZero() && now.Sub(g.read) <= stale
+	there := g.deleted.IsZero() && (!g.running || !g.lost(now))
 	for n, name := range services {
 		svc := g.services[types.NamespacedName{Namespace: namespace, Name: name}]
 		if svc == nil || slices.Contains(services[:n], name) {
@@ -342,7 +365,7 @@ func (g *gatewaySource) addTo(sums []sum, namespace string, services []string, n
 		}
 		svc.mu.Lock()
 		for _, p := range svc.ports {
-			holds = holds || p.held && g.deleted.IsZero()
+			holds = holds || p.held && there
 			for i := range sums {
 				if sums[i].readsGateways() {
 					sums[i].Add(&p.series, waitingSum, fresh && p.held, p.waiting)

@@ -188,13 +188,18 @@ func (n *naive) signal(now time.Time, b store.Binding, need algorithms.Need) alg
 	return s
 }
 
+func (g *naiveGateway) lost(now time.Time) bool {
+	return now.Sub(g.since) > store.GatewayLost && now.Sub(g.read) > store.GatewayLost
+}
+
 func (n *naive) addGateways(t *window.Total, b store.Binding) (held int) {
 	for _, g := range n.gateways {
 		fresh := g.deleted.IsZero() && t.Now.Sub(g.read) <= n.gatewayStale
+		there := g.deleted.IsZero() && (!g.running || !g.lost(t.Now))
 		holds := false
 		for _, p := range g.ports {
 			if p.namespace == b.Namespace && slices.Contains(b.Services, p.service) {
-				holds = holds || p.held && g.deleted.IsZero()
+				holds = holds || p.held && there
 				t.Add(&p.series, 0, fresh && p.held, p.waiting)
 			}
 		}
@@ -207,7 +212,7 @@ func (n *naive) addGateways(t *window.Total, b store.Binding) (held int) {
 	}
 	if held > 0 {
 		for _, g := range n.gateways {
-			if g.running && g.report == nil && t.Now.Sub(g.since) > n.gatewayStale {
+			if g.running && g.report == nil && t.Now.Sub(g.since) > n.gatewayStale && !g.lost(t.Now) {
 				held++
 				t.Miss(g.since, false)
 			}

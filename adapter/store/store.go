@@ -28,11 +28,28 @@ type Options struct {
 	Stale time.Duration
 	// GatewayStale is the same for gateways, which report each second; 0 means 5 s.
 	GatewayStale time.Duration
+	// OnSilentGateway, when given, is told once of each gateway that is left out since it runs and
+	// has not reported for GatewayLost. It must return within milliseconds.
+	OnSilentGateway func(GatewayPod)
 }
 
 // grace is how much longer than one interval a pod that just became ready may be unread without
 // being missed.
 const grace = time.Second
+
+// GatewayLost is how long a gateway that runs and does not report makes the values of the Services
+// that it may hold for unknown. Then it is left out: it may be one that will never report. Longer
+// bridges longer pauses, and stops scaling for as long.
+const GatewayLost = 30 * time.Second
+
+// Bounds of what is kept of reports, beside those of scrape.
+const (
+	// maxServices bounds the Services kept of one gateway. Over it those go that it does not
+	// report.
+	maxServices = 32_768
+	// maxWaiting bounds the requests that a port may be said to hold.
+	maxWaiting = 1_000_000
+)
 
 // Store is safe for concurrent use. Its locks are taken in this order: bindMu, a namespace's, a
 // binding's, a pod's; a gateway's reportMu, its own, a Service's. The others are taken alone. None
@@ -62,6 +79,9 @@ func New(o Options) *Store {
 	}
 	if o.GatewayStale == 0 {
 		o.GatewayStale = 5 * time.Second
+	}
+	if o.OnSilentGateway == nil {
+		o.OnSilentGateway = func(GatewayPod) {}
 	}
 	return &Store{opts: o, namespaces: map[string]*namespace{}, bindings: map[loop.Ref]*binding{}}
 }

@@ -163,6 +163,9 @@ func (c Catalog) Find(name string) (Entry, error) {
 	return Entry{}, fmt.Errorf("policy %q: unknown; known are %s", name, strings.Join(names, ", "))
 }
 
+// maxParameters bounds the parameters of a policy, in bytes of JSON.
+const maxParameters = 256 << 10
+
 // New makes the policy of that name. The target per pod, in the unit of the policy's signal, is a
 // default that the parameters override; 0 leaves the policy's own. Errors for unknown names and
 // parameters list the known ones. An error that is ErrTemporary may pass though the parameters
@@ -173,6 +176,9 @@ func (c Catalog) New(name string, targetPerPod float64, raw json.RawMessage) (al
 	e, err := c.Find(name)
 	if err != nil {
 		return nil, err
+	}
+	if len(raw) > maxParameters {
+		return nil, fmt.Errorf("policy %s: parameters of %d bytes: want at most %d", name, len(raw), maxParameters)
 	}
 	p, err := e.New(targetPerPod, raw)
 	if errors.Is(err, errUnknown) {

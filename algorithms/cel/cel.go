@@ -13,15 +13,16 @@
 //	replicas.current, replicas.ready, replicas.starting, replicas.terminating     int: pods
 //	limits.min, limits.max int: pods
 //	previous               int: this policy's last valid answer, −1 before the first
-//	activeFor              duration: since the workload left zero, 0s when unknown
+//	activeFor              duration: since the workload is wanted after zero, 0s when unknown
 //	startUp.p50, startUp.p90, startUp.p99    double: seconds that pods took to start, 0 when unknown
 //	now                    timestamp; now.getHours("Europe/Berlin"), now.getDayOfWeek() and so on
 //
 // with CEL's standard library, its math and string extensions, and without optional values. An
 // unknown signal makes the decision invalid unless the expression does not depend on it: CEL's ?:,
-// && and || skip what they need not know. Each evaluation may cost at most costLimit units. Over
-// it, or at a fault such as a division by zero, the decision is invalid and says why. New finds
-// faults of syntax and type and names line and column.
+// && and || skip what they need not know. Each evaluation may cost at most costLimit units, and
+// make or read through at most 1 MiB of strings and lists. Over it, or at a fault such as a
+// division by zero, the decision is invalid and says why. New finds faults of syntax and type and
+// names line and column. Time zones and regular expressions are literals; New loads the zones.
 package cel
 
 import (
@@ -38,6 +39,7 @@ import (
 	"github.com/google/cel-go/common/types"
 	"github.com/google/cel-go/common/types/ref"
 	"github.com/google/cel-go/ext"
+	"github.com/google/cel-go/interpreter"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/memory"
@@ -60,8 +62,12 @@ func Default() Config {
 	return Config{Expression: `math.ceil(signal("concurrency", "60s") / target)`, Target: 70, CostLimit: 10_000}
 }
 
-// longest bounds the expression, in bytes.
-const longest = 8192
+const (
+	// longest bounds the expression, in bytes.
+	longest = 8192
+	// maxCost is the largest costLimit: some 20 ms of a processor.
+	maxCost = 100_000
+)
 
 // Params describes the parameters.
 func Params() params.List[Config] {
@@ -69,7 +75,7 @@ func Params() params.List[Config] {
 		params.Other[Config]("expression", fmt.Sprintf("up to %d bytes", longest), Default().Expression, "the policy"),
 		params.Of("target", params.Finite(), "requests per pod", "what one pod should carry",
 			func(c *Config) *float64 { return &c.Target }).After(params.SignalTarget),
-		params.Of("costLimit", params.Between(1, 1_000_000), "units", "bound of one evaluation",
+		params.Of("costLimit", params.Between(1, maxCost), "units", "bound of one evaluation",
 			func(c *Config) *uint64 { return &c.CostLimit }),
 	}
 }
@@ -87,10 +93,15 @@ type Policy struct {
 	program cel.Program
 	needs   []algorithms.Need
 	state   state
+	meter   meter
+	// zones are the time zones that the expression names.
+	zones map[string]*time.Location
 	// observation is what the functions read while the expression is evaluated.
 	observation *algorithms.Observation
 	// missing is the last unknown signal that the expression read.
 	missing string
+	// late says that the evaluation was given up because of Observation.Done.
+	late bool
 }
 
 type state struct {
@@ -102,7 +113,7 @@ const version = 1
 // New compiles the expression.
 func New(c Config) (*Policy, error) {
 	errs := []error{Params().Check(&c)}
-	p := &Policy{cfg: c, state: state{Previous: -1}}
+	p := &Policy{cfg: c, state: state{Previous: -1}, zones: map[string]*time.Location{}}
 	switch {
 	case strings.TrimSpace(c.Expression) == "":
 		errs = append(errs, errors.New("expression is empty: want one that gives a pod count"))
@@ -130,7 +141,14 @@ func (p *Policy) compile() error {
 	if err != nil {
 		return fmt.Errorf("set up the expression's language: %w", err)
 	}
-	checked, issues := env.Compile(p.cfg.Expression)
+	parsed, issues := env.Parse(p.cfg.Expression)
+	if err := issues.Err(); err != nil {
+		return fmt.Errorf("expression: %w", err)
+	}
+	if err := new(shape).check(parsed); err != nil {
+		return err
+	}
+	checked, issues := env.Check(parsed)
 	if err := issues.Err(); err != nil {
 		return fmt.Errorf("expression: %w", err)
 	}
@@ -140,7 +158,12 @@ func (p *Policy) compile() error {
 	if err := p.collect(checked); err != nil {
 		return err
 	}
-	p.program, err = env.Program(checked, cel.CostLimit(p.cfg.CostLimit), cel.EvalOptions(cel.OptOptimize))
+	meter, err := p.metered(checked, env)
+	if err != nil {
+		return fmt.Errorf("set up the expression's language: %w", err)
+	}
+	p.meter.reset() // constants are worked out now
+	p.program, err = env.Program(checked, cel.CostLimit(p.cfg.CostLimit), cel.EvalOptions(cel.OptOptimize), cel.CustomDecoratorV2(meter), cel.CostTracking((*watch)(p)))
 	if err != nil {
 		return fmt.Errorf("expression: %w", err)
 	}
@@ -165,7 +188,8 @@ func (p *Policy) variables() []cel.EnvOption {
 	return out
 }
 
-// collect finds the signals that the expression reads, which is why their names are literals.
+// collect finds the signals that the expression reads, which is why their names are literals, and
+// the other literals that New judges.
 func (p *Policy) collect(checked *cel.Ast) error {
 	var errs []error
 	have := map[algorithms.Need]bool{}
@@ -175,20 +199,20 @@ func (p *Policy) collect(checked *cel.Ast) error {
 			return
 		}
 		call := e.AsCall()
-		if call.FunctionName() != "signal" && call.FunctionName() != "known" || len(call.Args()) != 2 {
-			return
-		}
 		at := native.SourceInfo().GetStartLocation(e.ID())
 		fault := func(text string) {
 			errs = append(errs, fmt.Errorf("expression: ERROR: <input>:%d:%d: %s", at.Line(), at.Column()+1, text))
 		}
+		if err := p.checkLiterals(call); err != nil {
+			fault(err.Error())
+		}
+		if call.FunctionName() != "signal" && call.FunctionName() != "known" || len(call.Args()) != 2 {
+			return
+		}
 		var text [2]string
 		for i, a := range call.Args() {
-			s, ok := any(nil), false
-			if a.Kind() == ast.LiteralKind {
-				s = a.AsLiteral().Value()
-			}
-			if text[i], ok = s.(string); !ok {
+			ok := false
+			if text[i], ok = literal(a); !ok {
 				fault(call.FunctionName() + ": want literals, such as (\"concurrency\", \"60s\")")
 				return
 			}
@@ -277,7 +301,8 @@ func (p *Policy) Needs() []algorithms.Need { return p.needs }
 
 // Decide evaluates the expression on one observation.
 func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
-	p.observation, p.missing = &o, ""
+	p.observation, p.missing, p.late = &o, "", false
+	p.meter.reset()
 	defer func() { p.observation = nil }()
 	out, details, err := p.program.Eval((*scope)(p))
 	cost := 0.0
@@ -288,6 +313,12 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	count := math.NaN()
 	why := ""
 	switch {
+	case p.meter.exhausted():
+		d.Reason, why = "ExpressionFailed", errTooMuch.Error()
+	case p.late:
+		d.Reason, why = "ExpressionFailed", "the expression takes longer than a decision may"
+	case errors.As(err, &interpreter.EvalCancelledError{}):
+		d.Reason, why = "ExpressionFailed", fmt.Sprintf("the expression costs more than costLimit = %d units", p.cfg.CostLimit)
 	case err != nil && p.missing != "" && strings.Contains(err.Error(), p.missing):
 		d.Reason, why = "NoData", p.missing+" is unknown"
 	case err != nil:
@@ -326,6 +357,24 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	}
 	d.Terms = append(d.Terms, algorithms.Term{Name: "cost", Value: cost})
 	return d
+}
+
+// watch makes what is left of an evaluation too costly once it has taken too long. It is the policy
+// under another type, so that CallCost is no method of Policy.
+type watch Policy
+
+// CallCost implements interpreter.ActualCostEstimator; nil leaves a call its cost.
+func (w *watch) CallCost(string, string, []ref.Val, ref.Val) *uint64 {
+	if w.observation == nil {
+		return nil
+	}
+	select {
+	case <-w.observation.Done:
+		w.late = true
+		return new(uint64(2 * maxCost))
+	default:
+		return nil
+	}
 }
 
 // Snapshot returns the last answer.

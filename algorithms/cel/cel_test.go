@@ -133,10 +133,21 @@ func FuzzExpression(f *testing.F) {
 	f.Add(`math.ceil(signal("concurrency", "60s") / target)`)
 	f.Add(`int(now.getHours("X")) + previous`)
 	f.Add(`[1,2].map(x, x * 1000000000)[1] * 100000000000`)
+	f.Add(`["a"].map(a, a.replace("", "bbbb") + a).map(a, [a, a]).exists(a, a == a) ? 1 : 2`)
+	f.Add(`["a", "b"].join("-").format([now, 1.5]).split("-").size() + {"a": [1]}["a"][0]`)
 	f.Fuzz(func(t *testing.T, expression string) {
-		p, err := cel.New(config(expression))
+		begin := time.Now()
+		var p *cel.Policy
+		var err error
+		bytes := allocated(func() { p, err = cel.New(config(expression)) })
+		if took := time.Since(begin); bytes > 64<<20 || took > 5*time.Second {
+			t.Errorf("New allocates %d bytes in %s, want at most 64 MiB", bytes, took)
+		}
 		if err != nil {
 			return
+		}
+		if _, bytes, took := cost(p); bytes > 64<<20 || took > 5*time.Second {
+			t.Errorf("Decide allocates %d bytes in %s, want at most 64 MiB", bytes, took)
 		}
 		policytest.Run(t, p, []algorithms.Observation{observation(), {}})
 	})

@@ -58,6 +58,9 @@ func NewFormula(expression string, names []string) (*Formula, error) {
 	if err := issues.Err(); err != nil {
 		return nil, fmt.Errorf("formula: %w", err)
 	}
+	if err := new(shape).check(parsed); err != nil {
+		return nil, err
+	}
 	factory := ast.NewExprFactory()
 	ast.PostOrderVisit(parsed.NativeRep().Expr(), ast.NewExprVisitor(func(e ast.Expr) {
 		if e.Kind() != ast.LiteralKind {
@@ -71,6 +74,9 @@ func NewFormula(expression string, names []string) (*Formula, error) {
 	if err := issues.Err(); err != nil {
 		return nil, fmt.Errorf("formula: %w", err)
 	}
+	if err := onlyNumbers(checked); err != nil {
+		return nil, err
+	}
 	if t := checked.OutputType(); !t.IsExactType(cel.DoubleType) {
 		return nil, fmt.Errorf("formula: ERROR: <input>:1:1: gives %s: want a number", t)
 	}
@@ -79,6 +85,24 @@ func NewFormula(expression string, names []string) (*Formula, error) {
 		return nil, fmt.Errorf("formula: %w", err)
 	}
 	return &Formula{program: program, names: names}, nil
+}
+
+// onlyNumbers refuses formulas with anything but numbers and truth values in them: what works on
+// text and lists can cost much more than CEL counts.
+func onlyNumbers(checked *cel.Ast) error {
+	var err error
+	native := checked.NativeRep()
+	ast.PostOrderVisit(native.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
+		switch t := native.GetType(e.ID()); t.Kind() {
+		case types.BoolKind, types.IntKind, types.UintKind, types.DoubleKind:
+		default:
+			if err == nil {
+				at := native.SourceInfo().GetStartLocation(e.ID())
+				err = fmt.Errorf("formula: ERROR: <input>:%d:%d: is %s: want numbers only", at.Line(), at.Column()+1, t)
+			}
+		}
+	}))
+	return err
 }
 
 func number(v ref.Val) float64 {

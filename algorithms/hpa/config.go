@@ -159,10 +159,16 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
+// maxMetrics bounds the metrics: each is looked for among all signals at each decision.
+const maxMetrics = 100
+
 // metrics checks and resolves the metrics.
 func (c Config) metrics() ([]metric, error) {
 	if len(c.Metrics) == 0 {
 		return []metric{{kind: External, name: algorithms.Concurrency, anyWindow: true, aim: AverageValue, goal: max(1, milli(c.Target))}}, nil
+	}
+	if len(c.Metrics) > maxMetrics {
+		return nil, fmt.Errorf("metrics = %d: want at most %d", len(c.Metrics), maxMetrics)
 	}
 	var out []metric
 	var errs []error

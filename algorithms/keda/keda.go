@@ -137,6 +137,8 @@ type Compile func(expression string, names []string) (Formula, error)
 const (
 	day  = 86400
 	most = 1_000_000
+	// maxTriggers bounds the triggers.
+	maxTriggers = 50
 	// maxThreshold bounds targets and thresholds.
 	maxThreshold = 1e12
 	// composite is the name of the formula's metric, as KEDA calls it.
@@ -177,7 +179,9 @@ func (c Config) Validate() error {
 	}
 	goal := func(v float64) bool { return v > 0 && v <= maxThreshold }
 	metricType := func(s string) bool { return s == "" || s == hpa.AverageValue || s == hpa.Value }
-	bad(len(c.Triggers) <= 50, "triggers", len(c.Triggers), "at most 50")
+	if len(c.Triggers) > maxTriggers {
+		return fmt.Errorf("triggers = %d: want at most %d", len(c.Triggers), maxTriggers)
+	}
 	seen := map[string]bool{}
 	for i, t := range c.Triggers {
 		at := fmt.Sprintf("triggers[%d].", i)

@@ -18,8 +18,9 @@
 //	would queue
 //
 // Two differences at the edges: counts end at 1,000,000, and Observation.ActiveSince, when set,
-// undoes the dilution of means by the time before the workload left zero. Knative's own windows do
-// that when they average.
+// undoes the dilution of means by the time before the workload was wanted. Knative's own windows do
+// that when they average. Nothing is undone where the means say that requests came before
+// ActiveSince: only time without any may be left out of a mean.
 package kpa
 
 import (
@@ -200,8 +201,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 		}
 		return d
 	}
-	stable := min(o.Signals[iS].Value*undilute(&o, p.stable), math.MaxFloat64)
-	panicLoad := min(o.Signals[iP].Value*undilute(&o, p.panicW), math.MaxFloat64)
+	stable, panicLoad := p.undilute(&o, o.Signals[iS].Value, o.Signals[iP].Value)
 	ready := math.Max(1, float64(o.Replicas.Ready))
 	up, down := math.Ceil(c.MaxScaleUpRate*ready), 0.0
 	if c.Reachable {
@@ -304,17 +304,25 @@ func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, stab
 	)
 }
 
-// undilute is the factor from a mean over the window to the mean since the workload left zero, if
-// that is shorter (but at least Knative's bucket of one second): Knative likewise divides by the
-// buckets since the first one written.
-func undilute(o *algorithms.Observation, window time.Duration) float64 {
+// early is by how much the stable window may hold more than the panic window though all requests
+// came within both: windows are extrapolated over gaps.
+const early = 1.1
+
+// undilute turns the means over both windows into means since the workload was wanted, where that
+// is shorter (but at least Knative's bucket of one second): Knative likewise divides by the buckets
+// since the first one written. If all came since then, a window that is longer holds as many
+// request-seconds as one that is shorter. If it holds more, requests came before, as after a
+// wake-up that was late, and the means are left as they are.
+func (p *Policy) undilute(o *algorithms.Observation, stable, panicLoad float64) (s, q float64) {
 	if o.ActiveSince.IsZero() {
-		return 1
+		return stable, panicLoad
 	}
-	if active := max(o.Now.Sub(o.ActiveSince), time.Second); active < window {
-		return window.Seconds() / active.Seconds()
+	active := max(o.Now.Sub(o.ActiveSince), time.Second)
+	if active < p.panicW && stable*p.stable.Seconds() > early*panicLoad*p.panicW.Seconds() {
+		return stable, panicLoad
 	}
-	return 1
+	factor := func(window time.Duration) float64 { return max(1, window.Seconds()/active.Seconds()) }
+	return min(stable*factor(p.stable), math.MaxFloat64), min(panicLoad*factor(p.panicW), math.MaxFloat64)
 }
 
 // Snapshot returns the memory.

@@ -106,6 +106,36 @@ func TestMeansSinceLeavingZeroAreUndiluted(t *testing.T) {
 	}
 }
 
+// A wake-up that was late leaves no time out of the means in which requests waited.
+func TestLateWake(t *testing.T) {
+	t.Parallel()
+	c := kpa.Default()
+	c.Target = 10
+	for _, tt := range []struct {
+		name          string
+		stable, panic float64
+		active        time.Duration
+		want          int
+	}{
+		{"7 waited for a minute", 7, 7, 200 * time.Millisecond, 1},
+		{"7 waited for 20 s", 7.0 / 60 * 20, 7, 200 * time.Millisecond, 1},
+		{"70 waited for 20 s", 70.0 / 60 * 20, 70, 200 * time.Millisecond, 7},
+		{"of the life before", 3, 7.0 / 6 * 2, 2 * time.Second, 1},
+		{"7 since the wake-up, a second ago", 7.0 / 60, 7.0 / 6, time.Second, 1},
+		{"70 since the wake-up, 10 s ago", 70.0 / 60 * 10, 70, 10 * time.Second, 7},
+	} {
+		p, err := kpa.New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := observation(time.Unix(1_000_000, 0), c, 0, tt.stable, tt.panic)
+		o.ActiveSince = o.Now.Add(-tt.active)
+		if d := p.Decide(o); d.Replicas != tt.want {
+			t.Errorf("%s: %d (%s), want %d", tt.name, d.Replicas, d.Message, tt.want)
+		}
+	}
+}
+
 func TestUnknownIsNotADecision(t *testing.T) {
 	t.Parallel()
 	c := kpa.Default()

@@ -109,7 +109,7 @@ func (h *handover) next(now time.Time, current, want int, p *Path, t *Timing) pl
 	default:
 		out = plan{phase: Awake, replicas: want}
 	}
-	if out.phase != GoingToSleep && out.phase != Asleep {
+	if current == 0 || out.phase != GoingToSleep && out.phase != Asleep {
 		h.PathSince = time.Time{}
 	}
 	h.Phase = out.phase

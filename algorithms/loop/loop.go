@@ -10,6 +10,7 @@
 // Each rule has a name here, a scenario in looptest/testdata that fails without it, and a line in
 // the mutation test.
 //
+//	clock         The loop's time runs as time passes, and a clock that is set moves no timer.
 //	data time     A policy's time is that of its data: timers must not run out on stale readings.
 //	start-up      Start-ups count when both their ends were watched.
 //	limit         The least limit of the ready instances bounds what a policy expects of one.
@@ -35,6 +36,9 @@
 //	> 0      > 0   was Waking, ready < current or requests     Waking        in    want
 //	               wait, ready for less than Linger
 //	> 0      > 0   else                                        Awake         out   want
+//
+// The grace begins when the path is first seen in on this way to zero. One that was seen in while
+// the count was zero is not: somebody may have scaled by hand.
 //
 // out* is in while no instance is ready. Settling comes after the table: it may keep the count, and
 // then a phase of Asleep is GoingToSleep.
@@ -80,6 +84,7 @@ type Loop struct {
 	policy *guard.Policy
 	needs  []algorithms.Need
 	memory memory
+	clock  clock
 	// lastStep is the instant of the round before; began that of the first.
 	lastStep, began time.Time
 	// ages and scratch are buffers.
@@ -95,7 +100,9 @@ type memory struct {
 	dataTime time.Time
 	// scaledAt is when the count was last written; activeSince when the workload last left zero.
 	scaledAt, activeSince time.Time
-	starts                algorithms.StartTimes
+	// wantedSince is since when requests wait, or waited, for the workload to leave zero.
+	wantedSince time.Time
+	starts      algorithms.StartTimes
 	// limit is the instances' limit as it was last known, 0 before.
 	limit float64
 }
@@ -162,6 +169,7 @@ func (l *Loop) Step(v View) Commands {
 	if l.began.IsZero() {
 		l.began = v.Now
 	}
+	l.clock = l.clock.step(v.Now).birth(v.Born)
 	path := v.Path
 	if l.cfg.Mode == ModeDryRun {
 		path = nil
@@ -175,7 +183,7 @@ func (l *Loop) Step(v View) Commands {
 		p.replicas = d.Replicas
 	}
 	if path != nil {
-		p = l.memory.next(v.Now, v.Replicas, p.replicas, path, &l.cfg.Timing)
+		p = l.memory.next(l.clock.at, v.Replicas, p.replicas, path, &l.cfg.Timing)
 	} else {
 		l.memory.handover = handover{Phase: Awake}
 	}
@@ -190,15 +198,16 @@ func (l *Loop) DataTime(v *View) time.Time {
 	for i := range v.Signals {
 		age = max(age, v.Signals[i].Age)
 	}
-	return later(v.Now.Add(-age), l.memory.dataTime)
+	return later(l.clock.step(v.Now).at.Add(-age), l.memory.dataTime)
 }
 
 // observe makes the policy's observation of a view, and learns from it.
 func (l *Loop) observe(v *View) algorithms.Observation {
 	m := &l.memory
 	m.dataTime = l.DataTime(v)
+	m.want(v)
 	o := algorithms.Observation{
-		Now: m.dataTime, Signals: v.Signals, ActiveSince: m.activeSince, Quiet: l.cfg.Quiet, Scratch: l.scratch[:0],
+		Now: m.dataTime, Signals: v.Signals, ActiveSince: m.active(), Quiet: l.cfg.Quiet, Scratch: l.scratch[:0], Done: v.Done,
 		Replicas: algorithms.Replicas{Current: v.Replicas}, Limits: l.cfg.Limits, Cost: l.cfg.Cost,
 	}
 	limit := 0.0
@@ -237,6 +246,41 @@ func (l *Loop) observe(v *View) algorithms.Observation {
 	return o
 }
 
+// want notices since when requests wait for a workload at zero. A wake-up can be late.
+func (m *memory) want(v *View) {
+	if v.Replicas != 0 {
+		return
+	}
+	waiting := v.Path != nil && v.Path.Waiting > 0
+	for i := range v.Signals {
+		s := &v.Signals[i]
+		waiting = waiting || s.Name == algorithms.Waiting && s.Window == algorithms.Instant && s.Known && s.Value > 0
+	}
+	switch {
+	case !waiting:
+		m.wantedSince = time.Time{}
+		return
+	case m.wantedSince.IsZero():
+		m.wantedSince = v.Now
+	}
+	if v.Path == nil {
+		return
+	}
+	for i := range v.Path.ColdStarts {
+		if c := &v.Path.ColdStarts[i]; c.Answering.IsZero() && !c.Detected.IsZero() && c.Detected.Before(m.wantedSince) {
+			m.wantedSince = c.Detected
+		}
+	}
+}
+
+// active is since when the workload is wanted, for policies.
+func (m *memory) active() time.Time {
+	if m.activeSince.IsZero() || m.wantedSince.IsZero() || m.activeSince.Before(m.wantedSince) {
+		return m.activeSince
+	}
+	return m.wantedSince
+}
+
 // settle puts off scaling down that would come too soon.
 func (l *Loop) settle(v *View, p *plan) {
 	if p.replicas >= v.Replicas {
@@ -245,9 +289,9 @@ func (l *Loop) settle(v *View, p *plan) {
 	t := &l.cfg.Timing
 	due := later(l.memory.scaledAt.Add(t.Settle), l.memory.activeSince.Add(t.SettleWake))
 	if p.replicas == 0 {
-		due = later(due, v.Born.Add(l.cfg.Guard.IdleAfter))
+		due = later(due, l.clock.bornAt.Add(l.cfg.Guard.IdleAfter))
 	}
-	left := due.Sub(v.Now)
+	left := due.Sub(l.clock.at)
 	if left <= 0 {
 		return
 	}
@@ -299,19 +343,22 @@ func (l *Loop) commands(v *View, path *Path, o *algorithms.Observation, d *algor
 		c.First = goFirst(v.Instances, v.Replicas-p.replicas)
 	}
 	if path != nil {
-		c.Path = &PathState{In: p.in, Failure: failure(p.phase, v.Instances)}
+		c.Path = &PathState{In: p.in, Failure: failure(p.phase, v)}
+		if c.Path.Failure != "" && c.Record.Waiting == "" { // gateways tell clients less
+			c.Record.Waiting = "no pod can start: " + c.Path.Failure
+		}
 	}
 	return c
 }
 
 // failure says why no instance can start while none is ready, "" while one may.
-func failure(phase Phase, instances []Instance) string {
+func failure(phase Phase, v *View) string {
 	if phase != Waking {
 		return ""
 	}
-	why := ""
-	for i := range instances {
-		switch p := &instances[i]; {
+	why := v.Trouble
+	for i := range v.Instances {
+		switch p := &v.Instances[i]; {
 		case p.State == algorithms.PodTerminating:
 		case p.Trouble == "":
 			return ""
@@ -367,8 +414,8 @@ func (l *Loop) Done(now time.Time, c Commands, err error) {
 	if err != nil || c.Scale == nil {
 		return
 	}
-	l.memory.scaledAt = now
+	l.memory.scaledAt = l.clock.instant(now)
 	if c.Record.From == 0 {
-		l.memory.activeSince = now
+		l.memory.activeSince = l.memory.scaledAt
 	}
 }

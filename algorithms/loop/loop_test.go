@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/algorithms/loop"
 	"github.com/sluice-autoscaler/sluice/algorithms/loop/looptest"
 )
@@ -429,4 +430,77 @@ func FuzzStep(f *testing.F) {
 			now = now.Add(time.Duration(max(0, step) % int64(time.Hour)))
 		}
 	})
+}
+
+// A wake-up that is late, because the count cannot be written, makes nothing of the time in which
+// requests waited: 7 requests at 10 a pod want one pod.
+func TestLateWake(t *testing.T) {
+	t.Parallel()
+	born := time.Unix(1_000_000, 0)
+	for name, tt := range map[string]struct {
+		// outage is for how long the count cannot be written; before says that the loop begins
+		// late, and a gateway tells since when requests wait.
+		outage time.Duration
+		before bool
+	}{
+		"at once": {}, "2 s late": {outage: 2 * time.Second}, "a minute late": {outage: time.Minute},
+		"3 s late, and the loop is new": {outage: 3 * time.Second, before: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			spec := loop.Spec{ServiceRef: &loop.ServiceRef{Name: "web"}, MaxReplicas: 100, Signals: []loop.Signal{{Name: algorithms.Concurrency, Target: loop.Target{AverageValue: quantity(t, "10")}}}}
+			l, err := loop.New(spec, catalog.Default(), loop.DefaultTiming())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			replicas, ready, most := 0, 0, 0
+			view := func(after time.Duration) loop.View {
+				v := loop.View{Now: born.Add(after), Born: born.Add(-time.Hour), Replicas: replicas, Path: &loop.Path{In: true, Listening: 1, Ready: ready}}
+				if after >= 0 {
+					if v.Path.ColdStarts = []loop.ColdStart{{Detected: born}}; ready == 0 {
+						v.Path.Waiting = 7
+					}
+				}
+				for _, n := range l.Needs() {
+					value := 0.0
+					switch {
+					case n.Name == algorithms.Waiting:
+						value = float64(v.Path.Waiting)
+					case n.Window > 0:
+						value = 7 * min(max(after, 0), n.Window).Seconds() / n.Window.Seconds()
+					case after >= 0:
+						value = 7
+					}
+					v.Signals = append(v.Signals, algorithms.Signal{Name: n.Name, Window: n.Window, Value: value, Known: true, Coverage: 1})
+				}
+				for range ready {
+					v.Instances = append(v.Instances, loop.Instance{ID: "a", State: algorithms.PodReady})
+				}
+				return v
+			}
+			first := -time.Second
+			if tt.before {
+				first = tt.outage - 100*time.Millisecond
+			}
+			for after := first; after < tt.outage+10*time.Second; after += 100 * time.Millisecond {
+				v := view(after)
+				c := l.Step(v)
+				if c.Scale != nil && after < tt.outage {
+					l.Done(v.Now, c, errors.New("the API is away"))
+					continue
+				}
+				if c.Scale != nil {
+					replicas = *c.Scale
+				}
+				l.Done(v.Now, c, nil)
+				if most = max(most, replicas); replicas > 0 && after > tt.outage+300*time.Millisecond {
+					ready = 1
+				}
+			}
+			if most != 1 {
+				t.Errorf("it wants up to %d pods, want 1", most)
+			}
+		})
+	}
 }

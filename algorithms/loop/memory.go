@@ -33,7 +33,7 @@ func (l *Loop) InheritRules(old *Loop) error {
 }
 
 func (l *Loop) inheritMemory(old *Loop) {
-	l.memory, l.lastStep, l.began = old.memory, old.lastStep, old.began
+	l.memory, l.clock, l.lastStep, l.began = old.memory, old.clock, old.lastStep, old.began
 }
 
 // snapshot is a loop's memory, as it is serialized.
@@ -43,6 +43,7 @@ type snapshot struct {
 	DataTime    time.Time       `json:"dataTime,omitzero"`
 	ScaledAt    time.Time       `json:"scaledAt,omitzero"`
 	ActiveSince time.Time       `json:"activeSince,omitzero"`
+	WantedSince time.Time       `json:"wantedSince,omitzero"`
 	Starts      []time.Duration `json:"starts,omitempty"`
 	Limit       float64         `json:"limit,omitempty"`
 	Policy      json.RawMessage `json:"policy"`
@@ -52,7 +53,7 @@ type snapshot struct {
 func (l *Loop) Snapshot() json.RawMessage {
 	m := &l.memory
 	b, err := json.Marshal(snapshot{
-		Version: 1, Handover: m.handover, DataTime: m.dataTime, ScaledAt: m.scaledAt, ActiveSince: m.activeSince,
+		Version: 1, Handover: m.handover, DataTime: m.dataTime, ScaledAt: m.scaledAt, ActiveSince: m.activeSince, WantedSince: m.wantedSince,
 		Starts: m.starts.List(), Limit: m.limit, Policy: l.policy.Snapshot(),
 	})
 	if err != nil { // only if the policy's is no JSON
@@ -81,7 +82,7 @@ func (l *Loop) Restore(raw json.RawMessage) error {
 	if err := l.policy.Restore(s.Policy); err != nil {
 		return err
 	}
-	m := memory{handover: s.Handover, dataTime: s.DataTime, scaledAt: s.ScaledAt, activeSince: s.ActiveSince, limit: s.Limit}
+	m := memory{handover: s.Handover, dataTime: s.DataTime, scaledAt: s.ScaledAt, activeSince: s.ActiveSince, wantedSince: s.WantedSince, limit: s.Limit}
 	for _, d := range s.Starts {
 		m.starts.Add(d)
 	}

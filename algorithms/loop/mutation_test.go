@@ -20,10 +20,13 @@ type mutation struct {
 // mutations lists each rule of the loop, and of the guard around the policy, with the scenario that
 // catches its absence.
 func mutations() []mutation {
-	const l, h, g = "loop.go", "handover.go", "../guard/guard.go"
+	const l, h, g, k = "loop.go", "handover.go", "../guard/guard.go", "clock.go"
 	return []mutation{
-		{"data time follows the readings", l, "return later(v.Now.Add(-age), l.memory.dataTime)", "return v.Now", "data-time"},
-		{"data time never goes back", l, "return later(v.Now.Add(-age), l.memory.dataTime)", "return v.Now.Add(-age)", "data-time-back"},
+		{"a clock that is set back moves no timer", k, "passed := max(0, now.Sub(c.seen))", "passed := now.Sub(c.seen)", "clock-back"},
+		{"the loop's time comes back to the clock's", k, "c.at = c.at.Add(min(max(gap, -passed/slew), passed/slew))", "_ = gap", "clock-back"},
+		{"an age is measured once", k, "if !born.Equal(c.born) {", "if true {", "clock-young"},
+		{"data time follows the readings", l, "return later(l.clock.step(v.Now).at.Add(-age), l.memory.dataTime)", "return l.clock.step(v.Now).at", "data-time"},
+		{"data time never goes back", l, "return later(l.clock.step(v.Now).at.Add(-age), l.memory.dataTime)", "return l.clock.step(v.Now).at.Add(-age)", "data-time-back"},
 		{"start-ups are learnt", l, "m.starts.Add(p.Ready.Sub(p.Created))", "_ = m.starts", "start-ups"},
 		{"a start-up counts once", l, "p.Ready.After(l.lastStep) && ", "", "start-ups"},
 		{"start-ups count from the first round on", l, " && !p.Created.Before(l.began)", "", "start-up-before"},
@@ -31,7 +34,7 @@ func mutations() []mutation {
 		{"the spec's limit comes first", l, "if o.Limits.PodConcurrency == 0 {", "if true {", "limit-of-the-spec"},
 		{"settling after a change", l, "l.memory.scaledAt.Add(t.Settle)", "l.memory.scaledAt", "settling"},
 		{"settling after a wake-up", l, "l.memory.activeSince.Add(t.SettleWake)", "l.memory.activeSince", "settling-after-wake"},
-		{"watched for the idle time", l, "due = later(due, v.Born.Add(l.cfg.Guard.IdleAfter))", "_ = due", "young"},
+		{"watched for the idle time", l, "due = later(due, l.clock.bornAt.Add(l.cfg.Guard.IdleAfter))", "_ = due", "young"},
 		{"settling takes the sooner round", l, "if p.recheck == 0 || left < p.recheck {", "if true {", "wake-wants-fewer"},
 		{"a settling sleep is going to sleep", l, "p.phase = GoingToSleep\n", "_ = p\n", "young"},
 		{"what failed is not done", l, "if err != nil || c.Scale == nil {", "if c.Scale == nil {", "settling"},
@@ -48,7 +51,8 @@ func mutations() []mutation {
 		{"the path comes first", h, "if !p.In {", "if false {", "circle"},
 		{"a broken path begins the grace again", h, "h.PathSince = time.Time{}\n\t\treturn plan{phase: GoingToSleep", "return plan{phase: GoingToSleep", "no-gateway"},
 		{"proxies get a grace", h, "if left := t.Grace - now.Sub(h.PathSince); left > 0 {", "if left := time.Duration(0); left > 0 {", "circle"},
-		{"an interrupted way to zero begins again", h, "if out.phase != GoingToSleep && out.phase != Asleep {", "if false {", "request-on-the-way-to-zero"},
+		{"an interrupted way to zero begins again", h, " || out.phase != GoingToSleep && out.phase != Asleep {", " {", "request-on-the-way-to-zero"},
+		{"at zero the way to zero is over", h, "if current == 0 || ", "if ", "scaled-by-hand"},
 		{"lost pods are held for", h, "case p.Ready == 0:\n\t\tout = plan{phase: Waking", "case false:\n\t\tout = plan{phase: Waking", "all-pods-lost"},
 		{"gateways linger for pods to come", h, "(p.Ready < current || p.Waiting > 0)", "p.Waiting > 0", "all-pods-lost"},
 		{"gateways linger for what waits", h, "(p.Ready < current || p.Waiting > 0)", "p.Ready < current", "lingering-waiting"},

@@ -82,7 +82,7 @@ type PathState struct {
 
 // View is all that a round has seen. Step only reads it, and keeps nothing of it.
 type View struct {
-	// Now is the instant of the round. It may not go backwards.
+	// Now is the instant of the round. It ought to carry a monotonic reading: see clock.
 	Now time.Time
 	// Born is when the workload was first to be scaled; the zero time means long ago.
 	Born time.Time
@@ -92,8 +92,12 @@ type View struct {
 	Replicas int
 	// Instances are those that exist and have not finished.
 	Instances []Instance
+	// Trouble says why no instance can be created, "" when nothing is known against it.
+	Trouble string
 	// Path is nil when nothing holds requests for the workload.
 	Path *Path
+	// Done is closed when the round has taken too long to decide; nil never is.
+	Done <-chan struct{}
 }
 
 // Commands are what a round is to do. The shell carries them out, from zero the scale first, and
@@ -135,7 +139,7 @@ type Record struct {
 	Replicas algorithms.Replicas `json:"replicas"`
 	// Limits are the bounds of the decision.
 	Limits algorithms.Limits `json:"limits"`
-	// StartUp is what is known of start-up times; ActiveSince when the workload last left zero.
+	// StartUp is what is known of start-up times; ActiveSince since when the workload is wanted.
 	StartUp     algorithms.StartUp `json:"startUp,omitzero"`
 	ActiveSince time.Time          `json:"activeSince,omitzero"`
 	// Mode is the Spec's. Applied says that the shell has written To.

@@ -139,21 +139,22 @@ type PolicySpec struct {
 	Name string `json:"name,omitempty"`
 	// parameters are the policy's own; durations are strings such as 6s. docs/reference/policies.md
 	// has their ranges and defaults. cel: expression, target, costLimit. fixed: replicas. grpc:
-	// address, timeout, signals, parameters, workload, tls, fallback, circuitBreaker.failures,
-	// circuitBreaker.openFor. histogram: target, window, activity, coldStartCost, bin, range,
-	// margin, head, tail, minCV, minCount, outOfBounds, startUp. hpa: metrics, target, minReplicas,
-	// maxReplicas, behavior, tolerance, cpuInitializationPeriod, initialReadinessDelay. keda:
-	// triggers, target, pollingInterval, cooldownPeriod, initialCooldownPeriod, minReplicaCount,
-	// maxReplicaCount, idleReplicaCount, fallback, advanced. kpa: metric, target, totalValue,
-	// targetBurstCapacity, stableWindow, panicWindowPercentage, panicThresholdPercentage,
-	// scaleDownDelay, maxScaleDownRate, maxScaleUpRate, activationScale, reachable, initialScale.
-	// lookahead: violationBudget, waitGoal, halfLife, budgetWindow, idleReference, podConcurrency,
-	// target, window, tick, startUp, seasonal. pid: signal, target, window, kp, ki, kd,
-	// derivativeFilter, deadband, maxStep. portfolio: experts, target, podConcurrency, waitGoal,
-	// violationBudget, coldStartCost, block, memory, startUp, window. schedule: timeZone, rules,
-	// defaultReplicas, leadTime. seasonal: signal, target, window, bin, alpha, beta, gamma, phi,
-	// harmonics, weekHarmonics, halfLife, startUp, tick. staffing: load, method, waitProbability,
-	// window, meanWait, tailWait, tailProbability, serviceTime, podConcurrency, arrivalVariability,
+	// address, timeout, maxAge, signals, parameters, workload, tls, fallback,
+	// circuitBreaker.failures, circuitBreaker.openFor. histogram: target, window, activity,
+	// coldStartCost, bin, range, margin, head, tail, minCV, minCount, outOfBounds, startUp. hpa:
+	// metrics, target, minReplicas, maxReplicas, behavior, tolerance, cpuInitializationPeriod,
+	// initialReadinessDelay. keda: triggers, target, pollingInterval, cooldownPeriod,
+	// initialCooldownPeriod, minReplicaCount, maxReplicaCount, idleReplicaCount, fallback,
+	// advanced. kpa: metric, target, totalValue, targetBurstCapacity, stableWindow,
+	// panicWindowPercentage, panicThresholdPercentage, scaleDownDelay, maxScaleDownRate,
+	// maxScaleUpRate, activationScale, reachable, initialScale. lookahead: violationBudget,
+	// waitGoal, halfLife, budgetWindow, idleReference, podConcurrency, target, window, tick,
+	// startUp, seasonal. pid: signal, target, window, kp, ki, kd, derivativeFilter, deadband,
+	// maxStep. portfolio: experts, target, podConcurrency, waitGoal, violationBudget,
+	// coldStartCost, block, memory, startUp, window. schedule: timeZone, rules, defaultReplicas,
+	// leadTime. seasonal: signal, target, window, bin, alpha, beta, gamma, phi, harmonics,
+	// weekHarmonics, halfLife, startUp, tick. staffing: load, method, waitProbability, window,
+	// meanWait, tailWait, tailProbability, serviceTime, podConcurrency, arrivalVariability,
 	// serviceVariability, coldStartCost. step: signal, window, metric, adjustmentType,
 	// minAdjustmentMagnitude, scaleInCooldown, scaleOutCooldown, estimatedInstanceWarmup, scaleOut,
 	// scaleIn. target: signal, target, window, tolerance, scaleInMargin, stabilizationWindow,
@@ -223,6 +224,9 @@ const (
 	ConditionScalingLimited = "ScalingLimited"
 	// ConditionActive: the workload is awake (has, or is getting, replicas).
 	ConditionActive = "Active"
+	// ConditionContested: another, younger Autoscaler names the same target or Service. It does
+	// nothing. The condition is there from the first time on.
+	ConditionContested = "Contested"
 )
 
 // AutoscalerStatus is what the scaler last saw and decided.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -14,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -23,11 +23,13 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/adapter"
 	"github.com/sluice-autoscaler/sluice/adapter/server"
+	"github.com/sluice-autoscaler/sluice/adapter/store"
 	"github.com/sluice-autoscaler/sluice/internal/cli"
 	"github.com/sluice-autoscaler/sluice/internal/pki"
 	"github.com/sluice-autoscaler/sluice/internal/pki/secrets"
 	"github.com/sluice-autoscaler/sluice/internal/serve"
 	"github.com/sluice-autoscaler/sluice/scaler"
+	"github.com/sluice-autoscaler/sluice/scaler/kube/lead"
 	"github.com/sluice-autoscaler/sluice/scaler/kube/path"
 )
 
@@ -38,6 +40,7 @@ type process struct {
 	cert    *secrets.Keeper
 	adapter *adapter.Adapter
 	manager manager.Manager
+	leader  *lead.Leader
 	// path, records, pokes and rounds belong to the scaler and are nil without it.
 	path      *path.Driver
 	observing sync.Mutex
@@ -61,6 +64,7 @@ func config(o *options) (*rest.Config, error) {
 		return nil, fmt.Errorf("load the cluster's address: %w (give --kubeconfig outside a cluster)", err)
 	}
 	c.QPS, c.Burst, c.UserAgent = o.qps, o.burst, name+"/"+cli.Version()
+	c.Dial = dialAPI
 	if o.namespace == "" {
 		raw, err := os.ReadFile("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 		if err != nil {
@@ -71,12 +75,9 @@ func config(o *options) (*rest.Config, error) {
 	return c, nil
 }
 
-// assemble makes all parts and starts none.
-func assemble(ctx context.Context, o options, reg prometheus.Registerer, log *slog.Logger) (*process, error) {
-	cfg, err := config(&o)
-	if err != nil {
-		return nil, err
-	}
+// assemble makes all parts and starts none. It asks the API server, and may be tried again. The
+// APIs' server serves the metrics.
+func assemble(ctx context.Context, cfg *rest.Config, o options, reg prometheus.Registerer, metrics http.Handler, log *slog.Logger) (*process, error) {
 	kube, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("reach the cluster: %w", err)
@@ -104,8 +105,9 @@ func assemble(ctx context.Context, o options, reg prometheus.Registerer, log *sl
 	}
 	ao := adapter.Options{
 		Config: cfg, Log: log, Registerer: reg, Listen: o.apiListen, Certificate: p.cert,
-		Interval: o.collectInterval, DefaultWindow: o.metricsWindow, Custom: o.apiCustom, External: o.apiExternal,
-		GatewayNamespace: o.namespace, GatewayServiceAccount: o.gatewayServiceAccount, TLS: p.cert.ClientTLS, OnImpostor: p.onImpostor, OnReport: p.onReport,
+		Interval: o.collectInterval, DefaultWindow: o.metricsWindow, Custom: o.apiCustom, External: o.apiExternal, Metrics: metrics,
+		GatewayNamespace: o.namespace, GatewayServiceAccount: o.gatewayServiceAccount, TLS: p.cert.ClientTLS, OnImpostor: p.onImpostor, OnReport: p.onReport, Assigned: p.assigned,
+		OnSilentGateway: p.onSilentGateway,
 	}
 	if o.scaler {
 		ao.Journal = p.journal
@@ -130,40 +132,53 @@ func (p *process) onImpostor(pod *corev1.Pod) {
 	}
 }
 
-// run starts everything and ends with the first part that fails, or with ctx.
-func (p *process) run(ctx context.Context, metrics http.Handler) error {
-	mux := http.NewServeMux()
-	mux.Handle("/metrics", metrics)
+// onSilentGateway makes an event of a gateway that runs and does not report.
+func (p *process) onSilentGateway(g adapter.GatewayPod) {
+	if p.manager != nil {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.namespace, Name: g.Name, UID: g.UID}}
+		p.manager.GetEventRecorder("sluice").Eventf(pod, nil, corev1.EventTypeWarning, "GatewaySilent", "LeaveOut",
+			"it runs and has not reported for %v: what it holds counts as nothing, and no slice names it", store.GatewayLost)
+	}
+}
+
+// alive and ready are the checks of the process.
+func (p *process) alive() []serve.Check {
 	alive := []serve.Check{{Name: "adapter", Probe: func(context.Context) error { return p.adapter.Alive() }}}
 	if p.rounds != nil {
 		alive = append(alive, p.rounds.beat.Check(time.Now))
 	}
-	mux.Handle("/healthz", serve.Health(alive...))
-	mux.Handle("/readyz", serve.Health(serve.Check{Name: "adapter", Probe: func(context.Context) error { return p.adapter.Ready() }}))
-	web := &http.Server{Addr: p.metricsListen, Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	return alive
+}
+
+func (p *process) ready() []serve.Check {
+	return []serve.Check{
+		{Name: "adapter", Probe: func(context.Context) error { return p.adapter.Ready() }},
+		// A missing APIService does not make the replica unready: it scales, and is to answer as
+		// soon as the APIService is there again.
+		{Name: "apiservices", Warning: true, Probe: func(context.Context) error { return p.adapter.Registered() }},
+	}
+}
+
+// run starts everything and ends with the first part that fails, or with ctx. An API server that
+// goes away is no failure of any part.
+func (p *process) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return p.cert.Run(ctx) })
+	g.Go(func() error { return p.adapter.Run(ctx) })
+	if p.manager == nil {
+		return g.Wait()
+	}
+	g.Go(func() error { return p.rounds.watch(ctx, p.poke) })
+	// The lease is given up once the rounds have ended.
+	elect, resign := context.WithCancel(context.WithoutCancel(ctx))
+	defer resign()
+	g.Go(func() error { return p.leader.Run(elect) })
 	g.Go(func() error {
-		if err := web.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("serve metrics: %w", err)
+		defer resign()
+		if err := p.manager.Start(ctx); err != nil {
+			return fmt.Errorf("run the scaler: %w", err)
 		}
 		return nil
 	})
-	g.Go(func() error {
-		<-ctx.Done()
-		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		defer cancel()
-		return web.Shutdown(stop)
-	})
-	g.Go(func() error { return p.cert.Run(ctx) })
-	g.Go(func() error { return p.adapter.Run(ctx) })
-	if p.manager != nil {
-		g.Go(func() error { return p.rounds.watch(ctx, p.manager.Elected(), p.poke) })
-		g.Go(func() error {
-			if err := p.manager.Start(ctx); err != nil {
-				return fmt.Errorf("run the scaler: %w", err)
-			}
-			return nil
-		})
-	}
 	return g.Wait()
 }

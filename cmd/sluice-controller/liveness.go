@@ -43,21 +43,16 @@ func (r *rounds) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, 
 	return r.Reconciler.Reconcile(ctx, req)
 }
 
-// watch sends a probe each period, once elected, until ctx ends. Before a worker took the first
-// probe, watch beats by itself: waiting for the lease and the first lists is no hang, and the
-// manager bounds it.
-func (r *rounds) watch(ctx context.Context, elected <-chan struct{}, poke func(types.NamespacedName)) error {
+// watch sends a probe each period until ctx ends. Before a worker took the first probe, watch beats
+// by itself: waiting for the first lists is no hang, however long the API server takes to come.
+func (r *rounds) watch(ctx context.Context, poke func(types.NamespacedName)) error {
 	tick := time.NewTicker(roundsPeriod)
 	defer tick.Stop()
 	for {
 		if !r.begun.Load() {
 			r.beat.Beat(r.clock())
 		}
-		select {
-		case <-elected:
-			poke(probeKey)
-		default:
-		}
+		poke(probeKey)
 		select {
 		case <-ctx.Done():
 			return nil

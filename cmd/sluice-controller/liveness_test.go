@@ -30,14 +30,15 @@ func workers(ctx context.Context, r *rounds) (poke func(types.NamespacedName)) {
 func TestRoundsAlive(t *testing.T) {
 	web := types.NamespacedName{Namespace: "shop", Name: "web"}
 	cases := []struct {
-		name    string
-		elected bool
-		hang    bool
-		alive   bool
+		name string
+		// listed says that the first lists are over, so that workers take keys.
+		listed bool
+		hang   bool
+		alive  bool
 	}{
-		{name: "nothing to do", elected: true, alive: true},
-		{name: "standing by", alive: true},
-		{name: "a round hangs", elected: true, hang: true},
+		{name: "nothing to do", listed: true, alive: true},
+		{name: "waiting for the API server", alive: true},
+		{name: "a round hangs", listed: true, hang: true},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -50,13 +51,12 @@ func TestRoundsAlive(t *testing.T) {
 					<-ctx.Done()
 					return ctrl.Result{}, nil
 				}), time.Now)
-				poke := workers(ctx, r)
-				elected := make(chan struct{})
-				if c.elected {
-					close(elected)
+				poke := func(types.NamespacedName) {}
+				if c.listed {
+					poke = workers(ctx, r)
 				}
 				done := make(chan error, 1)
-				go func() { done <- r.watch(ctx, elected, poke) }()
+				go func() { done <- r.watch(ctx, poke) }()
 				time.Sleep(time.Hour)
 				if err := r.beat.Alive(time.Now()); err != nil {
 					t.Fatalf("alive after an hour = %v, want nil", err)

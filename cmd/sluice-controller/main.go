@@ -20,6 +20,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/sluice-autoscaler/sluice/internal/cli"
+	"github.com/sluice-autoscaler/sluice/scaler/plugin"
 )
 
 const name = "sluice-controller"
@@ -37,19 +38,27 @@ type options struct {
 	issueCertificates     bool
 	apiListen             string
 	metricsListen         string
+	openMetrics           bool
 	collectInterval       time.Duration
 	metricsWindow         time.Duration
 	apiCustom             bool
 	apiExternal           bool
 	scaler                bool
 	leaderElect           bool
-	tick                  time.Duration
-	grace                 time.Duration
-	logging               cli.Logging
-	qps                   float32
-	burst                 int
-	history               historyFlags
-	specs                 specsFlags
+	// namespaces are those whose Autoscalers are driven, all when empty; maxPerNamespace bounds how
+	// many of one are, 0 does not.
+	namespaces      []string
+	maxPerNamespace int
+	tick            time.Duration
+	grace           time.Duration
+	logging         cli.Logging
+	qps             float32
+	burst           int
+	// grpcPolicies is the flag; grpcHosts is what it means.
+	grpcPolicies string
+	grpcHosts    plugin.Hosts
+	history      historyFlags
+	specs        specsFlags
 }
 
 func flags(o *options) *pflag.FlagSet {
@@ -59,15 +68,19 @@ func flags(o *options) *pflag.FlagSet {
 	fs.StringVar(&o.gatewayServiceAccount, "gateway-service-account", "sluice-gateway", "the ServiceAccount of the gateways' pods; any other pod is none")
 	fs.BoolVar(&o.issueCertificates, "issue-certificates", true, "issue and renew the certificates of controller, gateways and adapter; false reads Secrets that cert-manager keeps (SECURITY.md)")
 	fs.StringVar(&o.apiListen, "api-listen", ":6443", "address of the metrics APIs (TLS)")
-	fs.StringVar(&o.metricsListen, "metrics-listen", ":9090", "address of /metrics, /healthz and /readyz")
+	fs.StringVar(&o.metricsListen, "metrics-listen", ":9090", "address of /healthz and /readyz")
+	fs.BoolVar(&o.openMetrics, "open-metrics", false, "serve /metrics at --metrics-listen, too: without TLS, to everybody; the metrics name all tenants' workloads (default: at --api-listen alone, to who may get the nonResourceURL /metrics)")
 	fs.DurationVar(&o.collectInterval, "collect-interval", time.Second, "how often each sidecar is read, 1s–60s")
 	fs.DurationVar(&o.metricsWindow, "metrics-window", 15*time.Second, "averaging time of served metrics when a request names none, 1s–1h")
 	fs.BoolVar(&o.apiCustom, "api-custom", true, "serve custom.metrics.k8s.io")
 	fs.BoolVar(&o.apiExternal, "api-external", true, "serve external.metrics.k8s.io")
 	fs.BoolVar(&o.scaler, "scaler", true, "drive Autoscalers; false leaves the metrics APIs alone")
 	fs.BoolVar(&o.leaderElect, "leader-elect", true, "scale only while holding the lease, so that several replicas can run")
+	fs.StringSliceVar(&o.namespaces, "namespaces", nil, "drive the Autoscalers of these namespaces alone, so that no rights are needed elsewhere but to read pods (default: of all)")
+	fs.IntVar(&o.maxPerNamespace, "max-autoscalers-per-namespace", 0, "how many Autoscalers of one namespace are driven, the oldest; the others get a condition; 0 drives all")
 	fs.DurationVar(&o.tick, "tick", 2*time.Second, "time between rounds of a workload in which nothing happens, 100ms–1m")
 	fs.DurationVar(&o.grace, "sleep-grace", 2*time.Second, "how long the gateway must be on a Service before its last pod goes, 0s–1m")
+	fs.StringVar(&o.grpcPolicies, "grpc-policies", "services", "which servers the policy grpc may ask: off, or a list of host or host:port with commas, in which services stands for the Services of the Autoscaler's own namespace")
 	o.specs.add(fs)
 	o.history.add(fs)
 	o.logging.Bind(fs)
@@ -99,8 +112,15 @@ func (o *options) validate() error {
 	if o.metricsWindow%time.Second != 0 {
 		errs = append(errs, fmt.Errorf("--metrics-window = %v: want whole seconds, the only ones that the metrics APIs can tell", o.metricsWindow))
 	}
+	if o.maxPerNamespace < 0 {
+		errs = append(errs, fmt.Errorf("--max-autoscalers-per-namespace = %d: want ≥ 0, 0 for no limit", o.maxPerNamespace))
+	}
 	if o.qps <= 0 || o.burst < 1 {
 		errs = append(errs, fmt.Errorf("--kube-api-qps = %v, --kube-api-burst = %d: want > 0 and ≥ 1", o.qps, o.burst))
+	}
+	var err error
+	if o.grpcHosts, err = plugin.ParseHosts(o.grpcPolicies); err != nil {
+		errs = append(errs, fmt.Errorf("--grpc-policies: %w", err))
 	}
 	errs = append(errs, o.logging.Validate())
 	errs = append(errs, o.history.validate())
@@ -121,19 +141,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	metrics := promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg, EnableOpenMetrics: true})
 	if o.specs.file != "" {
 		s, err := assembleSpecs(o, reg, log)
 		if err != nil {
 			return err
 		}
-		return s.run(ctx, metrics)
+		return s.run(ctx, promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg, EnableOpenMetrics: true}))
 	}
-	c, err := assemble(ctx, o, reg, log)
+	cfg, err := config(&o)
 	if err != nil {
 		return err
 	}
-	return c.run(ctx, metrics)
+	return runPatiently(ctx, cfg, o, reg, log)
 }
 
 // routeLogs makes log the one log of the process: of the standard library, such as net/http's

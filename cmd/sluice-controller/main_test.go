@@ -37,8 +37,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// patience bounds how long a script waits for what should come soon.
-const patience = 30 * time.Second
+// scriptPatience bounds how long a script waits for what should come soon.
+const scriptPatience = 30 * time.Second
 
 // ports gives each script addresses of its own in $PLATFORM and $METRICS, on a loopback address
 // that nothing else uses.
@@ -66,7 +66,7 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	want, err := regexp.Compile(args[1])
 	ts.Check(err)
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(scriptPatience); ; time.Sleep(5 * time.Millisecond) {
 		text := ""
 		resp, err := client.Get("http://" + args[0])
 		if err == nil {

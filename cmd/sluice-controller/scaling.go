@@ -4,14 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -30,8 +31,10 @@ import (
 	"github.com/sluice-autoscaler/sluice/scaler"
 	"github.com/sluice-autoscaler/sluice/scaler/history"
 	"github.com/sluice-autoscaler/sluice/scaler/kube"
+	"github.com/sluice-autoscaler/sluice/scaler/kube/lead"
 	"github.com/sluice-autoscaler/sluice/scaler/kube/path"
 	"github.com/sluice-autoscaler/sluice/scaler/plugin"
+	"github.com/sluice-autoscaler/sluice/wire"
 )
 
 // pathOwner is the controller's name on the wire. Whoever holds the lease pushes under it.
@@ -46,7 +49,16 @@ func (o *options) timing() loop.Timing {
 
 // assembleScaler makes the scaler's parts: ports, rounds and what drives them.
 func (p *process) assembleScaler(ctx context.Context, cfg *rest.Config, client kubernetes.Interface, reg prometheus.Registerer) error {
-	m, err := kube.NewManager(ctx, cfg, kube.ManagerOptions{LeaderElection: p.leaderElect, Namespace: p.namespace})
+	if p.leader = lead.Always(time.Now().UnixNano()); p.leaderElect {
+		lease, err := lead.NewLease(cfg, p.namespace, kube.LeaseName, identity())
+		if err != nil {
+			return err
+		}
+		p.leader = lead.New(lease, p.log)
+	}
+	cfg = rest.CopyConfig(cfg)
+	cfg.Wrap(p.leader.Fence) // nothing is written outside a term
+	m, err := kube.NewManager(ctx, cfg, kube.ManagerOptions{Namespaces: p.namespaces})
 	if err != nil {
 		return err
 	}
@@ -57,11 +69,11 @@ func (p *process) assembleScaler(ctx context.Context, cfg *rest.Config, client k
 	}
 	p.manager, p.pokes, p.records = m, make(chan event.GenericEvent, 1024), scaler.NewJournal()
 	p.path = path.New(path.Options{
-		Client: m.GetClient(), Owner: pathOwner, Epoch: time.Now().UnixNano(), TLS: p.cert.ClientTLS, Log: p.log, Clock: time.Now,
+		Client: m.GetClient(), Owner: pathOwner, Lease: p.epoch, TLS: p.cert.ClientTLS, Log: p.log, Clock: time.Now,
 	})
 	targets := kube.NewTargets(m.GetClient(), scales, m.GetRESTMapper(), bindings{p.adapter})
 	o := scaler.Options{
-		Target: targets, Source: p.adapter, Path: p.path, Sink: p.records, Catalog: catalog.Default(plugin.Entry()),
+		Target: targets, Source: p.adapter, Path: p.path, Sink: p.records, CatalogOf: p.policies(m),
 		Timing: p.timing(), Clock: time.Now, Log: p.log, Metrics: reg,
 	}
 	if p.history.prometheus != "" {
@@ -75,6 +87,7 @@ func (p *process) assembleScaler(ctx context.Context, cfg *rest.Config, client k
 	r := kube.New(kube.Options{
 		Client: m.GetClient(), Scaler: s, Targets: targets, Register: kube.RegisterPath(p.path), Forget: p.path.Forget, Settle: p.path.Settle,
 		Journal: p.records, Recorder: m.GetEventRecorder("sluice"), Log: p.log, Clock: time.Now,
+		Leader: p.leader, MaxPerNamespace: p.maxPerNamespace,
 	})
 	p.rounds = newRounds(r, time.Now)
 	return errors.Join(
@@ -82,6 +95,35 @@ func (p *process) assembleScaler(ctx context.Context, cfg *rest.Config, client k
 		m.Add(manager.RunnableFunc(s.RunHistory)),
 		m.Add(manager.RunnableFunc(p.runPath)),
 	)
+}
+
+// epoch is that of the term in which this replica is the owner of its assignments.
+func (p *process) epoch(context.Context) (int64, error) {
+	t, ok := p.leader.Term()
+	if !ok {
+		return 0, lead.ErrNotLeading
+	}
+	return t.Epoch, nil
+}
+
+// identity names this replica in the lease; a restart in the same pod is another one.
+func identity() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = name
+	}
+	return host + "_" + string(uuid.NewUUID())
+}
+
+// policies returns the catalog of each workload: which policy servers it may ask depends on its
+// namespace.
+func (p *process) policies(m manager.Manager) func(loop.Ref) loop.Catalog {
+	servers := kube.PolicyServers{Cached: m.GetClient(), Direct: m.GetAPIReader()}
+	broker := plugin.NewBroker(plugin.BrokerOptions{
+		Hosts: p.grpcHosts, Services: servers, Secrets: servers, Log: p.log, Clock: time.Now,
+		Poke: func(ref loop.Ref) { p.poke(types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}) },
+	})
+	return func(ref loop.Ref) loop.Catalog { return catalog.Default(broker.Entry(ref)) }
 }
 
 // bindings tells the adapter which pods a workload has.
@@ -104,20 +146,46 @@ func (h targetHistory) Fetch(ctx context.Context, ref loop.Ref, signals []string
 	return h.past.Fetch(ctx, prom.Workload{Namespace: object.Namespace, Kind: kube.KindOf(object), Name: object.Name}, signals, until)
 }
 
-// runPath runs while this replica holds the lease: it pushes assignments once every Autoscaler has
-// had a round.
+// runPath pushes assignments in each term, once every Autoscaler has had a round. Rounds of
+// workloads for which requests wait come first.
 func (p *process) runPath(ctx context.Context) error {
-	var all v1alpha1.AutoscalerList
-	if err := p.manager.GetClient().List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {
-		return fmt.Errorf("list Autoscalers: %w", err)
+	return p.leader.Each(ctx, func(ctx context.Context, _ lead.Term) error {
+		var all v1alpha1.AutoscalerList
+		for p.manager.GetClient().List(ctx, &all, client.UnsafeDisableDeepCopy) != nil {
+			select { // the cache is not there yet
+			case <-ctx.Done():
+				return nil
+			case <-time.After(startRetry):
+			}
+		}
+		refs := make([]loop.Ref, 0, len(all.Items))
+		for i := range all.Items {
+			refs = append(refs, kube.Ref(client.ObjectKeyFromObject(&all.Items[i])))
+		}
+		p.observeGateways()
+		p.path.Expect(refs)
+		for _, g := range p.adapter.Gateways() {
+			p.pokeWaiting(ctx, &g)
+		}
+		defer p.path.Reset() // another may lead until the next term
+		return p.path.Run(ctx)
+	})
+}
+
+// pokeWaiting asks for rounds of the workloads for which a gateway holds requests.
+func (p *process) pokeWaiting(ctx context.Context, g *wire.Gateway) {
+	if g.Report == nil {
+		return
 	}
-	refs := make([]loop.Ref, 0, len(all.Items))
-	for i := range all.Items {
-		refs = append(refs, kube.Ref(client.ObjectKeyFromObject(&all.Items[i])))
+	services := map[types.NamespacedName]struct{}{}
+	for i := range g.Report.Ports {
+		if r := &g.Report.Ports[i]; r.Waiting > 0 {
+			services[types.NamespacedName{Namespace: r.Namespace, Name: r.Service}] = struct{}{}
+		}
 	}
-	p.observeGateways()
-	p.path.Expect(refs)
-	return p.path.Run(ctx)
+	for s := range services {
+		p.pokeService(ctx, s)
+	}
 }
 
 // onReport hands a gateway's report on: to the path driver, and, when it tells of held requests, of
@@ -127,20 +195,29 @@ func (p *process) onReport(r adapter.GatewayReport) {
 		return
 	}
 	p.observeGateways()
-	select {
-	case <-p.manager.Elected():
-	default:
+	if _, ok := p.leader.Term(); !ok {
 		return
 	}
 	for _, s := range r.Urgent {
-		keys, err := kube.OfService(context.Background(), p.manager.GetClient(), s.Namespace, s.Name)
-		if err != nil {
-			p.log.Warn("autoscalers of a gateway's report not found", slog.Any("error", err))
-		}
-		for _, key := range keys {
-			p.poke(key)
-		}
+		p.pokeService(context.Background(), s)
 	}
+}
+
+// pokeService asks for rounds of the Autoscalers of a Service.
+func (p *process) pokeService(ctx context.Context, s types.NamespacedName) {
+	keys, err := kube.OfService(ctx, p.manager.GetClient(), s.Namespace, s.Name)
+	if err != nil {
+		p.log.WarnContext(ctx, "autoscalers of a gateway's report not found", slog.Any("error", err))
+	}
+	for _, key := range keys {
+		p.poke(key)
+	}
+}
+
+// assigned tells whether a gateway was given a port that it reports. Without the scaler nothing is
+// known of that, and every port counts.
+func (p *process) assigned(_ string, port *wire.PortReport) bool {
+	return p.path == nil || p.path.Assigned(port)
 }
 
 // observeGateways tells the path driver of the gateways as they are now. One at a time: an older
@@ -165,9 +242,7 @@ func (p *process) poke(key types.NamespacedName) {
 // journal writes what is kept of an Autoscaler's rounds, as JSON. Only the replica that scales has
 // it.
 func (p *process) journal(namespace, name string, w io.Writer) error {
-	select {
-	case <-p.manager.Elected():
-	default:
+	if _, ok := p.leader.Term(); !ok {
 		return server.ErrNotLeader
 	}
 	entries, ok := p.records.Read(kube.Ref(types.NamespacedName{Namespace: namespace, Name: name}))

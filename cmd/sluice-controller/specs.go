@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
+	"github.com/sluice-autoscaler/sluice/algorithms/loop"
 	"github.com/sluice-autoscaler/sluice/internal/serve"
 	"github.com/sluice-autoscaler/sluice/scaler"
 	"github.com/sluice-autoscaler/sluice/scaler/plugin"
@@ -52,7 +53,8 @@ func (f *specsFlags) driver() program.Options {
 func clusterFlags() []string {
 	return []string{
 		"kubeconfig", "namespace", "gateway-service-account", "issue-certificates", "api-listen", "collect-interval", "metrics-window", "api-custom",
-		"api-external", "scaler", "leader-elect", "history-prometheus", "kube-api-qps", "kube-api-burst",
+		"api-external", "scaler", "leader-elect", "namespaces", "max-autoscalers-per-namespace", "grpc-policies",
+		"history-prometheus", "kube-api-qps", "kube-api-burst",
 	}
 }
 
@@ -108,19 +110,21 @@ func assembleSpecs(o options, reg prometheus.Registerer, log *slog.Logger) (*spe
 	if err != nil {
 		return nil, err
 	}
-	policies := catalog.Default(plugin.Entry())
 	r := &specsRun{options: o, log: log, driver: d, beat: serve.NewHeartbeat("rounds", 2*scaler.BeatEvery, time.Now())}
+	// The file is the operator's own, so its policies may ask any server.
+	broker := plugin.NewBroker(plugin.BrokerOptions{Hosts: plugin.AnyHost(), Log: log, Clock: time.Now, Poke: func(ref loop.Ref) { r.ticker.Poke(ref) }})
+	policies := func(ref loop.Ref) loop.Catalog { return catalog.Default(broker.Entry(ref)) }
 	r.specs = func(raw []byte) ([]scaler.WorkloadSpec, error) {
 		raw, err := yaml.YAMLToJSONStrict(raw)
 		if err != nil {
 			return nil, err
 		}
 		// Objects of a cluster are driven by Autoscalers only, so far.
-		return scaler.ParseSpecs(raw, []string{program.Name}, policies, o.timing())
+		return scaler.ParseSpecs(raw, []string{program.Name}, policies(loop.Ref{}), o.timing())
 	}
 	r.ticker = scaler.NewTicker(scaler.TickerOptions{
 		Scaler: scaler.New(scaler.Options{
-			Target: d, Source: d, Path: d, Catalog: policies, Timing: o.timing(), Clock: time.Now, Log: log, Metrics: reg,
+			Target: d, Source: d, Path: d, CatalogOf: policies, Timing: o.timing(), Clock: time.Now, Log: log, Metrics: reg,
 		}),
 		AtOnce: specsAtOnce, Beat: r.beat.Beat, Forget: d.Forget,
 	})

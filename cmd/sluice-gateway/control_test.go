@@ -11,10 +11,15 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/sluice-autoscaler/sluice/internal/pki"
 	"github.com/sluice-autoscaler/sluice/wire"
@@ -62,11 +67,16 @@ func (f *files) flags() []string {
 	}
 }
 
-// emptyCluster is an API server that knows no slices; it returns a kubeconfig.
+// emptyCluster is an API server that knows no slices, and reviews: a token is its user's name, and
+// "scraper" may get /metrics. It returns a kubeconfig.
 func emptyCluster(t *testing.T) string {
 	t.Helper()
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
+		if r.Method == http.MethodPost {
+			answerReview(w, r)
+			return
+		}
 		if r.URL.Query().Get("watch") != "" {
 			w.WriteHeader(http.StatusOK)
 			if r.URL.Query().Get("sendInitialEvents") != "" {
@@ -85,6 +95,29 @@ func emptyCluster(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return kubeconfig
+}
+
+// answerReview answers a TokenReview or a SubjectAccessReview.
+func answerReview(w http.ResponseWriter, r *http.Request) {
+	raw, err := io.ReadAll(r.Body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	review, _, err := scheme.Codecs.UniversalDeserializer().Decode(raw, nil, nil)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	switch review := review.(type) {
+	case *authenticationv1.TokenReview:
+		review.Kind, review.APIVersion = "TokenReview", authenticationv1.SchemeGroupVersion.String()
+		review.Status.Authenticated, review.Status.User.Username = true, review.Spec.Token
+	case *authorizationv1.SubjectAccessReview:
+		review.Kind, review.APIVersion = "SubjectAccessReview", authorizationv1.SchemeGroupVersion.String()
+		review.Status.Allowed = review.Spec.User == "scraper" && review.Spec.NonResourceAttributes.Path == "/metrics"
+	}
+	_ = json.NewEncoder(w).Encode(review)
 }
 
 // startGateway runs the command until stop or the test's end, and returns the control port's and
@@ -106,11 +139,18 @@ func startGateway(t *testing.T, kubeconfig string, more ...string) (control, met
 		}
 	})
 	t.Cleanup(stop)
+	scheme := "https"
+	if slices.Contains(more, "--insecure-control") {
+		scheme = "http"
+	}
+	// as a kubelet's probe
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	defer client.CloseIdleConnections()
 	deadline := time.After(20 * time.Second)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		res, err := http.Get("http://" + metrics + "/readyz") //nolint:gosec // a local address
+		res, err := client.Get(scheme + "://" + metrics + "/readyz")
 		if err == nil {
 			_ = res.Body.Close()
 			if res.StatusCode == http.StatusOK {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -26,8 +27,10 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/gateway"
 	"github.com/sluice-autoscaler/sluice/gateway/endpoints"
+	"github.com/sluice-autoscaler/sluice/gateway/memory"
 	"github.com/sluice-autoscaler/sluice/internal/cli"
 	"github.com/sluice-autoscaler/sluice/internal/pki"
+	"github.com/sluice-autoscaler/sluice/internal/review"
 	"github.com/sluice-autoscaler/sluice/internal/serve"
 )
 
@@ -50,7 +53,10 @@ type options struct {
 	files            pki.Files
 	clientName       string
 	insecure         bool
-	logging          cli.Logging
+	openMetrics      bool
+	// maxMemory is the flag's value, memoryLimit the process's; 0 is none.
+	maxMemory, memoryLimit int64
+	logging                cli.Logging
 }
 
 // parse returns the validated options, or true when help or the version was asked for and printed.
@@ -60,17 +66,19 @@ func parse(args []string, stdout io.Writer) (o options, answered bool, err error
 	f := pflag.NewFlagSet(name, pflag.ContinueOnError)
 	f.StringVar(&o.Name, "name", "", "this gateway's name in its reports; its pod's name (default the host name)")
 	f.StringVar(&o.control, "control-listen", ":9096", "`address` of the control port, on which the controller assigns ports and reads reports")
-	f.StringVar(&o.metrics, "metrics-listen", ":9097", "`address` of /metrics, /healthz and /readyz")
+	f.StringVar(&o.metrics, "metrics-listen", ":9097", "`address` of /metrics, /healthz and /readyz; TLS with the control port's certificate")
+	f.BoolVar(&o.openMetrics, "open-metrics", false, "serve /metrics to everybody; they name all tenants' Services (default: to tokens that may get the nonResourceURL /metrics)")
 	f.StringVar(&o.ListenHost, "listen-host", "", "`IP` on which assigned ports are opened (default every one)")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` that names the cluster (default the one this pod runs in)")
 	f.StringVar(&o.files.Cert, "tls-cert-file", "", "`file` with the control port's certificate; like the next two read again when it changes")
 	f.StringVar(&o.files.Key, "tls-key-file", "", "`file` with its key")
 	f.StringVar(&o.files.CA, "client-ca-file", "", "`file` with the authorities that callers' certificates must be of")
 	f.StringVar(&o.clientName, "client-name", "sluice-controller.sluice.svc", "DNS `name` that callers' certificates must carry")
-	f.BoolVar(&o.insecure, "insecure-control", false, "serve the control port without TLS to whoever comes; for tests only")
+	f.BoolVar(&o.insecure, "insecure-control", false, "serve both ports without TLS, and the control port to whoever comes; for tests only")
 	f.IntVar(&o.MaxHeld, "max-held", o.MaxHeld, "most requests held at once for one Service port")
 	f.IntVar(&o.MaxHeldTotal, "max-held-total", o.MaxHeldTotal, "most requests held at once over all")
 	f.Var((*bytesValue)(&o.MaxHeldBytes), "max-held-bytes", "most bytes that held requests of one Service port keep buffered")
+	f.Var((*bytesValue)(&o.maxMemory), "max-memory", "most bytes that clients take: connections, heads, and what is read ahead of bodies (default half of the memory limit, 1Gi without one)")
 	f.DurationVar(&o.HoldTimeout, "hold-timeout", o.HoldTimeout, "how long a request is held before it is answered 504")
 	f.DurationVar(&o.ProbeInterval, "probe-interval", o.ProbeInterval, "time between two probes of a pod that does not answer yet (50ms after two seconds)")
 	f.IntVar(&o.PodConcurrency, "pod-concurrency", o.PodConcurrency, "most requests in flight to one pod, where the assignment does not say")
@@ -78,7 +86,8 @@ func parse(args []string, stdout io.Writer) (o options, answered bool, err error
 	f.DurationVar(&o.TerminatingGrace, "terminating-grace", o.TerminatingGrace, "how long a terminating pod may get new requests while there is no other; shorter than the pods' lame duck")
 	f.StringSliceVar(&o.ProbeAgents, "probe-agent", o.ProbeAgents, "`prefix` of the User-Agent of a health checker or scraper: not held, not counted; repeatable")
 	f.StringSliceVar(&o.ProbePaths, "probe-path", o.ProbePaths, "request `path` treated as a health check from any agent; one that ends in * stands for all that begin so; repeatable")
-	f.IntVar(&o.MaxReaders, "max-readers", o.MaxReaders, "most readers of the report stream at once")
+	f.IntVar(&o.MaxReaders, "max-readers", o.MaxReaders, "most readers of the report stream at once; a newer one takes the place of an older")
+	f.DurationVar(&o.PathLinger, "path-linger", o.PathLinger, "how long a port goes on to take connections after the gateway left the path, until every proxy knows")
 	f.DurationVar(&o.LameDuck, "lame-duck", o.LameDuck, "how long to serve on, not ready, after SIGTERM")
 	f.DurationVar(&o.Drain, "drain", o.Drain, "how long held and running requests may take after that")
 	o.logging.Bind(f)
@@ -88,6 +97,11 @@ func parse(args []string, stdout io.Writer) (o options, answered bool, err error
 	if !f.Changed("name") {
 		o.Name = host
 	}
+	limit := memory.Limit(os.DirFS("/"))
+	if o.MaxMemory = o.maxMemory; !f.Changed("max-memory") {
+		o.MaxMemory = memory.ForClients(limit)
+	}
+	o.memoryLimit = limit
 	errs := []error{o.Validate()}
 	switch missing := o.files.Cert == "" || o.files.Key == "" || o.files.CA == ""; {
 	case o.insecure && o.files != (pki.Files{}):
@@ -114,6 +128,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	log := o.logging.New(stderr)
 	slog.SetDefault(log) // what the standard log prints, such as net/http's complaints
 	klog.SetSlogLogger(log.With(slog.String("component", "kubernetes")))
+	limitMemory(o.memoryLimit, log)
 	client, err := connect(o.kubeconfig)
 	if err != nil {
 		return err
@@ -127,18 +142,25 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(gw.Collector(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	side := http.NewServeMux()
-	side.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError)}))
+	exposition := http.Handler(promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError)}))
+	if !o.openMetrics {
+		exposition = review.New(client, log).Guard(exposition)
+	}
+	side.Handle("GET /metrics", exposition)
 	side.Handle("GET /healthz", serve.Health(serve.Check{Name: "gateway", Probe: func(context.Context) error { return gw.Alive() }}))
 	side.Handle("GET /readyz", serve.Health(serve.Check{Name: "gateway", Probe: func(context.Context) error { return gw.Ready() }}))
 
 	metrics := &serve.HTTP{Name: "metrics", Address: o.metrics, Server: server(side, log), Drain: time.Second}
-	control := &serve.HTTP{Name: "control", Address: o.control, Server: server(gw.Control(), log), Drain: time.Second}
+	control := &serve.HTTP{
+		Name: "control", Address: o.control, Server: server(gw.Control(), log), Drain: time.Second, ConnsPerAddress: controlConns,
+	}
+	control.Server.ReadHeaderTimeout = controlHeader
 	if !o.insecure {
 		load := o.files.Loader()
 		if _, err := load(); err != nil {
 			return fmt.Errorf("read the control port's certificate: %w", err)
 		}
-		control.Server.TLSConfig = pki.ServerConfig(load, o.clientName)
+		control.Server.TLSConfig, metrics.Server.TLSConfig = pki.ServerConfig(load, o.clientName), pki.AnyClientConfig(load)
 	}
 	var group serve.Group
 	// Stopped in reverse: the gateway drains while endpoints still come in and reports still go
@@ -150,6 +172,24 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		serve.Service{Name: "gateway", Run: gw.Run},
 	)
 	return group.Run(ctx)
+}
+
+const (
+	// controlConns bounds the connections of one address to the control port: a controller needs
+	// two. controlHeader is the time for a handshake, and for a head.
+	controlConns  = 64
+	controlHeader = 5 * time.Second
+	// heapShare is the percentage of the memory limit from which on the collector runs as often as
+	// it must. Without it the heap would grow to twice what is held before it is collected.
+	heapShare = 90
+)
+
+// limitMemory makes the collector keep to the process's memory limit, unless GOMEMLIMIT does.
+func limitMemory(limit int64, log *slog.Logger) {
+	if limit > 0 && os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(limit / 100 * heapShare)
+		log.Info("memory limit found", slog.Int64("limit_bytes", limit))
+	}
 }
 
 func server(h http.Handler, log *slog.Logger) *http.Server {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -8,7 +10,9 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/sluice-autoscaler/sluice/internal/pki"
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
@@ -17,7 +21,7 @@ import (
 func TestServes(t *testing.T) {
 	kubeconfig := emptyCluster(t)
 	controlPort, metricsPort, port := 0, 0, freePort(t)
-	control, metrics, stop := startGateway(t, kubeconfig, "--insecure-control")
+	control, metrics, stop := startGateway(t, kubeconfig, "--insecure-control", "--open-metrics")
 	_, _ = fmt.Sscanf(control, "127.0.0.1:%d", &controlPort)
 	_, _ = fmt.Sscanf(metrics, "127.0.0.1:%d", &metricsPort)
 	fetch := func(method string, port int, path, body string) (int, string) {
@@ -52,6 +56,67 @@ func TestServes(t *testing.T) {
 	stop()
 	if code, _ := fetch(http.MethodGet, metricsPort, "/healthz", ""); code != 0 {
 		t.Errorf("after the end /healthz = %d, want a closed port", code)
+	}
+}
+
+// Metrics name all tenants' Services. They are served by TLS to who may get them, health to
+// everybody.
+func TestWhoReadsMetrics(t *testing.T) {
+	for _, open := range []bool{false, true} {
+		f := &files{dir: t.TempDir()}
+		authority, err := pki.Authority{}.Step(time.Now(), policy())
+		if err != nil {
+			t.Fatal(err)
+		}
+		pair, err := authority.Renew(pki.Pair{}, pki.Gateway(namespace), time.Now(), policy())
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.write(t, pair)
+		more := f.flags()
+		if open {
+			more = append(more, "--open-metrics")
+		}
+		_, metrics, _ := startGateway(t, emptyCluster(t), more...)
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM(pair.CA)
+		client := &http.Client{Transport: &http.Transport{
+			DisableKeepAlives: true,
+			TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: pki.Gateway(namespace).Names[0]},
+		}}
+		for _, tt := range []struct {
+			path, token string
+			want        int
+		}{
+			{"/metrics", "", 401},
+			{"/metrics", "tenant", 403},
+			{"/metrics", "scraper", 200},
+			{"/healthz", "", 200},
+			{"/readyz", "", 200},
+		} {
+			if open {
+				tt.want = 200
+			}
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+metrics+tt.path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tt.token != "" {
+				req.Header.Set("Authorization", "Bearer "+tt.token)
+			}
+			res, err := client.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(res.Body)
+			_ = res.Body.Close()
+			if err != nil || res.StatusCode != tt.want {
+				t.Errorf("open %v: GET %s by %q = %d %s, %v; want %d", open, tt.path, tt.token, res.StatusCode, body, err, tt.want)
+			}
+			if shown := strings.Contains(string(body), "sluice_gateway_"); shown != (tt.path == "/metrics" && tt.want == 200) {
+				t.Errorf("open %v: GET %s by %q shows metrics: %v", open, tt.path, tt.token, shown)
+			}
+		}
 	}
 }
 

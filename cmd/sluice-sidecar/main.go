@@ -35,8 +35,10 @@ Usage:
 On SIGTERM, and on a GET of the drain path, readiness fails at once, requests are served on for --lame-duck, and running
 ones get up to --drain. Give the pod a terminationGracePeriodSeconds above the sum of both.
 
-A drain takes the pod out of service for good, so the drain path is answered to the pod itself (loopback addresses), and
-to others with the token of --drain-token-file only; without it they get 403. A kubelet's preStop hook is such an other.
+A drain takes the pod out of service, until SIGTERM or for --drain-undo. So where there is a --drain-token-file, the drain
+path is answered to who sends the token, and to nobody else. Where there is none it is answered to the pod itself: over
+loopback addresses, by a loopback address or localhost as the host, and without a proxy between. Others get 403. A
+kubelet's preStop hook of the kind httpGet comes from the node, so it needs the token.
 
 Flags:
 `

@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata",
-		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
+		UpdateScripts: os.Getenv("UPDATE_GOLDEN") != "",
 		Setup:         ports,
 		Cmds:          map[string]func(*testscript.TestScript, bool, []string){"get": get},
 	})

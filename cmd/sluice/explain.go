@@ -102,7 +102,7 @@ func (f *explainFlags) run(cmd *cobra.Command, name string) error {
 		missing = json.Unmarshal(raw, &journal)
 	}
 	if missing != nil {
-		fmt.Fprintf(cmd.ErrOrStderr(), "sluice: what follows is the status, with the last decisions that changed something: %v\n", missing)
+		fmt.Fprintf(cmd.ErrOrStderr(), "sluice: what follows is the status, with the last decisions that changed something: %s\n", explain.Printable(missing.Error()))
 		journal.Entries = nil
 	}
 	f.show.Now = time.Now()

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/sluice-autoscaler/sluice/wire"
 )
@@ -20,7 +22,21 @@ var (
 	ErrTooManyOwners = fmt.Errorf("there are %d owners already", MaxOwners)
 	// ErrOwner says that an owner's name is none.
 	ErrOwner = errors.New("want a DNS label of at most 63 characters")
+	// ErrEpoch says that an epoch cannot be true.
+	ErrEpoch = errors.New("want an epoch of the past, in Unix nanoseconds")
 )
+
+// mostAhead is by how much an owner's clock may be ahead of the gateway's.
+const mostAhead = 24 * time.Hour
+
+// CheckEpoch refuses an epoch that no owner can have at an instant. Without a bound, one push would
+// shut every later owner out for as long as the gateway lives.
+func CheckEpoch(epoch int64, now time.Time) error {
+	if latest := now.Add(mostAhead).UnixNano(); epoch < 0 || epoch > latest {
+		return fmt.Errorf("epoch %d is not within 0–%d: %w", epoch, latest, ErrEpoch)
+	}
+	return nil
+}
 
 // Claim is an assignment that is in effect, and whose it is.
 type Claim struct {
@@ -77,6 +93,7 @@ func (t *Table) Put(name string, a wire.Assignments) ([]wire.RefusedPort, error)
 			o.faults = append(o.faults, refusal(name, p, fmt.Sprintf("ports[%d]: %v", i, err)))
 			continue
 		}
+		p.Failure = clip(p.Failure) // clients are answered with it
 		numbers[p.Listen], targets[TargetOf(p)] = i, i
 		o.ports = append(o.ports, p)
 	}
@@ -163,7 +180,7 @@ func (t *Table) resolve() {
 	}
 }
 
-// maxText bounds what a refusal repeats of what was sent.
+// maxText bounds what a refusal repeats of what was sent, in bytes, and the text of a failure.
 const maxText = 256
 
 func refusal(owner string, a wire.Assignment, why string) wire.RefusedPort {
@@ -172,4 +189,9 @@ func refusal(owner string, a wire.Assignment, why string) wire.RefusedPort {
 	}
 }
 
-func clip(s string) string { return s[:min(len(s), maxText)] }
+func clip(s string) string {
+	if len(s) <= maxText {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxText], "")
+}

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,8 +18,13 @@ import (
 )
 
 const (
-	// maxAssignments bounds the body of a push, in bytes: some 20 000 ports.
-	maxAssignments = 4 << 20
+	// maxAssignments bounds the body of a push, in bytes: as many ports as there are numbers, each
+	// with the longest names and a failure.
+	maxAssignments = 16 << 20
+	// maxPushes bounds the pushes of one client that are read at once, and bodyPatience the time
+	// for one's body. A controller pushes one at a time.
+	maxPushes    = 2
+	bodyPatience = 5 * time.Second
 	// coalesce is the least time between two reports to one reader, first waiters apart.
 	coalesce = 50 * time.Millisecond
 	// heartbeat is the most.
@@ -39,12 +46,47 @@ type Gateway interface {
 // Server answers on the control port. Its fields are set before Handler is called.
 type Server struct {
 	Gateway Gateway
-	// Readers are woken by the gateway, at most MaxReaders of them.
+	// Readers are woken by the gateway, at most MaxReaders of them: a new one takes the place of
+	// the oldest of the client that has most.
 	Readers    *Readers
 	MaxReaders int
 	// Over is closed when reports are to end.
 	Over <-chan struct{}
 	Log  *slog.Logger
+
+	mu     sync.Mutex
+	pushes map[string]int // being read, by client
+}
+
+// beginPush counts a push of a client; false when it has too many.
+func (s *Server) beginPush(client string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pushes == nil {
+		s.pushes = map[string]int{}
+	}
+	if s.pushes[client] >= maxPushes {
+		return false
+	}
+	s.pushes[client]++
+	return true
+}
+
+func (s *Server) endPush(client string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pushes[client]--; s.pushes[client] == 0 {
+		delete(s.pushes, client)
+	}
+}
+
+// clientOf names who calls: its address.
+func clientOf(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
 }
 
 // Handler returns the handler of the control port. It does not ask who calls: TLS does.
@@ -58,14 +100,32 @@ func (s *Server) Handler() http.Handler {
 }
 
 func (s *Server) putAssignments(w http.ResponseWriter, r *http.Request) {
+	deadline := http.NewResponseController(w)
+	if err := deadline.SetReadDeadline(time.Now().Add(bodyPatience)); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	client := clientOf(r)
+	if !s.beginPush(client) {
+		w.Header().Set("Connection", "close") // the body is not waited for
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, fmt.Sprintf("%d pushes of this client are being read already", maxPushes), http.StatusServiceUnavailable)
+		return
+	}
+	defer s.endPush(client)
 	a, err := assignment.Decode(http.MaxBytesReader(w, r.Body, maxAssignments))
 	if err != nil {
+		w.Header().Set("Connection", "close") // the rest of the body is not waited for
 		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	if err := deadline.SetReadDeadline(time.Time{}); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
 	refused, err := s.Gateway.Apply(r.Context(), r.PathValue("owner"), a)
 	switch {
-	case errors.Is(err, assignment.ErrOwner):
+	case errors.Is(err, assignment.ErrOwner), errors.Is(err, assignment.ErrEpoch):
 		http.Error(w, err.Error(), http.StatusBadRequest)
 	case errors.Is(err, assignment.ErrStale):
 		http.Error(w, err.Error(), http.StatusConflict)
@@ -94,11 +154,8 @@ func unknownPath(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) getReports(w http.ResponseWriter, r *http.Request) {
-	me := s.Readers.join(s.MaxReaders)
-	if me == nil {
-		http.Error(w, fmt.Sprintf("%d readers are here already", s.MaxReaders), http.StatusServiceUnavailable)
-		return
-	}
+	client := clientOf(r)
+	me := s.Readers.join(client, s.MaxReaders)
 	defer s.Readers.leave(me)
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-store")
@@ -130,6 +187,9 @@ func (s *Server) getReports(w http.ResponseWriter, r *http.Request) {
 				break wait
 			case <-s.Over:
 				return
+			case <-me.displaced:
+				s.Log.Info("report reader gave way to a newer one", slog.String("client", client))
+				return
 			case <-r.Context().Done():
 				return
 			}
@@ -141,36 +201,49 @@ func (s *Server) getReports(w http.ResponseWriter, r *http.Request) {
 // concurrent use.
 type Readers struct {
 	mu      sync.Mutex
-	readers map[*reader]struct{}
+	readers []*reader // by age, the oldest first
 }
 
-type reader struct{ urgent, changed chan struct{} }
+type reader struct {
+	client          string
+	urgent, changed chan struct{}
+	// displaced is closed when a newer reader takes the place.
+	displaced chan struct{}
+}
 
-func (h *Readers) join(limit int) *reader {
+// join adds a reader. One that is too many takes the place of the oldest of the client that has
+// most: whoever comes anew, such as a controller after a restart, is always served, and readers
+// that a dead controller left behind are not in its way.
+func (h *Readers) join(client string, limit int) *reader {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.readers) >= limit {
-		return nil
+	r := &reader{client: client, urgent: make(chan struct{}, 1), changed: make(chan struct{}, 1), displaced: make(chan struct{})}
+	h.readers = append(h.readers, r)
+	if len(h.readers) > limit {
+		number := map[string]int{}
+		most := 0
+		for _, x := range h.readers {
+			number[x.client]++
+			most = max(most, number[x.client])
+		}
+		i := slices.IndexFunc(h.readers, func(x *reader) bool { return number[x.client] == most })
+		close(h.readers[i].displaced)
+		h.readers = slices.Delete(h.readers, i, i+1)
 	}
-	if h.readers == nil {
-		h.readers = map[*reader]struct{}{}
-	}
-	r := &reader{urgent: make(chan struct{}, 1), changed: make(chan struct{}, 1)}
-	h.readers[r] = struct{}{}
 	return r
 }
 
 func (h *Readers) leave(r *reader) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.readers, r)
+	h.readers = slices.DeleteFunc(h.readers, func(x *reader) bool { return x == r })
 }
 
 // Notify makes every reader's next report come: at once when urgent, else soon.
 func (h *Readers) Notify(urgent bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for r := range h.readers {
+	for _, r := range h.readers {
 		if urgent {
 			poke(r.urgent)
 		} else {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -176,12 +177,12 @@ func Of(all []*discovery.EndpointSlice, portName string) []hold.Endpoint {
 			if p.Name != nil {
 				name = *p.Name
 			}
-			if p.Port == nil || name != portName {
+			if p.Port == nil || *p.Port < 1 || *p.Port > maxPort || name != portName {
 				continue
 			}
 			port := strconv.Itoa(int(*p.Port))
 			for _, e := range slice.Endpoints {
-				if len(e.Addresses) == 0 {
+				if len(e.Addresses) == 0 || !believable(e.Addresses[0]) {
 					continue
 				}
 				next := endpoint(e.Conditions)
@@ -198,6 +199,16 @@ func Of(all []*discovery.EndpointSlice, portName string) []hold.Endpoint {
 	}
 	slices.SortFunc(eps, func(a, b hold.Endpoint) int { return strings.Compare(a.Address, b.Address) })
 	return eps
+}
+
+// maxPort is the greatest number of a TCP port.
+const maxPort = 65535
+
+// believable tells whether an address may be a pod's. The API server takes no other; but what is
+// dialled is not left to it alone, since a namespace's users may write slices.
+func believable(address string) bool {
+	a, err := netip.ParseAddr(address)
+	return err == nil && !a.IsUnspecified() && !a.IsLoopback() && !a.IsLinkLocalUnicast() && !a.IsMulticast() && a.Zone() == ""
 }
 
 // endpoint reads the conditions as the API defines them: an unknown ready is true, an unknown

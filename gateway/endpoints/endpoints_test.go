@@ -59,6 +59,17 @@ func TestOf(t *testing.T) {
 		"moving to another":  {in: []*discovery.EndpointSlice{slice("a", conditions(no, yes, yes)), slice("b", nil), slice("c", conditions(no, no, no))}, port: "http", want: []hold.Endpoint{ready}},
 		"Sluice's own":       {in: []*discovery.EndpointSlice{slice("a", func(s *discovery.EndpointSlice) { s.Labels[discovery.LabelManagedBy] = "sluice.dev" })}, port: "http", want: []hold.Endpoint{}},
 		"without an address": {in: []*discovery.EndpointSlice{slice("a", func(s *discovery.EndpointSlice) { s.Endpoints[0].Addresses = nil })}, port: "http", want: []hold.Endpoint{}},
+		"port out of range": {in: []*discovery.EndpointSlice{
+			slice("a", func(s *discovery.EndpointSlice) { s.Ports[0].Port = new(int32(0)) }),
+			slice("b", func(s *discovery.EndpointSlice) { s.Ports[0].Port = new(int32(-1)) }),
+			slice("c", func(s *discovery.EndpointSlice) { s.Ports[0].Port = new(int32(65536)) }),
+		}, port: "http", want: []hold.Endpoint{}},
+		"addresses of no pod": {in: []*discovery.EndpointSlice{
+			slice("a", func(s *discovery.EndpointSlice) { s.Endpoints[0].Addresses[0] = "127.0.0.1" }),
+			slice("b", func(s *discovery.EndpointSlice) { s.Endpoints[0].Addresses[0] = "169.254.169.254" }),
+			slice("c", func(s *discovery.EndpointSlice) { s.Endpoints[0].Addresses[0] = "0.0.0.0" }),
+			slice("d", func(s *discovery.EndpointSlice) { s.Endpoints[0].Addresses[0] = "metadata.internal" }),
+		}, port: "http", want: []hold.Endpoint{}},
 		"IPv6": {
 			in:   []*discovery.EndpointSlice{slice("a", func(s *discovery.EndpointSlice) { s.Endpoints[0].Addresses[0] = "fd00::1" })},
 			port: "http", want: []hold.Endpoint{{Address: "[fd00::1]:8012", Ready: true, Serving: true}},

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 )
 
@@ -37,28 +36,6 @@ type Limits struct {
 	// Failure, when not empty, says why no pod can start: nothing waits any more.
 	Failure string
 }
-
-// Budget bounds what several queues hold together. It is safe for concurrent use.
-type Budget struct {
-	max  int64
-	held atomic.Int64
-}
-
-// NewBudget returns a budget of at most n held requests.
-func NewBudget(n int) *Budget { return &Budget{max: int64(n)} }
-
-// Held returns how many requests are held now.
-func (b *Budget) Held() int { return int(b.held.Load()) }
-
-func (b *Budget) take(force bool) bool {
-	if b.held.Add(1) > b.max && !force {
-		b.held.Add(-1)
-		return false
-	}
-	return true
-}
-
-func (b *Budget) give() { b.held.Add(-1) }
 
 // State is where a ticket stands.
 type State uint8
@@ -157,7 +134,7 @@ type Counts struct {
 // Queue holds the requests of one Service port. It is not safe for concurrent use.
 type Queue struct {
 	limits  Limits
-	budget  *Budget
+	places  *Share
 	rand    *rand.Rand
 	waiting Integral
 	bytes   int64
@@ -178,9 +155,10 @@ type Queue struct {
 	OnColdStart func(ColdStart)
 }
 
-// New returns an empty queue that shares budget with others and draws its choices from r.
-func New(limits Limits, budget *Budget, r *rand.Rand) *Queue {
-	return &Queue{limits: limits, budget: budget, rand: r, pods: map[string]*pod{}}
+// New returns an empty queue. It takes a place of its Service's share for each request that it
+// holds, and draws its choices from r.
+func New(limits Limits, places *Share, r *rand.Rand) *Queue {
+	return &Queue{limits: limits, places: places, rand: r, pods: map[string]*pod{}}
 }
 
 // Arrive admits a request that keeps bytes buffered while it waits. The ticket is Granted, Waiting
@@ -195,7 +173,7 @@ func (q *Queue) Arrive(now time.Duration, bytes int64) *Ticket {
 	switch {
 	case q.hopeless():
 		t.state = Rejected
-	case q.waiting.Count() >= q.limits.MaxHeld, q.bytes+bytes > q.limits.MaxHeldBytes, !q.budget.take(false):
+	case q.waiting.Count() >= q.limits.MaxHeld, q.bytes+bytes > q.limits.MaxHeldBytes, !q.places.Take(1):
 		t.state, t.full = Rejected, true
 	default:
 		q.push(now, t)
@@ -203,6 +181,12 @@ func (q *Queue) Arrive(now time.Duration, bytes int64) *Ticket {
 	}
 	q.counts.Rejected++
 	return t
+}
+
+// Refuse counts a request that its caller answers itself, since there is no memory to hold it.
+func (q *Queue) Refuse() {
+	q.counts.Arrived++
+	q.counts.Rejected++
 }
 
 // Try is Arrive for a health check: it counts nowhere, never waits, and is Rejected when no pod has
@@ -252,12 +236,11 @@ func (q *Queue) Refused(now time.Duration, t *Ticket) {
 		q.waiting.Credit(now - t.granted)
 	}
 	if q.hopeless() {
-		t.state = Rejected
-		q.counts.Rejected++
+		q.end(t, Rejected)
 		return
 	}
 	t.state = Waiting
-	q.budget.take(true)
+	q.places.Force(1)
 	q.push(now, t)
 }
 
@@ -286,16 +269,24 @@ func (q *Queue) Leave(now time.Duration, t *Ticket, why State) bool {
 	default:
 		return false
 	}
-	t.state = why
-	if !t.probe {
-		if why == Expired {
-			q.counts.Expired++
-		} else {
-			q.counts.Canceled++
-		}
-	}
+	q.end(t, why)
 	q.dispatch(now)
 	return true
+}
+
+// end counts a ticket that no pod answers. One that a pod took before, and then lost over a pooled
+// connection, has been counted.
+func (q *Queue) end(t *Ticket, why State) {
+	t.state = why
+	switch {
+	case t.probe || t.counted:
+	case why == Rejected:
+		q.counts.Rejected++
+	case why == Expired:
+		q.counts.Expired++
+	default:
+		q.counts.Canceled++
+	}
 }
 
 // Limit replaces the limits. A Failure rejects all that wait and no pod can take.
@@ -319,8 +310,7 @@ func (q *Queue) rejectAll(now time.Duration) {
 	for q.head != nil {
 		t := q.head
 		q.remove(now, t)
-		t.state = Rejected
-		q.counts.Rejected++
+		q.end(t, Rejected)
 		t.wake()
 	}
 }
@@ -557,7 +547,7 @@ func (q *Queue) push(now time.Duration, t *Ticket) {
 func (q *Queue) remove(now time.Duration, t *Ticket) {
 	q.waiting.Add(now, -1)
 	q.bytes -= t.bytes
-	q.budget.give()
+	q.places.Give(1)
 	if t.prev == nil {
 		q.head = t.next
 	} else {

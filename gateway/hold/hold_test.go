@@ -17,7 +17,7 @@ func limits() hold.Limits {
 }
 
 func newQueue(l hold.Limits) *hold.Queue {
-	return hold.New(l, hold.NewBudget(1000), rand.New(rand.NewPCG(1, 2)))
+	return hold.New(l, hold.NewBudget(10_000).Share("shop", "web"), rand.New(rand.NewPCG(1, 2)))
 }
 
 func up(a string) hold.Endpoint { return hold.Endpoint{Address: a, Ready: true, Serving: true} }
@@ -199,7 +199,7 @@ func TestRandomEventsAgainstTwin(t *testing.T) {
 		l := limits()
 		l.MaxHeld = 30
 		budget := hold.NewBudget(25)
-		q := hold.New(l, budget, rand.New(rand.NewPCG(seed, 2)))
+		q := hold.New(l, budget.Share("shop", "web"), rand.New(rand.NewPCG(seed, 2)))
 		var open []*hold.Ticket
 		counts := map[hold.State]int{}
 		now := time.Duration(0)
@@ -254,8 +254,8 @@ func TestRandomEventsAgainstTwin(t *testing.T) {
 			}
 			open = kept
 			c := q.Counts(now)
-			if c.Waiting != waiting || c.Forwarding != flying || budget.Held() != waiting {
-				t.Fatalf("seed %d: counts = %+v, budget %d, want %d waiting, %d forwarding", seed, c, budget.Held(), waiting, flying)
+			if c.Waiting != waiting || c.Forwarding != flying || budget.Used() != int64(waiting) {
+				t.Fatalf("seed %d: counts = %+v, budget %d, want %d waiting, %d forwarding", seed, c, budget.Used(), waiting, flying)
 			}
 			if int(c.Expired) != counts[hold.Expired] || int(c.Canceled) != counts[hold.Canceled] || int(c.Rejected) != counts[hold.Rejected] {
 				t.Fatalf("seed %d: counts = %+v, want %v", seed, c, counts)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,6 +50,8 @@ type Options struct {
 	TCP           bool
 	// TerminatingGrace is for how long a terminating pod may get new requests.
 	TerminatingGrace time.Duration
+	// PathLinger is for how long connections are taken after the gateway left the path.
+	PathLinger time.Duration
 }
 
 // Lane is one assigned Service port: its queue, and the lock and clock that the queue lacks. It is
@@ -57,6 +60,8 @@ type Lane struct {
 	Options
 	probe    func(ctx context.Context, address string) bool
 	assigned atomic.Pointer[wire.Assignment] // the latest; bounds resolved
+	// admitsUntil is until when connections are taken, by Clock.
+	admitsUntil atomic.Int64
 
 	mu      sync.Mutex
 	queue   *hold.Queue
@@ -127,9 +132,35 @@ func (l *Lane) Endpoints(eps []hold.Endpoint) {
 // Assigned returns the assignment in effect. It is not to be changed.
 func (l *Lane) Assigned() *wire.Assignment { return l.assigned.Load() }
 
-// Assign changes the bounds in place.
+// Admits tells whether connections are taken now: the gateway is in the path, or left it a moment
+// ago, which not every proxy knows yet.
+func (l *Lane) Admits() bool { return int64(l.Clock()) < l.admitsUntil.Load() }
+
+// NoRoom is the answer to a request for which there is no place or no memory.
+func (l *Lane) NoRoom() *RefusalError {
+	return &RefusalError{
+		Code: 503, Reason: "full", Retry: true,
+		Text: fmt.Sprintf("%s: too many requests wait for a pod", l.Target),
+	}
+}
+
+// CountRefusal counts a request that was refused before it was admitted.
+func (l *Lane) CountRefusal() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.queue.Refuse()
+}
+
+// Assign changes the bounds in place. It is called by one goroutine at a time.
 func (l *Lane) Assign(a wire.Assignment) {
+	was := l.assigned.Load()
 	l.assigned.Store(&a)
+	switch {
+	case a.InPath:
+		l.admitsUntil.Store(math.MaxInt64)
+	case was != nil && was.InPath:
+		l.admitsUntil.Store(int64(l.Clock() + l.PathLinger))
+	}
 	l.do(func(q *hold.Queue, now time.Duration) {
 		q.Limit(now, hold.Limits{
 			MaxHeld: a.MaxHeld, MaxHeldBytes: a.MaxHeldBytes, PodConcurrency: a.PodConcurrency,
@@ -226,10 +257,7 @@ func (l *Lane) refuse(t *hold.Ticket) error {
 	l.mu.Unlock()
 	switch a := l.assigned.Load(); {
 	case full:
-		return &RefusalError{
-			Code: 503, Reason: "full", Retry: true,
-			Text: fmt.Sprintf("%s: too many requests wait for a pod", l.Target),
-		}
+		return l.NoRoom()
 	case a.Failure != "":
 		return &RefusalError{
 			Code: 503, Reason: a.Failure, Retry: true,

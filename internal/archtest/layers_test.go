@@ -125,6 +125,10 @@ var layers = []layer{
 		reason: "certificates are values; this is where Kubernetes keeps them",
 	},
 	{
+		folder: "internal/review", modules: []string{"*", "k8s"},
+		reason: "who may read a program's metrics is for the cluster to say",
+	},
+	{
 		folder: "internal/reference", allow: []string{"algorithms/...", "scaler/plugin"},
 		reason: "it writes docs/reference from the catalog, and is in no program",
 	},

@@ -14,6 +14,25 @@ import (
 // only clients whose certificate carries a name. Load is called at each handshake, so that a new
 // pair needs no restart; connections that stand stay. When it fails, the handshake fails.
 func ServerConfig(load func() (Pair, error), clientName string) *tls.Config {
+	return serverConfig(load, func(c *tls.Config, pool *x509.CertPool) {
+		c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, pool
+		c.SessionTicketsDisabled = true // who comes again shows a certificate again
+		c.VerifyConnection = func(s tls.ConnectionState) error {
+			if err := s.PeerCertificates[0].VerifyHostname(clientName); err != nil {
+				return fmt.Errorf("check the client's certificate: %w", err)
+			}
+			return nil
+		}
+	})
+}
+
+// AnyClientConfig is ServerConfig for a server that serves any client.
+func AnyClientConfig(load func() (Pair, error)) *tls.Config {
+	return serverConfig(load, func(*tls.Config, *x509.CertPool) {})
+}
+
+// serverConfig loads a pair at each handshake; edit sets what clients must show.
+func serverConfig(load func() (Pair, error), edit func(c *tls.Config, authorities *x509.CertPool)) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
@@ -25,17 +44,9 @@ func ServerConfig(load func() (Pair, error), clientName string) *tls.Config {
 			if err != nil {
 				return nil, err
 			}
-			return &tls.Config{
-				MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"},
-				ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool,
-				SessionTicketsDisabled: true, // who comes again shows a certificate again
-				VerifyConnection: func(s tls.ConnectionState) error {
-					if err := s.PeerCertificates[0].VerifyHostname(clientName); err != nil {
-						return fmt.Errorf("check the client's certificate: %w", err)
-					}
-					return nil
-				},
-			}, nil
+			c := &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}}
+			edit(c, pool)
+			return c, nil
 		},
 	}
 }

@@ -21,6 +21,10 @@ type HTTP struct {
 	// Drain bounds how long running requests may take after the stop, ≥ 0. Longer keeps the process
 	// longer, shorter cuts more requests.
 	Drain time.Duration
+	// ConnsPerAddress bounds the connections of one client address at once; a further one is
+	// closed. 0 is no bound. It needs no certificate to be held to, so that whoever has none cannot
+	// use up what others need.
+	ConnsPerAddress int
 
 	listener net.Listener
 }
@@ -44,6 +48,9 @@ func (h *HTTP) start(ctx context.Context) error {
 		return err // net's error names deed and address
 	}
 	h.listener = l
+	if h.ConnsPerAddress > 0 {
+		h.listener = &addressLimit{Listener: l, most: h.ConnsPerAddress, open: map[string]int{}}
+	}
 	return nil
 }
 

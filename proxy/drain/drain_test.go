@@ -31,7 +31,7 @@ func TestOrder(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				d := drain.New(3*time.Second, 30*time.Second)
+				d := drain.New(3*time.Second, 30*time.Second, 0)
 				start := time.Now()
 				ctx, cancel := context.WithTimeout(t.Context(), c.end)
 				defer cancel()
@@ -51,7 +51,12 @@ func TestOrder(t *testing.T) {
 				})
 				defer look2.Stop()
 
-				err := d.Run(ctx, func(bound context.Context) error {
+				over := make(chan time.Duration, 1)
+				go func() {
+					<-d.Done()
+					over <- time.Since(start)
+				}()
+				err := d.Run(ctx, drain.Steps{Finish: func(bound context.Context) error {
 					if got := time.Since(start) - began; got != 3*time.Second {
 						t.Errorf("lame duck lasted %v, want 3s", got)
 					}
@@ -64,9 +69,12 @@ func TestOrder(t *testing.T) {
 						return bound.Err()
 					}
 					return nil
-				})
-				if got := time.Since(start); got != c.wantOver {
+				}})
+				if got := <-over; got != c.wantOver {
 					t.Errorf("over after %v, want %v", got, c.wantOver)
+				}
+				if got := time.Since(start); got != max(c.wantOver, c.end) {
+					t.Errorf("Run returned after %v, want %v", got, max(c.wantOver, c.end))
 				}
 				if !errors.Is(err, c.wantErr) || !errors.Is(d.Err(), c.wantErr) {
 					t.Errorf("Run = %v, Err = %v, want %v", err, d.Err(), c.wantErr)
@@ -75,4 +83,83 @@ func TestOrder(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestUndo asks for drains that no end of the process follows. Each is undone two minutes after it
+// was over, or was last asked for, and the next one is a whole drain again.
+func TestUndo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const lame, undo = 3 * time.Second, 2 * time.Minute
+		d := drain.New(lame, 30*time.Second, undo)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		begun, undone, finished := 0, 0, 0
+		go func() {
+			ended <- d.Run(ctx, drain.Steps{
+				Begun: func() { begun++ }, Undone: func() { undone++ },
+				Finish: func(context.Context) error { finished++; return nil },
+			})
+		}()
+		expect := func(what string, draining bool, wantBegun, wantUndone int) {
+			t.Helper()
+			synctest.Wait()
+			if d.Draining() != draining || begun != wantBegun || undone != wantUndone || finished != wantBegun {
+				t.Errorf("%s: draining %v, %d begun, %d finished, %d undone; want %v, %d begun and finished, %d undone",
+					what, d.Draining(), begun, finished, undone, draining, wantBegun, wantUndone)
+			}
+		}
+		for round := 1; round <= 3; round++ {
+			d.Begin()
+			<-d.Done()
+			time.Sleep(undo - time.Second)
+			expect("before the end of its time", true, round, round-1)
+			d.Begin() // the kubelet, after somebody else: it may rely on two minutes
+			<-d.Done()
+			time.Sleep(undo - time.Second)
+			expect("asked again", true, round, round-1)
+			if err := d.Overdue(time.Now()); err != nil {
+				t.Errorf("Overdue = %v", err)
+			}
+			time.Sleep(2 * time.Second)
+			expect("when its time is over", false, round, round)
+			time.Sleep(time.Hour)
+			expect("an hour later", false, round, round)
+		}
+		d.Begin()
+		<-d.Done()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run = %v", err)
+		}
+		time.Sleep(time.Hour)
+		expect("when the process ends", true, 4, 3)
+		if err := d.Overdue(time.Now()); err != nil {
+			t.Errorf("Overdue = %v for a process that ends", err)
+		}
+	})
+}
+
+// TestOverdue: a drain that hangs is a fault of the process, once it should have been undone.
+func TestOverdue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := drain.New(3*time.Second, 30*time.Second, 2*time.Minute)
+		ctx, cancel := context.WithCancel(t.Context())
+		hang, ended := make(chan struct{}), make(chan error, 1)
+		go func() {
+			ended <- d.Run(ctx, drain.Steps{Finish: func(context.Context) error { <-hang; return nil }})
+		}()
+		if err := d.Overdue(time.Now().Add(time.Hour)); err != nil {
+			t.Errorf("Overdue = %v without a drain", err)
+		}
+		d.Begin()
+		if err := d.Overdue(time.Now().Add(2*time.Minute + 53*time.Second)); err != nil {
+			t.Errorf("Overdue = %v within the time of a drain", err)
+		}
+		if err := d.Overdue(time.Now().Add(2*time.Minute + 54*time.Second)); err == nil {
+			t.Error("a drain that hangs is not overdue")
+		}
+		close(hang)
+		cancel()
+		<-ended
+	})
 }

@@ -91,6 +91,13 @@ func (e *Engine) serveUpstream(c *transport.Conn) bool {
 // Malformed implements transport.Owner.
 func (e *Engine) Malformed() { e.Rules.Metrics.Refused(request.BadRequest) }
 
+// Cancelled implements transport.Owner: cancelled requests give their places back.
+func (e *Engine) Cancelled(n int) {
+	for range n {
+		e.Rules.Limiter.Release()
+	}
+}
+
 // Retired implements transport.Owner.
 func (e *Engine) Retired(c *transport.Conn) {
 	if c.Upstream {

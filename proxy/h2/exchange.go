@@ -194,7 +194,7 @@ func (x *exchange) refuse(b *transport.Batch, f request.Failure) {
 
 // answerOwn sends an answer of the proxy's own; to a gRPC caller one without a body.
 func (x *exchange) answerOwn(b *transport.Batch, a request.Answer) {
-	x.reset(b, &x.upstream, frame.Cancel)
+	x.abandon(b)
 	x.account.Responded, x.account.Own, x.account.Code = max(x.e.Rules.Now(), 1), true, a.Code
 	var own [request.Fields]request.Field
 	code, end, list := a.Code, x.request.Method == http.MethodHead, own[:0]
@@ -342,6 +342,17 @@ func (x *exchange) reset(b *transport.Batch, s *transport.Stream, code frame.Cod
 	s.Reset(b, code, x.held(s))
 }
 
+// abandon resets the stream to the app, since nobody wants the answer any more. The app may still
+// work on the request, which keeps its place under the limit until the app has read the reset.
+func (x *exchange) abandon(b *transport.Batch) {
+	s := &x.upstream
+	if s.Received() || !x.account.Limited(x.e.Rules) {
+		x.reset(b, s, frame.Cancel)
+	} else if s.Cancel(b, frame.Cancel, x.held(s)) {
+		x.account.LeavePlace()
+	}
+}
+
 func (x *exchange) close(b *transport.Batch, s *transport.Stream) { s.Close(b, x.held(s)) }
 
 // complete ends an exchange whose answer was sent completely.
@@ -353,7 +364,7 @@ func (x *exchange) complete(b *transport.Batch) {
 		x.reset(b, &x.client, frame.NoError) // the rest of the request is not needed
 	}
 	if !x.upstream.Sent() || !x.upstream.Received() {
-		x.reset(b, &x.upstream, frame.Cancel)
+		x.abandon(b)
 	}
 	x.end(b)
 }
@@ -393,7 +404,7 @@ func (x *exchange) leave(b *transport.Batch) {
 		x.account.Leave(x.e.Rules)
 	}
 	x.close(b, &x.client)
-	x.reset(b, &x.upstream, frame.Cancel)
+	x.abandon(b)
 	x.end(b)
 }
 
@@ -408,7 +419,7 @@ func (x *exchange) Broken(b *transport.Batch, s *transport.Stream, code frame.Co
 		x.account.Code = http.StatusBadRequest
 		x.account.Refuse(x.e.Rules, request.BadRequest)
 	}
-	x.reset(b, &x.upstream, frame.Cancel)
+	x.abandon(b)
 	x.end(b)
 }
 
@@ -487,7 +498,7 @@ func (x *exchange) Check(b *transport.Batch, now time.Duration) {
 	case a.Began > 0:
 		if !a.Own {
 			x.reset(b, &x.client, frame.InternalError)
-			x.reset(b, &x.upstream, frame.Cancel)
+			x.abandon(b)
 			x.end(b)
 		}
 	default:

@@ -49,6 +49,12 @@ func (a *Account) GotPlace(now time.Duration) {
 	a.Queued = now - a.Arrived
 }
 
+// Limited says whether the request holds a place under a limit.
+func (a *Account) Limited(r *Rules) bool { return a.placed && r.Limiter.Limit() > 0 }
+
+// LeavePlace leaves the request's place to the caller, who releases it.
+func (a *Account) LeavePlace() { a.placed = false }
+
 // Refuse counts a request that is demand as answered, or given up, by the proxy.
 func (a *Account) Refuse(r *Rules, why Reason) {
 	if a.counted {

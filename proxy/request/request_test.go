@@ -34,7 +34,7 @@ func rulesAt(now *time.Duration) (*request.Rules, *recorder) {
 	m := new(recorder)
 	return &request.Rules{
 		Now: func() time.Duration { return *now }, InFlight: new(inflight.Counter), Limiter: limit.New(1, 1, 0),
-		Drain: drain.New(0, 0), Metrics: m, Check: func(context.Context) error { return nil },
+		Drain: drain.New(0, 0, 0), Metrics: m, Check: func(context.Context) error { return nil },
 		Ignore:          request.Ignore{Paths: []string{"/healthz", "/probe/*"}, Agents: request.ProbeAgents()},
 		ResponseTimeout: time.Second, RequestTimeout: time.Minute, Log: slog.New(slog.DiscardHandler),
 	}, m

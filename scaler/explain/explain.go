@@ -6,8 +6,10 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -32,33 +34,34 @@ type Options struct {
 // its last decisions, newest first. They are those of its journal, oldest first, and those of its
 // status from before that; without a journal, those of its status.
 func Write(w io.Writer, as *v1alpha1.Autoscaler, journal []scaler.Entry, o Options) error {
-	var b strings.Builder
+	var b lines
 	st := &as.Status
 	phase := st.Phase
 	if phase == "" {
 		phase = "not seen by the controller yet"
 	}
-	fmt.Fprintf(&b, "%s/%s scales %s %s: %s, %d replicas (%d ready), %d wanted", as.Namespace, as.Name,
+	state := fmt.Sprintf("%s/%s scales %s %s: %s, %d replicas (%d ready), %d wanted", as.Namespace, as.Name,
 		as.Spec.ScaleTargetRef.Kind, as.Spec.ScaleTargetRef.Name, phase, st.CurrentReplicas, st.ReadyReplicas, st.DesiredReplicas)
 	if st.Concurrency != "" {
-		fmt.Fprintf(&b, ", concurrency %s at %g a pod", st.Concurrency, as.Spec.TargetPerPod())
+		state += fmt.Sprintf(", concurrency %s at %g a pod", st.Concurrency, as.Spec.TargetPerPod())
 	}
-	b.WriteString("\n")
+	b.add("%s", state)
 	for _, kind := range []string{v1alpha1.ConditionAbleToScale, v1alpha1.ConditionScalingActive} {
 		if c := meta.FindStatusCondition(st.Conditions, kind); c != nil && c.Status != metav1.ConditionTrue {
-			fmt.Fprintf(&b, "%s is %s since %s ago: %s: %s\n", kind, c.Status, ago(o.Now, c.LastTransitionTime.Time), c.Reason, c.Message)
+			b.add("%s is %s since %s ago: %s: %s", kind, c.Status, ago(o.Now, c.LastTransitionTime.Time), c.Reason, c.Message)
 		}
 	}
 	if c := st.LastColdStart; c != nil {
-		fmt.Fprintf(&b, "last cold start, %s ago, %d held, seconds after the first request:", ago(o.Now, c.Detected.Time), c.Held)
+		var start strings.Builder
+		fmt.Fprintf(&start, "last cold start, %s ago, %d held, seconds after the first request:", ago(o.Now, c.Detected.Time), c.Held)
 		for _, p := range []struct{ name, value string }{
 			{"decided", c.Decided}, {"pod created", c.PodCreated}, {"scheduled", c.Scheduled}, {"started", c.Started}, {"answering", c.Answering}, {"released", c.Released},
 		} {
 			if p.value != "" {
-				fmt.Fprintf(&b, " %s %s", p.name, p.value)
+				fmt.Fprintf(&start, " %s %s", p.name, p.value)
 			}
 		}
-		b.WriteString("\n")
+		b.add("%s", start.String())
 	}
 	left := o.Last
 	writeJournal(&b, journal, &left, o)
@@ -67,23 +70,51 @@ func Write(w io.Writer, as *v1alpha1.Autoscaler, journal []scaler.Entry, o Optio
 		older = slices.DeleteFunc(slices.Clone(older), func(d v1alpha1.DecisionRecord) bool { return !d.Time.Time.Before(journal[0].Since) })
 	}
 	if len(journal) == 0 && len(older) == 0 {
-		b.WriteString("no decision has changed anything yet\n")
+		b.add("no decision has changed anything yet")
 	}
 	for _, d := range older[:min(len(older), left)] {
 		verb := "scaled"
 		if !d.Applied {
 			verb = "would scale"
 		}
-		fmt.Fprintf(&b, "%s  %s %d → %d  %s: %s\n", clock(d.Time.Time), verb, d.From, d.To, d.Reason, d.Message)
+		b.add("%s  %s %d → %d  %s: %s", clock(d.Time.Time), verb, d.From, d.To, d.Reason, d.Message)
 		if o.Terms {
 			for _, k := range slices.Sorted(maps.Keys(d.Terms)) {
-				fmt.Fprintf(&b, "    %s = %s\n", k, d.Terms[k])
+				b.add("    %s = %s", k, d.Terms[k])
 			}
 		}
 	}
-	_, err := io.WriteString(w, b.String())
+	_, err := io.WriteString(w, b.text.String())
 	return err
 }
+
+// lines is a text of whole lines. Much of it is other people's: no part of a line makes another, or
+// speaks to the terminal.
+type lines struct{ text strings.Builder }
+
+func (l *lines) add(format string, args ...any) {
+	l.text.WriteString(Printable(fmt.Sprintf(format, args...)))
+	l.text.WriteString("\n")
+}
+
+// Printable escapes what is not to reach a terminal as it is: all that does not print, line ends
+// among it.
+func Printable(s string) string {
+	if strings.IndexFunc(s, hidden) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if hidden(r) {
+			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+func hidden(r rune) bool { return !unicode.IsGraphic(r) }
 
 // clock is an instant of today.
 func clock(t time.Time) string { return t.UTC().Format("15:04:05.000") }

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -119,5 +120,41 @@ func TestWriteJournal(t *testing.T) {
 				t.Errorf("Write (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// What an Autoscaler's owner writes into it is printed, and is no command to a terminal and no line
+// of its own.
+func TestNothingSpeaksToTheTerminal(t *testing.T) {
+	t.Parallel()
+	const evil = "a\x1b[2J\x1b]0;x\a\r\nweb/web scales fine\u009b31m\u202e\x00\x7fz"
+	at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	as := &v1alpha1.Autoscaler{
+		ObjectMeta: metav1.ObjectMeta{Namespace: evil, Name: evil},
+		Spec:       v1alpha1.AutoscalerSpec{ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{Kind: evil, Name: evil}},
+		Status: v1alpha1.AutoscalerStatus{
+			Phase: evil, Concurrency: evil,
+			Conditions:    []metav1.Condition{{Type: v1alpha1.ConditionScalingActive, Status: evil, Reason: evil, Message: evil}},
+			LastColdStart: &v1alpha1.ColdStartStatus{Decided: evil, Answering: evil},
+			Decisions:     []v1alpha1.DecisionRecord{{Time: metav1.NewMicroTime(at.Add(-time.Hour)), Reason: evil, Message: evil, Terms: map[string]string{evil: evil}}},
+		},
+	}
+	journal := []scaler.Entry{{Since: at, Rounds: 2, Record: loop.Record{
+		At: at, Reason: evil, Message: evil, Waiting: evil, Fault: evil, Clamps: []algorithms.Clamp{{Rule: evil}}, Terms: []algorithms.Term{{Name: evil}},
+		Signals: []algorithms.Signal{{Name: evil, Source: evil}},
+	}}}
+	var b strings.Builder
+	if err := explain.Write(&b, as, journal, explain.Options{Now: at, Last: 10, Terms: true, All: true}); err != nil {
+		t.Fatal(err)
+	}
+	got := b.String()
+	if strings.ContainsFunc(got, func(r rune) bool { return r != '\n' && !unicode.IsGraphic(r) }) {
+		t.Errorf("Write gives %q, want nothing that does not print", got)
+	}
+	if n := strings.Count(got, "\n"); n != 10 {
+		t.Errorf("Write gives %d lines, want 10:\n%s", n, got)
+	}
+	if !strings.Contains(got, `a\x1b[2J`) {
+		t.Errorf("Write gives %q, want the text escaped", got)
 	}
 }

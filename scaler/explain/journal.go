@@ -13,7 +13,7 @@ import (
 
 // writeJournal writes entries, newest first, until left is 0: the latest, those that changed
 // something or could not be carried out, and with Options.All the others.
-func writeJournal(b *strings.Builder, journal []scaler.Entry, left *int, o Options) {
+func writeJournal(b *lines, journal []scaler.Entry, left *int, o Options) {
 	for i := range slices.Backward(journal) {
 		e := &journal[i]
 		if *left == 0 {
@@ -27,30 +27,30 @@ func writeJournal(b *strings.Builder, journal []scaler.Entry, left *int, o Optio
 }
 
 // writeEntry writes what was decided, each rule that changed it, and what was seen.
-func writeEntry(b *strings.Builder, e *scaler.Entry, terms bool) {
+func writeEntry(b *lines, e *scaler.Entry, terms bool) {
 	r := &e.Record
-	fmt.Fprintf(b, "%s  %s  %s: %s", clock(r.At), deed(r), r.Reason, r.Message)
+	round := fmt.Sprintf("%s  %s  %s: %s", clock(r.At), deed(r), r.Reason, r.Message)
 	if r.Waiting != "" {
-		fmt.Fprintf(b, "; %s", r.Waiting)
+		round += "; " + r.Waiting
 	}
 	if e.Rounds > 1 {
-		fmt.Fprintf(b, " (%d rounds since %s)", e.Rounds, clock(e.Since))
+		round += fmt.Sprintf(" (%d rounds since %s)", e.Rounds, clock(e.Since))
 	}
-	b.WriteString("\n")
+	b.add("%s", round)
 	if r.Fault != "" {
-		fmt.Fprintf(b, "    not carried out: %s\n", r.Fault)
+		b.add("    not carried out: %s", r.Fault)
 	}
 	for _, c := range r.Clamps {
 		from := "no answer"
 		if c.From >= 0 {
 			from = fmt.Sprint(c.From)
 		}
-		fmt.Fprintf(b, "    rule %s: %s → %d\n", c.Rule, from, c.To)
+		b.add("    rule %s: %s → %d", c.Rule, from, c.To)
 	}
-	fmt.Fprintf(b, "    seen: %s\n", strings.Join(append(signals(r.Signals), pods(r)), ", "))
+	b.add("    seen: %s", strings.Join(append(signals(r.Signals), pods(r)), ", "))
 	if terms {
 		for _, t := range r.Terms {
-			fmt.Fprintf(b, "    %s = %.6g\n", t.Name, t.Value)
+			b.add("    %s = %.6g", t.Name, t.Value)
 		}
 	}
 }

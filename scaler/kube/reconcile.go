@@ -25,6 +25,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/loop"
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
 	"github.com/sluice-autoscaler/sluice/scaler"
+	"github.com/sluice-autoscaler/sluice/scaler/kube/lead"
+	"github.com/sluice-autoscaler/sluice/scaler/kube/queue"
 )
 
 // Kind is an Autoscaler's kind in a loop.Ref.
@@ -55,6 +57,13 @@ type Options struct {
 	// StatusWrites bounds the writes of status of all Autoscalers together; the zero value has its
 	// defaults.
 	StatusWrites StatusWrites
+	// Inline writes a status within its round, for a test with a clock of its own.
+	Inline bool
+	// Leader tells whether this replica does rounds; nil does always.
+	Leader *lead.Leader
+	// MaxPerNamespace is how many Autoscalers of one namespace are driven, the oldest; 0 drives
+	// all.
+	MaxPerNamespace int
 }
 
 // Reconciler does one round of one Autoscaler at a time. It is safe for concurrent use with
@@ -62,6 +71,8 @@ type Options struct {
 type Reconciler struct {
 	Options
 	writes *writeBudget
+	// writers has an entry for each write of status under way.
+	writers chan struct{}
 
 	mu        sync.Mutex
 	workloads map[types.NamespacedName]*workload
@@ -72,6 +83,10 @@ type workload struct {
 	*scaler.Workload
 	uid    types.UID
 	object loop.Ref
+	// memory is that of the terms in which it was driven.
+	memory int
+	// told are the other writers of the target that an event has told of.
+	told rivals
 	// held says that the Scaler's Path knows the workload.
 	held       bool
 	generation int64
@@ -80,11 +95,17 @@ type workload struct {
 	invalid error
 	retryAt time.Time
 	status  status
+	writing writing
 }
 
 // New returns a Reconciler.
 func New(o Options) *Reconciler {
-	return &Reconciler{Options: o, writes: newWriteBudget(o.StatusWrites), workloads: map[types.NamespacedName]*workload{}}
+	if o.Leader == nil {
+		o.Leader = lead.Always(1)
+	}
+	return &Reconciler{
+		Options: o, writes: newWriteBudget(o.StatusWrites), writers: make(chan struct{}, writers), workloads: map[types.NamespacedName]*workload{},
+	}
 }
 
 const (
@@ -109,37 +130,61 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		r.forget(req.NamespacedName)
 		return ctrl.Result{}, nil
 	}
-	w := r.workload(&as)
-	next := r.round(ctx, w, &as)
-	if err := r.writeStatus(ctx, w, &as); err != nil {
-		r.Log.WarnContext(ctx, "status not written, will retry", slog.String("autoscaler", req.String()), slog.Any("error", err))
+	ctx, cancel, term, ok := r.Leader.Bind(ctx)
+	defer cancel()
+	if !ok { // the next term asks for a round of everything
+		return ctrl.Result{}, nil
 	}
-	return ctrl.Result{RequeueAfter: next}, nil
+	w := r.workload(&as, term)
+	next, urgent := r.round(ctx, w, &as)
+	if errors.Is(context.Cause(ctx), lead.ErrNotLeading) {
+		return ctrl.Result{}, nil
+	}
+	r.writeStatus(ctx, w, &as)
+	priority := 0
+	if urgent {
+		priority = queue.Urgent
+	}
+	return ctrl.Result{RequeueAfter: next, Priority: &priority}, nil
 }
 
-// round configures the workload, yields to a rival or does a round, and puts it into status.
-func (r *Reconciler) round(ctx context.Context, w *workload, as *v1alpha1.Autoscaler) time.Duration {
+// round configures the workload, yields to a rival or does a round, and puts it into status. It
+// says when the next is due, and whether somebody waits for it.
+func (r *Reconciler) round(ctx context.Context, w *workload, as *v1alpha1.Autoscaler) (next time.Duration, urgent bool) {
 	if err := r.configure(ctx, w, as); err != nil {
 		if w.retryAt.IsZero() {
 			r.settle(w)
 			w.status.condition(as, v1alpha1.ConditionScalingActive, false, "InvalidSpec", err.Error())
-			return invalidAfter
+			return invalidAfter, false
 		}
 		w.status.condition(as, v1alpha1.ConditionScalingActive, false, "PolicyUnavailable", err.Error())
 		if !w.Configured() { // else the spec before still drives
 			r.settle(w)
-			return r.Scaler.Timing.Tick
+			return r.Scaler.Timing.Tick, false
 		}
 	}
-	rival, err := r.rival(ctx, as, w.object)
+	surplus, err := r.surplus(ctx, as)
+	if err != nil {
+		r.Log.WarnContext(ctx, "number of autoscalers not known, will retry", slog.String("autoscaler", w.Ref().String()), slog.Any("error", err))
+		return rivalsAfter, false
+	}
+	if surplus {
+		r.settle(w)
+		w.status.condition(as, v1alpha1.ConditionAbleToScale, false, "TooManyAutoscalers",
+			fmt.Sprintf("the namespace has %d older Autoscalers, which is as many as are driven in one: nothing is done here", r.MaxPerNamespace))
+		return rivalsAfter, false
+	}
+	all, err := r.rivals(ctx, as, w.object)
 	if err != nil {
 		r.Log.WarnContext(ctx, "rivals not known, will retry", slog.String("autoscaler", w.Ref().String()), slog.Any("error", err))
-		return rivalsAfter
+		return rivalsAfter, false
 	}
-	if rival != "" {
+	r.tellRivals(w, as, all)
+	w.status.contested(as, all.loser)
+	if all.winner != "" {
 		r.settle(w)
-		w.status.condition(as, v1alpha1.ConditionAbleToScale, false, "AnotherAutoscaler", rival+" scales the same target: nothing is done here until it is gone")
-		return r.Scaler.Timing.Tick
+		w.status.condition(as, v1alpha1.ConditionAbleToScale, false, "AnotherAutoscaler", all.winner+": nothing is done here until it is gone")
+		return r.Scaler.Timing.Tick, false
 	}
 	out, err := w.Round(ctx)
 	for _, n := range out.Notices {
@@ -149,8 +194,11 @@ func (r *Reconciler) round(ctx context.Context, w *workload, as *v1alpha1.Autosc
 		}
 		r.Recorder.Eventf(as, nil, kind, n.Reason, "Learn", "%s", n.Message)
 	}
+	if errors.Is(context.Cause(ctx), lead.ErrNotLeading) { // cut short, and no fault
+		return out.Next, false
+	}
 	r.report(ctx, w, as, &out, err)
-	return out.Next
+	return out.Next, out.Path != nil && out.Path.Waiting > 0 || out.Record.Phase == loop.Waking
 }
 
 // settle says that nothing is expected of a workload that is not driven.
@@ -168,6 +216,9 @@ func (r *Reconciler) report(ctx context.Context, w *workload, as *v1alpha1.Autos
 	}
 	able, active := scaleConditions(out, fault, err)
 	if able != nil {
+		if able.ok && w.told.loser != "" {
+			able.message += "; " + w.told.loser + " names the same target, is younger and does nothing"
+		}
 		w.status.condition(as, v1alpha1.ConditionAbleToScale, able.ok, able.reason, able.message)
 	}
 	if failed && fault.Stage == scaler.StageSet && able != nil {
@@ -216,14 +267,19 @@ func scaleConditions(out *scaler.Outcome, fault *scaler.RoundError, err error) (
 	return nil, &verdict{false, "FailedHandover", err.Error()}
 }
 
-// workload returns the one of an Autoscaler; one that scales another object now begins anew.
-func (r *Reconciler) workload(as *v1alpha1.Autoscaler) *workload {
+// workload returns the one of an Autoscaler. One that scales another object now begins anew, and so
+// does one that another replica has driven meanwhile: what is remembered of it may not be so.
+func (r *Reconciler) workload(as *v1alpha1.Autoscaler, term lead.Term) *workload {
 	key := client.ObjectKeyFromObject(as)
 	r.mu.Lock()
 	w := r.workloads[key]
 	r.mu.Unlock()
 	if w != nil && w.uid != as.UID { // deleted and made again before a round saw it gone
 		r.forget(key)
+		w = nil
+	}
+	if w != nil && w.memory != term.Memory {
+		w.Close()
 		w = nil
 	}
 	if w != nil && w.generation != as.Generation {
@@ -234,7 +290,7 @@ func (r *Reconciler) workload(as *v1alpha1.Autoscaler) *workload {
 	}
 	if w == nil {
 		w = &workload{
-			Workload: r.Scaler.Open(Ref(key)), uid: as.UID, object: TargetRef(as.Namespace, as.Spec.ScaleTargetRef), generation: -1,
+			Workload: r.Scaler.Open(Ref(key)), uid: as.UID, object: TargetRef(as.Namespace, as.Spec.ScaleTargetRef), generation: -1, memory: term.Memory,
 			status: status{AutoscalerStatus: *as.Status.DeepCopy()},
 		}
 		r.mu.Lock()
@@ -350,35 +406,4 @@ func Index(ctx context.Context, c client.FieldIndexer) error {
 		c.IndexField(ctx, &v1alpha1.Autoscaler{}, ByTarget, TargetOfAutoscaler),
 		c.IndexField(ctx, &v1alpha1.Autoscaler{}, ByService, ServiceOf),
 	)
-}
-
-// rival names another writer of the same target that has precedence: any HPA, or an older
-// Autoscaler.
-func (r *Reconciler) rival(ctx context.Context, as *v1alpha1.Autoscaler, object loop.Ref) (string, error) {
-	if as.Spec.Mode == v1alpha1.ModeDryRun {
-		return "", nil
-	}
-	same := []client.ListOption{client.InNamespace(as.Namespace), client.MatchingFields{ByTarget: targetKey(object)}, client.UnsafeDisableDeepCopy}
-	var hpas autoscalingv2.HorizontalPodAutoscalerList
-	if err := r.Client.List(ctx, &hpas, same...); err != nil {
-		return "", fmt.Errorf("find HPAs of %s: %w", object, err)
-	}
-	if len(hpas.Items) > 0 {
-		return "HorizontalPodAutoscaler " + hpas.Items[0].Name, nil
-	}
-	var others v1alpha1.AutoscalerList
-	if err := r.Client.List(ctx, &others, same...); err != nil {
-		return "", fmt.Errorf("find Autoscalers of %s: %w", object, err)
-	}
-	for i := range others.Items {
-		o := &others.Items[i]
-		if o.Name == as.Name || o.Spec.Mode == v1alpha1.ModeDryRun {
-			continue
-		}
-		mine, theirs := as.CreationTimestamp.Time, o.CreationTimestamp.Time
-		if theirs.Before(mine) || theirs.Equal(mine) && o.Name < as.Name {
-			return "Autoscaler " + o.Name, nil
-		}
-	}
-	return "", nil
 }

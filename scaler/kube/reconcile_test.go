@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -46,9 +47,13 @@ type world struct {
 	// listens; forgotten are the Refs whose path was given up.
 	setErr, putErr error
 	fault          string
-	forgotten      []loop.Ref
+	// trouble is why pods cannot be created.
+	trouble   string
+	forgotten []loop.Ref
 	// statuses counts the writes of status.
 	statuses int
+	// answer, when not nil, is what the API server says to a write of status.
+	answer func() error
 	// demand is the concurrency that every window shows; unknown makes signals unknown with half
 	// coverage; waiting is held.
 	demand  float64
@@ -111,7 +116,7 @@ func (w *world) Put(_ context.Context, _ loop.Ref, want loop.PathState) error {
 type target struct{ *world }
 
 func (w target) Get(context.Context, loop.Ref) (scaler.State, error) {
-	return scaler.State{Replicas: w.replicas}, w.scaleErr
+	return scaler.State{Replicas: w.replicas, Trouble: w.trouble}, w.scaleErr
 }
 
 func (w target) Set(_ context.Context, _ loop.Ref, n int, _ []string) error {
@@ -154,6 +159,25 @@ func (w *world) autoscaler() *v1alpha1.Autoscaler {
 	return &as
 }
 
+// sameObject refuses a patch that names another UID, as the API server does and the fake does not.
+func sameObject(ctx context.Context, c client.Client, o client.Object, p client.Patch) error {
+	raw, err := p.Data(o)
+	if err != nil {
+		return err
+	}
+	var named v1alpha1.Autoscaler
+	if err := json.Unmarshal(raw, &named); err != nil {
+		return err
+	}
+	if err := c.Get(ctx, client.ObjectKeyFromObject(o), o); err != nil {
+		return err
+	}
+	if named.UID != "" && named.UID != o.GetUID() {
+		return fmt.Errorf("the patch names the object %s, this is %s", named.UID, o.GetUID())
+	}
+	return nil
+}
+
 func newWorld(t *testing.T, change func(*v1alpha1.Autoscaler), more ...client.Object) *world {
 	t.Helper()
 	return newWorldWith(t, scaler.Options{Catalog: catalog.Default()}, change, more...)
@@ -182,9 +206,18 @@ func newWorldWith(t *testing.T, o scaler.Options, change func(*v1alpha1.Autoscal
 	w.client = fake.NewClientBuilder().WithScheme(s).WithStatusSubresource(&v1alpha1.Autoscaler{}).
 		WithIndex(&autoscalingv2.HorizontalPodAutoscaler{}, kube.ByTarget, kube.TargetOfHPA).
 		WithIndex(&v1alpha1.Autoscaler{}, kube.ByTarget, kube.TargetOfAutoscaler).
+		WithIndex(&v1alpha1.Autoscaler{}, kube.ByService, kube.ServiceOf).
 		WithObjects(append([]client.Object{as}, more...)...).
 		WithInterceptorFuncs(interceptor.Funcs{SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
 			w.statuses++
+			if w.answer != nil {
+				if err := w.answer(); err != nil {
+					return err
+				}
+			}
+			if err := sameObject(ctx, c, o, p); err != nil {
+				return err
+			}
 			return c.SubResource(sub).Patch(ctx, o, p, opts...)
 		}}).Build()
 	clock := func() time.Time { return w.now }
@@ -197,7 +230,7 @@ func newWorldWith(t *testing.T, o scaler.Options, change func(*v1alpha1.Autoscal
 	o.Target, o.Source, o.Path, o.Timing, o.Clock, o.Metrics = target{w}, w, w, loop.DefaultTiming(), clock, prometheus.NewRegistry()
 	w.s = scaler.New(o)
 	w.r = kube.New(kube.Options{
-		Client: w.client, Scaler: w.s, Targets: kube.NewTargets(w.client, nil, nil, nil), Forget: func(ref loop.Ref) { w.forgotten = append(w.forgotten, ref) }, Recorder: w.recorder, Log: o.Log, Clock: clock,
+		Client: w.client, Scaler: w.s, Targets: kube.NewTargets(w.client, nil, nil, nil), Forget: func(ref loop.Ref) { w.forgotten = append(w.forgotten, ref) }, Recorder: w.recorder, Log: o.Log, Clock: clock, Inline: true,
 	})
 	return w
 }
@@ -370,6 +403,65 @@ func TestYieldsToAnHPA(t *testing.T) {
 	}
 }
 
+// TestTwoAutoscalersOfOneService lets two Autoscalers of different targets name one Service: the
+// older has it, by creation and then by name, and both say so. One that only looks on is no rival.
+func TestTwoAutoscalersOfOneService(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		other string
+		age   time.Duration
+		mode  v1alpha1.Mode
+		yield bool
+		says  string
+	}{
+		"older":                       {"z", time.Hour, v1alpha1.ModeApply, true, "Autoscaler z names the same Service web"},
+		"same age, name before":       {"a", 0, v1alpha1.ModeApply, true, "Autoscaler a names the same Service web"},
+		"same age, name behind":       {"z", 0, v1alpha1.ModeApply, false, "Autoscaler z names the same Service web"},
+		"younger":                     {"a", -time.Hour, v1alpha1.ModeApply, false, "Autoscaler a names the same Service web"},
+		"older, but touches nothing":  {"a", time.Hour, v1alpha1.ModeDryRun, false, ""},
+		"of a namespace of the other": {"", 0, "", false, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			other := &v1alpha1.Autoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: "attacker", Name: "a", UID: "u2", CreationTimestamp: metav1.NewTime(time.Unix(0, 0))}}
+			if tc.other != "" {
+				other.Namespace, other.Name = "shop", tc.other
+				other.CreationTimestamp = metav1.NewTime(time.Unix(1_000_000, 0).Add(-tc.age))
+			}
+			other.Spec = v1alpha1.AutoscalerSpec{
+				Mode: tc.mode, ServiceRef: &v1alpha1.ServiceReference{Name: "web"},
+				ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "another"},
+			}
+			w := newWorld(t, nil, other)
+			w.demand = 100
+			w.step(time.Second)
+			able, contested := w.condition(v1alpha1.ConditionAbleToScale), w.condition(v1alpha1.ConditionContested)
+			if tc.yield {
+				if len(w.log) != 0 || able.Status != metav1.ConditionFalse || able.Reason != "AnotherAutoscaler" || !strings.Contains(able.Message, tc.says) {
+					t.Errorf("scale writes %v, AbleToScale %+v: want none, and %q", w.log, able, tc.says)
+				}
+				return
+			}
+			if len(w.log) == 0 || able.Status != metav1.ConditionTrue {
+				t.Errorf("scale writes %v, AbleToScale %+v: want it to scale", w.log, able)
+			}
+			if tc.says == "" && contested.Type != "" || tc.says != "" && (contested.Status != metav1.ConditionTrue || !strings.Contains(contested.Message, tc.says)) {
+				t.Errorf("Contested %+v, want %q", contested, tc.says)
+			}
+			if tc.says == "" {
+				return
+			}
+			if err := w.client.Delete(t.Context(), other); err != nil {
+				t.Fatal(err)
+			}
+			w.step(time.Second)
+			if c := w.condition(v1alpha1.ConditionContested); c.Status != metav1.ConditionFalse {
+				t.Errorf("Contested %+v once it is alone, want False", c)
+			}
+		})
+	}
+}
+
 func TestDryRunWritesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(as *v1alpha1.Autoscaler) { as.Spec.Mode = v1alpha1.ModeDryRun })
@@ -439,6 +531,29 @@ func TestNoGatewayKeepsTheLastPod(t *testing.T) {
 	}
 	if got := fmt.Sprint(w.log); got != "[2→1]" {
 		t.Errorf("idle without a gateway: scale writes %v, want [2→1]", got)
+	}
+}
+
+// TestNoPodsFailFast forbids pods altogether: the path is told why within two rounds, status says
+// it, and once pods may be created the failure goes.
+func TestNoPodsFailFast(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.replicas, w.waiting = 0, 1
+	w.step(time.Second)
+	w.trouble = "FailedCreate: exceeded quota"
+	w.step(time.Second)
+	if !strings.Contains(w.path.Failure, "exceeded quota") {
+		t.Errorf("path = %+v, want why pods cannot be created", w.path)
+	}
+	w.step(10 * time.Second) // what is not urgent is written now and then
+	if c := w.condition(v1alpha1.ConditionActive); !strings.Contains(w.path.Failure, "exceeded quota") || !strings.Contains(c.Message, "exceeded quota") {
+		t.Errorf("path = %+v, Active %+v, want why pods cannot be created in both", w.path, c)
+	}
+	w.trouble = ""
+	w.step(time.Second)
+	if w.path.Failure != "" {
+		t.Errorf("path = %+v once pods can be created, want no failure", w.path)
 	}
 }
 
@@ -587,5 +702,58 @@ func TestDryRunReleasesThePath(t *testing.T) {
 	w.step(time.Second)
 	if w.path.In || len(w.forgotten) != 1 {
 		t.Errorf("in DryRun the gateway is in the path: %v; forgotten %v; want it out, then forgotten", w.path.In, w.forgotten)
+	}
+}
+
+// TestStatusIsWrittenBesideRounds: an API server that does not answer delays no round, gets one
+// write of a workload at a time, and what it refused comes again.
+func TestStatusIsWrittenBesideRounds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.r.Inline = false
+		w.ready(1)
+		answers := make(chan error)
+		w.answer = func() error { return <-answers }
+		for range 3 {
+			w.step(2 * time.Second)
+			synctest.Wait()
+		}
+		if w.statuses != 1 || w.autoscaler().Status.ObservedGeneration != 0 {
+			t.Fatalf("%d writes are under way, want one that has no answer", w.statuses)
+		}
+		answers <- errors.New("the disk is full")
+		synctest.Wait()
+		w.step(2 * time.Second)
+		synctest.Wait()
+		if w.statuses != 2 {
+			t.Fatalf("%d writes after one was refused, want it again", w.statuses)
+		}
+		answers <- nil
+		synctest.Wait()
+		if got := w.autoscaler().Status; got.ObservedGeneration != 1 || got.ReadyReplicas != 1 {
+			t.Errorf("status %+v, want what the rounds saw", got)
+		}
+	})
+}
+
+// TestStatusOfAnObjectMadeAgain: what belongs to an object that is gone is not written to another
+// of the same name.
+func TestStatusOfAnObjectMadeAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.ready(1)
+	w.answer = func() error {
+		w.answer = nil
+		old := w.autoscaler()
+		if err := w.client.Delete(t.Context(), old); err != nil {
+			return err
+		}
+		again := &v1alpha1.Autoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "u2"}, Spec: old.Spec}
+		return w.client.Create(t.Context(), again)
+	}
+	w.step(2 * time.Second)
+	if got := w.autoscaler(); got.UID != "u2" || len(got.Status.Conditions) != 0 {
+		t.Errorf("%s has the conditions %v of the object before", got.UID, got.Status.Conditions)
 	}
 }

@@ -3,10 +3,11 @@ package kube
 import (
 	"context"
 	"encoding/json"
-	"fmt"
+	"log/slog"
 	"math"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -51,6 +52,16 @@ func (s *status) condition(as *v1alpha1.Autoscaler, kind string, ok bool, reason
 	}
 	s.changed = true
 	meta.SetStatusCondition(&s.Conditions, metav1.Condition{Type: kind, Status: want, Reason: reason, Message: message, ObservedGeneration: as.Generation})
+}
+
+// contested says who claims the same and yields, "" that nobody does.
+func (s *status) contested(as *v1alpha1.Autoscaler, younger string) {
+	switch {
+	case younger != "":
+		s.condition(as, v1alpha1.ConditionContested, true, "AnotherAutoscaler", younger+": it is younger, and does nothing")
+	case meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionContested) != nil:
+		s.condition(as, v1alpha1.ConditionContested, false, "Alone", "no other Autoscaler names the same target or Service")
+	}
 }
 
 // describe puts a round's record into status. Active, where it is not nil, is what ScalingActive
@@ -208,8 +219,9 @@ func (b *writeBudget) due(s *status, now time.Time) bool {
 	return false
 }
 
-// patch is the whole status as a merge patch: nothing depends on how far the cache is behind.
-func (s *status) patch() ([]byte, error) {
+// patch is the whole status as a merge patch: nothing depends on how far the cache is behind. The
+// API server refuses it for another object of the same name.
+func (s *status) patch(uid types.UID) ([]byte, error) {
 	type withUnknown struct {
 		v1alpha1.AutoscalerStatus
 		// null while unknown: a merge patch keeps what is left out
@@ -219,23 +231,65 @@ func (s *status) patch() ([]byte, error) {
 	if s.Concurrency != "" {
 		body.Concurrency = &s.Concurrency
 	}
-	return json.Marshal(map[string]any{"status": body})
+	return json.Marshal(map[string]any{"metadata": map[string]any{"uid": uid}, "status": body})
 }
 
-// writeStatus writes status when it is due.
-func (r *Reconciler) writeStatus(ctx context.Context, w *workload, as *v1alpha1.Autoscaler) error {
+// writers is how many statuses may be on their way to the API server at once, beside the rounds.
+const writers = 8
+
+// statusTimeout bounds one write that goes beside the rounds.
+const statusTimeout = 10 * time.Second
+
+// writing is one workload's write beside the rounds.
+type writing struct {
+	// underway says that one is on its way; failed that the last one did not arrive.
+	underway, failed atomic.Bool
+}
+
+// writeStatus has status written when it is due: beside the rounds, so that none waits for the API
+// server. While a write of the workload is on its way, or all writers are busy, the next round asks
+// again.
+func (r *Reconciler) writeStatus(ctx context.Context, w *workload, as *v1alpha1.Autoscaler) {
+	if w.writing.failed.Swap(false) {
+		w.status.urgent = true
+	}
+	if w.writing.underway.Load() {
+		return
+	}
+	select {
+	case r.writers <- struct{}{}:
+	default:
+		return
+	}
+	free := func() { <-r.writers }
 	now := r.Clock()
 	if !r.writes.due(&w.status, now) {
-		return nil
+		free()
+		return
 	}
-	patch, err := w.status.patch()
-	if err != nil {
-		return fmt.Errorf("encode status of %s: %w", w.Ref(), err)
-	}
-	next := &v1alpha1.Autoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: as.Namespace, Name: as.Name}}
-	if err := client.IgnoreNotFound(r.Client.Status().Patch(ctx, next, client.RawPatch(types.MergePatchType, patch))); err != nil {
-		return fmt.Errorf("write status of %s: %w", w.Ref(), err)
+	patch, err := w.status.patch(as.UID)
+	if err != nil { // a fault of this program: nothing in a status cannot be encoded
+		free()
+		r.Log.ErrorContext(ctx, "status not encoded", slog.String("autoscaler", w.Ref().String()), slog.Any("error", err))
+		return
 	}
 	w.status.urgent, w.status.changed, w.status.writtenAt = false, false, now
-	return nil
+	w.writing.underway.Store(true)
+	namespace, name := as.Namespace, as.Name
+	write := func() {
+		defer free()
+		defer w.writing.underway.Store(false)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statusTimeout)
+		defer cancel()
+		as := &v1alpha1.Autoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+		if err := client.IgnoreNotFound(r.Client.Status().Patch(ctx, as, client.RawPatch(types.MergePatchType, patch))); err != nil {
+			w.writing.failed.Store(true)
+			r.Log.WarnContext(ctx, "status not written, will retry", slog.String("autoscaler", w.Ref().String()), slog.Any("error", err))
+		}
+	}
+	if r.Inline {
+		write()
+		return
+	}
+	go write()
 }

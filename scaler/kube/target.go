@@ -2,14 +2,18 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
+	"golang.org/x/time/rate"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -50,9 +54,21 @@ type Selectors interface {
 	Unbind(ref loop.Ref)
 }
 
+const (
+	// scaleEvery is how often the scale of a kind that is not watched is read. Its rounds in
+	// between go by the last answer.
+	scaleEvery = 5 * time.Second
+	// scaleBelieved is how old that answer may be where a namespace has more such targets than may
+	// be read; beyond it nothing is known.
+	scaleBelieved = time.Minute
+	// scaleReads and scaleBurst bound how many of them are read for one namespace, a second and at
+	// once.
+	scaleReads, scaleBurst = 5, 20
+)
+
 // Targets reads and writes the scale of any object that has one. Deployments, StatefulSets and
-// ReplicaSets are read from a cache, other kinds from the API server. It is a scaler.Target and
-// safe for concurrent use.
+// ReplicaSets are read from a cache, other kinds from the API server, seldom. It is a scaler.Target
+// and safe for concurrent use.
 type Targets struct {
 	cached    client.Reader
 	scales    scale.ScalesGetter
@@ -61,6 +77,8 @@ type Targets struct {
 
 	mu      sync.Mutex
 	targets map[loop.Ref]*target
+	// reads bound the reads of scales, by namespace.
+	reads map[string]*rate.Limiter
 }
 
 // target is what is known of one registered workload's target. A round uses it alone.
@@ -74,11 +92,21 @@ type target struct {
 	// selector is the text of the bound selector.
 	selector string
 	bound    bool
+	// scale is the last answer of a kind that is not watched.
+	scale scaleAnswer
+}
+
+// scaleAnswer is what the API server said of a scale, or the fault instead.
+type scaleAnswer struct {
+	at       time.Time
+	replicas int
+	selector string
+	err      error
 }
 
 // NewTargets returns Targets over a cached reader and a client of scales. Selectors may be nil.
 func NewTargets(cached client.Reader, scales scale.ScalesGetter, mapper meta.RESTMapper, s Selectors) *Targets {
-	return &Targets{cached: cached, scales: scales, mapper: mapper, selectors: s, targets: map[loop.Ref]*target{}}
+	return &Targets{cached: cached, scales: scales, mapper: mapper, selectors: s, targets: map[loop.Ref]*target{}, reads: map[string]*rate.Limiter{}}
 }
 
 // Register says that ref scales another object than the one it names, and which Service holds its
@@ -123,7 +151,7 @@ func (t *Targets) of(ref loop.Ref) *target {
 // Get reads the target's scale.
 func (t *Targets) Get(ctx context.Context, ref loop.Ref) (scaler.State, error) {
 	at := t.of(ref)
-	n, selector, err := t.read(ctx, at)
+	n, selector, trouble, err := t.read(ctx, at)
 	if err != nil {
 		return scaler.State{}, err
 	}
@@ -138,21 +166,23 @@ func (t *Targets) Get(ctx context.Context, ref loop.Ref) (scaler.State, error) {
 		t.selectors.Bind(ref, at.ref.Namespace, sel, at.service)
 		at.selector, at.bound = selector, true
 	}
-	return scaler.State{Replicas: n}, nil
+	return scaler.State{Replicas: n, Trouble: trouble}, nil
 }
 
-// read gives the count that was last asked for, and the text of the pods' selector.
-func (t *Targets) read(ctx context.Context, at *target) (int, string, error) {
+// read gives the count that was last asked for, the text of the pods' selector, and why pods cannot
+// be created.
+func (t *Targets) read(ctx context.Context, at *target) (n int, selectorText, trouble string, err error) {
 	object, spec := cachedKind(at.ref.Kind)
 	if object == nil {
-		return t.readScale(ctx, at)
+		n, selectorText, err = t.readScale(ctx, at)
+		return n, selectorText, "", err
 	}
-	err := t.cached.Get(ctx, types.NamespacedName{Namespace: at.ref.Namespace, Name: at.ref.Name}, object, client.UnsafeDisableDeepCopy)
+	err = t.cached.Get(ctx, types.NamespacedName{Namespace: at.ref.Namespace, Name: at.ref.Name}, object, client.UnsafeDisableDeepCopy)
 	if err != nil {
-		return 0, "", fmt.Errorf("read %s: %w", at.ref, translate(err))
+		return 0, "", "", fmt.Errorf("read %s: %w", at.ref, translate(err))
 	}
 	replicas, selector := spec()
-	n := 1 // the API's default
+	n = 1 // the API's default
 	if replicas != nil {
 		n = int(*replicas)
 	}
@@ -163,7 +193,7 @@ func (t *Targets) read(ctx context.Context, at *target) (int, string, error) {
 			at.version = 0
 		}
 	}
-	return n, at.text(selector), nil
+	return n, at.text(selector), createTrouble(object), nil
 }
 
 // text is the selector in words. Of the one that is bound already it spares the work.
@@ -203,6 +233,26 @@ func cachedKind(kind string) (client.Object, func() (*int32, *metav1.LabelSelect
 	return nil, nil
 }
 
+// createTrouble says why pods of an object cannot be created (quota, admission), "" when nothing is
+// known against it.
+func createTrouble(o client.Object) string {
+	switch o := o.(type) {
+	case *appsv1.Deployment:
+		for i := range o.Status.Conditions {
+			if c := &o.Status.Conditions[i]; c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue {
+				return c.Reason + ": " + c.Message
+			}
+		}
+	case *appsv1.ReplicaSet:
+		for i := range o.Status.Conditions {
+			if c := &o.Status.Conditions[i]; c.Type == appsv1.ReplicaSetReplicaFailure && c.Status == corev1.ConditionTrue {
+				return c.Reason + ": " + c.Message
+			}
+		}
+	}
+	return ""
+}
+
 // StripTarget is a transform for a cache of Deployments, StatefulSets and ReplicaSets: it keeps
 // what scaling needs, so that a cluster's workloads fit in little memory.
 func StripTarget(o any) (any, error) {
@@ -211,17 +261,58 @@ func StripTarget(o any) (any, error) {
 	}
 	switch o := o.(type) {
 	case *appsv1.Deployment:
-		return &appsv1.Deployment{ObjectMeta: lean(&o.ObjectMeta), Spec: appsv1.DeploymentSpec{Replicas: o.Spec.Replicas, Selector: o.Spec.Selector}}, nil
+		next := &appsv1.Deployment{ObjectMeta: lean(&o.ObjectMeta), Spec: appsv1.DeploymentSpec{Replicas: o.Spec.Replicas, Selector: o.Spec.Selector}}
+		for _, c := range o.Status.Conditions {
+			if c.Type == appsv1.DeploymentReplicaFailure {
+				next.Status.Conditions = append(next.Status.Conditions, c)
+			}
+		}
+		return next, nil
 	case *appsv1.StatefulSet:
 		return &appsv1.StatefulSet{ObjectMeta: lean(&o.ObjectMeta), Spec: appsv1.StatefulSetSpec{Replicas: o.Spec.Replicas, Selector: o.Spec.Selector}}, nil
 	case *appsv1.ReplicaSet:
-		return &appsv1.ReplicaSet{ObjectMeta: lean(&o.ObjectMeta), Spec: appsv1.ReplicaSetSpec{Replicas: o.Spec.Replicas, Selector: o.Spec.Selector}}, nil
+		next := &appsv1.ReplicaSet{ObjectMeta: lean(&o.ObjectMeta), Spec: appsv1.ReplicaSetSpec{Replicas: o.Spec.Replicas, Selector: o.Spec.Selector}}
+		next.Status.Conditions = o.Status.Conditions // of one type
+		return next, nil
 	}
 	return o, nil
 }
 
-// readScale asks the API server for the scale of any kind.
+// readScale gives the scale of any kind: what the API server said lately, or what it says now. A
+// namespace that has more such targets than may be read goes by older answers.
 func (t *Targets) readScale(ctx context.Context, at *target) (int, string, error) {
+	now := time.Now()
+	age := now.Sub(at.scale.at)
+	if at.scale.at.IsZero() || age >= scaleEvery {
+		switch {
+		case t.mayRead(at.ref.Namespace):
+			n, selector, err := t.askScale(ctx, at)
+			if err != nil && !errors.Is(err, scaler.ErrNotFound) && !errors.Is(err, scaler.ErrForbidden) {
+				return n, selector, err // of the API server, not of the target
+			}
+			at.scale = scaleAnswer{now, n, selector, err}
+		case at.scale.at.IsZero() || age >= scaleBelieved:
+			return 0, "", fmt.Errorf("read the scale of %s: namespace %s has more targets of kinds that are not watched than can be read: %w",
+				at.ref, at.ref.Namespace, scaler.ErrThrottled)
+		}
+	}
+	return at.scale.replicas, at.scale.selector, at.scale.err
+}
+
+// mayRead takes one of a namespace's reads.
+func (t *Targets) mayRead(namespace string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.reads[namespace]
+	if l == nil {
+		l = rate.NewLimiter(scaleReads, scaleBurst)
+		t.reads[namespace] = l
+	}
+	return l.Allow()
+}
+
+// askScale asks the API server for the scale of any kind.
+func (t *Targets) askScale(ctx context.Context, at *target) (int, string, error) {
 	r, err := t.resource(at.ref)
 	if err != nil {
 		return 0, "", err
@@ -247,6 +338,9 @@ func (t *Targets) Set(ctx context.Context, ref loop.Ref, n int, _ []string) erro
 		return fmt.Errorf("set %s to %d replicas: %w", at.ref, n, translate(err))
 	}
 	at.version, at.replicas = version(sc.ResourceVersion), n
+	if at.scale.err == nil {
+		at.scale.replicas = n
+	}
 	return nil
 }
 

@@ -4,26 +4,23 @@
 // answers, and the decision says so. After several failures in a row a circuit breaker stops
 // requests; one request in each openFor tries the server again.
 //
+// Policies come in two kinds. Those of Entry ask within Decide and trust their parameters: they are
+// for a user's own program, such as a simulation. Those of a Broker are for a process with other
+// people's workloads: they ask outside of rounds, reach what the Broker allows only, and read no
+// files.
+//
 // It does I/O, and so it lives outside algorithms/.
 package plugin
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"strings"
 	"time"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
+	"unicode"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
@@ -37,12 +34,16 @@ const (
 	Name = "grpc"
 	// maxState bounds the state that a server may store, in bytes.
 	maxState = 64 << 10
-	// maxAnswer bounds an answer, in bytes.
-	maxAnswer = 1 << 20
-	// maxTerms bounds the terms of an answer.
-	maxTerms = 100
-	// maxText bounds a reason and a message, in bytes.
+	// maxAnswer bounds an answer, in bytes: the state and as many terms as are allowed fit.
+	maxAnswer = 128 << 10
+	// maxTerms bounds the terms of an answer, maxTermName the name of one, in bytes.
+	maxTerms, maxTermName = 100, 64
+	// maxText bounds a message, in bytes.
 	maxText = 1024
+	// maxAddress bounds an address, maxParameters the parameters that are passed on, in bytes.
+	maxAddress, maxParameters = 512, 64 << 10
+	// minNext is the least time until the next decision that an answer can ask for.
+	minNext = 100 * time.Millisecond
 	// maxReplicas bounds an answer, in pods.
 	maxReplicas = 1_000_000
 	version     = 1
@@ -52,18 +53,6 @@ const (
 type Signal struct {
 	Name   string              `json:"name"`
 	Window algorithms.Duration `json:"window"`
-}
-
-// TLS secures the connection; without it the connection is in the clear.
-type TLS struct {
-	// CAFile holds the certificates to trust, PEM; empty trusts the system's.
-	CAFile string `json:"caFile,omitempty"`
-	// ServerName is the name that the server's certificate must have; empty takes the address's
-	// host.
-	ServerName string `json:"serverName,omitempty"`
-	// CertFile and KeyFile are this client's certificate, PEM, both or neither.
-	CertFile string `json:"certFile,omitempty"`
-	KeyFile  string `json:"keyFile,omitempty"`
 }
 
 // Fallback is the policy to ask when the server does not answer.
@@ -82,10 +71,13 @@ type Breaker struct {
 
 // Config holds the parameters.
 type Config struct {
-	// Address is host:port, or unix:///path.
+	// Address is host:port; of a policy of Entry also unix:///path.
 	Address string `json:"address"`
-	// Timeout bounds one request. It must leave the caller's round enough time.
+	// Timeout bounds one request.
 	Timeout algorithms.Duration `json:"timeout"`
+	// MaxAge is how old an answer may be that was asked for outside of a round. Longer survives
+	// slow servers; shorter follows the load.
+	MaxAge algorithms.Duration `json:"maxAge"`
 	// Signals are sent with each request, 1–100 of them.
 	Signals []Signal `json:"signals"`
 	// Parameters are passed on as they are: a JSON object.
@@ -99,11 +91,12 @@ type Config struct {
 	Workload string `json:"workload,omitempty"`
 }
 
-// Default returns a timeout of half a second, the mean concurrency of a minute and of six seconds,
-// and a breaker that opens for 30 s after 5 failures. Address is the caller's.
+// Default returns a timeout of half a second, answers that hold for 15 s, the mean concurrency of a
+// minute and of six seconds, and a breaker that opens for 30 s after 5 failures. Address is the
+// caller's.
 func Default() Config {
 	return Config{
-		Timeout: algorithms.Duration(500 * time.Millisecond),
+		Timeout: algorithms.Duration(500 * time.Millisecond), MaxAge: algorithms.Duration(15 * time.Second),
 		Signals: []Signal{{algorithms.Concurrency, algorithms.Duration(time.Minute)}, {algorithms.Concurrency, algorithms.Duration(6 * time.Second)}},
 		Breaker: Breaker{Failures: 5, OpenFor: algorithms.Duration(30 * time.Second)},
 	}
@@ -112,13 +105,15 @@ func Default() Config {
 // Params describes the parameters.
 func Params() params.List[Config] {
 	return params.List[Config]{
-		params.Other[Config]("address", "host:port or unix:///path", "none: required", "where the server listens"),
+		params.Other[Config]("address", "host:port; outside of a cluster also unix:///path", "none: required", "where the server listens"),
 		params.Of("timeout", params.Spans(time.Millisecond, 10*time.Second), "", "bound of one request",
 			func(c *Config) *algorithms.Duration { return &c.Timeout }),
+		params.Of("maxAge", params.Spans(time.Second, 10*time.Minute), "", "how old the last answer may be",
+			func(c *Config) *algorithms.Duration { return &c.MaxAge }),
 		params.Other[Config]("signals", "1–100 of {name, window}", "concurrency over 1m0s and 6s", "what to send"),
 		params.Other[Config]("parameters", "a JSON object", "none", "passed on to the server as it is"),
 		params.Other[Config]("workload", "text", "none", "the name that the server is given"),
-		params.Other[Config]("tls", "{caFile, serverName, certFile, keyFile}", "none: in the clear", "how to secure the connection"),
+		params.Other[Config]("tls", "{secretRef: {name}, serverName}; outside of a cluster {caFile, serverName, certFile, keyFile}", "none: in the clear", "how to secure the connection; the Secret has ca.crt, tls.crt and tls.key"),
 		params.Other[Config]("fallback", "{name, parameters} of another policy", "none: hold", "what to ask when the server fails"),
 		params.Of("circuitBreaker.failures", params.Between(1, 1000), "failures in a row", "when to leave a failing server alone",
 			func(c *Config) *int { return &c.Breaker.Failures }),
@@ -135,29 +130,37 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("%s = %v: want %s", name, value, want))
 		}
 	}
-	bad(c.Address != "" && !strings.ContainsAny(c.Address, " \n"), "address", fmt.Sprintf("%q", c.Address), "host:port or unix:///path")
+	bad(c.Address != "" && len(c.Address) <= maxAddress && strings.IndexFunc(c.Address, unprintable) < 0,
+		"address", fmt.Sprintf("%.*q", maxAddress, c.Address), "host:port or unix:///path")
 	bad(len(c.Signals) >= 1 && len(c.Signals) <= 100, "signals", len(c.Signals), "1–100 signals")
 	for i, s := range c.Signals {
 		bad(s.Name != "", fmt.Sprintf("signals[%d].name", i), `""`, "the name of a signal")
 		bad(s.Window >= 0 && time.Duration(s.Window) <= time.Hour, fmt.Sprintf("signals[%d].window", i), time.Duration(s.Window), "0s–1h")
 	}
-	if len(c.Parameters) > 0 {
+	bad(len(c.Parameters) <= maxParameters, "parameters", fmt.Sprintf("%d bytes", len(c.Parameters)), "at most 65536 bytes")
+	if len(c.Parameters) > 0 && len(c.Parameters) <= maxParameters {
 		var object map[string]any
 		bad(json.Unmarshal(c.Parameters, &object) == nil, "parameters", string(c.Parameters), "a JSON object")
 	}
 	if c.TLS != nil {
 		bad((c.TLS.CertFile == "") == (c.TLS.KeyFile == ""), "tls.certFile, tls.keyFile", "one of them", "both or neither")
+		bad(c.TLS.SecretRef == nil || !c.TLS.files(), "tls.secretRef", "set beside files", "one of them")
+		bad(c.TLS.SecretRef == nil || c.TLS.SecretRef.Name != "", "tls.secretRef.name", `""`, "the name of a Secret")
 	}
 	return errors.Join(errs...)
 }
 
+// unprintable says of a rune that it does not belong into a name.
+func unprintable(r rune) bool { return r == ' ' || !unicode.IsGraphic(r) }
+
 // Policy asks the server. It is not safe for concurrent use; Close ends its connection.
 type Policy struct {
 	cfg      Config
-	conn     *grpc.ClientConn
-	client   policy.PolicyClient
+	link     *link
 	fallback algorithms.Policy
 	state    state
+	// flight is nil of a policy that asks within Decide.
+	flight *flight
 }
 
 type state struct {
@@ -171,11 +174,23 @@ type state struct {
 	Fallback json.RawMessage `json:"fallback,omitempty"`
 }
 
-// New returns a policy with a validated Config. It opens no connection yet: the first decision
-// does. A fallback's target is targetPerPod unless its parameters say otherwise. What is wrong with
-// the files of TLS is a catalog.ErrTemporary: a Secret may be mounted or renewed later. All other
-// errors are final.
+// New returns a policy with a validated Config that asks within Decide. It opens no connection yet:
+// the first decision does. A fallback's target is targetPerPod unless its parameters say otherwise.
+// What is wrong with the files of TLS is a catalog.ErrTemporary: they may be written later. All
+// other errors are final.
 func New(c Config, targetPerPod float64) (*Policy, error) {
+	p, err := build(c, targetPerPod)
+	if err != nil {
+		return nil, err
+	}
+	if p.link, err = openFiles(c); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// build makes all of a policy but the way to its server.
+func build(c Config, targetPerPod float64) (*Policy, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
@@ -186,52 +201,16 @@ func New(c Config, targetPerPod float64) (*Policy, error) {
 			return nil, fmt.Errorf("fallback: %w", err)
 		}
 	}
-	secure, err := c.TLS.credentials()
-	if err != nil {
-		return nil, catalog.Temporary(err)
-	}
-	p.conn, err = grpc.NewClient(c.Address, grpc.WithTransportCredentials(secure),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
-		// A server that was restarted is found within seconds, not minutes.
-		grpc.WithConnectParams(grpc.ConnectParams{
-			MinConnectTimeout: time.Second,
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
-		}))
-	if err != nil {
-		return nil, fmt.Errorf("address = %q: %w", c.Address, err)
-	}
-	p.client = policy.NewPolicyClient(p.conn)
 	return p, nil
 }
 
-// credentials reads the files. All of its errors are faults of the files.
-func (t *TLS) credentials() (credentials.TransportCredentials, error) {
-	if t == nil {
-		return insecure.NewCredentials(), nil
+// Close gives up what is asked, and ends the connection.
+func (p *Policy) Close() error {
+	if p.flight != nil {
+		p.flight.close()
 	}
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
-	if t.CAFile != "" {
-		pem, err := os.ReadFile(t.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("tls.caFile: %w", err)
-		}
-		cfg.RootCAs = x509.NewCertPool()
-		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("tls.caFile = %s: holds no certificate", t.CAFile)
-		}
-	}
-	if t.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("tls.certFile, tls.keyFile: %w", err)
-		}
-		cfg.Certificates = []tls.Certificate{pair}
-	}
-	return credentials.NewTLS(cfg), nil
+	return p.link.close()
 }
-
-// Close ends the connection.
-func (p *Policy) Close() error { return p.conn.Close() }
 
 // Needs lists the configured signals and those of the fallback.
 func (p *Policy) Needs() []algorithms.Need {
@@ -248,9 +227,10 @@ func (p *Policy) Needs() []algorithms.Need {
 // errBreakerOpen says that the breaker kept a request back.
 var errBreakerOpen = errors.New("the circuit breaker is open")
 
-// Decide asks the server, for at most Config.Timeout.
+// Decide asks the server, for at most Config.Timeout. A policy of a Broker does not wait: it takes
+// the last answer, and asks for the next one.
 func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
-	answer, err := p.ask(o)
+	answer, err := p.consult(o)
 	if p.fallback == nil {
 		if err == nil {
 			return answer
@@ -268,8 +248,13 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 
 func (p *Policy) failed(d algorithms.Decision, o algorithms.Observation, err error, action string) algorithms.Decision {
 	d.Reason = "PluginFailed"
-	if errors.Is(err, errBreakerOpen) {
+	switch {
+	case errors.Is(err, errBreakerOpen):
 		d.Reason = "PluginOpen"
+	case errors.Is(err, errPending):
+		d.Reason = "PluginPending"
+	case errors.Is(err, errStale):
+		d.Reason = "PluginStale"
 	}
 	if o.Quiet {
 		return d
@@ -283,33 +268,48 @@ func (p *Policy) failed(d algorithms.Decision, o algorithms.Observation, err err
 	return d
 }
 
-// ask sends the request unless the breaker is open, checks the answer, and counts failures.
-func (p *Policy) ask(o algorithms.Observation) (algorithms.Decision, error) {
-	s := &p.state
-	if !s.Until.IsZero() && o.Now.Before(s.Until) {
-		return algorithms.Decision{}, fmt.Errorf("%w after %d failures, until %s", errBreakerOpen, s.Failures, s.Until.UTC().Format(time.RFC3339))
+// consult gets an answer for the observation, by the way that the policy has.
+func (p *Policy) consult(o algorithms.Observation) (algorithms.Decision, error) {
+	if p.flight != nil {
+		return p.flight.consult(p, o)
+	}
+	if err := p.open(o.Now); err != nil {
+		return algorithms.Decision{}, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(p.cfg.Timeout))
 	defer cancel()
-	answer, err := p.client.Decide(ctx, &policy.DecideRequest{
-		Workload: p.cfg.Workload, Parameters: string(p.cfg.Parameters), Observation: p.observation(o), State: s.Remembered,
-	})
-	var d algorithms.Decision
-	if err != nil {
-		st := status.Convert(err)
-		err = fmt.Errorf("%s: %s", st.Code(), clip(st.Message()))
-	} else {
-		d, err = decision(answer, o)
-	}
-	if err != nil {
-		s.Failures = min(s.Failures+1, 1_000_000)
-		if s.Failures >= p.cfg.Breaker.Failures {
-			s.Until = o.Now.Add(time.Duration(p.cfg.Breaker.OpenFor))
-		}
+	answer, err := p.link.ask(ctx, p.request(o))
+	if p.count(o.Now, answer, err); err != nil {
 		return algorithms.Decision{}, err
 	}
-	s.Failures, s.Until, s.Remembered = 0, time.Time{}, answer.GetState()
-	return d, nil
+	return decision(answer, o), nil
+}
+
+// open says why nothing is asked now, nil when the server may be.
+func (p *Policy) open(now time.Time) error {
+	if s := &p.state; !s.Until.IsZero() && now.Before(s.Until) {
+		return fmt.Errorf("%w after %d failures, until %s", errBreakerOpen, s.Failures, s.Until.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// count remembers the state of an answer, and failures, which open the breaker.
+func (p *Policy) count(now time.Time, answer *policy.DecideResponse, err error) {
+	s := &p.state
+	if err == nil {
+		s.Failures, s.Until, s.Remembered = 0, time.Time{}, answer.GetState()
+		return
+	}
+	s.Failures = min(s.Failures+1, 1_000_000)
+	if s.Failures >= p.cfg.Breaker.Failures {
+		s.Until = now.Add(time.Duration(p.cfg.Breaker.OpenFor))
+	}
+}
+
+func (p *Policy) request(o algorithms.Observation) *policy.DecideRequest {
+	return &policy.DecideRequest{
+		Workload: p.cfg.Workload, Parameters: string(p.cfg.Parameters), Observation: p.observation(o), State: p.state.Remembered,
+	}
 }
 
 func unix(t time.Time) float64 {
@@ -343,8 +343,8 @@ func (p *Policy) observation(o algorithms.Observation) *policy.Observation {
 	return out
 }
 
-// decision checks an answer: servers are not trusted.
-func decision(a *policy.DecideResponse, o algorithms.Observation) (algorithms.Decision, error) {
+// check refuses an answer that makes no sense: servers are not trusted.
+func check(a *policy.DecideResponse) error {
 	var errs []error
 	if n := a.GetReplicas(); n < 0 || n > maxReplicas {
 		errs = append(errs, fmt.Errorf("replicas = %d: want 0–%d", n, maxReplicas))
@@ -360,25 +360,32 @@ func decision(a *policy.DecideResponse, o algorithms.Observation) (algorithms.De
 	}
 	for _, t := range a.GetTerms() {
 		if !algorithms.Finite(t.GetValue()) {
-			errs = append(errs, fmt.Errorf("term %s = %v: want a finite number", clip(t.GetName()), t.GetValue()))
+			errs = append(errs, fmt.Errorf("term %s = %v: want a finite number", clip(t.GetName(), maxTermName), t.GetValue()))
 			break
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return algorithms.Decision{}, fmt.Errorf("answered nonsense: %w", err)
+		return fmt.Errorf("answered nonsense: %w", err)
 	}
+	return nil
+}
+
+// decision turns an answer that check lets pass into a decision.
+func decision(a *policy.DecideResponse, o algorithms.Observation) algorithms.Decision {
 	d := algorithms.Decision{
 		// a server's own words would be metric labels without bound
 		Replicas: int(a.GetReplicas()), Valid: a.GetValid(), Reason: "Plugin",
-		Next: time.Duration(a.GetNext() * float64(time.Second)),
+	}
+	if a.GetNext() > 0 {
+		d.Next = max(time.Duration(a.GetNext()*float64(time.Second)), minNext)
 	}
 	if o.Limits.Max > 0 {
 		d.Replicas = min(d.Replicas, o.Limits.Max)
 	}
 	if o.Quiet {
-		return d, nil
+		return d
 	}
-	d.Message = clip(a.GetMessage())
+	d.Message = clip(a.GetMessage(), maxText)
 	if d.Message == "" {
 		d.Message = fmt.Sprintf("the policy server wants %d pods", d.Replicas)
 	}
@@ -387,9 +394,9 @@ func decision(a *policy.DecideResponse, o algorithms.Observation) (algorithms.De
 	}
 	d.Terms = o.Scratch[:0]
 	for _, t := range a.GetTerms() {
-		d.Terms = append(d.Terms, algorithms.Term{Name: clip(t.GetName()), Value: t.GetValue()})
+		d.Terms = append(d.Terms, algorithms.Term{Name: clip(t.GetName(), maxTermName), Value: t.GetValue()})
 	}
-	return d, nil
+	return d
 }
 
 // label makes a label of a server's reason: letters and digits only, and short.
@@ -399,11 +406,20 @@ func label(s string) string {
 			return r
 		}
 		return -1
-	}, s)
+	}, s[:min(len(s), maxText)])
 	return kept[:min(len(kept), 40)]
 }
 
-func clip(s string) string { return strings.ToValidUTF8(s[:min(len(s), maxText)], "") }
+// clip shortens a server's text to n bytes. What is no text becomes a space.
+func clip(s string, n int) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsGraphic(r) && r != unicode.ReplacementChar {
+			return r
+		}
+		return ' '
+	}, strings.ToValidUTF8(s[:min(len(s), n)], ""))
+	return strings.TrimSpace(s)
+}
 
 // Snapshot returns the server's state, the breaker's state and the fallback's memory.
 func (p *Policy) Snapshot() json.RawMessage {
@@ -430,9 +446,11 @@ func (p *Policy) Restore(raw json.RawMessage) error {
 	return nil
 }
 
-// Entry is the policy's entry for a catalog: catalog.Default(plugin.Entry()). A policy that it
-// makes holds a connection; call its Close after use.
-func Entry() catalog.Entry {
+// Entry is the policy's entry for the catalog of a user's own program: catalog.Default(Entry()). A
+// policy that it makes asks within Decide, and holds a connection; call its Close after use.
+func Entry() catalog.Entry { return entry(New) }
+
+func entry(build func(Config, float64) (*Policy, error)) catalog.Entry {
 	return catalog.Entry{
 		Name: Name, Summary: "asks a policy server of yours, in any language", Source: "wire/policy/policy.proto",
 		Parameters: Params().Describe(Default()),
@@ -441,7 +459,11 @@ func Entry() catalog.Entry {
 			if err := catalog.Read(params, &c); err != nil {
 				return nil, err
 			}
-			return New(c, target)
+			p, err := build(c, target)
+			if err != nil {
+				return nil, err // not p: a nil *Policy would be a Policy that is not nil
+			}
+			return p, nil
 		},
 	}
 }

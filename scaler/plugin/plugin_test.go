@@ -363,7 +363,7 @@ func TestCatalogEntry(t *testing.T) {
 func TestBounds(t *testing.T) {
 	t.Parallel()
 	beside := map[string]string{}
-	for _, name := range []string{"timeout", "circuitBreaker.failures", "circuitBreaker.openFor"} {
+	for _, name := range []string{"timeout", "maxAge", "circuitBreaker.failures", "circuitBreaker.openFor"} {
 		beside[name+" lo"], beside[name+" hi"] = `{"address": "127.0.0.1:1"}`, `{"address": "127.0.0.1:1"}`
 	}
 	policies := catalog.Default(plugin.Entry())

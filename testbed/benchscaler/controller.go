@@ -318,7 +318,7 @@ func (p *process) watch(ctx context.Context, span time.Duration, out io.Writer) 
 	return json.NewEncoder(out).Encode(res)
 }
 
-// settle waits until every Autoscaler has had a round, and for the first writes.
+// settle waits until every Autoscaler has had a round and a status that tells of it.
 func (p *process) settle(ctx context.Context, l *lags, pause func(time.Duration) error) error {
 	const quiet = 5 * time.Second
 	for began := time.Now(); time.Since(began) < 10*time.Minute; {
@@ -329,14 +329,20 @@ func (p *process) settle(ctx context.Context, l *lags, pause func(time.Duration)
 		if err := p.manager.GetClient().List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {
 			return err
 		}
+		told := 0
+		for i := range all.Items {
+			if all.Items[i].Status.ObservedGeneration == all.Items[i].Generation {
+				told++
+			}
+		}
 		l.mu.Lock()
 		seen := len(l.due)
 		l.mu.Unlock()
-		if seen == len(all.Items) && seen > 0 {
-			return pause(4 * quiet) // the first writes go through
+		if seen == len(all.Items) && told == seen && seen > 0 {
+			return pause(quiet)
 		}
 	}
-	return fmt.Errorf("not every Autoscaler had a round within ten minutes")
+	return fmt.Errorf("not every Autoscaler had a round and a status within ten minutes")
 }
 
 func cpuSeconds() float64 {

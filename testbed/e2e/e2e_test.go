@@ -8,10 +8,12 @@ package e2e_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -20,11 +22,27 @@ import (
 	"github.com/sluice-autoscaler/sluice/testbed/kit"
 )
 
-// cluster is the one testbed of this package's tests, with Sluice installed.
-var cluster *kit.Cluster
+// cluster is the one testbed of this package's tests, with Sluice installed, and record what its API
+// server records.
+var (
+	cluster *kit.Cluster
+	record  audit
+)
+
+// What `make robustness`, `make faults` and `make bench-tenants` ask for beyond `make e2e`.
+var (
+	robustnessTime = flag.Duration("robustness", 40*time.Second, "how long TestRobustness does faults")
+	robustnessSeed = flag.Uint64("seed", 0, "the seed of TestRobustness; 0: a new one")
+	faultsOut      = flag.String("faults", "", "TestFaults does all faults, and writes its table to this `folder`")
+	faultsLong     = flag.String("faults-long", "30,90", "`seconds` for which the API server and etcd are stopped, such as 30,90,600")
+	faultsOnly     = flag.String("faults-only", "", "`part` of the names of the faults to do")
+	tenantsOut     = flag.String("tenants", "", "TestTenantsBench writes its summary to this `folder`")
+	tenantsCycles  = flag.Int("cycles", 20, "how often TestTenantsBench wakes its victim under each attack")
+)
 
 func TestMain(m *testing.M) {
 	testbed.MaybeChild()
+	flag.Parse()
 	os.Exit(run(m))
 }
 
@@ -35,7 +53,19 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		return 1
 	}
-	cluster, err = kit.Start(ctx, place, testbed.Options{Progress: os.Stderr})
+	if record, err = newAudit(); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		return 1
+	}
+	defer os.RemoveAll(record.dir) //nolint:errcheck // a temporary folder
+	cluster, err = kit.Start(ctx, place, testbed.Options{
+		Progress: os.Stderr, Images: map[string]string{adversaryImage: filepath.Join(place.Bin, "adversary")},
+		ExtraArgs: map[string][]string{
+			"kube-apiserver": record.args(),
+			// A node whose API server was stopped for ten minutes is not lost.
+			"kube-controller-manager": {"--node-monitor-grace-period=30m"},
+		},
+	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e: start the testbed:", err)
 		return 1
@@ -119,6 +149,11 @@ func apply(t *testing.T, namespace, example string, changes ...string) {
 func get(ctx context.Context, client *http.Client, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
+	return getUnbounded(ctx, client, url)
+}
+
+// getUnbounded is get without a bound of its own.
+func getUnbounded(ctx context.Context, client *http.Client, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -120,6 +121,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	restCfg := rest.CopyConfig(cfg.Rest)
 	restCfg.QPS = -1 // a status must not wait for other pods' statuses
+	restCfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return patientTransport{next} })
 	client, err := kubernetes.NewForConfig(restCfg)
 	if err != nil {
 		return fmt.Errorf("make client: %w", err)

@@ -106,7 +106,7 @@ type Observation struct {
 	Limits   *Limits   `protobuf:"bytes,4,opt,name=limits,proto3" json:"limits,omitempty"`
 	StartUp  *StartUp  `protobuf:"bytes,5,opt,name=start_up,json=startUp,proto3" json:"start_up,omitempty"`
 	Cost     *Cost     `protobuf:"bytes,6,opt,name=cost,proto3" json:"cost,omitempty"`
-	// When the workload last left zero replicas; 0 when that is unknown.
+	// Since when the workload is wanted: when it last left zero replicas, or when the first request waited for that; 0 when unknown.
 	ActiveSince float64 `protobuf:"fixed64,7,opt,name=active_since,json=activeSince,proto3" json:"active_since,omitempty"`
 	// The single pods, when they are observed.
 	Pods          []*Pod `protobuf:"bytes,8,rep,name=pods,proto3" json:"pods,omitempty"`

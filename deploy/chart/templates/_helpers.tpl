@@ -6,3 +6,22 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "sluice.tag" -}}
 {{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
+{{- /* What the Pod Security Standard "restricted" asks of a pod and of a container. */ -}}
+{{- define "sluice.podSecurity" -}}
+{runAsNonRoot: true, runAsUser: 65532, runAsGroup: 65532, seccompProfile: {type: RuntimeDefault}}
+{{- end }}
+{{- define "sluice.containerSecurity" -}}
+{allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, runAsNonRoot: true, capabilities: {drop: [ALL]}, seccompProfile: {type: RuntimeDefault}}
+{{- end }}
+{{- /* Replicas stand on different nodes and zones where there are some; they run all the same where there are none. */ -}}
+{{- define "sluice.spread" -}}
+{{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+- maxSkew: 1
+  topologyKey: {{ $key }}
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector:
+    matchLabels:
+      app.kubernetes.io/instance: {{ $.release }}
+      app.kubernetes.io/component: {{ $.component }}
+{{- end }}
+{{- end }}

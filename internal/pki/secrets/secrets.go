@@ -33,7 +33,8 @@ const (
 	nextKeyKey  = "next.key"
 	sinceKey    = "since"
 	checkEvery  = time.Minute
-	retryEvery  = time.Second
+	retryLeast  = time.Second
+	retryMost   = 10 * time.Second
 	maxAttempts = 5
 )
 
@@ -98,6 +99,7 @@ func (k *Keeper) ClientTLS() *tls.Config {
 func (k *Keeper) Run(ctx context.Context) error {
 	wait := time.NewTimer(0)
 	defer wait.Stop()
+	retry := retryLeast
 	for {
 		select {
 		case <-ctx.Done():
@@ -107,7 +109,9 @@ func (k *Keeper) Run(ctx context.Context) error {
 		next := checkEvery
 		if err := errors.Join(k.Ensure(ctx), k.announce(ctx)); err != nil && ctx.Err() == nil {
 			k.Log.WarnContext(ctx, "certificates not kept, will retry", slog.Any("error", err))
-			next = retryEvery
+			next, retry = retry, min(2*retry, retryMost)
+		} else {
+			retry = retryLeast
 		}
 		wait.Reset(next)
 	}

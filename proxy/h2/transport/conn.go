@@ -14,6 +14,8 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/proxy/h2/frame"
 	"github.com/sluice-autoscaler/sluice/proxy/h2/header"
+	"github.com/sluice-autoscaler/sluice/proxy/h2/queue"
+	"github.com/sluice-autoscaler/sluice/proxy/h2/reset"
 	"github.com/sluice-autoscaler/sluice/proxy/request"
 	"github.com/sluice-autoscaler/sluice/proxy/socket"
 )
@@ -45,7 +47,7 @@ const (
 	// one is sent.
 	announceTime = time.Second
 	// resetBurst and resetRate bound how many streams a client may reset before they were answered,
-	// at once and per second: each has cost the app a request.
+	// or make this side reset, at once and per second: each may have cost the app a request.
 	resetBurst = 2 * maxClientStreams
 	resetRate  = 500
 	// finishTime is how long a peer may take to read what was said last.
@@ -56,9 +58,9 @@ const (
 	lingerBytes = 256 << 10
 	// bufferTime is how long a connection without streams keeps its buffers for writing.
 	bufferTime = time.Second
-	// resetsKept is how many streams that this side has reset are remembered: what their peers have
-	// sent before they knew is no fault.
-	resetsKept = 256
+	// cancelTime is how long the app may take to show that it has read a reset, before it counts as
+	// having read it.
+	cancelTime = 5 * time.Second
 )
 
 // Owner makes connections and serves the requests that come on them.
@@ -68,6 +70,8 @@ type Owner interface {
 	Request(c *Conn, b *Batch, id uint32, block *header.Block)
 	// Malformed counts a request that could not be read.
 	Malformed()
+	// Cancelled says that the app has read the resets of n streams that were reset by Cancel.
+	Cancelled(n int)
 	// Retired says that no new stream may be opened on c, or will come on it.
 	Retired(c *Conn)
 	// Closed says that c has ended.
@@ -89,7 +93,7 @@ type Group struct {
 	CheckExchanges bool
 
 	wg      sync.WaitGroup
-	chunks  sync.Pool // of *chunk
+	chunks  queue.Pool
 	buffers sync.Pool // of *[largeBuffer]byte
 }
 
@@ -153,10 +157,9 @@ type Conn struct {
 	phase                     phase
 	since                     time.Duration // of the phase, or without a stream
 	blockSince                time.Duration // since when a header block is incomplete; 0: none is
-	resetIDs                  []uint32      // a ring of streams that this side has reset
-	resetNext                 int
-	earlyResets               float64 // of late, by the client before an answer
-	resetAt                   time.Duration
+	recent                    reset.Recent  // streams that this side has reset
+	budget                    reset.Budget  // of resets that count against the client
+	cancelled                 cancelled
 }
 
 // phase is how far a connection is on the way to its end.
@@ -234,7 +237,7 @@ func (c *Conn) Open(b *Batch, s *Stream, r *header.Request) bool {
 	}
 	s.conn, s.id, s.sendWindow, s.recvWindow = c, c.lastStream, c.initialWindow, upstreamWindow
 	c.streams[s.id] = s
-	s.sent = s.end && s.queue.n == 0 && s.trailers == nil
+	s.sent = s.end && s.queue.Len() == 0 && s.trailers == nil
 	c.out = c.encoder.AppendRequest(c.out, s.id, r, s.sent)
 	c.addTo(b)
 	return true
@@ -424,7 +427,12 @@ func (c *Conn) Look(b *Batch, now time.Duration) {
 	if !c.Upstream && c.group.CheckExchanges {
 		streams = c.openStreams()
 	}
+	read := 0
+	if c.cancelled.asked > 0 && now-c.cancelled.askedAt >= cancelTime {
+		read = c.nextCancelled(b)
+	}
 	c.mu.Unlock()
+	c.tellCancelled(read)
 	c.each(streams, func(s *Stream) { s.exchange.Check(b, now) })
 }
 

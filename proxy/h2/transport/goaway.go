@@ -12,11 +12,16 @@ import (
 const announcePing = "draining"
 
 func (c *Conn) handlePing(h frame.Header, p []byte) {
+	read := 0
+	defer func() { c.tellCancelled(read) }() // without mu
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if h.Has(frame.Ack) {
-		if c.phase == announced && string(p) == announcePing {
+		switch {
+		case c.phase == announced && string(p) == announcePing:
 			c.sendLastGoAway(&c.batch)
+		case c.cancelled.asked > 0 && string(p) == cancelPing:
+			read = c.nextCancelled(&c.batch)
 		}
 		return
 	}
@@ -100,8 +105,11 @@ func (c *Conn) end(err error) {
 	c.closed = true
 	c.phase = max(c.phase, finishing)
 	streams := c.openStreams()
+	read := c.cancelled.asked + c.cancelled.next
+	c.cancelled = cancelled{}
 	c.addTo(&c.batch)
 	c.mu.Unlock()
+	c.tellCancelled(read)
 	c.group.Owner.Retired(c)
 	c.each(streams, func(s *Stream) { s.exchange.Lost(&c.batch, s) })
 	c.batch.Flush()

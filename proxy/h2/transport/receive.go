@@ -1,8 +1,6 @@
 package transport
 
 import (
-	"slices"
-
 	"github.com/sluice-autoscaler/sluice/proxy/h2/frame"
 	"github.com/sluice-autoscaler/sluice/proxy/h2/header"
 	"github.com/sluice-autoscaler/sluice/proxy/request"
@@ -28,7 +26,7 @@ func (c *Conn) handle(h frame.Header, p []byte) error {
 		return c.readBlock(p, h.Has(frame.EndHeaders))
 	case frame.Priority:
 		if frame.Number(p) == h.Stream {
-			c.resetStream(h.Stream, frame.ProtocolError)
+			return c.resetStream(h.Stream, frame.ProtocolError)
 		}
 	case frame.Reset:
 		return c.handleReset(h.Stream, frame.Code(frame.Number(p)))
@@ -73,42 +71,41 @@ func (c *Conn) handleData(h frame.Header, p []byte) error {
 	c.unreturned += len(p)
 	c.returnWindow(&c.batch)
 	s := c.streams[h.Stream]
-	idle, ignored := s == nil && c.isIdle(h.Stream), s == nil && (c.isUnserved(h.Stream) || c.wasReset(h.Stream))
+	idle, ignored := s == nil && c.isIdle(h.Stream), s == nil && (c.isUnserved(h.Stream) || c.recent.Has(h.Stream))
 	c.mu.Unlock()
 	switch {
 	case idle:
 		return fault{frame.ProtocolError}
 	case ignored:
+		return nil
 	case s == nil:
-		c.resetStream(h.Stream, frame.StreamClosed)
-	default:
-		c.streamData(s, h, content, len(p))
+		return c.resetStream(h.Stream, frame.StreamClosed)
 	}
-	return nil
+	return c.streamData(s, h, content, len(p))
 }
 
 // streamData takes the content of a Data frame of n bytes on s.
-func (c *Conn) streamData(s *Stream, h frame.Header, content []byte, n int) {
+func (c *Conn) streamData(s *Stream, h frame.Header, content []byte, n int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.is(c, h.Stream) {
-		return
+		return nil
 	}
 	b, end := &c.batch, h.Has(frame.EndStream)
 	s.recvWindow -= int64(n)
 	switch {
 	case s.received:
-		s.exchange.Broken(b, s, frame.StreamClosed)
+		return c.breakStream(s, frame.StreamClosed)
 	case s.recvWindow < 0:
-		s.exchange.Broken(b, s, frame.FlowControlError)
+		return c.breakStream(s, frame.FlowControlError)
 	case !s.Receive(len(content), end):
-		s.exchange.Broken(b, s, frame.ProtocolError)
-	default:
-		s.exchange.Body(b, s, content, end)
-		if padding := n - len(content); padding > 0 {
-			s.Credit(b, padding, 0)
-		}
+		return c.breakStream(s, frame.ProtocolError)
 	}
+	s.exchange.Body(b, s, content, end)
+	if padding := n - len(content); padding > 0 {
+		s.Credit(b, padding, 0)
+	}
+	return nil
 }
 
 // returnWindow returns the bytes that were read to the connection's window, unless too many are
@@ -176,26 +173,26 @@ func (c *Conn) readBlock(p []byte, end bool) error {
 	case c.Upstream:
 		return c.handleAnswer(id, s)
 	case s != nil:
-		c.handleTrailers(id, s)
-		return nil
+		return c.handleTrailers(id, s)
 	}
 	return c.handleRequest(id)
 }
 
 // handleTrailers takes a client's trailers.
-func (c *Conn) handleTrailers(id uint32, s *Stream) {
-	block, b := &c.block, &c.batch
+func (c *Conn) handleTrailers(id uint32, s *Stream) error {
+	block := &c.block
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case !s.is(c, id):
+		return nil
 	case s.received:
-		s.exchange.Broken(b, s, frame.StreamClosed)
+		return c.breakStream(s, frame.StreamClosed)
 	case !block.EndStream || block.Malformed || block.Hop || block.TooLarge || !s.Receive(0, true):
-		s.exchange.Broken(b, s, frame.ProtocolError)
-	default:
-		s.exchange.Trailers(b, s, block.Fields)
+		return c.breakStream(s, frame.ProtocolError)
 	}
+	s.exchange.Trailers(&c.batch, s, block.Fields)
+	return nil
 }
 
 // handleRequest takes the head of a client's request.
@@ -207,7 +204,7 @@ func (c *Conn) handleRequest(id uint32) error {
 		c.mu.Unlock()
 		return nil
 	case !c.isIdle(id):
-		reset := c.wasReset(id)
+		reset := c.recent.Has(id)
 		c.mu.Unlock()
 		if reset {
 			return nil
@@ -222,13 +219,12 @@ func (c *Conn) handleRequest(id uint32) error {
 	c.mu.Unlock()
 	switch {
 	case full:
-		c.resetStream(id, frame.RefusedStream)
+		return c.resetStream(id, frame.RefusedStream)
 	case block.Malformed || !block.TooLarge && !block.Hop && !block.IsRequest():
 		c.group.Owner.Malformed()
-		c.resetStream(id, frame.ProtocolError)
-	default:
-		c.group.Owner.Request(c, &c.batch, id, block)
+		return c.resetStream(id, frame.ProtocolError)
 	}
+	c.group.Owner.Request(c, &c.batch, id, block)
 	return nil
 }
 
@@ -248,43 +244,39 @@ func (c *Conn) handleAnswer(id uint32, s *Stream) error {
 	switch {
 	case !s.is(c, id):
 	case s.received:
-		s.exchange.Broken(&c.batch, s, frame.StreamClosed)
+		return c.breakStream(s, frame.StreamClosed)
 	default:
 		s.exchange.Answer(&c.batch, &c.block)
 	}
 	return nil
 }
 
-// resetStream resets a stream, whether or not it is open.
-func (c *Conn) resetStream(id uint32, code frame.Code) {
+// breakStream ends the exchange of s, since the peer broke the protocol as code says. The caller
+// holds the mutex of s.
+func (c *Conn) breakStream(s *Stream, code frame.Code) error {
+	s.exchange.Broken(&c.batch, s, code)
+	return c.spendReset()
+}
+
+// resetStream resets a stream, whether or not it is open, since the peer broke the protocol as code
+// says.
+func (c *Conn) resetStream(id uint32, code frame.Code) error {
 	c.mu.Lock()
 	if s := c.streams[id]; s != nil {
 		c.mu.Unlock()
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.is(c, id) {
-			s.exchange.Broken(&c.batch, s, code)
+			return c.breakStream(s, code)
 		}
-		return
+		return nil
 	}
-	defer c.mu.Unlock()
-	c.noteReset(id)
+	c.recent.Note(id)
 	c.out = frame.AppendReset(c.out, id, code)
 	c.addTo(&c.batch)
+	c.mu.Unlock()
+	return c.spendReset()
 }
-
-// noteReset remembers that this side resets a stream. The caller holds mu.
-func (c *Conn) noteReset(id uint32) {
-	if len(c.resetIDs) < resetsKept {
-		c.resetIDs = append(c.resetIDs, id)
-		return
-	}
-	c.resetIDs[c.resetNext] = id
-	c.resetNext = (c.resetNext + 1) % resetsKept
-}
-
-// wasReset says whether this side has reset the stream of late. The caller holds mu.
-func (c *Conn) wasReset(id uint32) bool { return slices.Contains(c.resetIDs, id) }
 
 // handleReset takes a stream that the peer has reset.
 func (c *Conn) handleReset(id uint32, code frame.Code) error {
@@ -294,8 +286,8 @@ func (c *Conn) handleReset(id uint32, code frame.Code) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.is(c, id) && s.exchange.Reset(&c.batch, s, code) && !c.Upstream {
-		return c.countEarlyReset()
+	if s.is(c, id) && s.exchange.Reset(&c.batch, s, code) {
+		return c.spendReset()
 	}
 	return nil
 }
@@ -311,14 +303,16 @@ func (c *Conn) find(id uint32) (*Stream, error) {
 	return s, nil
 }
 
-// countEarlyReset counts a stream that the client has reset before it was answered.
-func (c *Conn) countEarlyReset() error {
-	now := c.group.Now()
+// spendReset counts a stream that the client has reset before it was answered, or has made this
+// side reset. Of one kind as of the other each may have cost the app a request, so that there is
+// one budget for both. Beyond it the connection ends. The app has no such budget.
+func (c *Conn) spendReset() error {
+	if c.Upstream {
+		return nil
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.earlyResets = max(0, c.earlyResets-resetRate*(now-c.resetAt).Seconds()) + 1
-	c.resetAt = now
-	if c.earlyResets > resetBurst {
+	if !c.budget.Spend(c.group.Now(), resetBurst, resetRate) {
 		return fault{frame.EnhanceYourCalm}
 	}
 	return nil
@@ -385,12 +379,11 @@ func (c *Conn) handleWindowUpdate(id uint32, n int64) error {
 	s.sendWindow += n
 	switch {
 	case n == 0:
-		s.exchange.Broken(&c.batch, s, frame.ProtocolError)
+		return c.breakStream(s, frame.ProtocolError)
 	case s.sendWindow > frame.MaxWindow:
-		s.exchange.Broken(&c.batch, s, frame.FlowControlError)
-	default:
-		s.Resume(&c.batch)
+		return c.breakStream(s, frame.FlowControlError)
 	}
+	s.Resume(&c.batch)
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/proxy/h2/frame"
 	"github.com/sluice-autoscaler/sluice/proxy/h2/header"
+	"github.com/sluice-autoscaler/sluice/proxy/h2/queue"
 )
 
 // Exchange is a request and its answer: what a Stream belongs to. Its methods are called with the
@@ -53,7 +54,7 @@ type Stream struct {
 	blocked    bool  // in conn.blocked
 
 	// What waits to be sent to the peer.
-	queue    queue
+	queue    queue.Queue
 	end      bool // the end comes after queue
 	trailers []hpack.HeaderField
 }
@@ -75,10 +76,10 @@ func (s *Stream) Renew(end bool) {
 // sent after the head and before the end.
 func (s *Stream) Restart(p []byte) {
 	end, trailers := s.end, s.trailers
-	s.queue.clear(&s.group.chunks)
+	s.queue.Clear(&s.group.chunks)
 	s.Renew(end)
 	s.trailers = trailers
-	s.queue.push(&s.group.chunks, p)
+	s.queue.Push(&s.group.chunks, p)
 }
 
 // Conn is the connection that the stream is open on, nil for none.
@@ -91,7 +92,7 @@ func (s *Stream) Received() bool { return s.received }
 func (s *Stream) Sent() bool { return s.sent }
 
 // Waiting is how many bytes wait to be sent.
-func (s *Stream) Waiting() int { return s.queue.n }
+func (s *Stream) Waiting() int { return s.queue.Len() }
 
 // Expect notes the length of the body that the peer has announced, −1 for none.
 func (s *Stream) Expect(length int64) { s.length = length }
@@ -136,11 +137,11 @@ func (s *Stream) SendHead(b *Batch, code int, fields []hpack.HeaderField, date s
 // windows and on the connection waits. It says how much of p went out at once.
 func (s *Stream) Send(b *Batch, p []byte, end bool) (n int) {
 	s.end = s.end || end
-	if s.conn != nil && s.queue.n == 0 && (len(p) > 0 || end) {
+	if s.conn != nil && s.queue.Len() == 0 && (len(p) > 0 || end) {
 		n = s.put(b, p, end)
 	}
 	if n < len(p) {
-		s.queue.push(&s.group.chunks, p[n:])
+		s.queue.Push(&s.group.chunks, p[n:])
 	}
 	return n
 }
@@ -148,7 +149,7 @@ func (s *Stream) Send(b *Batch, p []byte, end bool) (n int) {
 // SendTrailers ends the stream by trailers, behind what waits.
 func (s *Stream) SendTrailers(b *Batch, fields []hpack.HeaderField) {
 	s.end = true
-	if s.conn != nil && s.queue.n == 0 {
+	if s.conn != nil && s.queue.Len() == 0 {
 		s.finish(b, fields)
 		return
 	}
@@ -200,10 +201,10 @@ func (s *Stream) Resume(b *Batch) {
 		return
 	}
 	n := 0
-	for s.queue.n > 0 {
-		p := s.queue.front()
-		k := s.put(b, p, s.end && len(p) == s.queue.n && s.trailers == nil)
-		s.queue.drop(&s.group.chunks, k)
+	for s.queue.Len() > 0 {
+		p := s.queue.Front()
+		k := s.put(b, p, s.end && len(p) == s.queue.Len() && s.trailers == nil)
+		s.queue.Drop(&s.group.chunks, k)
 		if n += k; k < len(p) {
 			break
 		}
@@ -212,7 +213,7 @@ func (s *Stream) Resume(b *Batch) {
 		s.exchange.Passed(b, s, n)
 	}
 	switch {
-	case s.end && s.queue.n == 0 && !s.sent:
+	case s.end && s.queue.Len() == 0 && !s.sent:
 		s.finish(b, s.trailers)
 	case s.sent:
 		s.exchange.Sent(b, s)
@@ -301,7 +302,7 @@ func (s *Stream) Reset(b *Batch, code frame.Code, held int) {
 	}
 	c.mu.Lock()
 	if !c.closed {
-		c.noteReset(s.id)
+		c.recent.Note(s.id)
 		c.out = frame.AppendReset(c.out, s.id, code)
 		c.addTo(b)
 	}
@@ -311,6 +312,6 @@ func (s *Stream) Reset(b *Batch, code frame.Code, held int) {
 
 // Discard drops what waits.
 func (s *Stream) Discard() {
-	s.queue.clear(&s.group.chunks)
+	s.queue.Clear(&s.group.chunks)
 	s.trailers = nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/gateway/assignment"
 	"github.com/sluice-autoscaler/sluice/scaler"
 	"github.com/sluice-autoscaler/sluice/scaler/kube/path"
+	"github.com/sluice-autoscaler/sluice/scaler/kube/path/slice"
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
@@ -68,7 +69,7 @@ func (c *churn) observe(o *owner) {
 	r := &wire.Report{Gateway: "gw", StartTime: 1, Owners: c.table.Owners(), Refused: c.table.Refused()}
 	for t, claim := range c.table.InEffect() {
 		r.Ports = append(r.Ports, wire.PortReport{
-			Namespace: t.Namespace, Service: t.Service, PortName: t.PortName, Owner: claim.Owner, Listen: claim.Listen, Listening: true,
+			Namespace: t.Namespace, Service: t.Service, PortName: t.PortName, Owner: claim.Owner, Listen: claim.Listen, Listening: true, InPath: claim.InPath,
 		})
 	}
 	o.driver.Observe([]wire.Gateway{wire.Gateway{Name: "gw", IP: "198.18.0.1", Control: "198.18.0.1:9096", Connected: true}.WithReport(r)})
@@ -142,7 +143,7 @@ func (c *churn) owner(service string) *owner {
 func (c *churn) step() string {
 	o := c.owners[c.rng.IntN(len(c.owners))]
 	service := fmt.Sprint("s", c.rng.IntN(20))
-	key := types.NamespacedName{Namespace: "shop", Name: path.SliceName(service)}
+	key := types.NamespacedName{Namespace: "shop", Name: slice.Name(service)}
 	switch n := c.rng.IntN(1000); {
 	case n < 450:
 		if holder := c.owner(service); holder != nil {

@@ -16,7 +16,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/sluice-autoscaler/sluice/scaler/kube/path"
+	"github.com/sluice-autoscaler/sluice/scaler/kube/path/slice"
 )
 
 var sliceResource = schema.GroupResource{Group: "discovery.k8s.io", Resource: "endpointslices"}
@@ -87,15 +87,15 @@ type cached struct {
 func newCached(a *api, live bool) *cached {
 	c := &cached{api: a, live: live}
 	c.index = cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{
-		path.ServiceIndex: func(o any) ([]string, error) {
+		slice.ServiceIndex: func(o any) ([]string, error) {
 			s := o.(*discoveryv1.EndpointSlice)
 			var keys []string
-			for _, k := range path.IndexService(s) {
+			for _, k := range slice.IndexService(s) {
 				keys = append(keys, s.Namespace+"/"+k)
 			}
 			return keys, nil
 		},
-		path.NumberIndex: func(o any) ([]string, error) { return path.IndexNumber(o.(*discoveryv1.EndpointSlice)), nil },
+		slice.NumberIndex: func(o any) ([]string, error) { return slice.IndexNumber(o.(*discoveryv1.EndpointSlice)), nil },
 	})
 	return c
 }
@@ -118,6 +118,13 @@ func (c *cached) follow(n int) {
 func (c *cached) Get(_ context.Context, key client.ObjectKey, o client.Object, _ ...client.GetOption) error {
 	c.api.mu.Lock()
 	defer c.api.mu.Unlock()
+	if s, ok := o.(*discoveryv1.EndpointSlice); ok {
+		if c.api.head[key] == nil {
+			return apierrors.NewNotFound(sliceResource, key.Name)
+		}
+		*s = *c.api.head[key]
+		return nil
+	}
 	svc := c.api.services[key]
 	if svc == nil {
 		return apierrors.NewNotFound(schema.GroupResource{Resource: "services"}, key.Name)
@@ -137,10 +144,10 @@ func (c *cached) List(_ context.Context, l client.ObjectList, opts ...client.Lis
 	switch {
 	case o.FieldSelector == nil:
 		found = c.index.List()
-	case o.FieldSelector.Requirements()[0].Field == path.ServiceIndex:
-		found, err = c.index.ByIndex(path.ServiceIndex, o.Namespace+"/"+o.FieldSelector.Requirements()[0].Value)
+	case o.FieldSelector.Requirements()[0].Field == slice.ServiceIndex:
+		found, err = c.index.ByIndex(slice.ServiceIndex, o.Namespace+"/"+o.FieldSelector.Requirements()[0].Value)
 	default:
-		found, err = c.index.ByIndex(path.NumberIndex, o.FieldSelector.Requirements()[0].Value)
+		found, err = c.index.ByIndex(slice.NumberIndex, o.FieldSelector.Requirements()[0].Value)
 	}
 	if err != nil {
 		return err
@@ -227,6 +234,6 @@ func (a *api) twice() string {
 
 // confirmed tells whether a Service's slice has a number.
 func (a *api) confirmed(service string, number int) bool {
-	s := a.head[types.NamespacedName{Namespace: "shop", Name: path.SliceName(service)}]
+	s := a.head[types.NamespacedName{Namespace: "shop", Name: slice.Name(service)}]
 	return s != nil && slices.ContainsFunc(s.Ports, func(p discoveryv1.EndpointPort) bool { return int(*p.Port) == number })
 }

@@ -12,6 +12,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/sluice-autoscaler/sluice/scaler/kube/path/slice"
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
@@ -29,12 +30,15 @@ const (
 	yieldAfter = 2 * time.Second
 	// exhaustedFor is for how long nothing is searched after no number was left.
 	exhaustedFor = 5 * time.Second
+	// NamespaceFloor is how many numbers each namespace may always have. Beyond it a namespace may
+	// have as many as are left, so that none uses up what others need.
+	NamespaceFloor = 100
 )
 
 // agree finds the number of each TCP port of a Service: confirmed ones for the slice's ports, and
 // claims. It reads the cache and writes nothing.
-func (d *Driver) agree(ctx context.Context, e *entry, v *view) (content, error) {
-	var c content
+func (d *Driver) agree(ctx context.Context, e *entry, v *view) (slice.Content, error) {
+	var c slice.Content
 	taken := d.taken(v)
 	for i := range v.svc.Spec.Ports {
 		p := &v.svc.Spec.Ports[i]
@@ -47,11 +51,11 @@ func (d *Driver) agree(ctx context.Context, e *entry, v *view) (content, error) 
 		}
 		taken[number] = p.Name
 		if sure {
-			c.ports = append(c.ports, wire.Assignment{
-				Namespace: v.svc.Namespace, Service: v.svc.Name, PortName: p.Name, Listen: number, Protocol: protocol(deref(p.AppProtocol), p.Name),
+			c.Ports = append(c.Ports, wire.Assignment{
+				Namespace: v.svc.Namespace, Service: v.svc.Name, PortName: p.Name, Listen: number, Protocol: slice.Protocol(slice.Deref(p.AppProtocol), p.Name),
 			})
 		} else {
-			c.claims = append(c.claims, claim{p.Name, number})
+			c.Claims = append(c.Claims, slice.Claim{Name: p.Name, Number: number})
 		}
 	}
 	return c, nil
@@ -61,7 +65,7 @@ func (d *Driver) agree(ctx context.Context, e *entry, v *view) (content, error) 
 // first port that names it. What is out of range is not believed.
 func (d *Driver) taken(v *view) map[int]string {
 	out := make(map[int]string, len(v.svc.Spec.Ports))
-	for _, find := range []func(*discoveryv1.EndpointSlice, string) (int, bool){confirmed, claimed} {
+	for _, find := range []func(*discoveryv1.EndpointSlice, string) (int, bool){slice.Confirmed, slice.Claimed} {
 		for i := range v.svc.Spec.Ports {
 			p := &v.svc.Spec.Ports[i]
 			if n, ok := find(v.slice, p.Name); ok && isTCP(p) && d.Range.has(n) && !held(out, n) {
@@ -70,6 +74,13 @@ func (d *Driver) taken(v *view) map[int]string {
 		}
 	}
 	return out
+}
+
+// confirmed is the same, for a number that is of the driver's range. Another is not believed:
+// whoever may write slices has put it there.
+func (d *Driver) confirmed(s *discoveryv1.EndpointSlice, name string) (int, bool) {
+	n, ok := slice.Confirmed(s, name)
+	return n, ok && d.Range.has(n)
 }
 
 func held(taken map[int]string, n int) bool { _, ok := taken[n]; return ok }
@@ -81,7 +92,7 @@ func holds(taken map[int]string, n int, name string) bool {
 
 // number finds the number of one Service port; sure says that it is confirmed, or may be now.
 func (d *Driver) number(ctx context.Context, e *entry, v *view, name string, taken map[int]string) (number int, sure bool, err error) {
-	if n, ok := confirmed(v.slice, name); ok && holds(taken, n, name) {
+	if n, ok := d.confirmed(v.slice, name); ok && holds(taken, n, name) {
 		if !v.seen {
 			return n, true, nil
 		}
@@ -89,13 +100,13 @@ func (d *Driver) number(ctx context.Context, e *entry, v *view, name string, tak
 		if err != nil {
 			return 0, false, err
 		}
-		if rival == nil || !has(rival, n) || older(v.slice, rival) {
+		if rival == nil || !slice.Has(rival, n) || older(v.slice, rival) {
 			return n, true, nil
 		}
 		n, err = d.choose(ctx, e, v, name, taken)
 		return n, false, err
 	}
-	if n, ok := claimed(v.slice, name); ok && holds(taken, n, name) {
+	if n, ok := slice.Claimed(v.slice, name); ok && holds(taken, n, name) {
 		if !v.seen {
 			return n, false, nil
 		}
@@ -106,7 +117,7 @@ func (d *Driver) number(ctx context.Context, e *entry, v *view, name string, tak
 		case rival == nil:
 			delete(e.contested, n)
 			return n, true, nil
-		case !has(rival, n) && older(v.slice, rival) && !e.waited(n, d.Clock()):
+		case !slice.Has(rival, n) && older(v.slice, rival) && !e.waited(n, d.Clock()):
 			return n, false, nil
 		}
 	}
@@ -131,7 +142,7 @@ func (e *entry) waited(n int, now time.Time) bool {
 // before one that claims it, and the older before the younger.
 func (d *Driver) rival(ctx context.Context, own *discoveryv1.EndpointSlice, number int) (*discoveryv1.EndpointSlice, error) {
 	var list discoveryv1.EndpointSliceList
-	if err := d.Client.List(ctx, &list, client.MatchingFields{NumberIndex: strconv.Itoa(number)}, client.UnsafeDisableDeepCopy); err != nil {
+	if err := d.Client.List(ctx, &list, client.MatchingFields{slice.NumberIndex: strconv.Itoa(number)}, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("find who has port %d: %w", number, err)
 	}
 	var found *discoveryv1.EndpointSlice
@@ -140,7 +151,7 @@ func (d *Driver) rival(ctx context.Context, own *discoveryv1.EndpointSlice, numb
 		if own != nil && s.Namespace == own.Namespace && s.Name == own.Name {
 			continue
 		}
-		if found == nil || has(s, number) && !has(found, number) || has(s, number) == has(found, number) && older(s, found) {
+		if found == nil || slice.Has(s, number) && !slice.Has(found, number) || slice.Has(s, number) == slice.Has(found, number) && older(s, found) {
 			found = s
 		}
 	}
@@ -160,6 +171,9 @@ func older(a, b *discoveryv1.EndpointSlice) bool {
 // lost gets its numbers back.
 func (d *Driver) choose(ctx context.Context, e *entry, v *view, name string, taken map[int]string) (int, error) {
 	now := d.Clock()
+	if err := d.fairShare(e, len(taken)+1); err != nil {
+		return 0, err
+	}
 	full := fmt.Errorf("no gateway port is left in %d–%d: widen the range", d.Range.From, d.Range.To-1)
 	if d.exhausted(now) {
 		return 0, full
@@ -206,6 +220,30 @@ func (d *Driver) known(svc *corev1.Service, name string) int {
 		}
 	}
 	return 0
+}
+
+// count notes how many numbers a workload has; d.mu is held.
+func (d *Driver) count(e *entry, n int) {
+	more := n - e.numbers
+	e.numbers = n
+	d.allNumbers += more
+	if d.numbers[e.ref.Namespace] += more; d.numbers[e.ref.Namespace] == 0 {
+		delete(d.numbers, e.ref.Namespace)
+	}
+}
+
+// fairShare says why a workload's namespace may not have one of the numbers left, so that the
+// workload would have n.
+func (d *Driver) fairShare(e *entry, n int) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	more := n - e.numbers
+	own, left := d.numbers[e.ref.Namespace]+more, d.Range.To-d.Range.From-d.allNumbers-more
+	if more <= 0 || own <= NamespaceFloor || own <= left {
+		return nil
+	}
+	return fmt.Errorf("namespace %s has %d of the gateways' ports, and %d are left for all: it may have no more (%d, or as many as are left)",
+		e.ref.Namespace, own-more, left+more, NamespaceFloor)
 }
 
 func (d *Driver) exhausted(now time.Time) bool {

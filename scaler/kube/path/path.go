@@ -23,6 +23,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms/loop"
 	"github.com/sluice-autoscaler/sluice/scaler"
+	"github.com/sluice-autoscaler/sluice/scaler/kube/path/slice"
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
@@ -34,16 +35,18 @@ type Options struct {
 	// Owner is this driver's name on the wire: a DNS label of at most 63 characters. It names a
 	// role, so that whoever takes over pushes under the same name.
 	Owner string
-	// Epoch names this life of the owner and grows with each: Unix nanoseconds of its start.
+	// Epoch names this life of the owner and grows with each. Where Lease is given it replaces
+	// Epoch.
 	Epoch int64
+	// Lease returns the epoch of the lease by which this process is the owner, and an error while
+	// it holds none. It asks the API server. Nil means that nobody else is the owner.
+	Lease func(ctx context.Context) (int64, error)
 	// Range holds the numbers to give; the zero value means DefaultRange.
 	Range Range
 	// TLS returns what the next connection to a gateway is made with; nil from it means that there
 	// is no certificate yet. A nil TLS means plain HTTP, for tests.
 	TLS func() *tls.Config
-	// Accept tells whether a gateway may be believed; nil believes all that are observed.
-	Accept func(*wire.Gateway) bool
-	Log    *slog.Logger
+	Log *slog.Logger
 	// Clock tells the time.
 	Clock func() time.Time
 }
@@ -95,6 +98,9 @@ type Driver struct {
 	services  map[types.NamespacedName][]*entry // by age
 	reserved  map[int]*entry
 	fullUntil time.Time
+	// numbers counts the numbers in use, by namespace and in all.
+	numbers    map[string]int
+	allNumbers int
 }
 
 var _ scaler.Path = (*Driver)(nil)
@@ -105,6 +111,8 @@ type entry struct {
 	// Guarded by Driver.mu: what is known of the workload, and the numbers that it has reserved.
 	workload Workload
 	reserved []int
+	// numbers is how many of Driver.numbers are this workload's.
+	numbers int
 
 	mu sync.Mutex
 	// service is the Service that the rest is about; left are those before, whose slices are to go.
@@ -126,6 +134,7 @@ func New(o Options) *Driver {
 	}
 	d := &Driver{
 		Options: o, workloads: map[loop.Ref]*entry{}, services: map[types.NamespacedName][]*entry{}, reserved: map[int]*entry{},
+		numbers: map[string]int{},
 	}
 	d.gateways.Store(&[]wire.Gateway{})
 	d.pusher = newPusher(d)
@@ -167,8 +176,8 @@ func (d *Driver) claim(e *entry) {
 	key := serviceOf(e.ref, e.workload.Service)
 	list := append(d.services[key], e)
 	slices.SortStableFunc(list, func(a, b *entry) int {
-		return cmp.Or(a.workload.Created.Compare(b.workload.Created),
-			strings.Compare(string(a.workload.Controller.UID), string(b.workload.Controller.UID)), strings.Compare(a.ref.Name, b.ref.Name))
+		return cmp.Or(a.workload.Created.Compare(b.workload.Created), strings.Compare(a.ref.Name, b.ref.Name),
+			strings.Compare(string(a.workload.Controller.UID), string(b.workload.Controller.UID)))
 	})
 	d.services[key] = list
 }
@@ -181,6 +190,7 @@ func (d *Driver) unclaim(e *entry, withdraw bool) {
 	}
 	if withdraw {
 		d.free(e)
+		d.count(e, 0)
 		d.pusher.set(key, e.ref, nil)
 	}
 }
@@ -245,14 +255,14 @@ func (d *Driver) look(ctx context.Context, e *entry) (*view, error) {
 		return nil, classify(fmt.Errorf("read Service %s: %w", key.Name, err))
 	}
 	var list discoveryv1.EndpointSliceList
-	err := d.Client.List(ctx, &list, client.InNamespace(key.Namespace), client.MatchingFields{ServiceIndex: key.Name}, client.UnsafeDisableDeepCopy)
+	err := d.Client.List(ctx, &list, client.InNamespace(key.Namespace), client.MatchingFields{slice.ServiceIndex: key.Name}, client.UnsafeDisableDeepCopy)
 	if err != nil {
 		return nil, classify(fmt.Errorf("list slices of Service %s: %w", key.Name, err))
 	}
 	for i := range list.Items {
 		s := &list.Items[i]
-		if IsOwn(s) {
-			if s.Name == SliceName(key.Name) {
+		if slice.IsOwn(s) {
+			if s.Name == slice.Name(key.Name) {
 				v.slice = s
 			}
 			continue
@@ -309,12 +319,18 @@ func (d *Driver) See(ctx context.Context, ref loop.Ref) (*loop.Path, error) {
 		}
 		return nil, err
 	}
-	if !slices.ContainsFunc(v.svc.Spec.Ports, func(p corev1.ServicePort) bool { return isTCP(&p) }) {
-		d.pusher.settle(ref)
-		return nil, fmt.Errorf("service %s/%s has no TCP port: nothing can be held for it: %w", v.svc.Namespace, v.svc.Name, scaler.ErrForbidden)
+	tcp := 0
+	for i := range v.svc.Spec.Ports {
+		if isTCP(&v.svc.Spec.Ports[i]) {
+			tcp++
+		}
 	}
-	listening, fault := d.listening(v)
-	p := &loop.Path{In: in(v.slice, listening), Ready: v.ready, Listening: len(listening), Fault: fault}
+	if tcp == 0 || tcp > slice.MaxPorts {
+		d.pusher.settle(ref)
+		return nil, fmt.Errorf("service %s/%s has %s: nothing can be held for it: %w", v.svc.Namespace, v.svc.Name, portsFault(tcp), scaler.ErrForbidden)
+	}
+	listening, active, fault := d.listening(v)
+	p := &loop.Path{In: in(v.slice, active), Ready: v.ready, Listening: len(listening), Fault: fault}
 	for _, g := range *d.gateways.Load() {
 		for _, r := range g.Ports(v.svc.Namespace, v.svc.Name) {
 			if g.Connected { // what one that is gone said last waits no more
@@ -338,20 +354,28 @@ func coldStart(c *wire.ColdStart) loop.ColdStart {
 	return loop.ColdStart{Detected: at(c.Detected), Answering: at(c.Answering), Released: at(c.Released), Address: c.Pod, Held: c.Held}
 }
 
-// in tells whether a slice names just the gateways that listen, and at least one.
-func in(s *discoveryv1.EndpointSlice, listening []string) bool {
-	return s != nil && len(listening) > 0 && slices.EqualFunc(s.Endpoints, listening, func(e discoveryv1.Endpoint, ip string) bool {
+func portsFault(tcp int) string {
+	if tcp == 0 {
+		return "no TCP port"
+	}
+	return fmt.Sprintf("%d TCP ports, more than %d", tcp, slice.MaxPorts)
+}
+
+// in tells whether a slice names just the gateways that take connections, and at least one.
+func in(s *discoveryv1.EndpointSlice, active []string) bool {
+	return s != nil && len(active) > 0 && slices.EqualFunc(s.Endpoints, active, func(e discoveryv1.Endpoint, ip string) bool {
 		return len(e.Addresses) == 1 && e.Addresses[0] == ip
 	})
 }
 
-// listening returns the addresses of the gateways that accept on every number of the Service, in
-// order, and the reason why one does not.
-func (d *Driver) listening(v *view) (ips []string, fault string) {
+// listening returns the addresses of the gateways that have every number of the Service open, in
+// order, those of them that take connections, since they know that they are to be in the path, and
+// the reason why one is not open. Only active ones may be in the slice.
+func (d *Driver) listening(v *view) (open, active []string, fault string) {
 	for i := range v.svc.Spec.Ports {
 		if p := &v.svc.Spec.Ports[i]; isTCP(p) {
-			if _, ok := confirmed(v.slice, p.Name); !ok {
-				return nil, "the gateways' number for port " + strconv.Quote(p.Name) + " is not agreed yet"
+			if _, ok := d.confirmed(v.slice, p.Name); !ok {
+				return nil, nil, "the gateways' number for port " + strconv.Quote(p.Name) + " is not agreed yet"
 			}
 		}
 	}
@@ -364,42 +388,52 @@ func (d *Driver) listening(v *view) (ips []string, fault string) {
 		case !g.Connected || g.Report == nil:
 			fault = "gateway " + g.Name + " is not connected"
 		default:
-			if why := v.missing(g); why != "" {
+			why, takes := d.missing(v, g)
+			if why != "" {
 				fault = "gateway " + g.Name + ": " + why
-			} else {
-				ips = append(ips, g.IP)
+				continue
+			}
+			open = append(open, g.IP)
+			if takes {
+				active = append(active, g.IP)
 			}
 		}
 	}
 	if len(gateways) == 0 {
 		fault = "there is no gateway"
 	}
-	return ips, fault
+	return open, active, fault
 }
 
-// missing says why a gateway does not accept on every number, "" when it does.
-func (v *view) missing(g *wire.Gateway) string {
+// missing says why a gateway does not have every number open, "" when it does. Active says that it
+// takes connections on all of them.
+func (d *Driver) missing(v *view, g *wire.Gateway) (why string, active bool) {
+	active = true
 	reports := g.Ports(v.svc.Namespace, v.svc.Name)
 	for i := range v.svc.Spec.Ports {
 		p := &v.svc.Spec.Ports[i]
 		if !isTCP(p) {
 			continue
 		}
-		number, _ := confirmed(v.slice, p.Name)
+		number, _ := d.confirmed(v.slice, p.Name)
 		r := slices.IndexFunc(reports, func(r wire.PortReport) bool { return r.PortName == p.Name })
 		switch {
 		case r < 0 || reports[r].Listen != number:
 			for _, x := range g.Report.Refused {
 				if x.Listen == number && x.Namespace == v.svc.Namespace && x.Service == v.svc.Name {
-					return fmt.Sprintf("port %d is refused: %s", number, x.Error)
+					return fmt.Sprintf("port %d is refused: %s", number, x.Error), false
 				}
 			}
-			return fmt.Sprintf("port %d is not assigned yet", number)
+			if fault, ok := d.pusher.faults.Load(g.Control); ok {
+				return fmt.Sprintf("port %d is not assigned yet: %v", number, fault), false
+			}
+			return fmt.Sprintf("port %d is not assigned yet", number), false
 		case !reports[r].Listening:
-			return fmt.Sprintf("port %d is not open: %s", number, reports[r].Error)
+			return fmt.Sprintf("port %d is not open: %s", number, reports[r].Error), false
 		}
+		active = active && reports[r].InPath
 	}
-	return ""
+	return "", active
 }
 
 // Put implements scaler.Path. It writes the slice when that is not as it ought to be, and assigns
@@ -420,23 +454,24 @@ func (d *Driver) Put(ctx context.Context, ref loop.Ref, want loop.PathState) err
 	if err != nil {
 		return classify(err)
 	}
-	if v.seen && len(c.claims) == 0 {
+	if v.seen && len(c.Claims) == 0 {
 		d.mu.Lock()
 		d.free(e)
 		d.mu.Unlock()
 	}
 	if want.In {
-		// A slice that is to be in while nobody listens stays as it is: pointing at nothing would
-		// not help.
-		c.ips, _ = d.listening(v)
-		c.keep = len(c.ips) == 0
+		// The gateways are told first (assign, below) and are named once they take connections. A
+		// slice that is to be in while none does stays as it is: pointing at nothing would not
+		// help.
+		_, c.IPs, _ = d.listening(v)
+		c.Keep = len(c.IPs) == 0
 	}
-	if v.slice == nil || !c.matches(v.slice, d.Owner, &w.Controller) {
-		if err := d.write(ctx, e, v, c.build(v.slice, v.svc, d.Owner, w.Controller)); err != nil {
+	if v.slice == nil || !c.Matches(v.slice, d.Owner, &w.Controller) {
+		if err := d.write(ctx, e, v, c.Build(v.slice, v.svc, d.Owner, w.Controller)); err != nil {
 			return err
 		}
 	}
-	settled := len(c.claims) == 0 || e.written != nil // a waiting claim may be an old cache's
+	settled := len(c.Claims) == 0 || e.written != nil // a waiting claim may be an old cache's
 	d.assign(e, w, &c, want)
 	if settled {
 		d.pusher.settle(ref)
@@ -457,33 +492,47 @@ func (d *Driver) write(ctx context.Context, e *entry, v *view, next *discoveryv1
 			e.written = nil
 			return fmt.Errorf("write slice %s: %w: %w", next.Name, scaler.ErrConflict, err)
 		}
+		if apierrors.IsAlreadyExists(err) && d.foreign(ctx, next) {
+			return fmt.Errorf("EndpointSlice %s exists and is not Sluice's: nothing can be held for Service %s until it is deleted: %w", next.Name, e.service, scaler.ErrForbidden)
+		}
 		return classify(fmt.Errorf("write slice %s: %w", next.Name, err))
 	}
 	e.written, e.writtenAt = next, d.Clock()
 	return nil
 }
 
+// foreign tells whether there is a slice of that name which is not Sluice's slice of the Service.
+func (d *Driver) foreign(ctx context.Context, next *discoveryv1.EndpointSlice) bool {
+	var s discoveryv1.EndpointSlice
+	if err := d.Client.Get(ctx, client.ObjectKeyFromObject(next), &s, client.UnsafeDisableDeepCopy); err != nil {
+		return false
+	}
+	return !slice.IsOwn(&s) || s.Labels[discoveryv1.LabelServiceName] != next.Labels[discoveryv1.LabelServiceName]
+}
+
 // assign gives the gateways the confirmed numbers. A number that was assigned and has to be
 // confirmed again, since somebody deleted the slice, stays meanwhile.
-func (d *Driver) assign(e *entry, w Workload, c *content, want loop.PathState) {
-	for _, again := range c.claims {
+func (d *Driver) assign(e *entry, w Workload, c *slice.Content, want loop.PathState) {
+	for _, again := range c.Claims {
 		for _, was := range e.assigned {
-			if was.PortName == again.name && was.Listen == again.number {
-				c.ports = append(c.ports, was)
+			if was.PortName == again.Name && was.Listen == again.Number {
+				c.Ports = append(c.Ports, was)
 			}
 		}
 	}
 	b := bounds(w.Hold)
-	for i := range c.ports {
-		p := &c.ports[i]
-		p.InPath, p.Failure = want.In, want.Failure
+	failure := FailureClass(want.Failure)
+	for i := range c.Ports {
+		p := &c.Ports[i]
+		p.InPath, p.Failure = want.In, failure
 		p.MaxHeld, p.HoldSeconds, p.PodConcurrency = b.MaxHeld, b.HoldSeconds, b.PodConcurrency
 	}
-	e.assigned = c.ports
+	e.assigned = c.Ports
 	key := serviceOf(e.ref, e.service)
 	d.mu.Lock()
 	if list := d.services[key]; len(list) > 0 && list[0] == e { // not forgotten meanwhile
-		d.pusher.set(key, e.ref, c.ports)
+		d.count(e, len(c.Ports)+len(c.Claims))
+		d.pusher.set(key, e.ref, c.Ports)
 	}
 	d.mu.Unlock()
 }
@@ -492,7 +541,7 @@ func (d *Driver) assign(e *entry, w Workload, c *content, want loop.PathState) {
 func (d *Driver) deleteLeft(ctx context.Context, e *entry) error {
 	for len(e.left) > 0 {
 		key := serviceOf(e.ref, e.left[0])
-		s := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: e.ref.Namespace, Name: SliceName(e.left[0])}}
+		s := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: e.ref.Namespace, Name: slice.Name(e.left[0])}}
 		d.mu.Lock()
 		others := len(d.services[key])
 		d.mu.Unlock()
@@ -523,13 +572,49 @@ func classify(err error) error {
 
 // Observe tells the driver which gateways there are and what they report. It takes the list over.
 func (d *Driver) Observe(gateways []wire.Gateway) {
-	list := make([]wire.Gateway, 0, len(gateways))
-	for i := range gateways {
-		if d.Accept == nil || d.Accept(&gateways[i]) {
-			list = append(list, gateways[i])
+	slices.SortFunc(gateways, func(a, b wire.Gateway) int { return strings.Compare(a.IP, b.IP) })
+	d.gateways.Store(&gateways)
+	d.pusher.wake()
+}
+
+// Assigned tells whether a gateway was given a port that it reports: it is assigned by this
+// process, or a slice of Sluice's has its number. A port without a number is one that was taken
+// away and drains: what it holds is demand of a Service that is still known.
+func (d *Driver) Assigned(p *wire.PortReport) bool {
+	key := types.NamespacedName{Namespace: p.Namespace, Name: p.Service}
+	same := func(name string, number int) bool { return name == p.PortName && (p.Listen == 0 || p.Listen == number) }
+	if d.pusher.assigned(key, same) {
+		return true
+	}
+	var s discoveryv1.EndpointSlice
+	name := types.NamespacedName{Namespace: key.Namespace, Name: slice.Name(key.Name)}
+	if err := d.Client.Get(context.Background(), name, &s, client.UnsafeDisableDeepCopy); err != nil || !slice.IsOwn(&s) {
+		return false
+	}
+	return slices.ContainsFunc(s.Ports, func(x discoveryv1.EndpointPort) bool {
+		return x.Port != nil && d.Range.has(int(*x.Port)) && same(slice.Deref(x.Name), int(*x.Port))
+	})
+}
+
+// FailureClass names the class of a failure to start pods. Clients are answered with it: the
+// failure itself names pods, images and registries, and is for those who may read the Autoscaler's
+// status.
+func FailureClass(failure string) string {
+	if failure == "" {
+		return ""
+	}
+	for _, class := range []struct {
+		name    string
+		reasons []string
+	}{
+		{"the image cannot be pulled", []string{"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}},
+		{"the container crashes", []string{"CrashLoopBackOff"}},
+		{"the container cannot be started", []string{"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}},
+		{"pods cannot be created", []string{"FailedCreate"}},
+	} {
+		if slices.ContainsFunc(class.reasons, func(r string) bool { return strings.Contains(failure, r) }) {
+			return class.name
 		}
 	}
-	slices.SortFunc(list, func(a, b wire.Gateway) int { return strings.Compare(a.IP, b.IP) })
-	d.gateways.Store(&list)
-	d.pusher.wake()
+	return "the cause is in the Autoscaler's status"
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/loop"
 	"github.com/sluice-autoscaler/sluice/scaler"
 	"github.com/sluice-autoscaler/sluice/scaler/kube/path"
+	"github.com/sluice-autoscaler/sluice/scaler/kube/path/slice"
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
@@ -91,7 +92,7 @@ func (w *world) agreed(service string) []wire.Assignment {
 func (w *world) slice(service string) *discoveryv1.EndpointSlice {
 	w.api.mu.Lock()
 	defer w.api.mu.Unlock()
-	return w.api.head[types.NamespacedName{Namespace: "shop", Name: path.SliceName(service)}]
+	return w.api.head[types.NamespacedName{Namespace: "shop", Name: slice.Name(service)}]
 }
 
 // listen shows the driver gateways that listen for what is assigned.
@@ -99,7 +100,7 @@ func (w *world) listen(names ...string) {
 	set, _ := w.driver.Set()
 	r := &wire.Report{StartTime: 1}
 	for _, a := range set.Ports {
-		r.Ports = append(r.Ports, wire.PortReport{Namespace: a.Namespace, Service: a.Service, PortName: a.PortName, Owner: "controller", Listen: a.Listen, Listening: true, Waiting: 2})
+		r.Ports = append(r.Ports, wire.PortReport{Namespace: a.Namespace, Service: a.Service, PortName: a.PortName, Owner: "controller", Listen: a.Listen, Listening: true, InPath: a.InPath, Waiting: 2})
 	}
 	var gateways []wire.Gateway
 	for _, n := range names {
@@ -130,10 +131,14 @@ func TestInAndOut(t *testing.T) {
 		t.Errorf("See = %+v, want 2 that listen, 8 waiting, not in", p)
 	}
 	before := w.api.writes
-	for range 3 {
-		if err := w.put("web", loop.PathState{In: true, Failure: "ImagePullBackOff"}); err != nil {
+	for i := range 3 {
+		if err := w.put("web", loop.PathState{In: true, Failure: "pod web-1: ImagePullBackOff: registry.example/secret"}); err != nil {
 			t.Fatal(err)
 		}
+		if s := w.slice("web"); i == 0 && len(s.Endpoints) != 0 {
+			t.Errorf("slice %+v names gateways that take no connections yet", s)
+		}
+		w.listen("gw2", "gw1") // they have been told
 	}
 	if n := w.api.writes - before; n != 1 {
 		t.Errorf("%d writes to put the gateways in, want 1", n)
@@ -144,8 +149,8 @@ func TestInAndOut(t *testing.T) {
 	if s := w.slice("web"); len(s.Endpoints) != 2 || s.Endpoints[0].Addresses[0] != "198.18.0.1" || s.OwnerReferences[0].Name != "web" {
 		t.Errorf("slice %+v, want both gateways and its owner", s)
 	}
-	if set, _ := w.driver.Set(); !set.Ports[0].InPath || set.Ports[0].Failure != "ImagePullBackOff" {
-		t.Errorf("assigned %+v, want it in the path with the failure", set.Ports)
+	if set, _ := w.driver.Set(); !set.Ports[0].InPath || set.Ports[0].Failure != "the image cannot be pulled" {
+		t.Errorf("assigned %+v, want it in the path with the failure's class", set.Ports)
 	}
 	// Nobody listens: the slice stays, since pointing at nothing would not help.
 	w.driver.Observe(nil)
@@ -184,7 +189,7 @@ func TestNumbersStay(t *testing.T) {
 }
 
 func (w *world) slice2(service string) *discoveryv1.EndpointSlice {
-	return w.api.head[types.NamespacedName{Namespace: "shop", Name: path.SliceName(service)}].DeepCopy()
+	return w.api.head[types.NamespacedName{Namespace: "shop", Name: slice.Name(service)}].DeepCopy()
 }
 
 // TestRangeIsUsedUp gives every number of a range, and then says what to do.
@@ -278,18 +283,18 @@ func TestSliceNamesAreValid(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("a", 253)
 	for _, name := range []string{"web", long} {
-		if got := path.SliceName(name); len(got) > 253 {
+		if got := slice.Name(name); len(got) > 253 {
 			t.Errorf("SliceName of %d characters has %d, want at most 253", len(name), len(got))
 		}
 	}
-	if path.SliceName(long) == path.SliceName(long[:252]+"b") {
+	if slice.Name(long) == slice.Name(long[:252]+"b") {
 		t.Error("two long names give one slice name")
 	}
 }
 
 func TestListening(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(o *path.Options) { o.Accept = func(g *wire.Gateway) bool { return g.Name != "stranger" } })
+	w := newWorld(t, nil)
 	w.api.addService("web", "http")
 	w.driver.Register(reference("web"), workload("web", 0))
 	number := w.agreed("web")[0].Listen
@@ -309,7 +314,6 @@ func TestListening(t *testing.T) {
 		{wire.Gateway{Name: "closed", IP: "1", Connected: true}.WithReport(report(closed)), "is not open: in use"},
 		{wire.Gateway{Name: "behind", IP: "1", Connected: true}.WithReport(report(moved)), "is not assigned yet"},
 		{wire.Gateway{Name: "refusing", IP: "1", Connected: true}.WithReport(refused), "is refused: owner b has it"},
-		{wire.Gateway{Name: "stranger", IP: "1", Connected: true}.WithReport(report(port)), "there is no gateway"},
 	} {
 		w.driver.Observe([]wire.Gateway{tc.g})
 		p := w.see()

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"slices"
@@ -21,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-autoscaler/sluice/algorithms/loop"
+	"github.com/sluice-autoscaler/sluice/scaler/kube/path/slice"
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
@@ -54,6 +56,8 @@ type pusher struct {
 	// expected are workloads that have not settled; nil before Expect.
 	expected map[loop.Ref]struct{}
 	poked    chan struct{}
+	// faults say why the last push to a gateway failed, by its control address.
+	faults sync.Map
 }
 
 // part is what is assigned for one Service.
@@ -110,6 +114,14 @@ func (p *pusher) set(service types.NamespacedName, holder loop.Ref, ports []wire
 	p.wake()
 }
 
+// assigned tells whether one of a Service's ports is assigned.
+func (p *pusher) assigned(service types.NamespacedName, is func(name string, number int) bool) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	part := p.parts[service]
+	return part != nil && slices.ContainsFunc(part.ports, func(a wire.Assignment) bool { return is(a.PortName, a.Listen) })
+}
+
 // settle says that a workload has had its round.
 func (p *pusher) settle(ref loop.Ref) {
 	p.mu.Lock()
@@ -160,12 +172,18 @@ func (d *Driver) Run(ctx context.Context) error {
 	workers := map[string]*worker{}
 	var all sync.WaitGroup
 	defer all.Wait()
+	leased := d.Lease == nil
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-p.poked:
 		case <-retry.C:
+		}
+		if !leased {
+			if leased = p.lease(ctx); !leased {
+				continue
+			}
 		}
 		if !p.ready() && d.Clock().Sub(began) < patience {
 			continue
@@ -189,6 +207,7 @@ func (d *Driver) Run(ctx context.Context) error {
 			if !slices.ContainsFunc(gateways, func(g wire.Gateway) bool { return g.Control == control }) {
 				w.stop()
 				delete(workers, control)
+				p.faults.Delete(control)
 				continue
 			}
 			select {
@@ -217,7 +236,7 @@ func (p *pusher) recall(ctx context.Context) bool {
 		return false
 	}
 	var list discoveryv1.EndpointSliceList
-	if err := p.d.Client.List(ctx, &list, client.MatchingLabels{discoveryv1.LabelManagedBy: wire.Domain, ownerLabel: p.d.Owner}, client.UnsafeDisableDeepCopy); err != nil {
+	if err := p.d.Client.List(ctx, &list, client.MatchingLabels{discoveryv1.LabelManagedBy: wire.Domain, slice.OwnerLabel: p.d.Owner}, client.UnsafeDisableDeepCopy); err != nil {
 		p.d.Log.WarnContext(ctx, "slices not listed, will retry", slog.Any("error", err))
 		return false
 	}
@@ -230,15 +249,18 @@ func (p *pusher) recall(ctx context.Context) bool {
 		p.mu.Lock()
 		known := p.parts[service] != nil
 		p.mu.Unlock()
-		if known || service.Name == "" || missing == 0 && len(s.Endpoints) == 0 {
+		if known || service.Name == "" || s.Name != slice.Name(service.Name) || missing == 0 && len(s.Endpoints) == 0 {
 			continue
 		}
 		var ports []wire.Assignment
 		for j := range s.Ports {
 			if n := s.Ports[j].Port; n != nil && p.d.Range.has(int(*n)) {
+				if rival, err := p.d.rival(ctx, s, int(*n)); err != nil || rival != nil && slice.Has(rival, int(*n)) && older(rival, s) {
+					continue
+				}
 				ports = append(ports, wire.Assignment{
-					Namespace: service.Namespace, Service: service.Name, PortName: deref(s.Ports[j].Name), Listen: int(*n),
-					Protocol: protocol("", deref(s.Ports[j].Name)), InPath: len(s.Endpoints) > 0,
+					Namespace: service.Namespace, Service: service.Name, PortName: slice.Deref(s.Ports[j].Name), Listen: int(*n),
+					Protocol: slice.Protocol("", slice.Deref(s.Ports[j].Name)), InPath: len(s.Endpoints) > 0,
 				})
 			}
 		}
@@ -277,14 +299,52 @@ func (p *pusher) whole() (body []byte, epoch int64, gen uint64, err error) {
 	return p.body, p.epoch, p.gen, nil
 }
 
-// outrank raises the epoch over one that a gateway reports. Whoever runs is the owner, even if the
-// clock of the one before was ahead.
-func (p *pusher) outrank(epoch int64) {
+// lease takes the epoch from the lease. It tells whether this process holds it.
+func (p *pusher) lease(ctx context.Context) bool {
+	epoch, err := p.d.Lease(ctx)
+	if err != nil {
+		p.d.Log.WarnContext(ctx, "nothing is pushed to gateways, will retry", slog.Any("error", err))
+		return false
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if epoch > p.epoch {
-		p.epoch, p.body = epoch+1, nil
+		p.epoch, p.body = epoch, nil
 	}
+	return true
+}
+
+// outrank raises the epoch over what a gateway has in effect of this owner, when that is not this
+// process's: of a controller whose clock was ahead, or of a lease that was lost since. Whoever
+// holds the lease is the owner, so it is asked for first.
+func (p *pusher) outrank(ctx context.Context, gateway string, mine wire.OwnerReport) bool {
+	if !p.behind(mine) {
+		return true
+	}
+	if p.d.Lease != nil && !p.lease(ctx) {
+		return false
+	}
+	if !p.behind(mine) {
+		return true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if mine.Epoch == math.MaxInt64 {
+		p.d.Log.ErrorContext(ctx, "gateway has an epoch that none can follow: restart it", slog.String("gateway", gateway), slog.Int64("epoch", mine.Epoch))
+		return false
+	}
+	p.d.Log.WarnContext(ctx, "gateway has a newer epoch, which is outranked", slog.String("gateway", gateway),
+		slog.Int64("epoch", mine.Epoch), slog.Int64("own_epoch", p.epoch))
+	p.epoch, p.body = mine.Epoch+1, nil
+	return true
+}
+
+// behind tells whether a gateway has something in effect that is newer than all that this process
+// has assigned.
+func (p *pusher) behind(mine wire.OwnerReport) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return mine.Epoch > p.epoch || mine.Epoch == p.epoch && mine.Generation > p.gen
 }
 
 // worker pushes to one gateway.
@@ -331,7 +391,10 @@ func (w *worker) catchUp(ctx context.Context) bool {
 	}
 	g := &gateways[i]
 	mine, _ := g.Report.Owner(w.d.Owner)
-	w.outrank(mine.Epoch)
+	if !w.outrank(ctx, g.Name, mine) {
+		w.faults.Store(w.control, "the gateway has assignments of another controller")
+		return true
+	}
 	body, epoch, gen, err := w.whole()
 	if err != nil {
 		w.d.Log.ErrorContext(ctx, "assignments not pushed", slog.Any("error", err))
@@ -342,11 +405,12 @@ func (w *worker) catchUp(ctx context.Context) bool {
 		return false
 	}
 	if err := w.put(ctx, g, body); err != nil {
-		if ctx.Err() == nil {
+		if said, _ := w.faults.Swap(w.control, err.Error()); ctx.Err() == nil && said != err.Error() {
 			w.d.Log.WarnContext(ctx, "gateway not assigned, will retry", slog.String("gateway", g.Name), slog.Any("error", err))
 		}
 		return true
 	}
+	w.faults.Delete(w.control)
 	w.start, w.epoch, w.gen = g.Report.StartTime, epoch, gen
 	return true
 }

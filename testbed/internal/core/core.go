@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"k8s.io/client-go/rest"
@@ -62,6 +63,8 @@ const (
 	LogDir     = "logs"
 	Kubeconfig = "kubeconfig"
 	NodeDir    = "node"
+	// HaltDir holds a file for each component that is to be down, by its name.
+	HaltDir = "halt"
 )
 
 // Run brings everything up, tells of it on events, runs until ctx ends or a component dies, and
@@ -146,15 +149,19 @@ type component struct {
 	ready func(context.Context) error
 }
 
-// stack is the running components, in order of their start. It is used by one goroutine.
+// stack is the running components, in order of their start. It is used by one goroutine, but for
+// running.
 type stack struct {
 	ctx     context.Context //nolint:containedctx // the life of the stack itself, which run owns
 	cancel  context.CancelCauseFunc
 	cfg     Config
 	log     *slog.Logger
 	events  *json.Encoder
-	running []*process.Process
 	waiting []pending
+	keepers sync.WaitGroup
+
+	mu      sync.Mutex
+	running []*process.Process
 }
 
 type pending struct {
@@ -173,27 +180,75 @@ func (s *stack) start(name string, args []string, ready func(context.Context) er
 
 // launch starts a component. Its unexpected end ends the stack.
 func (s *stack) launch(c component) error {
-	p, err := process.Start(process.Spec{
+	p, err := s.exec(c)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.running = append(s.running, p)
+	place := len(s.running) - 1
+	s.mu.Unlock()
+	s.waiting = append(s.waiting, pending{c, p, time.Now()})
+	s.keepers.Go(func() {
+		if err := s.keep(c, place, p); err != nil {
+			s.cancel(err)
+		}
+	})
+	return nil
+}
+
+func (s *stack) exec(c component) (*process.Process, error) {
+	return process.Start(process.Spec{
 		Name:   c.name,
 		Path:   filepath.Join(s.cfg.Bin, c.name),
 		Args:   append(c.args, s.cfg.ExtraArgs[c.name]...),
 		LogDir: filepath.Join(s.cfg.Dir, LogDir),
 	})
-	if err != nil {
-		return err
-	}
-	s.running = append(s.running, p)
-	s.waiting = append(s.waiting, pending{c, p, time.Now()})
-	go func() {
+}
+
+// haltLook is how often the core looks whether a component is to be down.
+const haltLook = 20 * time.Millisecond
+
+// keep watches a component until the stack ends. One that is to be down is killed, and started again
+// once it is not. The end of any other is an error.
+func (s *stack) keep(c component, place int, p *process.Process) error {
+	tick := time.NewTicker(haltLook)
+	defer tick.Stop()
+	for {
 		select {
-		case <-p.Done():
-			if s.ctx.Err() == nil {
-				s.cancel(p.Failure("run the control plane"))
-			}
 		case <-s.ctx.Done():
+			return nil
+		case <-tick.C:
+			if s.halted(c.name) {
+				p.Stop(0)
+			}
+		case <-p.Done():
+			if !s.halted(c.name) {
+				return p.Failure("run the control plane")
+			}
+			s.log.Info("halted", slog.String("component", c.name))
+			for s.halted(c.name) {
+				select {
+				case <-s.ctx.Done():
+					return nil
+				case <-tick.C:
+				}
+			}
+			var err error
+			if p, err = s.exec(c); err != nil {
+				return err
+			}
+			s.mu.Lock()
+			s.running[place] = p
+			s.mu.Unlock()
+			s.log.Info("resumed", slog.String("component", c.name))
 		}
-	}()
-	return nil
+	}
+}
+
+func (s *stack) halted(name string) bool {
+	_, err := os.Stat(filepath.Join(s.cfg.Dir, HaltDir, name))
+	return err == nil
 }
 
 // await waits until all launched components are ready.
@@ -216,6 +271,7 @@ func (s *stack) await() error {
 // etcd. What it keeps is thrown away, so none of them gets long.
 func (s *stack) stop() {
 	s.cancel(nil)
+	s.keepers.Wait()
 	const grace = 1500 * time.Millisecond
 	clients := s.running[min(2, len(s.running)):]
 	done := make(chan struct{})

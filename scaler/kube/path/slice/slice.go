@@ -1,4 +1,7 @@
-package path
+// Package slice is what Sluice keeps in an EndpointSlice of its own beside a Service's: the
+// gateways in its path, the numbers of its ports, and claims to numbers. It reads and makes slices,
+// and does no I/O.
+package slice
 
 import (
 	"context"
@@ -26,11 +29,14 @@ const (
 	NumberIndex = "sluice.number"
 )
 
+// MaxPorts is how many ports an EndpointSlice can have.
+const MaxPorts = 100
+
 const (
 	// claimsAnnotation holds numbers that are claimed and not confirmed: "http=20417,admin=20418".
 	claimsAnnotation = wire.Domain + "/claimed-ports"
-	// ownerLabel names the owner that wrote the slice last.
-	ownerLabel = wire.Domain + "/owner"
+	// OwnerLabel names the owner that wrote the slice last.
+	OwnerLabel = wire.Domain + "/owner"
 )
 
 // AddIndexes registers the indexes with a manager's cache. It is called before the cache starts.
@@ -68,8 +74,8 @@ func IndexNumber(o client.Object) []string {
 			add(int(*p))
 		}
 	}
-	for _, c := range claims(s) {
-		add(c.number)
+	for _, c := range Claims(s) {
+		add(c.Number)
 	}
 	return out
 }
@@ -79,8 +85,8 @@ func IsOwn(s *discoveryv1.EndpointSlice) bool {
 	return s.Labels[discoveryv1.LabelManagedBy] == wire.Domain
 }
 
-// SliceName names Sluice's slice of a Service.
-func SliceName(service string) string {
+// Name names Sluice's slice of a Service.
+func Name(service string) string {
 	const most, suffix = 253, "-sluice"
 	if len(service)+len(suffix) <= most {
 		return service + suffix
@@ -89,100 +95,103 @@ func SliceName(service string) string {
 	return service[:most-len(suffix)-9] + "-" + hex.EncodeToString(sum[:4]) + suffix
 }
 
-// claim is a number for the Service port of a name.
-type claim struct {
-	name   string
-	number int
+// Claim is a number for the Service port of a name.
+type Claim struct {
+	Name   string
+	Number int
 }
 
-// claims reads the annotation. What cannot be read is left out.
-func claims(s *discoveryv1.EndpointSlice) []claim {
+// Claims reads the annotation. What cannot be read is left out.
+func Claims(s *discoveryv1.EndpointSlice) []Claim {
 	raw := s.Annotations[claimsAnnotation]
 	if raw == "" {
 		return nil
 	}
-	var out []claim
+	var out []Claim
 	for part := range strings.SplitSeq(raw, ",") {
+		if len(out) == MaxPorts { // more than any slice of ours
+			break
+		}
 		name, number, _ := strings.Cut(part, "=")
 		if n, err := strconv.Atoi(number); err == nil && n >= 1 && n <= 65535 {
-			out = append(out, claim{name, n})
+			out = append(out, Claim{name, n})
 		}
 	}
 	return out
 }
 
-func encodeClaims(list []claim) string {
+func encode(list []Claim) string {
 	parts := make([]string, len(list))
 	for i, c := range list {
-		parts[i] = c.name + "=" + strconv.Itoa(c.number)
+		parts[i] = c.Name + "=" + strconv.Itoa(c.Number)
 	}
 	return strings.Join(parts, ",")
 }
 
-// confirmed returns the number that a slice has for a port name.
-func confirmed(s *discoveryv1.EndpointSlice, name string) (int, bool) {
+// Confirmed returns the number that a slice has for a port name.
+func Confirmed(s *discoveryv1.EndpointSlice, name string) (int, bool) {
 	if s == nil {
 		return 0, false
 	}
 	for i := range s.Ports {
-		if p := &s.Ports[i]; p.Port != nil && deref(p.Name) == name {
+		if p := &s.Ports[i]; p.Port != nil && Deref(p.Name) == name {
 			return int(*p.Port), true
 		}
 	}
 	return 0, false
 }
 
-// claimed returns the number that a slice claims for a port name.
-func claimed(s *discoveryv1.EndpointSlice, name string) (int, bool) {
+// Claimed returns the number that a slice claims for a port name.
+func Claimed(s *discoveryv1.EndpointSlice, name string) (int, bool) {
 	if s == nil {
 		return 0, false
 	}
-	for _, c := range claims(s) {
-		if c.name == name {
-			return c.number, true
+	for _, c := range Claims(s) {
+		if c.Name == name {
+			return c.Number, true
 		}
 	}
 	return 0, false
 }
 
-// has tells whether a slice has confirmed a number.
-func has(s *discoveryv1.EndpointSlice, number int) bool {
+// Has tells whether a slice has confirmed a number.
+func Has(s *discoveryv1.EndpointSlice, number int) bool {
 	return slices.ContainsFunc(s.Ports, func(p discoveryv1.EndpointPort) bool { return p.Port != nil && int(*p.Port) == number })
 }
 
-// content is what a slice ought to hold.
-type content struct {
-	ports  []wire.Assignment // confirmed
-	claims []claim
-	// ips are the gateways' addresses in order.
-	ips []string
-	// keep leaves the endpoints as they are.
-	keep bool
+// Content is what a slice ought to hold.
+type Content struct {
+	Ports  []wire.Assignment // confirmed
+	Claims []Claim
+	// IPs are the gateways' addresses in order.
+	IPs []string
+	// Keep leaves the endpoints as they are.
+	Keep bool
 }
 
-// matches tells whether a slice is as it ought to be.
-func (c *content) matches(s *discoveryv1.EndpointSlice, owner string, ref *metav1.OwnerReference) bool {
-	if s.Annotations[claimsAnnotation] != encodeClaims(c.claims) || s.Labels[ownerLabel] != owner || len(s.Ports) != len(c.ports) {
+// Matches tells whether a slice is as it ought to be.
+func (c *Content) Matches(s *discoveryv1.EndpointSlice, owner string, ref *metav1.OwnerReference) bool {
+	if s.Annotations[claimsAnnotation] != encode(c.Claims) || s.Labels[OwnerLabel] != owner || len(s.Ports) != len(c.Ports) {
 		return false
 	}
 	if len(s.OwnerReferences) != 1 || s.OwnerReferences[0].UID != ref.UID || s.OwnerReferences[0].Name != ref.Name {
 		return false
 	}
-	for i := range c.ports {
+	for i := range c.Ports {
 		p := &s.Ports[i]
-		if p.Port == nil || int(*p.Port) != c.ports[i].Listen || deref(p.Name) != c.ports[i].PortName {
+		if p.Port == nil || int(*p.Port) != c.Ports[i].Listen || Deref(p.Name) != c.Ports[i].PortName {
 			return false
 		}
 	}
-	return c.keep || slices.EqualFunc(s.Endpoints, c.ips, func(e discoveryv1.Endpoint, ip string) bool {
+	return c.Keep || slices.EqualFunc(s.Endpoints, c.IPs, func(e discoveryv1.Endpoint, ip string) bool {
 		return len(e.Addresses) == 1 && e.Addresses[0] == ip
 	})
 }
 
-// build returns the slice that ought to exist, made from the one that does, or nil.
-func (c *content) build(was *discoveryv1.EndpointSlice, svc *corev1.Service, owner string, ref metav1.OwnerReference) *discoveryv1.EndpointSlice {
+// Build returns the slice that ought to exist, made from the one that does, or nil.
+func (c *Content) Build(was *discoveryv1.EndpointSlice, svc *corev1.Service, owner string, ref metav1.OwnerReference) *discoveryv1.EndpointSlice {
 	s := &discoveryv1.EndpointSlice{
-		ObjectMeta:  metav1.ObjectMeta{Namespace: svc.Namespace, Name: SliceName(svc.Name)},
+		ObjectMeta:  metav1.ObjectMeta{Namespace: svc.Namespace, Name: Name(svc.Name)},
 		AddressType: discoveryv1.AddressTypeIPv4,
 	}
 	if was != nil {
@@ -193,26 +202,26 @@ func (c *content) build(was *discoveryv1.EndpointSlice, svc *corev1.Service, own
 	if s.Labels == nil {
 		s.Labels = map[string]string{}
 	}
-	s.Labels[discoveryv1.LabelServiceName], s.Labels[discoveryv1.LabelManagedBy], s.Labels[ownerLabel] = svc.Name, wire.Domain, owner
+	s.Labels[discoveryv1.LabelServiceName], s.Labels[discoveryv1.LabelManagedBy], s.Labels[OwnerLabel] = svc.Name, wire.Domain, owner
 	s.OwnerReferences = []metav1.OwnerReference{ref}
-	if len(c.claims) == 0 {
+	if len(c.Claims) == 0 {
 		delete(s.Annotations, claimsAnnotation)
 	} else {
 		if s.Annotations == nil {
 			s.Annotations = map[string]string{}
 		}
-		s.Annotations[claimsAnnotation] = encodeClaims(c.claims)
+		s.Annotations[claimsAnnotation] = encode(c.Claims)
 	}
-	for _, p := range c.ports {
+	for _, p := range c.Ports {
 		s.Ports = append(s.Ports, discoveryv1.EndpointPort{Name: new(p.PortName), Port: new(int32(p.Listen)), Protocol: new(corev1.ProtocolTCP)})
 	}
-	if c.keep {
+	if c.Keep {
 		if was != nil {
 			s.Endpoints = was.DeepCopy().Endpoints
 		}
 		return s
 	}
-	for _, ip := range c.ips {
+	for _, ip := range c.IPs {
 		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{
 			Addresses:  []string{ip},
 			Conditions: discoveryv1.EndpointConditions{Ready: new(true), Serving: new(true), Terminating: new(false)},
@@ -221,9 +230,9 @@ func (c *content) build(was *discoveryv1.EndpointSlice, svc *corev1.Service, own
 	return s
 }
 
-// protocol tells what is spoken on a Service port: what its appProtocol or the first word of its
+// Protocol tells what is spoken on a Service port: what its appProtocol or the first word of its
 // name says, else HTTP.
-func protocol(appProtocol, name string) string {
+func Protocol(appProtocol, name string) string {
 	word := strings.ToLower(appProtocol)
 	if word == "" {
 		word, _, _ = strings.Cut(strings.ToLower(name), "-")
@@ -235,7 +244,8 @@ func protocol(appProtocol, name string) string {
 	return "http"
 }
 
-func deref(s *string) string {
+// Deref returns a string that may be missing.
+func Deref(s *string) string {
 	if s == nil {
 		return ""
 	}

@@ -1,0 +1,95 @@
+package archtest_test
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestThreatModelNamesTests holds docs/threat-model.md to its word: each bullet ends with the name
+// of a test, and there is such a test. The same goes for bullets that are not merged into it yet.
+func TestThreatModelNamesTests(t *testing.T) {
+	root := filepath.Join("..", "..")
+	tests := testNames(t, root)
+	pages, err := filepath.Glob(filepath.Join(root, "docs", "threat-model.d", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bullets := 0
+	for _, page := range append(pages, filepath.Join(root, "docs", "threat-model.md")) {
+		raw, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := string(raw)
+		if _, after, found := strings.Cut(text, "\n## What holds\n"); found {
+			text = after
+		}
+		for _, bullet := range splitBullets(text) {
+			bullets++
+			names := regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9_]+)`").FindAllStringSubmatch(bullet, -1)
+			if len(names) == 0 {
+				t.Errorf("%s: no test is named: %s", filepath.Base(page), bullet)
+			}
+			for _, name := range names {
+				if !tests[name[1]] {
+					t.Errorf("%s: there is no %s: %s", filepath.Base(page), name[1], bullet)
+				}
+			}
+		}
+	}
+	if bullets == 0 {
+		t.Error("no bullet was found")
+	}
+}
+
+// splitBullets returns the items of a Markdown list, each in one line.
+func splitBullets(text string) []string {
+	var all []string
+	inside := false
+	for line := range strings.Lines(text) {
+		item, begins := strings.CutPrefix(line, "- ")
+		switch {
+		case begins:
+			all, inside = append(all, strings.TrimSpace(item)), true
+		case inside && strings.HasPrefix(line, "  "):
+			all[len(all)-1] += " " + strings.TrimSpace(line)
+		default:
+			inside = false
+		}
+	}
+	return all
+}
+
+// testNames are the tests and fuzz targets of all modules.
+func testNames(t *testing.T, root string) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
+	declaration := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)[A-Za-z0-9_]+)\(`)
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && path != root && (strings.HasPrefix(d.Name(), ".") && d.Name() != ".." || d.Name() == "out" || d.Name() == "node_modules") {
+			return filepath.SkipDir
+		}
+		if !strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, m := range declaration.FindAllStringSubmatch(string(raw), -1) {
+			names[m[1]] = true
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
