@@ -102,8 +102,8 @@ type Engine struct {
 	fault error
 }
 
-// New makes an Engine. A file of rules that cannot be used is an error here; later it is not, and
-// the rules before it stay in use.
+// New makes an Engine. A file of rules that cannot be used is no error here: the process has other
+// work, and the file may be mended. Until it is there are no rules.
 func New(o Options) (*Engine, error) {
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("make the rules' engine: %w", err)
@@ -128,11 +128,7 @@ func New(o Options) (*Engine, error) {
 		})
 	}
 	e.memory = newMemory(time.Duration(o.Config.Interval), time.Duration(o.Config.KeepQueries), o.Clock, e.ask)
-	cfg, sum, err := e.read()
-	if err != nil {
-		return nil, err
-	}
-	e.rules, e.fileSum = cfg, sum
+	e.rules = &config.MetricsDiscoveryConfig{}
 	if err := e.register(o.Registerer); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
@@ -270,7 +266,7 @@ func (e *Engine) reload(ctx context.Context) bool {
 		e.metrics.reloadSuccess.Set(0)
 		if e.fileErr != err.Error() {
 			e.fileErr = err.Error()
-			e.opts.Log.ErrorContext(ctx, "rules not reloaded, the ones before stay in use", slog.Any("error", err))
+			e.opts.Log.ErrorContext(ctx, "rules not taken over, the ones before stay in use", slog.Any("error", err))
 		}
 		return false
 	}
@@ -279,7 +275,7 @@ func (e *Engine) reload(ctx context.Context) bool {
 	e.mu.Unlock()
 	e.fileErr = ""
 	e.metrics.reloadSuccess.Set(1)
-	if e.set != nil && sum == e.fileSum {
+	if sum == e.fileSum {
 		return false
 	}
 	e.metrics.reloadTime.Set(float64(e.opts.Clock().Unix()))
