@@ -193,14 +193,9 @@ func (e *Endpoint) Health() Health {
 	return h
 }
 
-// Query asks for the value of a query at one instant, by POST. lookback, if it is not 0, is how old
-// a sample may be that a selector finds. The answer's text is as Prometheus wrote it.
-func (e *Endpoint) Query(ctx context.Context, promQL string, lookback time.Duration) ([]byte, error) {
-	form := url.Values{"query": {promQL}, "timeout": {seconds(e.config.Timeout)}}
-	if lookback > 0 {
-		form.Set("lookback_delta", seconds(lookback))
-	}
-	return e.do(ctx, "query", http.MethodPost, "/api/v1/query", form)
+// Query asks for the value of a query now, by POST. The answer's text is as Prometheus wrote it.
+func (e *Endpoint) Query(ctx context.Context, promQL string) ([]byte, error) {
+	return e.do(ctx, "query", http.MethodPost, "/api/v1/query", url.Values{"query": {promQL}, "timeout": {seconds(e.config.Timeout)}})
 }
 
 // Names lists the names of the series that match, without the series.

@@ -140,9 +140,22 @@ func (st *state) plan(q *question, now time.Time) (*plan, error) {
 	return p, nil
 }
 
-// key is a query as the memory knows it. A rule with a maxAge finds no older samples.
+// key is a query as the memory knows it. An instant query gives the instant as the time of each
+// sample, so that a rule with a maxAge has to ask for the times of what its query reads.
 func (p *plan) key(q rules.Query) queryKey {
-	return queryKey{source: q.Source, promQL: q.PromQL, lookback: p.metric.Rule.Answers.MaxAge}
+	key := queryKey{source: q.Source, promQL: q.PromQL}
+	if p.metric.Rule.Answers.MaxAge <= 0 || q.Parsed == nil {
+		return key
+	}
+	if !p.metric.Rule.External {
+		label, err := p.metric.Rule.Label(p.metric.Resource.GroupResource)
+		if err != nil {
+			return key // the query names it, so that it is known
+		}
+		key.label = label
+	}
+	key.times = times(q.Parsed, key.label)
+	return key
 }
 
 // answered is an answer with what it was made of.

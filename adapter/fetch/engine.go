@@ -176,7 +176,7 @@ func (e *Engine) ask(ctx context.Context, key queryKey) (answer.Result, error) {
 	if err != nil {
 		return answer.Result{}, err
 	}
-	return s.query(ctx, key.promQL, key.lookback)
+	return s.dated(ctx, key)
 }
 
 // Run works until ctx ends.

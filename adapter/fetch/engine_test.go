@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -335,7 +337,15 @@ func TestUngrouped(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)
 	other := newFake(t, jobsAndQueue()...)
-	other.answer = func(w http.ResponseWriter, _ string) { fmt.Fprint(w, vector(sample(`pod="a"`, "1"))) }
+	var times atomic.Int64
+	times.Store(time.Now().Add(-time.Minute).Unix())
+	other.answer = func(w http.ResponseWriter, query string) {
+		value := "1"
+		if strings.Contains(query, "timestamp") {
+			value = strconv.FormatInt(times.Load(), 10)
+		}
+		fmt.Fprint(w, vector(sample(`pod="a"`, value)))
+	}
 	list := &podList{names: []string{"a", "b"}}
 	e := start(t, setup{
 		rules: `
@@ -355,17 +365,15 @@ rules:
 	if got, err := e.GetMetricByName(t.Context(), types.NamespacedName{Namespace: "shop", Name: "a"}, info, labels.Everything()); err != nil {
 		t.Fatalf("it answers %v, %v", got, err)
 	}
+	if got, err := e.GetMetricByName(t.Context(), types.NamespacedName{Namespace: "shop", Name: "a"}, info, nil); err != nil || got.Timestamp.Unix() != times.Load() {
+		t.Errorf("the timestamp is of %v, %v, want %d", got, err, times.Load())
+	}
 	want := []string{`topk(1, jobs_total{namespace="shop",pod="a"})`, `topk(1, jobs_total{namespace="shop",pod=~"a|b"})`}
 	for _, q := range want {
 		if other.queries()[q] == 0 {
 			t.Errorf("%s was not asked, but %v", q, other.queries())
 		}
 	}
-	other.set(func() {
-		if other.lookback != "90s" {
-			t.Errorf("the lookback is %q, want 90s", other.lookback)
-		}
-	})
 	if len(f.queries()) != 0 {
 		t.Errorf("the first source was asked %v", f.queries())
 	}
@@ -373,4 +381,12 @@ rules:
 	if x.Rule != "rules[0]" || x.Grouped || x.Ungrouped == "" || x.Query != want[0] || x.SampleCount != 1 || !slices.Equal(x.Values, []string{"a = 1"}) || x.Status != 200 {
 		t.Errorf("the explanation is %+v", x)
 	}
+	times.Store(time.Now().Add(-2 * time.Minute).Unix())
+	eventually(t, "the sample is too old", func() error {
+		_, err := e.GetMetricByName(t.Context(), types.NamespacedName{Namespace: "shop", Name: "a"}, info, nil)
+		if code(err) != http.StatusServiceUnavailable || !strings.Contains(err.Error(), "maxAge is 1m30s") {
+			return fmt.Errorf("the error is %w", err)
+		}
+		return nil
+	})
 }

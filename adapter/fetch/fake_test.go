@@ -42,9 +42,8 @@ type fakePrometheus struct {
 	answer func(w http.ResponseWriter, query string)
 	asked  map[string]int
 	// lists counts requests for names and labels.
-	lists    int
-	lookback string
-	fault    func(w http.ResponseWriter) bool
+	lists int
+	fault func(w http.ResponseWriter) bool
 }
 
 func newFake(t *testing.T, series ...map[string]string) *fakePrometheus {
@@ -86,7 +85,7 @@ func (f *fakePrometheus) serve(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprintf(w, `{"status":"error","errorType":"bad_data","error":%q}`, err.Error())
 			return
 		}
-		f.set(func() { f.asked[query]++; f.lookback = r.PostForm.Get("lookback_delta") })
+		f.set(func() { f.asked[query]++ })
 		if answer != nil {
 			answer(w, query)
 			return

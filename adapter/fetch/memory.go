@@ -15,8 +15,8 @@ const maxQueries = 20_000
 // queryKey is what is asked of a source.
 type queryKey struct {
 	source, promQL string
-	// lookback is how old a sample may be, 0 for the source's own rule.
-	lookback time.Duration
+	// times is the query for the times of the samples by label, "" where they do not matter.
+	times, label string
 }
 
 // fetched is the outcome of a query.
