@@ -143,32 +143,96 @@ func (m *Metric) render(a Asked, r query.Request) (Query, error) {
 }
 
 // Values turns an answer into values: of the objects in the order of their names, or of an external
-// metric. The error is an *answer.Error. An answer to Group serves each set of objects.
+// metric. The error is an *answer.Error. An answer to Group serves each set of objects; Index it
+// once then, and ask with Select.
 func (m *Metric) Values(r answer.Result, a Asked) ([]answer.Value, error) {
 	if m.Rule.External {
 		return m.Rule.Answers.External(r, m.Name, a.Namespace, a.Now)
 	}
+	x, err := m.Index(r, a)
+	if err != nil {
+		return nil, err
+	}
+	return m.Select(x, a)
+}
+
+// Index prepares an answer about objects for many questions in one namespace. Of what is asked only
+// the namespace counts.
+func (m *Metric) Index(r answer.Result, a Asked) (*answer.Index, error) {
+	w, err := m.question(a)
+	if err != nil {
+		return nil, err
+	}
+	return w.Index(r), nil
+}
+
+// Select takes the values of the objects asked for out of an answer.
+func (m *Metric) Select(x *answer.Index, a Asked) ([]answer.Value, error) {
+	w, err := m.question(a)
+	if err != nil {
+		return nil, err
+	}
+	values, err := m.Rule.Answers.Objects(x, w)
+	if e, ok := errors.AsType[*answer.Error](err); ok && e.Status == http.StatusNotFound && x.Empty() {
+		e.Cause += m.unlisted(a)
+	}
+	return values, err
+}
+
+// question is what is asked of an answer.
+func (m *Metric) question(a Asked) (answer.Objects, error) {
 	w := answer.Objects{
 		Metric: m.Name, Resource: m.resource(a), Namespace: a.Namespace, Names: a.Names, List: a.List, Now: a.Now,
 	}
 	var err error
 	if w.Label, err = m.Rule.Label(m.Resource.GroupResource); err != nil {
-		return nil, m.fault(a, err)
+		return w, m.fault(a, err)
 	}
 	if m.Resource.GroupResource == naming.Namespaces || m.Resource.Root && a.Namespace == "" {
 		w.Namespace = ""
 	} else if w.NamespaceLabel, err = m.Rule.Label(naming.Namespaces); err != nil {
 		w.NamespaceLabel = ""
 	}
-	return m.Rule.Answers.Objects(r, w)
+	return w, nil
 }
 
-// NamespaceListed reports whether the series, as they were listed, have the label that names their
-// namespace, and which it is.
-func (m *Metric) NamespaceListed() (label string, ok bool) {
+// unlisted says that series lack the label of the namespace that the query asks for, "" if not.
+func (m *Metric) unlisted(a Asked) string {
 	label, err := m.Rule.Label(naming.Namespaces)
-	if err != nil {
-		return "", false
+	if a.Namespace == "" || !m.Rule.namespaced() || !m.uses() || err != nil || m.labels == nil || slices.Contains(m.labels, label) {
+		return ""
 	}
-	return label, slices.Contains(m.labels, label)
+	return fmt.Sprintf("; the series %s has no label %s, which the query asks for (resources.namespaceMatcher: false leaves it out)", m.Series, label)
+}
+
+// Hold puts last known values in the place of those that are not known now, for as long as the rule
+// holds them. values and err are those of Values, or err is why Prometheus could not be asked. A
+// fault of the rule or of the caller is not bridged.
+func (m *Metric) Hold(memory *answer.Memory, a Asked, values []answer.Value, err error) ([]answer.Value, error) {
+	if e, ok := errors.AsType[*answer.Error](err); m.Rule.Hold <= 0 || ok && e.Status != http.StatusServiceUnavailable && e.Status != http.StatusNotFound {
+		return values, err
+	}
+	key := fmt.Sprintf("%s\x00%s\x00%s\x00%s\x00%v\x00", m.Rule.Field, m.Resource, m.Name, a.Namespace, a.Selector)
+	if m.Rule.External {
+		if len(values) == 0 {
+			values = nil
+		}
+		if held, ok := memory.Hold(key, m.Rule.Hold, a.Now, values); ok {
+			return held, nil
+		}
+		return values, err
+	}
+	var all []answer.Value
+	for _, name := range a.Names {
+		var known []answer.Value
+		if i := slices.IndexFunc(values, func(v answer.Value) bool { return v.Name == name }); i >= 0 {
+			known = values[i : i+1]
+		}
+		held, _ := memory.Hold(key+name, m.Rule.Hold, a.Now, known)
+		all = append(all, held...)
+	}
+	if len(all) > 0 {
+		return all, nil
+	}
+	return values, err
 }

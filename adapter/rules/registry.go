@@ -57,7 +57,7 @@ type Metric struct {
 	Resource naming.Resource
 	// Err says why the metric cannot be read, though it is there.
 	Err error
-	// listed are the labels that the series have, where they were listed.
+	// labels are those that the series have.
 	labels []string
 }
 
@@ -129,6 +129,11 @@ func (g *Registry) add(r *Rule, resource naming.Resource, name string, series Se
 	case old.Rule.Err != nil && r.Err == nil:
 		g.metrics[k] = m
 	case r.Err != nil || old.Series == m.Series && (old.Rule == r || old.Rule.same(r)):
+		for _, label := range m.labels {
+			if !slices.Contains(old.labels, label) {
+				old.labels = append(slices.Clone(old.labels), label)
+			}
+		}
 	case old.Rule.Answers.Duplicates == answer.First:
 	default:
 		if old.Err == nil {

@@ -193,6 +193,3 @@ func (r *Rule) namespaced() bool {
 
 // Rules lists the rules of both kinds in the order of the file.
 func (s *Set) Rules() []*Rule { return slices.Concat(s.Custom, s.External) }
-
-// Mapper is the mapping that the set was compiled with.
-func (s *Set) Mapper() meta.RESTMapper { return s.options.Mapper }

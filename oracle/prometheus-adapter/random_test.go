@@ -184,6 +184,9 @@ func randomRule(rng *rand.Rand) yaml.MapSlice {
 
 func randomMapping(rng *rand.Rand) yaml.MapSlice {
 	m := yaml.MapSlice{}
+	if chance(rng, 10) {
+		return m
+	}
 	template := rarely(rng, templates, badTemplates)
 	if template != "" {
 		m = append(m, yaml.MapItem{Key: "template", Value: template})

@@ -125,10 +125,11 @@ func TestObjects(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			values, err := c.options.Objects(answer.Result{Samples: c.samples, Scalar: c.scalar}, answer.Objects{
+			w := answer.Objects{
 				Metric: "m", Resource: schema.GroupResource{Resource: "pods"}, Label: "pod", NamespaceLabel: "namespace", Namespace: "ns",
 				Names: strings.Fields(c.names), List: c.list, Now: now,
-			})
+			}
+			values, err := c.options.Objects(w.Index(answer.Result{Samples: c.samples, Scalar: c.scalar}), w)
 			check(t, values, err, c.want)
 		})
 	}
@@ -274,7 +275,8 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 		for _, s := range r.Samples {
-			_, _ = answer.Options{}.Objects(r, answer.Objects{Label: "pod", Names: []string{s.Labels["pod"]}, Now: now})
+			w := answer.Objects{Label: "pod", Names: []string{s.Labels["pod"]}, Now: now}
+			_, _ = answer.Options{}.Objects(w.Index(r), w)
 		}
 	})
 }

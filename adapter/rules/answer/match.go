@@ -30,20 +30,59 @@ func (w *Objects) object(name string) string {
 	return fmt.Sprintf("%s %s/%s", w.Resource, w.Namespace, name)
 }
 
+// Index has an answer's samples by the objects they belong to, so that one answer serves many
+// questions at the cost of each question's objects. It does not change.
+type Index struct {
+	byName map[string][]Sample
+	// scalar is the number of an answer without labels, nil in others.
+	scalar []Sample
+	// samples counts all samples, elsewhere those of other namespaces; first has the labels of one.
+	samples, elsewhere int
+	first              map[string]string
+}
+
+// Index puts samples to the objects they belong to. A sample of another namespace belongs to an
+// object of the same name there. Of the question only the labels and the namespace count.
+func (w *Objects) Index(r Result) *Index {
+	x := &Index{byName: map[string][]Sample{}, samples: len(r.Samples)}
+	if r.Scalar {
+		x.scalar = r.Samples
+		return x
+	}
+	for _, s := range r.Samples {
+		if x.first == nil {
+			x.first = s.Labels
+		}
+		if w.Namespace != "" && w.NamespaceLabel != "" && w.NamespaceLabel != w.Label {
+			if ns, ok := s.Labels[w.NamespaceLabel]; ok && ns != "" && ns != w.Namespace {
+				x.elsewhere++
+				continue
+			}
+		}
+		if name, ok := s.Labels[w.Label]; ok {
+			x.byName[name] = append(x.byName[name], s)
+		}
+	}
+	return x
+}
+
 // Objects answers a question about objects: a value for each that has one, in the order of the
 // names. An object whose value is not known is left out of a list, unless no other has one. Several
 // samples of one object are an error of the metric.
-func (o Options) Objects(r Result, w Objects) ([]Value, error) {
-	byName, elsewhere, err := w.sort(r)
-	if err != nil {
-		return nil, err
+func (o Options) Objects(x *Index, w Objects) ([]Value, error) {
+	if x.scalar != nil && len(w.Names) != 1 {
+		return nil, Broken(fmt.Sprintf("metric %s: the query gives a number without labels, and %d objects were asked for; want a vector with the label %s",
+			w.Metric, len(w.Names), w.Label))
 	}
 	var values []Value
 	var first error
 	for _, name := range w.Names {
-		samples := byName[name]
+		samples := x.byName[name]
+		if x.scalar != nil {
+			samples = x.scalar
+		}
 		if len(samples) == 0 {
-			v, ok, err := o.empty(r, w, name, elsewhere)
+			v, ok, err := o.empty(x, w, name)
 			if err != nil && first == nil {
 				first = err
 			}
@@ -72,43 +111,20 @@ func (o Options) Objects(r Result, w Objects) ([]Value, error) {
 	return values, nil
 }
 
-// sort puts samples to the objects they belong to. A sample of another namespace belongs to an
-// object of the same name there. elsewhere counts those.
-func (w *Objects) sort(r Result) (byName map[string][]Sample, elsewhere int, err error) {
-	byName = map[string][]Sample{}
-	if r.Scalar {
-		if len(w.Names) != 1 {
-			return nil, 0, Broken(fmt.Sprintf("metric %s: the query gives a number without labels, and %d objects were asked for; want a vector with the label %s",
-				w.Metric, len(w.Names), w.Label))
-		}
-		byName[w.Names[0]] = r.Samples
-		return byName, 0, nil
-	}
-	for _, s := range r.Samples {
-		if w.Namespace != "" && w.NamespaceLabel != "" && w.NamespaceLabel != w.Label {
-			if ns, ok := s.Labels[w.NamespaceLabel]; ok && ns != "" && ns != w.Namespace {
-				elsewhere++
-				continue
-			}
-		}
-		if name, ok := s.Labels[w.Label]; ok {
-			byName[name] = append(byName[name], s)
-		}
-	}
-	return byName, elsewhere, nil
-}
+// Empty reports whether the answer had no samples.
+func (x *Index) Empty() bool { return x.samples == 0 }
 
 // empty answers for an object without a sample. ok is false where it is left out.
-func (o Options) empty(r Result, w Objects, name string, elsewhere int) (v Value, ok bool, err error) {
+func (o Options) empty(x *Index, w Objects, name string) (v Value, ok bool, err error) {
 	why := fmt.Sprintf("no sample of the answer has %s=%q", w.Label, name)
 	switch {
-	case len(r.Samples) == 0:
+	case x.samples == 0:
 		why = "Prometheus has no sample for it"
-	case elsewhere > 0:
-		why = fmt.Sprintf("%s in namespace %s; %d samples are of other namespaces", why, w.Namespace, elsewhere)
+	case x.elsewhere > 0:
+		why = fmt.Sprintf("%s in namespace %s; %d samples are of other namespaces", why, w.Namespace, x.elsewhere)
 	default:
-		if _, ok := r.Samples[0].Labels[w.Label]; !ok {
-			why = fmt.Sprintf("the samples have no label %s, only %s; metricsQuery has to keep it", w.Label, Text(r.Samples[0].Labels))
+		if _, ok := x.first[w.Label]; !ok {
+			why = fmt.Sprintf("the samples have no label %s, only %s; metricsQuery has to keep it", w.Label, Text(x.first))
 		}
 	}
 	switch o.OnEmpty {

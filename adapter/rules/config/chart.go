@@ -37,11 +37,20 @@ type chartRules struct {
 // chartValues reads the chart's values; ours is false where the text is something else.
 func chartValues(text []byte) (cfg *MetricsDiscoveryConfig, ours bool, err error) {
 	var top struct {
-		Rules yaml.MapSlice  `yaml:"rules"`
-		Other map[string]any `yaml:",inline"`
+		Rules yaml.MapSlice `yaml:"rules"`
+		// Nested are the values of the chart as a part of another one.
+		Nested yaml.MapSlice  `yaml:"prometheus-adapter"`
+		Other  map[string]any `yaml:",inline"`
 	}
-	if yaml.Unmarshal(text, &top) != nil || len(top.Rules) == 0 {
+	if yaml.Unmarshal(text, &top) != nil {
 		return nil, false, nil //nolint:nilerr // then it is something else, whose reader says what is wrong
+	}
+	if len(top.Rules) == 0 {
+		inner, err := yaml.Marshal(top.Nested)
+		if err != nil || len(top.Nested) == 0 {
+			return nil, false, nil //nolint:nilerr // as above
+		}
+		return chartValues(inner)
 	}
 	for _, item := range top.Rules {
 		if key, _ := item.Key.(string); !slices.Contains(chartKeys, key) {

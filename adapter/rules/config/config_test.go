@@ -33,7 +33,7 @@ func TestSyntaxErrors(t *testing.T) {
 		{
 			"a selector without quotes", "rules:\n- seriesQuery: {__name__=~\"a\",b!=\"\"}\n  metricsQuery: x\n",
 			"unable to parse metrics discovery config: yaml: unmarshal errors:\n  line 2: cannot unmarshal !!map into string",
-			"",
+			"line 2, column 16: a text that begins with { is a mapping in YAML; put it in single quotes",
 		},
 		{
 			"a tab", "rules:\n- seriesQuery: up\n\tname: {}\n",
@@ -82,6 +82,7 @@ func TestChartValues(t *testing.T) {
 		{name: "defaults", text: "prometheus: {url: http://p}\nrules: {existing: ''}\n", rules: 6},
 		{name: "the chart's own values", text: "rules: {default: true, custom: [], existing: , external: [], resource: {}}\n", rules: 6},
 		{name: "without defaults", text: "rules: {default: false, custom: [" + custom + "], external: [" + custom + "]}\n", rules: 1, external: 1},
+		{name: "within another chart's values", text: "grafana: {}\nprometheus-adapter: {rules: {default: false, external: [" + custom + "]}}\n", external: 1},
 		{name: "defaults and more", text: "rules: {custom: [" + custom + "], resource: {window: 3m}}\n", rules: 7, resource: true},
 		{name: "an unknown key within", text: "rules: {custom: [{seriesquery: up}]}\n", wantFailure: true},
 		{name: "elsewhere", text: "rules: {existing: mine}\n", wantFailure: true},

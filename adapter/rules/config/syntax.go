@@ -53,12 +53,16 @@ func syntaxError(text []byte, err error) error {
 	if m := lineOf.FindStringSubmatch(err.Error()); m != nil {
 		e.Line, _ = strconv.Atoi(m[1])
 	}
+	near := []int{e.Line, e.Line + 1, e.Line - 1, e.Line + 2}
 	if strings.HasPrefix(err.Error(), "yaml: unmarshal errors") {
-		return e
+		if !strings.Contains(err.Error(), "cannot unmarshal !!map into string") {
+			return e
+		}
+		near = near[:1]
 	}
 	// The library counts some lines from 0 and names the line where it gave up.
 	lines := strings.Split(string(text), "\n")
-	for _, n := range []int{e.Line, e.Line + 1, e.Line - 1, e.Line + 2} {
+	for _, n := range near {
 		if n < 1 || n > len(lines) {
 			continue
 		}

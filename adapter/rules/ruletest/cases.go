@@ -76,11 +76,13 @@ type Request struct {
 	Metric         string   `yaml:"metric"`
 	MetricSelector string   `yaml:"metricSelector"`
 	// Answer is a vector, ScalarAnswer a number; without either the answer is empty.
-	Answer       []Sample       `yaml:"answer"`
-	ScalarAnswer *string        `yaml:"scalarAnswer"`
-	AnswerIsNull bool           `yaml:"answerIsNull"`
-	Expect       Expect         `yaml:"expect"`
-	Other        map[string]any `yaml:",inline"`
+	Answer       []Sample `yaml:"answer"`
+	ScalarAnswer *string  `yaml:"scalarAnswer"`
+	AnswerIsNull bool     `yaml:"answerIsNull"`
+	// At is when it is made, after the beginning of the case; for rules that hold values.
+	At     model.Duration `yaml:"at"`
+	Expect Expect         `yaml:"expect"`
+	Other  map[string]any `yaml:",inline"`
 }
 
 // Sample is a sample of an answer.

@@ -7,6 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sluice-autoscaler/sluice/adapter/rules"
+	"github.com/sluice-autoscaler/sluice/adapter/rules/check"
+	"github.com/sluice-autoscaler/sluice/adapter/rules/config"
+	"github.com/sluice-autoscaler/sluice/adapter/rules/mapping"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/ruletest"
 )
 
@@ -44,7 +48,7 @@ func differences(t *testing.T) *ruletest.Differences {
 	return d
 }
 
-// Sluice answers the shared cases as v0.12.0 does, but for the documented differences; each of those
+// Sluice answers the shared cases as v0.12.0 does, but for the documented differences. Each of them
 // is one, and of a case that says that v0.12.0 is wrong.
 func TestSharedCases(t *testing.T) {
 	t.Parallel()
@@ -135,8 +139,9 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// FuzzCases: no file of cases makes a run panic or run on.
+// FuzzCases: no file of cases makes a run or a check of its rules panic or run on.
 func FuzzCases(f *testing.F) {
+	mapper := mapping.New(mapping.Kubernetes())
 	f.Add([]byte(`cases:
 - config: "rules: [{seriesQuery: up, resources: {template: <<.Resource>>}, metricsQuery: 'sum(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>)'}]"
   series: ['up{pod="a",namespace="b"}']
@@ -154,6 +159,11 @@ func FuzzCases(f *testing.F) {
 		}
 		for i := range file.Cases[:min(3, len(file.Cases))] {
 			c := &file.Cases[i]
+			if cfg, err := config.Parse([]byte(c.Config)); err == nil {
+				if set, err := rules.Compile(cfg, rules.Options{Mapper: mapper}); err == nil {
+					check.Set(set)
+				}
+			}
 			out, err := ruletest.Run(c)
 			if err != nil {
 				continue

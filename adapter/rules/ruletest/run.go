@@ -1,6 +1,7 @@
 package ruletest
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -96,6 +97,7 @@ type runner struct {
 	set      *rules.Set
 	mapper   meta.RESTMapper
 	registry *rules.Registry
+	memory   answer.Memory
 	out      *Outcome
 }
 
@@ -159,30 +161,56 @@ func (r *runner) relist(message string) {
 	}
 }
 
-// result makes Prometheus' answer.
-func (q *Request) result() (answer.Result, error) {
-	var r answer.Result
-	if q.ScalarAnswer != nil {
-		v, err := strconv.ParseFloat(*q.ScalarAnswer, 64)
-		if err != nil && !errors.Is(err, strconv.ErrRange) {
-			return r, fmt.Errorf("scalarAnswer %q is no number", *q.ScalarAnswer)
-		}
-		return answer.Result{Scalar: true, Samples: []answer.Sample{{Value: v, Time: epoch}}}, nil
+// result makes Prometheus' answer, and reads it as one that came over the network is read.
+func (q *Request) result(now time.Time) (answer.Result, error) {
+	type sample struct {
+		Metric map[string]string `json:"metric"`
+		Value  [2]any            `json:"value"`
 	}
-	for i, s := range q.Answer {
-		v, err := strconv.ParseFloat(s.Value, 64)
-		if err != nil && !errors.Is(err, strconv.ErrRange) {
-			return r, fmt.Errorf("answer[%d].value %q is no number", i, s.Value)
+	point := func(field, value string, at time.Time) ([2]any, error) {
+		if _, err := strconv.ParseFloat(value, 64); err != nil && !errors.Is(err, strconv.ErrRange) {
+			return [2]any{}, fmt.Errorf("%s %q is no number", field, value)
 		}
-		r.Samples = append(r.Samples, answer.Sample{Labels: s.Labels, Value: v, Time: epoch.Add(-time.Duration(s.Age))})
+		return [2]any{float64(at.UnixMilli()) / 1000, value}, nil
 	}
-	return r, nil
+	var body struct {
+		Status string `json:"status"`
+		Data   struct {
+			ResultType string `json:"resultType"`
+			Result     any    `json:"result"`
+		} `json:"data"`
+	}
+	body.Status, body.Data.ResultType = "success", "vector"
+	var err error
+	switch {
+	case q.ScalarAnswer != nil:
+		body.Data.ResultType = "scalar"
+		if body.Data.Result, err = point("scalarAnswer", *q.ScalarAnswer, now); err != nil {
+			return answer.Result{}, err
+		}
+	case !q.AnswerIsNull:
+		vector := make([]sample, len(q.Answer))
+		for i, s := range q.Answer {
+			vector[i].Metric = s.Labels
+			if vector[i].Value, err = point(fmt.Sprintf("answer[%d].value", i), s.Value, now.Add(-time.Duration(s.Age))); err != nil {
+				return answer.Result{}, err
+			}
+		}
+		body.Data.Result = vector
+	}
+	text, err := json.Marshal(body)
+	if err != nil {
+		return answer.Result{}, err
+	}
+	r, _, err := answer.Decode(text)
+	return r, err
 }
 
 // request answers one request.
 func (r *runner) request(q *Request) (RequestOutcome, error) {
 	out := RequestOutcome{PromQL: []string{}, Values: []string{}}
-	result, err := q.result()
+	now := epoch.Add(time.Duration(q.At))
+	result, err := q.result(now)
 	if err != nil {
 		return out, err
 	}
@@ -194,7 +222,7 @@ func (r *runner) request(q *Request) (RequestOutcome, error) {
 			return out, nil //nolint:nilerr // that the selector is none is what came out
 		}
 	}
-	asked := rules.Asked{Namespace: q.Namespace, Selector: selector, Now: epoch}
+	asked := rules.Asked{Namespace: q.Namespace, Selector: selector, Now: now}
 	switch q.API {
 	case "custom":
 		asked.Resource, asked.Names = schema.ParseGroupResource(q.Resource), []string{q.Name}
@@ -225,7 +253,7 @@ func (r *runner) request(q *Request) (RequestOutcome, error) {
 }
 
 // ask renders the query, and turns the answer into values.
-func ask(m *rules.Metric, a rules.Asked, result answer.Result, out *RequestOutcome) ([]answer.Value, error) {
+func (r *runner) ask(m *rules.Metric, a rules.Asked, result answer.Result, out *RequestOutcome) ([]answer.Value, error) {
 	query, err := m.Query(a)
 	if query.PromQL != "" {
 		out.PromQL = append(out.PromQL, query.PromQL)
@@ -237,7 +265,8 @@ func ask(m *rules.Metric, a rules.Asked, result answer.Result, out *RequestOutco
 		}
 		return nil, err
 	}
-	return m.Values(result, a)
+	values, err := m.Values(result, a)
+	return m.Hold(&r.memory, a, values, err)
 }
 
 func (r *runner) custom(q *Request, a rules.Asked, result answer.Result, out *RequestOutcome) error {
@@ -248,7 +277,7 @@ func (r *runner) custom(q *Request, a rules.Asked, result answer.Result, out *Re
 	if err != nil {
 		return err
 	}
-	values, err := ask(m, a, result, out)
+	values, err := r.ask(m, a, result, out)
 	if err != nil {
 		return err
 	}
@@ -273,7 +302,7 @@ func (r *runner) external(q *Request, a rules.Asked, result answer.Result, out *
 	if err != nil {
 		return err
 	}
-	values, err := ask(m, a, result, out)
+	values, err := r.ask(m, a, result, out)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package ruletool
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -20,6 +21,17 @@ Each rule's query is rendered for one object and for two, and read with Promethe
 a warning may give wrong values or none; a note is worth knowing. Resources are those of Kubernetes 1.37: a rule for a custom resource waits
 for it, and says so.`
 
+// kinds lists the kinds of findings.
+func kinds() string {
+	var b strings.Builder
+	b.WriteString("\n\nEach finding ends with its kind:\n")
+	all := check.Kinds()
+	for _, kind := range slices.Sorted(maps.Keys(all)) {
+		fmt.Fprintf(&b, "  %-15s %s\n", kind, all[kind])
+	}
+	return strings.TrimRight(b.String(), "\n")
+}
+
 // checkFlags are those of check.
 type checkFlags struct {
 	files  []string
@@ -30,7 +42,7 @@ type checkFlags struct {
 func Check() *cobra.Command {
 	var f checkFlags
 	c := &cobra.Command{
-		Use: "check -f FILE", Short: "Say what of prometheus-adapter's rules cannot work, and why", Long: checkLong, Args: usage(cobra.NoArgs),
+		Use: "check -f FILE", Short: "Say what of prometheus-adapter's rules cannot work, and why", Long: checkLong + kinds(), Args: usage(cobra.NoArgs),
 		Example: `  sluice check -f config.yaml`,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}

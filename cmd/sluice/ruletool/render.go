@@ -56,6 +56,8 @@ type rendered struct {
 	Rule   string `json:"rule"`
 	Series string `json:"series"`
 	PromQL string `json:"promql,omitempty"`
+	// Window is the longest range that the query reads.
+	Window string `json:"window,omitempty"`
 	// Group serves all objects of a namespace, where one query can.
 	Group string `json:"group,omitempty"`
 	// Single says why one query cannot.
@@ -128,6 +130,9 @@ func (f *renderFlags) render(registry *rules.Registry, selector labels.Selector)
 		if err == nil {
 			q, err = m.Query(asked)
 			r.PromQL = q.PromQL
+			if q.Parsed != nil && q.Parsed.Window() > 0 {
+				r.Window = q.Parsed.Window().String()
+			}
 		}
 		if err != nil {
 			r.Error = err.Error()
