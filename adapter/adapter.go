@@ -30,6 +30,8 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/adapter/discover"
 	"github.com/sluice-autoscaler/sluice/adapter/fetch"
+	"github.com/sluice-autoscaler/sluice/adapter/fetch/cluster"
+	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
 	"github.com/sluice-autoscaler/sluice/adapter/provider"
 	"github.com/sluice-autoscaler/sluice/adapter/scrape"
 	"github.com/sluice-autoscaler/sluice/adapter/server"
@@ -60,7 +62,7 @@ type Options struct {
 	DefaultWindow time.Duration
 	// Custom and External say which metrics APIs to serve.
 	Custom, External bool
-	// Prometheus, when given, serves metrics of rules besides. It takes effect where an API is served.
+	// Prometheus, when given, serves metrics of rules besides, where an API is served.
 	Prometheus *PrometheusOptions
 	// Journal, when given, answers the API of explain.sluice.dev; see server.Options.
 	Journal server.Journal
@@ -87,7 +89,7 @@ type Options struct {
 
 // PrometheusOptions say which rules are served, and from where.
 type PrometheusOptions struct {
-	Config fetch.Config
+	Config source.Config
 	// Rules is the file of rules.
 	Rules string
 }
@@ -241,8 +243,8 @@ func (a *Adapter) fetch(client kubernetes.Interface) error {
 	hpas.Informer()
 	a.engine, err = fetch.New(fetch.Options{
 		Config: a.opts.Prometheus.Config, Rules: a.opts.Prometheus.Rules, Log: a.opts.Log, Registerer: a.opts.Registerer,
-		Mapper:  fetch.NewMapper(client.Discovery()),
-		Objects: fetch.NewClusterObjects(a.factory.Core().V1().Pods().Informer(), objects),
+		Mapper:  cluster.NewMapper(client.Discovery()),
+		Objects: cluster.NewObjects(a.factory.Core().V1().Pods().Informer(), objects),
 		Demand: func() []*autoscalingv2.HorizontalPodAutoscaler {
 			all, err := hpas.Lister().List(labels.Everything())
 			if err != nil {

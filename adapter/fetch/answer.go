@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
 	"github.com/sluice-autoscaler/sluice/adapter/rules"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/answer"
 )
@@ -143,7 +144,7 @@ func (st *state) plan(q *question, now time.Time) (*plan, error) {
 // key is a query as the memory knows it. An instant query gives the instant as the time of each
 // sample, so that a rule with a maxAge has to ask for the times of what its query reads.
 func (p *plan) key(q rules.Query) queryKey {
-	key := queryKey{source: q.Source, promQL: q.PromQL}
+	key := queryKey{from: q.Source, Query: source.Query{PromQL: q.PromQL}}
 	if p.metric.Rule.Answers.MaxAge <= 0 || q.Parsed == nil {
 		return key
 	}
@@ -152,9 +153,9 @@ func (p *plan) key(q rules.Query) queryKey {
 		if err != nil {
 			return key // the query names it, so that it is known
 		}
-		key.label = label
+		key.Label = label
 	}
-	key.times = times(q.Parsed, key.label)
+	key.Times = source.Times(q.Parsed, key.Label)
 	return key
 }
 
@@ -218,8 +219,8 @@ var errUngrouped = errors.New("no query serves all objects")
 // the time to end.
 func (e *Engine) staleAfter(name string) time.Duration {
 	timeout := 10 * time.Second
-	if s, err := e.source(name); err == nil {
-		timeout = s.timeout
+	if s, err := e.find(name); err == nil {
+		timeout = s.Timeout
 	}
 	return 2*time.Duration(e.opts.Config.Interval) + timeout
 }

@@ -26,10 +26,11 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/sluice-autoscaler/sluice/adapter/fetch/cluster"
+	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
 	"github.com/sluice-autoscaler/sluice/adapter/rules"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/answer"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/config"
-	"github.com/sluice-autoscaler/sluice/prom"
 )
 
 // Objects lists the names of objects whose own labels match. Implementations are safe for
@@ -40,11 +41,11 @@ type Objects interface {
 
 // Options configure an Engine. Config, Rules, Mapper, Objects, Log and Registerer are needed.
 type Options struct {
-	Config Config
+	Config source.Config
 	// Rules is the file of rules: config.yaml or the values of prometheus-adapter's chart. It is
 	// read again when it changes.
 	Rules   string
-	Mapper  *Mapper
+	Mapper  *cluster.Mapper
 	Objects Objects
 	// Demand, when given, lists the HorizontalPodAutoscalers whose metrics are fetched ahead.
 	Demand func() []*autoscalingv2.HorizontalPodAutoscaler
@@ -80,7 +81,7 @@ type state struct {
 // Engine serves metrics of rules. It is safe for concurrent use; Run runs once.
 type Engine struct {
 	opts    Options
-	sources []*source
+	sources []*source.Source
 	memory  *memory
 	metrics instruments
 	state   atomic.Pointer[state]
@@ -90,6 +91,7 @@ type Engine struct {
 	// Only the goroutine of follow uses what follows.
 	rules    *config.MetricsDiscoveryConfig
 	set      *rules.Set
+	mapper   meta.RESTMapper
 	fileSum  [sha256.Size]byte
 	fileErr  string
 	listed   map[string]kept
@@ -117,15 +119,11 @@ func New(o Options) (*Engine, error) {
 	}
 	for i := range o.Config.Sources {
 		c := &o.Config.Sources[i]
-		endpoint := c.endpoint()
-		endpoint.Clock, endpoint.Observe = o.Clock, e.observe(c.Name)
-		p, err := prom.NewEndpoint(endpoint)
+		p, err := source.New(c, o.Clock, e.observe(c.Name))
 		if err != nil {
 			return nil, fmt.Errorf("sources[%d]: %w", i, err)
 		}
-		e.sources = append(e.sources, &source{
-			Endpoint: p, name: c.Name, timeout: endpoint.Timeout, allowWarnings: c.AllowWarnings, labels: map[string]labelsOf{},
-		})
+		e.sources = append(e.sources, p)
 	}
 	e.memory = newMemory(time.Duration(o.Config.Interval), time.Duration(o.Config.KeepQueries), o.Clock, e.ask)
 	e.rules = &config.MetricsDiscoveryConfig{}
@@ -147,7 +145,7 @@ func (e *Engine) read() (*config.MetricsDiscoveryConfig, [sha256.Size]byte, erro
 	if err != nil {
 		return nil, sum, fmt.Errorf("read the rules of %s: %w", e.opts.Rules, err)
 	}
-	mapper := e.opts.Mapper.get()
+	mapper := e.opts.Mapper.Get()
 	if mapper == nil {
 		mapper = meta.MultiRESTMapper{}
 	}
@@ -157,13 +155,13 @@ func (e *Engine) read() (*config.MetricsDiscoveryConfig, [sha256.Size]byte, erro
 	return cfg, sum, nil
 }
 
-// source finds a source by its name.
-func (e *Engine) source(name string) (*source, error) {
+// find finds a source by its name.
+func (e *Engine) find(name string) (*source.Source, error) {
 	if name == "" {
 		return e.sources[0], nil
 	}
 	for _, s := range e.sources {
-		if s.name == name {
+		if s.Name == name {
 			return s, nil
 		}
 	}
@@ -172,11 +170,11 @@ func (e *Engine) source(name string) (*source, error) {
 
 // ask asks a source for the memory.
 func (e *Engine) ask(ctx context.Context, key queryKey) (answer.Result, error) {
-	s, err := e.source(key.source)
+	s, err := e.find(key.from)
 	if err != nil {
 		return answer.Result{}, err
 	}
-	return s.dated(ctx, key)
+	return s.Fetch(ctx, key.Query)
 }
 
 // Run works until ctx ends.
@@ -213,9 +211,9 @@ func (e *Engine) follow(ctx context.Context) error {
 		if e.set == nil || slices.ContainsFunc(e.set.Rules(), func(r *rules.Rule) bool { return r.Err != nil }) {
 			period = waitingPeriod
 		}
-		if e.opts.Mapper.get() == nil || now.Sub(mapped) >= period {
+		if e.opts.Mapper.Get() == nil || now.Sub(mapped) >= period {
 			mapped = now
-			changed, err := e.opts.Mapper.refresh()
+			changed, err := e.opts.Mapper.Refresh()
 			if err != nil {
 				e.complain(ctx, "resources not discovered", "mapper", err)
 			} else {
@@ -224,11 +222,11 @@ func (e *Engine) follow(ctx context.Context) error {
 			stale = stale || changed
 		}
 		stale = e.reload(ctx) || stale
-		if mapper := e.opts.Mapper.get(); mapper != nil && stale {
+		if mapper := e.opts.Mapper.Get(); mapper != nil && stale {
 			if set, err := rules.Compile(e.rules, rules.Options{Mapper: mapper}); err != nil {
 				e.complain(ctx, "rules not compiled", "compile", err)
 			} else {
-				e.set = set
+				e.set, e.mapper = set, mapper
 				listed = time.Time{}
 			}
 		}
@@ -289,7 +287,7 @@ func (e *Engine) publish(ctx context.Context, set *rules.Set, listings map[*rule
 	if ctx.Err() != nil {
 		return
 	}
-	st := &state{set: set, registry: set.Registry(listings), mapper: set.Mapper(), plans: newPlans()}
+	st := &state{set: set, registry: set.Registry(listings), mapper: e.mapper, plans: newPlans()}
 	var reserved []string
 	for _, info := range st.registry.Custom() {
 		if e.isReserved(info.GroupResource, info.Metric) {
@@ -363,7 +361,7 @@ func (e *Engine) Healthy() error {
 	e.mu.Unlock()
 	for _, s := range e.sources {
 		if h := s.Health(); h.Failures > 0 {
-			errs = append(errs, fmt.Errorf("source %s (%s) failed %d times in a row: %w", s.name, s.URL(), h.Failures, h.Last))
+			errs = append(errs, fmt.Errorf("source %s (%s) failed %d times in a row: %w", s.Name, s.URL(), h.Failures, h.Last))
 		}
 	}
 	return errors.Join(errs...)

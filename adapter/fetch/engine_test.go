@@ -23,6 +23,7 @@ import (
 	metricsapi "sigs.k8s.io/custom-metrics-apiserver/pkg/provider"
 
 	"github.com/sluice-autoscaler/sluice/adapter/fetch"
+	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
 )
 
 const rulesText = `
@@ -85,7 +86,7 @@ func TestServe(t *testing.T) {
 	}
 	list := &podList{names: []string{"a", "b"}}
 	e := start(t, setup{
-		rules: rulesText, sources: []fetch.SourceConfig{{Name: "main", URL: f.URL}}, pods: list,
+		rules: rulesText, sources: []source.Prometheus{{Name: "main", URL: f.URL}}, pods: list,
 		demand: func() []*autoscalingv2.HorizontalPodAutoscaler { return []*autoscalingv2.HorizontalPodAutoscaler{hpa} },
 	})
 	const grouped, depth = `sum(rate(jobs_total{namespace="shop",pod!=""}[2m])) by (pod)`, `sum(queue_depth{}) by (queue)`
@@ -185,10 +186,10 @@ func TestOutages(t *testing.T) {
 				f.answer = func(http.ResponseWriter, string) { <-hang }
 			}
 			e := start(t, setup{
-				rules: rulesText, sources: []fetch.SourceConfig{{URL: f.URL, Timeout: model.Duration(300 * time.Millisecond)}}, pods: &podList{names: []string{"a"}},
+				rules: rulesText, sources: []source.Prometheus{{URL: f.URL, Timeout: model.Duration(300 * time.Millisecond)}}, pods: &podList{names: []string{"a"}},
 			})
 			if name == "too large" {
-				e = start(t, setup{rules: rulesText, sources: []fetch.SourceConfig{{URL: f.URL}}})
+				e = start(t, setup{rules: rulesText, sources: []source.Prometheus{{URL: f.URL}}})
 			}
 			for range 2 { // the second answer is from memory
 				got, err := e.GetMetricByName(t.Context(), types.NamespacedName{Namespace: "shop", Name: "a"}, jobs, labels.Everything())
@@ -207,7 +208,7 @@ func TestHoldAndRecovery(t *testing.T) {
 	good := func(w http.ResponseWriter, _ string) { fmt.Fprint(w, vector(sample(`pod="a"`, "3"))) }
 	f.answer = good
 	hold := strings.Replace(rulesText, "  name:", "  hold: 1h\n  name:", 1)
-	source := []fetch.SourceConfig{{URL: f.URL}}
+	source := []source.Prometheus{{URL: f.URL}}
 	strict, lenient := start(t, setup{rules: rulesText, sources: source}), start(t, setup{rules: hold, sources: source})
 	ask := func(e running) (string, error) {
 		v, err := e.GetMetricByName(t.Context(), types.NamespacedName{Namespace: "shop", Name: "a"}, jobs, nil)
@@ -270,7 +271,7 @@ func TestReload(t *testing.T) {
 		}
 	}
 	write("1", rulesText)
-	e := start(t, setup{sources: []fetch.SourceConfig{{URL: f.URL}}, change: func(o *fetch.Options) { o.Rules = filepath.Join(dir, "config.yaml") }})
+	e := start(t, setup{sources: []source.Prometheus{{URL: f.URL}}, change: func(o *fetch.Options) { o.Rules = filepath.Join(dir, "config.yaml") }})
 	names := func() string {
 		var all []string
 		for _, m := range e.ListAllMetrics() {
@@ -320,7 +321,7 @@ func TestNames(t *testing.T) {
 - {seriesQuery: up, source: other, resources: {namespaced: false}, metricsQuery: 'sum(<<.Series>>{<<.LabelMatchers>>})'}
 - {seriesQuery: up, source: none, resources: {namespaced: false}, metricsQuery: 'sum(<<.Series>>{<<.LabelMatchers>>})'}
 `,
-		sources: []fetch.SourceConfig{{Name: "main", URL: f.URL}, {Name: "other", URL: other.URL}},
+		sources: []source.Prometheus{{Name: "main", URL: f.URL}, {Name: "other", URL: other.URL}},
 	})
 	if e.metricValue(t, "sluice_adapter_rules_failing") != 2 || len(e.ListAllMetrics()) != 2 || len(e.ListAllExternalMetrics()) != 1 {
 		t.Errorf("there are %v and %v, and %v rules fail", e.ListAllMetrics(), e.ListAllExternalMetrics(), e.metricValue(t, "sluice_adapter_rules_failing"))
@@ -356,7 +357,7 @@ rules:
   resources: {template: "<<.Resource>>"}
   metricsQuery: 'topk(1, <<.Series>>{<<.LabelMatchers>>})'
 `,
-		sources: []fetch.SourceConfig{{Name: "main", URL: f.URL}, {Name: "other", URL: other.URL, Headers: map[string]string{"X-Scope-OrgID": "shop"}}}, pods: list,
+		sources: []source.Prometheus{{Name: "main", URL: f.URL}, {Name: "other", URL: other.URL, Headers: map[string]string{"X-Scope-OrgID": "shop"}}}, pods: list,
 	})
 	info := metricsapi.CustomMetricInfo{GroupResource: pods, Metric: "jobs_total"}
 	if got, err := e.GetMetricBySelector(t.Context(), "shop", labels.Everything(), info, labels.Everything()); err != nil || len(got.Items) != 1 {

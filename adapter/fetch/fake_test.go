@@ -24,6 +24,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sluice-autoscaler/sluice/adapter/fetch"
+	"github.com/sluice-autoscaler/sluice/adapter/fetch/cluster"
+	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/mapping"
 	"github.com/sluice-autoscaler/sluice/prom/promql"
 )
@@ -154,7 +156,7 @@ func (p *podList) Names(_ context.Context, _ schema.GroupVersionResource, _ stri
 // setup is what an engine is made of.
 type setup struct {
 	rules   string
-	sources []fetch.SourceConfig
+	sources []source.Prometheus
 	pods    *podList
 	demand  func() []*autoscalingv2.HorizontalPodAutoscaler
 	change  func(*fetch.Options)
@@ -174,7 +176,7 @@ func start(t *testing.T, s setup) running {
 		t.Fatal(err)
 	}
 	o := fetch.Options{
-		Config: fetch.DefaultConfig(), Rules: r.file, Mapper: fetch.FixedMapper(mapping.New(mapping.Kubernetes())), Objects: s.pods, Demand: s.demand,
+		Config: source.Default(), Rules: r.file, Mapper: cluster.Fixed(mapping.New(mapping.Kubernetes())), Objects: s.pods, Demand: s.demand,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Registerer: r.reg,
 	}
 	if s.pods == nil {

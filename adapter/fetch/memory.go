@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/answer"
 )
 
@@ -14,9 +15,8 @@ const maxQueries = 20_000
 
 // queryKey is what is asked of a source.
 type queryKey struct {
-	source, promQL string
-	// times is the query for the times of the samples by label, "" where they do not matter.
-	times, label string
+	from string
+	source.Query
 }
 
 // fetched is the outcome of a query.
@@ -190,7 +190,7 @@ func (m *memory) fetch(ctx context.Context, e *entry) {
 // slot is the next instant of a query: each has its own phase within the interval, so that not all
 // are asked at once.
 func (m *memory) slot(key queryKey, from time.Time) time.Time {
-	phase := spread(key.source+key.promQL, 2*m.interval) - m.interval
+	phase := source.Spread(key.from+key.PromQL, 2*m.interval) - m.interval
 	next := from.Truncate(m.interval).Add(phase)
 	for !next.After(from) {
 		next = next.Add(m.interval)

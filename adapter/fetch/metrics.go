@@ -66,7 +66,7 @@ func (e *Engine) register(r prometheus.Registerer) error {
 	for _, s := range e.sources {
 		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "sluice_adapter_prometheus_up", Help: "1 if the last request to the source succeeded, 0 if it failed or none was made.",
-			ConstLabels: prometheus.Labels{"source": s.name},
+			ConstLabels: prometheus.Labels{"source": s.Name},
 		}, func() float64 {
 			if h := s.Health(); h.Failures > 0 || h.Success.IsZero() {
 				return 0

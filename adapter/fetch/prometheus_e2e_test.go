@@ -22,7 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	metricsapi "sigs.k8s.io/custom-metrics-apiserver/pkg/provider"
 
-	"github.com/sluice-autoscaler/sluice/adapter/fetch"
+	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
 	"github.com/sluice-autoscaler/sluice/adapter/rules"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/answer"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/config"
@@ -90,7 +90,7 @@ func TestRealPrometheus(t *testing.T) {
 			rule("empty", "max(<<.Series>>{<<.LabelMatchers>>} > 1e9) by (<<.GroupBy>>)", "") +
 			rule("refused", "max(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>) + on(node) depth", "") +
 			rulesText[strings.Index(rulesText, "externalRules"):],
-		sources: []fetch.SourceConfig{{Name: "real", URL: address}}, pods: &podList{names: names},
+		sources: []source.Prometheus{{Name: "real", URL: address}}, pods: &podList{names: names},
 	})
 	get := func(metric, pod string) (string, error) {
 		v, err := e.GetMetricByName(t.Context(), types.NamespacedName{Namespace: "shop", Name: pod}, metricsapi.CustomMetricInfo{GroupResource: pods, Metric: metric}, labels.Everything())

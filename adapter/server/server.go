@@ -56,7 +56,7 @@ type Options struct {
 	// Custom and External answer the APIs; one that is nil is not served.
 	Custom   provider.CustomMetricsProvider
 	External provider.ExternalMetricsProvider
-	// Changes is received from when the lists of metrics have changed; nil means that they never do.
+	// Changes is received from when the lists of metrics have changed; nil means that they do not.
 	Changes <-chan struct{}
 	// Journal answers the API of explain.sluice.dev; nil means that it is not served.
 	Journal Journal

@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/sluice-autoscaler/sluice/adapter"
-	"github.com/sluice-autoscaler/sluice/adapter/fetch"
+	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
 )
 
 // prometheusFlags say which rules are served, and from where.
@@ -59,14 +59,14 @@ func (f *prometheusFlags) options() (*adapter.PrometheusOptions, error) {
 		return nil, nil //nolint:nilnil // no rules are no fault
 	}
 	if f.config == "" {
-		c := fetch.DefaultConfig()
-		c.Sources = []fetch.SourceConfig{{Name: "default", URL: f.url, BearerTokenFile: f.tokenFile, CAFile: f.caFile}}
+		c := source.Default()
+		c.Sources = []source.Prometheus{{Name: "default", URL: f.url, BearerTokenFile: f.tokenFile, CAFile: f.caFile}}
 		if err := c.Validate(); err != nil {
 			return nil, fmt.Errorf("--prometheus-url: %w", err)
 		}
 		return &adapter.PrometheusOptions{Config: c, Rules: f.rules}, nil
 	}
-	c, err := fetch.LoadConfig(f.config)
+	c, err := source.Load(f.config)
 	if err == nil {
 		err = c.Validate()
 	}

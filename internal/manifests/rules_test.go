@@ -7,7 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/sluice-autoscaler/sluice/adapter/fetch"
+	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/config"
 )
 
@@ -32,11 +32,11 @@ func TestRules(t *testing.T) {
 	if err := os.WriteFile(file, []byte(found["prometheus.yaml"]), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	sources, err := fetch.LoadConfig(file)
+	sources, err := source.Load(file)
 	if err == nil {
 		err = sources.Validate()
 	}
-	if err != nil || sources.Sources[0].URL != "http://prometheus:9090" || sources.Interval != fetch.DefaultConfig().Interval {
+	if err != nil || sources.Sources[0].URL != "http://prometheus:9090" || sources.Interval != source.Default().Interval {
 		t.Errorf("the sources are %+v, %v", sources, err)
 	}
 }

@@ -1,4 +1,4 @@
-package fetch
+package cluster
 
 import (
 	"context"
@@ -26,9 +26,9 @@ const (
 	listTimeout = 10 * time.Second
 )
 
-// ClusterObjects lists objects of a cluster: pods from an informer, and all else from the API
+// Objects lists objects of a cluster: pods from an informer, and all else from the API
 // server, at most once in 10 s for a selector. It is safe for concurrent use.
-type ClusterObjects struct {
+type Objects struct {
 	pods   cache.SharedIndexInformer
 	client metadata.Interface
 	clock  func() time.Time
@@ -48,15 +48,13 @@ type objectList struct {
 	names []string
 }
 
-var _ Objects = (*ClusterObjects)(nil)
-
-// NewClusterObjects lists what a cluster has.
-func NewClusterObjects(pods cache.SharedIndexInformer, client metadata.Interface) *ClusterObjects {
-	return &ClusterObjects{pods: pods, client: client, clock: time.Now, lists: map[listKey]*objectList{}}
+// NewObjects lists what a cluster has.
+func NewObjects(pods cache.SharedIndexInformer, client metadata.Interface) *Objects {
+	return &Objects{pods: pods, client: client, clock: time.Now, lists: map[listKey]*objectList{}}
 }
 
-// Names implements Objects.
-func (o *ClusterObjects) Names(ctx context.Context, resource schema.GroupVersionResource, namespace string, selector labels.Selector) ([]string, error) {
+// Names lists the names of the objects whose own labels match.
+func (o *Objects) Names(ctx context.Context, resource schema.GroupVersionResource, namespace string, selector labels.Selector) ([]string, error) {
 	if resource.Group == "" && resource.Resource == "pods" && namespace != "" {
 		if !o.pods.HasSynced() {
 			return nil, fmt.Errorf("pods are not listed yet")

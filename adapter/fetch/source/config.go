@@ -1,4 +1,6 @@
-package fetch
+// Package source asks live Prometheis for what rules need: names of series and of labels, and the
+// values of queries. What may be partial is an error.
+package source
 
 import (
 	"errors"
@@ -18,7 +20,7 @@ import (
 // Config says which Prometheis there are and how they are asked.
 type Config struct {
 	// Sources are asked by rules that name them; the first is asked by rules that name none.
-	Sources []SourceConfig `yaml:"sources"`
+	Sources []Prometheus `yaml:"sources"`
 	// Interval is the time between two fetches of a query, 1s–5m. A shorter one gives fresher
 	// values and asks more; 10 s is below the period of a HorizontalPodAutoscaler.
 	Interval model.Duration `yaml:"interval"`
@@ -34,8 +36,8 @@ type Config struct {
 	KeepQueries model.Duration `yaml:"keepQueries"`
 }
 
-// SourceConfig is one Prometheus, or Thanos or Mimir in its place.
-type SourceConfig struct {
+// Prometheus is one Prometheus, or Thanos or Mimir in its place.
+type Prometheus struct {
 	// Name is how rules name it, with source.
 	Name string `yaml:"name"`
 	// URL is http or https, with the path before /api/v1 if there is one.
@@ -58,8 +60,8 @@ type SourceConfig struct {
 	AllowWarnings bool `yaml:"allowWarnings,omitempty"`
 }
 
-// DefaultConfig has no source.
-func DefaultConfig() Config {
+// Default has no source.
+func Default() Config {
 	return Config{
 		Interval: model.Duration(10 * time.Second), Relist: model.Duration(time.Minute), Lookback: model.Duration(10 * time.Minute),
 		KeepNames: model.Duration(30 * time.Minute), KeepQueries: model.Duration(5 * time.Minute),
@@ -69,9 +71,9 @@ func DefaultConfig() Config {
 // maxSources bounds the sources.
 const maxSources = 32
 
-// LoadConfig reads a file over the defaults.
-func LoadConfig(file string) (Config, error) {
-	c := DefaultConfig()
+// Load reads a file over the defaults.
+func Load(file string) (Config, error) {
+	c := Default()
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return c, fmt.Errorf("read the sources: %w", err)
@@ -124,7 +126,7 @@ func (c *Config) Validate() error {
 }
 
 // endpoint is the source as package prom takes it.
-func (s *SourceConfig) endpoint() prom.EndpointConfig {
+func (s *Prometheus) endpoint() prom.EndpointConfig {
 	e := prom.EndpointConfig{
 		URL: s.URL, BearerTokenFile: s.BearerTokenFile, CAFile: s.CAFile, CertFile: s.CertFile, KeyFile: s.KeyFile, ServerName: s.ServerName,
 		Headers: s.Headers, Parameters: s.Parameters, Timeout: time.Duration(s.Timeout), MaxConcurrent: s.MaxConcurrent, MaxBytes: answer.MaxBytes / 2,

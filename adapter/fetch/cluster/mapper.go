@@ -1,4 +1,6 @@
-package fetch
+// Package cluster tells rules what a cluster has: which kinds of objects, and which objects of a
+// kind.
+package cluster
 
 import (
 	"errors"
@@ -15,7 +17,8 @@ import (
 )
 
 // Mapper knows the cluster's resources, as they were last discovered. The metrics groups are left
-// out: this process serves them, and their resources are names of metrics.
+// out: this process serves them, and their resources are names of metrics. It is safe for
+// concurrent use; Refresh is called by one goroutine.
 type Mapper struct {
 	client  discovery.DiscoveryInterface
 	current atomic.Pointer[mapped]
@@ -30,15 +33,15 @@ type mapped struct {
 // NewMapper makes a mapper that knows nothing yet.
 func NewMapper(client discovery.DiscoveryInterface) *Mapper { return &Mapper{client: client} }
 
-// FixedMapper is a mapper that never changes, for tests and programs without a cluster.
-func FixedMapper(m meta.RESTMapper) *Mapper {
+// Fixed is a mapper that never changes, for tests and programs without a cluster.
+func Fixed(m meta.RESTMapper) *Mapper {
 	fixed := &Mapper{}
 	fixed.current.Store(&mapped{RESTMapper: m})
 	return fixed
 }
 
-// refresh discovers the resources, and reports whether they have changed.
-func (m *Mapper) refresh() (changed bool, err error) {
+// Refresh discovers the resources, and reports whether they have changed.
+func (m *Mapper) Refresh() (changed bool, err error) {
 	if m.client == nil {
 		return false, nil
 	}
@@ -72,8 +75,8 @@ func (m *Mapper) refresh() (changed bool, err error) {
 	return true, nil
 }
 
-// get is the mapper, nil while nothing is known.
-func (m *Mapper) get() meta.RESTMapper {
+// Get is the mapper, nil while nothing is known.
+func (m *Mapper) Get() meta.RESTMapper {
 	if c := m.current.Load(); c != nil {
 		return c.RESTMapper
 	}

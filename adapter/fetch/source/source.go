@@ -1,31 +1,48 @@
-package fetch
+package source
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/prometheus/common/model"
 
-	"github.com/sluice-autoscaler/sluice/adapter/rules"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/answer"
 	"github.com/sluice-autoscaler/sluice/prom"
 	"github.com/sluice-autoscaler/sluice/prom/promql"
 )
 
-// source asks one Prometheus.
-type source struct {
+// Query is what a Source is asked.
+type Query struct {
+	PromQL string
+	// Times is the query for the times of the samples by Label, "" where they do not matter.
+	Times, Label string
+}
+
+// Source asks one Prometheus. Fetch is safe for concurrent use; List and Forget are called by one
+// goroutine.
+type Source struct {
 	*prom.Endpoint
-	name          string
-	timeout       time.Duration
+	// Name is how rules name it. Timeout bounds a request.
+	Name    string
+	Timeout time.Duration
+
 	allowWarnings bool
-	// labels are what was listed of series by the text that selects them. Only the relist reads
-	// and writes them.
+	// labels are what was listed of series by the text that selects them.
 	labels map[string]labelsOf
+}
+
+// New makes a Source. observe is told of each request.
+func New(p *Prometheus, clock func() time.Time, observe func(kind, result string, d time.Duration)) (*Source, error) {
+	c := p.endpoint()
+	c.Clock, c.Observe = clock, observe
+	endpoint, err := prom.NewEndpoint(c)
+	if err != nil {
+		return nil, err
+	}
+	return &Source{Endpoint: endpoint, Name: p.Name, Timeout: c.Timeout, allowWarnings: p.AllowWarnings, labels: map[string]labelsOf{}}, nil
 }
 
 // labelsOf is what the series of one name have.
@@ -45,7 +62,7 @@ func (e *partialError) Error() string {
 }
 
 // query asks for an instant value. What may be partial is an error.
-func (s *source) query(ctx context.Context, promQL string) (answer.Result, error) {
+func (s *Source) query(ctx context.Context, promQL string) (answer.Result, error) {
 	text, err := s.Query(ctx, promQL)
 	if err != nil {
 		return answer.Result{}, err
@@ -60,23 +77,23 @@ func (s *source) query(ctx context.Context, promQL string) (answer.Result, error
 	return r, nil
 }
 
-// dated asks for a value, and for the times of the samples that it is made of where those matter.
-func (s *source) dated(ctx context.Context, key queryKey) (answer.Result, error) {
-	r, err := s.query(ctx, key.promQL)
-	if err != nil || key.times == "" || len(r.Samples) == 0 {
+// Fetch asks for a value, and for the times of the samples that it is made of where those matter.
+func (s *Source) Fetch(ctx context.Context, q Query) (answer.Result, error) {
+	r, err := s.query(ctx, q.PromQL)
+	if err != nil || q.Times == "" || len(r.Samples) == 0 {
 		return r, err
 	}
-	times, err := s.query(ctx, key.times)
+	times, err := s.query(ctx, q.Times)
 	if err != nil {
 		return r, fmt.Errorf("ask for the times of the samples: %w", err)
 	}
 	by := map[string]time.Time{}
 	for _, t := range times.Samples {
-		by[t.Labels[key.label]] = time.UnixMilli(int64(t.Value * 1000))
+		by[t.Labels[q.Label]] = time.UnixMilli(int64(t.Value * 1000))
 	}
 	for i := range r.Samples {
 		sample := &r.Samples[i]
-		if t, ok := by[sample.Labels[key.label]]; ok {
+		if t, ok := by[sample.Labels[q.Label]]; ok {
 			sample.Time = t
 		} else { // Prometheus finds none that is younger
 			sample.Time = sample.Time.Add(-defaultLookback)
@@ -88,10 +105,10 @@ func (s *source) dated(ctx context.Context, key queryKey) (answer.Result, error)
 // defaultLookback is how old a sample may be that Prometheus finds, unless it is told otherwise.
 const defaultLookback = 5 * time.Minute
 
-// times makes the query for the time of the newest sample of each object, or of all if label is
+// Times makes the query for the time of the newest sample of each object, or of all if label is
 // empty. Of several selectors the one whose samples are oldest counts. It is empty where the query
 // reads no series.
-func times(q *promql.Query, label string) string {
+func Times(q *promql.Query, label string) string {
 	by := ""
 	if label != "" {
 		by = " by (" + labelName(label) + ")"
@@ -124,29 +141,9 @@ func labelName(label string) string {
 	return strconv.Quote(label)
 }
 
-func (s *source) whole(warnings []string) error {
+func (s *Source) whole(warnings []string) error {
 	if len(warnings) > 0 && !s.allowWarnings {
 		return &partialError{warnings[0]}
 	}
 	return nil
-}
-
-// failed is the answer to a reader where a query failed: the rule's fault where Prometheus refused
-// the query, and unknown else.
-func failed(m *rules.Metric, of, source string, err error) *answer.Error {
-	where := "Prometheus"
-	if source != "" {
-		where += " " + source
-	}
-	if status, ok := errors.AsType[*prom.StatusError](err); ok && status.OfQuery() {
-		return answer.Broken(fmt.Sprintf("%s: %s: %v", m.Rule.Field, where, err))
-	}
-	return answer.Unknown(m.Name, of, fmt.Sprintf("%s: %v", where, err))
-}
-
-// clashes reports whether Prometheus refused to execute a query that it understood. A grouped one
-// may fail so because of an object that nobody asked for.
-func clashes(err error) bool {
-	status, ok := errors.AsType[*prom.StatusError](err)
-	return ok && (status.Status == http.StatusUnprocessableEntity || strings.Contains(status.Type, "execution"))
 }
