@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
@@ -220,6 +221,7 @@ func (a *Adapter) serve(client kubernetes.Interface) error {
 				return err
 			}
 			served, o.Changes = provider.NewUnion(a.provider, a.engine), a.engine.Changes()
+			o.Explain = a.explain
 			o.Ready = func() error { return errors.Join(a.provider.Ready(), a.engine.Ready()) }
 		}
 		if a.opts.Custom {
@@ -255,6 +257,16 @@ func (a *Adapter) fetch(client kubernetes.Interface) error {
 		Reserved: a.provider.Serves,
 	})
 	return err
+}
+
+// explain says how a metric of a rule is answered.
+func (a *Adapter) explain(ctx context.Context, q server.MetricQuestion) (any, error) {
+	if a.provider.Serves(q.Resource, q.Metric) {
+		return nil, apierrors.NewBadRequest(q.Metric + " is Sluice's own metric, which no rule makes")
+	}
+	return a.engine.Explain(ctx, fetch.Question{
+		External: q.Resource.Empty(), Resource: q.Resource, Namespace: q.Namespace, Name: q.Object, Metric: q.Metric, Selector: q.Selector,
+	}), nil
 }
 
 func (a *Adapter) onReport(g wire.Gateway, urgent []types.NamespacedName) {

@@ -222,7 +222,7 @@ type Explanation struct {
 	Asked       *time.Time `json:"asked,omitempty"`
 	AgeSeconds  float64    `json:"ageSeconds,omitempty"`
 	TookSeconds float64    `json:"tookSeconds,omitempty"`
-	// Samples are some of what it answered, SampleCount how many there were.
+	// Samples are some of those of the object, SampleCount how many there are.
 	Samples     []ExplainedSample `json:"samples,omitempty"`
 	SampleCount int               `json:"sampleCount"`
 	// Values is the answer to a reader; Error is why there is none, with the status of HTTP. Held
@@ -262,8 +262,17 @@ func (e *Engine) Explain(ctx context.Context, question Question) Explanation {
 		if f, known := e.memory.peek(a.plan.key(query)); known && !f.at.IsZero() {
 			at := f.at
 			out.Asked, out.AgeSeconds, out.TookSeconds = &at, e.opts.Clock().Sub(at).Seconds(), f.took.Seconds()
-			out.SampleCount = len(f.result.Samples)
-			for _, s := range f.result.Samples[:min(len(f.result.Samples), maxExplained)] {
+			label := "" // a grouped query's samples of other objects are not the caller's
+			if !question.External && !f.result.Scalar {
+				label, _ = a.plan.metric.Rule.Label(a.plan.metric.Resource.GroupResource)
+			}
+			for _, s := range f.result.Samples {
+				if label != "" && s.Labels[label] != question.Name {
+					continue
+				}
+				if out.SampleCount++; out.SampleCount > maxExplained {
+					continue
+				}
 				out.Samples = append(out.Samples, ExplainedSample{Labels: answer.Text(s.Labels), Value: strconv.FormatFloat(s.Value, 'g', -1, 64), Time: s.Time})
 			}
 		}
@@ -293,8 +302,8 @@ func (q *Question) internal() *question {
 	if !q.External && q.Name != "" {
 		in.names = []string{q.Name}
 	}
-	if in.resource == (schema.GroupResource{Resource: "namespaces"}) {
-		in.namespace, in.namespaced = "", false
+	if r := in.resource; r.Group == "" && (r.Resource == "namespaces" || r.Resource == "namespace") {
+		in.namespace, in.namespaced, in.names = "", false, []string{q.Namespace} // the one that the caller may read
 	}
 	return in
 }

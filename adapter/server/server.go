@@ -60,6 +60,8 @@ type Options struct {
 	Changes <-chan struct{}
 	// Journal answers the API of explain.sluice.dev; nil means that it is not served.
 	Journal Journal
+	// Explain, when given, explains metrics besides the journal.
+	Explain ExplainMetric
 	// Metrics answers /metrics to who may get that path. Nil means that the library's own metrics
 	// are served there.
 	Metrics http.Handler
@@ -221,7 +223,7 @@ func (s *Server) prepare(listener net.Listener) (run func(context.Context) error
 	}
 	s.rediscover = func() error { return o.discover(generic, false) }
 	if o.Journal != nil {
-		if err := serveJournal(generic, o.Journal); err != nil {
+		if err := serveJournal(generic, o.Journal, o.Explain); err != nil {
 			return nil, fmt.Errorf("set up the journal's API: %w", err)
 		}
 	}
