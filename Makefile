@@ -89,11 +89,11 @@ race: node-sample $(HELM) ## the unit tests of what has goroutines, under the ra
 	CGO_ENABLED=1 go test -race -run 'SearchFinds|SearchIsDeterministic|SearchInterrupted|RoundTrip|CreateKeeps|Render' ./bench/tune ./bench/folder ./bench/report
 	cd testbed && CGO_ENABLED=1 go test -race ./...
 
-.PHONY: oracle oracle-kpa oracle-hpa oracle-prometheus-adapter
-oracle: ## kpa, hpa and rules beside Knative's, Kubernetes' and prometheus-adapter's own code, on random input (ORACLE=-short for less)
-	@$(MAKE) --no-print-directory -j2 --output-sync=target oracle-kpa oracle-hpa oracle-prometheus-adapter
+.PHONY: oracle oracle-kpa oracle-hpa oracle-keda oracle-prometheus-adapter
+oracle: ## kpa, hpa, keda and rules beside Knative's, Kubernetes', KEDA's and prometheus-adapter's own code, on random input (ORACLE=-short for less)
+	@$(MAKE) --no-print-directory -j2 --output-sync=target oracle-kpa oracle-hpa oracle-keda oracle-prometheus-adapter
 
-oracle-kpa oracle-hpa oracle-prometheus-adapter: oracle-%:
+oracle-kpa oracle-hpa oracle-keda oracle-prometheus-adapter: oracle-%:
 	cd oracle/$* && go test -count=1 -timeout 30m -v $(ORACLE) ./...
 
 .PHONY: oracle-short
@@ -142,7 +142,7 @@ e2e-prometheus: prometheus ## sluice bench backtest and tune, and the controller
 lint: $(LINT) ## golangci-lint and the formatters
 	$(LINT) run --allow-parallel-runners ./...
 	cd testbed && $(CURDIR)/$(LINT) run --allow-parallel-runners -c ../.golangci.yml ./...
-	for m in oracle/kpa oracle/hpa oracle/prometheus-adapter bench/sidecar; do (cd $$m && $(CURDIR)/$(LINT) run --allow-parallel-runners -c ../../.golangci.yml ./...); done
+	for m in oracle/kpa oracle/hpa oracle/keda oracle/prometheus-adapter bench/sidecar; do (cd $$m && $(CURDIR)/$(LINT) run --allow-parallel-runners -c ../../.golangci.yml ./...); done
 
 .PHONY: fmt
 fmt: $(LINT) ## format
@@ -235,7 +235,7 @@ accuracy: build ## how well observe mode estimates, against the truth; wants a q
 cover: ## coverage of the unit tests
 	@mkdir -p out; go test -coverprofile=out/cover.txt ./... >/dev/null; go tool cover -func=out/cover.txt | tail -1
 
-MODULES := . testbed testbed/controlplane oracle/kpa oracle/hpa bench/sidecar
+MODULES := . testbed testbed/controlplane oracle/kpa oracle/hpa oracle/keda bench/sidecar
 
 .PHONY: tidy
 tidy: ## go mod tidy in every module

@@ -41,6 +41,12 @@ type Signal struct {
 	Source string `json:"source,omitempty"`
 }
 
+// Usable reports whether the value can be counted with: it is known, finite and possible. Fewer
+// requests than none are not possible.
+func (s *Signal) Usable() bool {
+	return s.Known && Finite(s.Value) && (s.Value >= 0 || s.Name != Concurrency && s.Name != Rate && s.Name != Waiting)
+}
+
 // Replicas counts the workload's pods by state.
 type Replicas struct {
 	// Current is spec.replicas of the scale target: what was last asked for.
@@ -73,8 +79,10 @@ const (
 	PodPending PodState = "pending"
 	// PodTerminating was deleted and is going.
 	PodTerminating PodState = "terminating"
-	// PodFailed has ended and does not come back.
+	// PodFailed has ended with a fault and does not come back.
 	PodFailed PodState = "failed"
+	// PodSucceeded has ended without a fault and does not come back.
+	PodSucceeded PodState = "succeeded"
 )
 
 // Pod is one pod with what was read from it. It is given to policies that look at single pods.
@@ -89,6 +97,8 @@ type Pod struct {
 	// Requests are what the pod reserves of a resource, by the signal's name and in its unit; for
 	// targets of type Utilization.
 	Requests map[string]float64 `json:"requests,omitempty"`
+	// Overhead is what the pod's runtime needs besides Requests, in the same form.
+	Overhead map[string]float64 `json:"overhead,omitempty"`
 	// Started is when the pod began to run, Changed when it last became ready or unready; the zero
 	// time means unknown.
 	Started time.Time `json:"started,omitzero"`
@@ -161,7 +171,7 @@ type Observation struct {
 func (o *Observation) Signal(name string, window time.Duration) (s Signal, ok bool) {
 	for i := range o.Signals {
 		if o.Signals[i].Name == name && o.Signals[i].Window == window {
-			return o.Signals[i], o.Signals[i].Known
+			return o.Signals[i], o.Signals[i].Usable()
 		}
 	}
 	return Signal{Name: name, Window: window}, false
@@ -171,7 +181,7 @@ func (o *Observation) Signal(name string, window time.Duration) (s Signal, ok bo
 func (o *Observation) Shortest(name string) (s Signal, ok bool) {
 	best := -1
 	for i := range o.Signals {
-		if c := &o.Signals[i]; c.Name == name && c.Known && (best < 0 || c.Window < o.Signals[best].Window) {
+		if c := &o.Signals[i]; c.Name == name && c.Usable() && (best < 0 || c.Window < o.Signals[best].Window) {
 			best = i
 		}
 	}
@@ -182,11 +192,11 @@ func (o *Observation) Shortest(name string) (s Signal, ok bool) {
 }
 
 // Index returns the place in Signals of the signal of that name and window, -1 when there is none
-// or its value is unknown or not finite. It spares hot paths the copy that Signal makes.
+// or its value is not usable. It spares hot paths the copy that Signal makes.
 func (o *Observation) Index(name string, window time.Duration) int {
 	for i := range o.Signals {
 		if s := &o.Signals[i]; s.Window == window && s.Name == name {
-			if s.Known && Finite(s.Value) {
+			if s.Usable() {
 				return i
 			}
 			return -1

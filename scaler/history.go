@@ -252,7 +252,7 @@ func (w *Workload) learnHistory(until time.Time) []Notice {
 
 // learn makes a fresh loop of the spec and teaches it; all memory but the policy's is kept.
 func (w *Workload) learn(samples []algorithms.Sample) error {
-	l, err := loop.New(w.spec, w.s.Catalog, w.s.Timing)
+	l, err := loop.New(w.spec, w.s.CatalogOf(w.ref), w.s.Timing)
 	if err != nil {
 		return err
 	}

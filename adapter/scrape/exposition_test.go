@@ -24,7 +24,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
-	"google.golang.org/protobuf/proto"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
@@ -86,11 +85,11 @@ func delimited(t *testing.T, families ...*dto.MetricFamily) string {
 
 // family is a gauge with n labels.
 func family(name string, value float64, n int) *dto.MetricFamily {
-	m := &dto.Metric{Gauge: &dto.Gauge{Value: proto.Float64(value)}}
+	m := &dto.Metric{Gauge: &dto.Gauge{Value: new(value)}}
 	for i := range n {
-		m.Label = append(m.Label, &dto.LabelPair{Name: proto.String(fmt.Sprintf("a%d", i)), Value: proto.String("")})
+		m.Label = append(m.Label, &dto.LabelPair{Name: new(fmt.Sprintf("a%d", i)), Value: new("")})
 	}
-	return &dto.MetricFamily{Name: proto.String(name), Type: dto.MetricType_GAUGE.Enum(), Metric: []*dto.Metric{m}}
+	return &dto.MetricFamily{Name: new(name), Type: dto.MetricType_GAUGE.Enum(), Metric: []*dto.Metric{m}}
 }
 
 // good is what a sidecar answers, in protobuf.

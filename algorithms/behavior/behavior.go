@@ -12,7 +12,10 @@
 // selectPolicy takes the largest change (Max), the smallest (Min) or none (Disabled).
 //
 // An HPA without spec.behavior at all follows older rules, which NewOlder has: the largest
-// recommendation of the last 300 s, that instant included, and at most max(2 × current, 4) pods.
+// recommendation of the last 300 s, that instant included, and at most max(2 × start, 4) pods. The
+// HPA takes the current count for start, since it decides once in 15 s. Here start is the count 15
+// s ago, current − added + removed within that time, so that deciding more often is no faster. At
+// decisions 15 s apart or more the two are equal.
 package behavior
 
 import (
@@ -197,16 +200,21 @@ func New(r Rules) (*Limiter, error) {
 	return &Limiter{up: resolve(r.ScaleUp, true), down: resolve(r.ScaleDown, false), state: state{Version: 1}}, nil
 }
 
+// olderPeriod is how often the HPA decides, and so the period of its older rules' rate.
+const olderPeriod = 15 * time.Second
+
 // NewOlder returns a Limiter with the rules of an HPA without spec.behavior.
 func NewOlder() *Limiter {
-	return &Limiter{up: direction{up: true}, down: resolve(nil, false), older: true, state: state{Version: 1}}
+	down := resolve(nil, false)
+	down.longest = olderPeriod
+	return &Limiter{up: direction{up: true, longest: olderPeriod}, down: down, older: true, state: state{Version: 1}}
 }
 
 // Observe tells the current count before Apply. The last answer, if it is what the count now is, is
 // taken as made.
 func (l *Limiter) Observe(now time.Time, current int) {
 	s := &l.state
-	if p := s.Pending; !l.older && p != nil && p.To == current && p.From != p.To {
+	if p := s.Pending; p != nil && p.To == current && p.From != p.To {
 		if p.To > p.From {
 			s.Added = record(s.Added, p.At, p.To-p.From, l.up.longest)
 		} else {
@@ -280,7 +288,8 @@ func (l *Limiter) applyOlder(now time.Time, current, desired, lo, hi int) (n int
 		n, reason = s.Largest[0].Pods, "ScaleDownStabilized"
 	}
 	s.recommend(now, desired, 0, l.down.window)
-	limit := max(2*current, 4)
+	start := current - within(s.Added, now, olderPeriod) + within(s.Removed, now, olderPeriod)
+	limit := max(2*start, 4, current)
 	switch {
 	case n < lo:
 		return lo, "TooFewReplicas"

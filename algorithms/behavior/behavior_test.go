@@ -92,19 +92,42 @@ func TestApply(t *testing.T) {
 }
 
 // TestOlder holds the rules of an HPA without behavior: 300 s, the last instant included, and at
-// most twice the count or 4.
+// most twice the count or 4 in 15 s.
 func TestOlder(t *testing.T) {
 	t.Parallel()
 	walk(t, behavior.NewOlder(), 1, []step{
 		{0, 50, 4, "ScaleUpLimit"},
 		{15, 50, 8, "ScaleUpLimit"},
-		{16, 50, 16, "ScaleUpLimit"},
-		{20, 10, 32, "ScaleUpLimit"}, // 50 was recommended
-		{316, 10, 50, "ScaleDownStabilized"},
-		{317, 10, 10, ""},
-		{318, 0, 10, "ScaleDownStabilized"},
-		{700, 0, 1, "TooFewReplicas"},
+		{16, 50, 8, "ScaleUpLimit"}, // that was 1 s ago
+		{30, 50, 16, "ScaleUpLimit"},
+		{45, 10, 32, "ScaleUpLimit"}, // 50 was recommended
+		{330, 10, 50, "ScaleDownStabilized"},
+		{331, 10, 10, ""},
+		{332, 50, 50, ""}, // there were 50 15 s ago
+		{633, 0, 1, "TooFewReplicas"},
 	})
+}
+
+// TestOlderIsNoFasterWhenAskedMoreOften asks every 2 s: in no 15 s the count more than doubles, or
+// goes above 4.
+func TestOlderIsNoFasterWhenAskedMoreOften(t *testing.T) {
+	t.Parallel()
+	l, cur := behavior.NewOlder(), 1
+	counts := map[int]int{}
+	for at := 0; at <= 120; at += 2 {
+		now := time.Unix(1_000_000, 0).Add(time.Duration(at) * time.Second)
+		counts[at] = cur
+		l.Observe(now, cur)
+		n, _ := l.Apply(now, cur, 49, 1, 100)
+		l.Answered(now, cur, n)
+		if before, ok := counts[at-14]; ok && n > max(2*before, 4) {
+			t.Errorf("at %d s %d pods, 14 s after %d", at, n, before)
+		}
+		cur = n
+	}
+	if cur != 49 {
+		t.Errorf("%d pods after two minutes, want 49", cur)
+	}
 }
 
 func TestSnapshotContinues(t *testing.T) {

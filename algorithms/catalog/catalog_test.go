@@ -33,7 +33,7 @@ import (
 // configs are the Configs of the policies with their defaults.
 func configs() map[string]any {
 	return map[string]any{
-		"cel": cel.Default(), "fixed": fixed.Default(), "hpa": hpa.Default(), "keda": keda.Default(), "kpa": kpa.Default(), "pid": pid.Default(),
+		"aws": target.AWS(), "cel": cel.Default(), "fixed": fixed.Default(), "hpa": hpa.Default(), "keda": keda.Default(), "kpa": kpa.Default(), "pid": pid.Default(),
 		"histogram": histogram.Default(), "lookahead": lookahead.Default(), "portfolio": portfolio.Default(), "seasonal": seasonal.Default(),
 		"schedule": schedule.Default(), "staffing": staffing.Default(), "step": step.Default(), "target": target.Default(),
 	}
@@ -78,8 +78,8 @@ func TestDefaults(t *testing.T) {
 			t.Errorf("%s: %v", e.Name, err)
 			continue
 		}
-		if e.Name == "kpa" || e.Name == "hpa" {
-			continue // they leave the upper limit to guard; their own tests say what they keep to
+		if e.Name == "kpa" {
+			continue // it leaves the upper limit to guard; their own tests say what they keep to
 		}
 		policytest.Check(t, 91, 3, mk)
 	}
@@ -144,7 +144,7 @@ func TestErrors(t *testing.T) {
 		t.Errorf("an extra entry: %v", err)
 	}
 	for _, c := range []struct{ name, params, want string }{
-		{"nope", ``, `policy "nope": unknown; known are cel, fixed, histogram, hpa, keda, kpa, lookahead, pid, portfolio, schedule, seasonal, staffing, step, target`},
+		{"nope", ``, `policy "nope": unknown; known are aws, cel, fixed, histogram, hpa, keda, kpa, lookahead, pid, portfolio, schedule, seasonal, staffing, step, target`},
 		{"fixed", `{"replica": 1}`, `policy fixed: unknown parameter "replica" (parameters: replicas)`},
 		{"fixed", `{"replicas": "1"}`, `replicas = string: want a whole number`},
 		{"target", `{"window": 30, "disableScaleIn": "no"}`, `disableScaleIn = string: want true or false
@@ -190,5 +190,26 @@ func TestExtraEntries(t *testing.T) {
 	}
 	if _, err := (catalog.Catalog{}).New("kpa", 0, nil); err == nil {
 		t.Error("the zero Catalog makes a policy")
+	}
+}
+
+// Fewer than no requests are unknown to every policy that reads them, but to keda, as in KEDA.
+func TestFewerThanNoRequests(t *testing.T) {
+	t.Parallel()
+	for _, e := range catalog.Default().All() {
+		if e.Name == "cel" || e.Name == "fixed" || e.Name == "schedule" {
+			continue // they read none by default
+		}
+		p, err := catalog.Default().New(e.Name, 5, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := algorithms.Observation{Now: policytest.Epoch(), Limits: algorithms.Limits{Min: 0, Max: 100}, Replicas: algorithms.Replicas{Current: 3, Ready: 3}}
+		for _, n := range p.Needs() {
+			o.Signals = append(o.Signals, algorithms.Signal{Name: n.Name, Window: n.Window, Value: -30, Known: true, Coverage: 1})
+		}
+		if d := p.Decide(o); d.Valid != (e.Name == "keda") {
+			t.Errorf("%s takes -30 requests for %d pods, valid %t (%s)", e.Name, d.Replicas, d.Valid, d.Reason)
+		}
 	}
 }

@@ -22,6 +22,10 @@ import (
 func builtin(expert portfolio.Make) []Entry {
 	return []Entry{
 		entry(Entry{
+			Name: "aws", Summary: "AWS target tracking as an ECS service gets it", Source: "docs.aws.amazon.com/autoscaling/application/userguide",
+			Note: "It is target with AWS's own waits.",
+		}, target.Params(), target.AWS, func(c *target.Config) *float64 { return &c.Target }, target.New),
+		entry(Entry{
 			Name: "cel", Summary: "your own expression", Source: "cel.dev",
 			Note: "The expression sees signal(name, window), known(name, window), target, replicas.current/.ready/.starting/.terminating, limits.min/.max, previous, " +
 				"activeFor, startUp.p50/.p90/.p99 and now, and gives the pod count: an int, or a double that is rounded up.",
@@ -34,11 +38,11 @@ func builtin(expert portfolio.Make) []Entry {
 			Note: "Above zero pods the rule of target decides. guard's scaleToZero.after comes first: set it to 1s to leave zero to this policy.",
 		}, histogram.Params(), histogram.Default, func(c *histogram.Config) *float64 { return &c.Target }, histogram.New),
 		entry(Entry{
-			Name: "hpa", Summary: "the Kubernetes HPA's replica calculator", Source: "k8s.io/kubernetes pkg/controller/podautoscaler",
-			Note: "With maxReplicas and without behavior, the older rules of an HPA hold: the largest answer of 300 s, at most max(2 × current, 4) pods. With neither only the calculator runs, and guard may do the rest.",
+			Name: "hpa", Summary: "the Kubernetes HPA", Source: "k8s.io/kubernetes pkg/controller/podautoscaler",
+			Note: "Without behavior the rules of an HPA without spec.behavior hold: the largest answer of 300 s, and at most 4 pods or twice the count of 15 s ago. A behavior of guard, which is the Autoscaler's own, takes their place. limits: none leaves the bare calculator. As in the HPA, within tolerance an AverageValue gives the pods that exist, not those asked for (kubernetes#138505).",
 		}, hpa.Params(), hpa.Default, func(c *hpa.Config) *float64 { return &c.Target }, hpa.New),
 		entry(Entry{
-			Name: "keda", Summary: "KEDA's activation and cooldown around the HPA", Source: "github.com/kedacore/keda pkg/scaling/executor",
+			Name: "keda", Summary: "KEDA's activation and cooldown around the HPA", Source: "github.com/kedacore/keda v2.21 pkg/scaling, pkg/fallback",
 			Note: "Formulas have CEL's syntax: + − * / % comparisons ?: and min, max, abs, ceil, floor, round; KEDA's ?? and count() are not there.",
 		}, keda.Params(), keda.Default, func(c *keda.Config) *float64 { return &c.Target }, func(c keda.Config) (*keda.Policy, error) { return keda.New(c, formula) }),
 		entry(Entry{
@@ -72,7 +76,7 @@ func builtin(expert portfolio.Make) []Entry {
 		}, step.Params(), step.Default, nil, step.New),
 		entry(Entry{
 			Name: "target", Summary: "AWS target tracking: mean per pod at a target", Source: "docs.aws.amazon.com/autoscaling",
-			Note: "AWS's own waits: tolerance 0, scaleInMargin 0.1, window and evaluationPeriod 1m, scaleOutPoints 3, scaleInPoints 15, cooldowns 5m, stabilizationWindow 0s.",
+			Note: "The defaults suit requests measured every few seconds. The policy aws has AWS's own waits.",
 		}, target.Params(), target.Default, func(c *target.Config) *float64 { return &c.Target }, target.New),
 	}
 }

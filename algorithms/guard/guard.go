@@ -136,6 +136,10 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
+// stockLimits is a policy that is limited as its vendor's without spec.behavior. Where the guard
+// has a behavior, that takes the place of those limits: they must not hold twice.
+type stockLimits interface{ YieldLimits() }
+
 // Policy is a guarded policy. It is not safe for concurrent use.
 type Policy struct {
 	cfg   Config
@@ -157,6 +161,9 @@ func New(c Config, inner algorithms.Policy) (*Policy, error) {
 	}
 	p := &Policy{cfg: c, inner: inner, needs: inner.Needs()}
 	if c.Behavior != nil {
+		if l, ok := inner.(stockLimits); ok {
+			l.YieldLimits()
+		}
 		var err error
 		if p.limiter, err = behavior.New(*c.Behavior); err != nil {
 			return nil, err
@@ -421,11 +428,11 @@ func (p *Policy) doubts(o *algorithms.Observation) (partial, blind bool, first i
 		if best < 0 {
 			return true, true, first
 		}
-		if s := &o.Signals[best]; !s.Known || s.Coverage < FullCoverage || !algorithms.Finite(s.Value) {
+		if s := &o.Signals[best]; !s.Usable() || s.Coverage < FullCoverage {
 			if !partial {
 				partial, first = true, best
 			}
-			blind = blind || s.Coverage <= 0 || !algorithms.Finite(s.Value)
+			blind = blind || s.Coverage <= 0 || s.Known && !s.Usable() || !algorithms.Finite(s.Value)
 		}
 	}
 	return partial, blind, first

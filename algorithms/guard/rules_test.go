@@ -351,3 +351,27 @@ func BenchmarkGuardedKPA(b *testing.B) {
 		p.Decide(o)
 	}
 }
+
+// stock is a policy with limits of its own, which it can lay down.
+type stock struct {
+	algorithms.Policy
+	yielded bool
+}
+
+func (s *stock) YieldLimits() { s.yielded = true }
+
+// TestBehaviorReplacesStockLimits lets the limits of a policy and a behavior not hold twice.
+func TestBehaviorReplacesStockLimits(t *testing.T) {
+	t.Parallel()
+	for _, rules := range []*behavior.Rules{nil, {}} {
+		s := &stock{Policy: &script{}}
+		c := guard.Default()
+		c.Behavior = rules
+		if _, err := guard.New(c, s); err != nil {
+			t.Fatal(err)
+		}
+		if s.yielded != (rules != nil) {
+			t.Errorf("with behavior %v the policy's own limits were taken away: %t", rules, s.yielded)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
@@ -22,6 +23,27 @@ const (
 	Utilization  = "Utilization"
 )
 
+// What Limits may be.
+const (
+	LimitsStock = "stock"
+	LimitsNone  = "none"
+)
+
+// Release is a minor release of Kubernetes.
+type Release string
+
+// The releases whose arithmetic is known.
+const (
+	Release137 Release = "1.37"
+	Release138 Release = "1.38"
+)
+
+// UnmarshalJSON reads "1.37", and 1.37, as YAML without quotes has it.
+func (r *Release) UnmarshalJSON(b []byte) error {
+	*r = Release(strings.Trim(string(b), `"`))
+	return nil
+}
+
 // Config holds the parameters: the fields of a HorizontalPodAutoscaler's spec, and the settings of
 // the controller that runs it.
 type Config struct {
@@ -32,15 +54,20 @@ type Config struct {
 	// empty. Lower costs pods, higher waiting.
 	Target float64 `json:"target"`
 	// MinReplicas and MaxReplicas are the spec's; left out, those of the observation hold. They
-	// matter only when answers are limited here: with Behavior, or because MaxReplicas makes the
-	// spec complete.
+	// matter only when answers are limited here.
 	MinReplicas *int `json:"minReplicas,omitempty"`
 	MaxReplicas *int `json:"maxReplicas,omitempty"`
-	// Behavior is spec.behavior. With it answers are stabilized, rate-limited and kept within the
-	// bounds here. With MaxReplicas and without Behavior they are limited as by an HPA without
-	// spec.behavior: the largest answer of 300 s, and at most max(2 × current, 4) pods. With
-	// neither only the calculator runs, and guard may do the rest.
+	// Behavior is spec.behavior. Left out, answers are limited as Limits says.
 	Behavior *behavior.Rules `json:"behavior,omitempty"`
+	// Limits is LimitsStock or LimitsNone. Stock are the rules of an HPA without spec.behavior: the
+	// largest answer of 300 s, and at most max(2 × count 15 s ago, 4) pods. None leaves the bare
+	// calculator. It goes with no Behavior.
+	Limits string `json:"limits"`
+	// SyncPeriod is the least time between two looks at the metrics, the controller's
+	// --horizontal-pod-autoscaler-sync-period. 0s looks at every round. Longer is slower.
+	SyncPeriod algorithms.Duration `json:"syncPeriod"`
+	// Release is the Kubernetes release whose arithmetic holds: Release137 or Release138.
+	Release Release `json:"release"`
 	// Tolerance is the share of deviation that changes nothing, where Behavior names none: the
 	// controller's --horizontal-pod-autoscaler-tolerance. More changes less often.
 	Tolerance float64 `json:"tolerance"`
@@ -110,7 +137,7 @@ type Target struct {
 // Default returns the HPA controller's settings, and no metrics; Target is the caller's to set.
 func Default() Config {
 	return Config{
-		Target: 70, Tolerance: 0.1,
+		Target: 70, Tolerance: 0.1, Limits: LimitsStock, Release: Release137,
 		CPUInitializationPeriod: algorithms.Duration(5 * time.Minute), InitialReadinessDelay: algorithms.Duration(30 * time.Second),
 	}
 }
@@ -139,7 +166,12 @@ func Params() params.List[Config] {
 			func(c *Config) bool {
 				return c.MaxReplicas == nil || c.MinReplicas == nil || *c.MaxReplicas >= *c.MinReplicas
 			}),
-		params.Other[Config]("behavior", "as spec.behavior of autoscaling/v2", "none", "stabilization windows and rates"),
+		params.Other[Config]("behavior", "as spec.behavior of autoscaling/v2", "none: limits", "stabilization windows and rates"),
+		params.OneOf("limits", "without behavior: those of an HPA without spec.behavior, or the bare calculator",
+			func(c *Config) *string { return &c.Limits }, LimitsStock, LimitsNone),
+		params.Of("syncPeriod", params.Spans(0, time.Hour), "", "least time between two looks at the metrics; 0s: every round",
+			func(c *Config) *algorithms.Duration { return &c.SyncPeriod }),
+		params.OneOf("release", "whose arithmetic holds", func(c *Config) *string { return (*string)(&c.Release) }, string(Release137), string(Release138)),
 		params.Of("tolerance", params.AtLeast(0), "", "share of deviation that changes nothing",
 			func(c *Config) *float64 { return &c.Tolerance }).Search("0.0..0.3"),
 		params.Of("cpuInitializationPeriod", params.AtLeast(0), "", "how long after its start a pod's cpu is doubted",

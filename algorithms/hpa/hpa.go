@@ -21,6 +21,19 @@
 // are missing; readiness counts for the resource cpu only. Of several metrics the largest proposal
 // wins. When some fail and the others would scale down, nothing changes.
 //
+// An AverageValue of External or Object answers the count of existing pods within tolerance, not
+// the count that was asked for (kubernetes#138505, open in both releases). So the surge of a
+// rollout is kept, and a missing pod is given up. It is kept here, since this package is to equal
+// the HPA; the message says when it happens. No other policy of Sluice does it.
+//
+// Config.Release says whose arithmetic holds. 1.38 ignores pods that have succeeded, where 1.37
+// takes them for missing or counted, and leaves a pod's overhead out of its requests. Where 1.37
+// overflows a 32-bit count, both saturate here. A total over no pods has no ratio, so no tolerance,
+// in both.
+//
+// Without Behavior the HPA's older rules limit the answers (package behavior, NewOlder). Limits:
+// none leaves the bare calculator.
+//
 // Where single pods are unknown (Observation.Pods is nil), a Pods metric takes the signal's total
 // as spread over the ready pods.
 package hpa
@@ -34,6 +47,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/behavior"
+	"github.com/sluice-autoscaler/sluice/algorithms/memory"
 )
 
 // Policy decides as the package says. It is not safe for concurrent use.
@@ -42,6 +56,7 @@ type Policy struct {
 	metrics  []metric
 	down, up float64
 	limiter  *behavior.Limiter // nil when only the calculator runs
+	pace     algorithms.Pace
 	results  []result
 }
 
@@ -55,6 +70,8 @@ type result struct {
 	proposal int
 	missing  int
 	unready  int
+	// existing says that the proposal is the count of existing pods, within tolerance.
+	existing bool
 }
 
 // New returns a policy with a validated Config.
@@ -73,10 +90,18 @@ func New(c Config) (*Policy, error) {
 		if p.limiter, err = behavior.New(*c.Behavior); err != nil {
 			return nil, err
 		}
-	case c.MaxReplicas != nil:
+	case c.Limits == LimitsStock:
 		p.limiter = behavior.NewOlder()
 	}
 	return p, nil
+}
+
+// YieldLimits takes away the stock limits, for a caller that bounds the answers by rules of its
+// own. Rules that the Config states stay.
+func (p *Policy) YieldLimits() {
+	if p.cfg.Behavior == nil {
+		p.cfg.Limits, p.limiter = LimitsNone, nil
+	}
 }
 
 // Needs names the metrics' signals.
@@ -91,6 +116,9 @@ func (p *Policy) Needs() []algorithms.Need {
 // Decide answers one observation.
 func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	cur := o.Replicas.Current
+	if cur > 0 && !p.pace.Due(o.Now, time.Duration(p.cfg.SyncPeriod)) {
+		return algorithms.WaitForSync(&o, p.pace.Next)
+	}
 	lo, hi := o.Limits.Min, o.Limits.Max
 	if p.cfg.MinReplicas != nil {
 		lo = *p.cfg.MinReplicas
@@ -175,9 +203,11 @@ func (p *Policy) compute(m *metric, o *algorithms.Observation) result {
 	if m.aim == AverageValue {
 		existing := o.Replicas.Existing()
 		r.ratio = float64(total) / (float64(m.goal) * float64(existing))
-		if r.proposal = existing; !p.inTolerance(r.ratio) {
-			r.proposal = ceil(float64(total) / float64(m.goal))
+		if p.inTolerance(r.ratio) {
+			r.proposal, r.existing = existing, true
+			return r
 		}
+		r.proposal = ceil(float64(total) / float64(m.goal))
 		return r
 	}
 	r.ratio = float64(total) / float64(m.goal)
@@ -187,7 +217,7 @@ func (p *Policy) compute(m *metric, o *algorithms.Observation) result {
 	case p.inTolerance(r.ratio):
 		r.proposal = cur
 	default:
-		ready, all := readyPods(o)
+		ready, all := ReadyPods(o)
 		if all == 0 {
 			return result{fault: "there are no pods"}
 		}
@@ -201,7 +231,7 @@ func (m *metric) read(o *algorithms.Observation) (int64, bool) {
 	best := -1
 	for i := range o.Signals {
 		s := &o.Signals[i]
-		if s.Name != m.name || !s.Known || !algorithms.Finite(s.Value) || !m.anyWindow && s.Window != m.window {
+		if s.Name != m.name || !s.Usable() || !m.anyWindow && s.Window != m.window {
 			continue
 		}
 		if best < 0 || s.Window < o.Signals[best].Window {
@@ -254,13 +284,12 @@ func (p *Policy) perPod(m *metric, o *algorithms.Observation) result {
 		pod := &o.Pods[i]
 		var requested int64
 		if m.aim == Utilization {
-			v, ok := pod.Requests[m.name]
-			if !ok || !algorithms.Finite(v) {
+			var ok bool
+			if requested, ok = p.requested(pod, m.name); !ok {
 				return result{fault: "a pod requests none of the resource"}
 			}
-			requested = milli(v)
 		}
-		if pod.State == algorithms.PodTerminating || pod.State == algorithms.PodFailed {
+		if p.ignores(pod) {
 			continue
 		}
 		if pod.State == algorithms.PodPending {
@@ -323,6 +352,21 @@ func (p *Policy) perPod(m *metric, o *algorithms.Observation) result {
 	return r
 }
 
+// ignores tells whether a pod is left out altogether.
+func (p *Policy) ignores(pod *algorithms.Pod) bool {
+	return pod.State == algorithms.PodTerminating || pod.State == algorithms.PodFailed ||
+		pod.State == algorithms.PodSucceeded && p.cfg.Release != Release137
+}
+
+// requested is what a pod reserves of a resource, in thousandths.
+func (p *Policy) requested(pod *algorithms.Pod, name string) (int64, bool) {
+	v, ok := pod.Requests[name]
+	if p.cfg.Release == Release137 {
+		v += pod.Overhead[name]
+	}
+	return milli(v), ok && algorithms.Finite(v)
+}
+
 // ratio is usage over target; ok is false when nothing is requested.
 func (m *metric) ratio(s sums) (ratio float64, usage int64, ok bool) {
 	if m.aim != Utilization {
@@ -347,15 +391,15 @@ func (p *Policy) unreliable(pod *algorithms.Pod, now time.Time) bool {
 	if read.IsZero() {
 		read = now
 	}
-	notReady := pod.State == algorithms.PodStarting
+	notReady := pod.State == algorithms.PodStarting || pod.State == algorithms.PodSucceeded
 	if pod.Started.Add(time.Duration(p.cfg.CPUInitializationPeriod)).After(now) {
 		return notReady || read.Before(pod.Changed.Add(pod.ReadOver))
 	}
 	return notReady && pod.Started.Add(time.Duration(p.cfg.InitialReadinessDelay)).After(pod.Changed)
 }
 
-// readyPods counts pods that take requests, and all pods.
-func readyPods(o *algorithms.Observation) (ready, all int) {
+// ReadyPods counts pods that take requests, those among them that are to go included, and all pods.
+func ReadyPods(o *algorithms.Observation) (ready, all int) {
 	if o.Pods == nil {
 		return o.Replicas.Ready, o.Replicas.Existing() + o.Replicas.Terminating
 	}
@@ -388,6 +432,9 @@ func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, raw 
 		if r.missing > 0 || r.unready > 0 {
 			besides = fmt.Sprintf(" (%d missing and %d unready make the ratio %.4g)", r.missing, r.unready, r.ratio)
 		}
+		if r.existing && r.proposal != o.Replicas.Current {
+			besides = fmt.Sprintf(" (within tolerance the HPA answers the %d pods that exist, not the %d asked for: kubernetes#138505)", r.proposal, o.Replicas.Current)
+		}
 		parts = append(parts, fmt.Sprintf("%s metric %s is %.6g%s where %s is %.6g%s%s: %d pods", m.kind, m.name, usage, unit, m.aim, goal, unit, besides, r.proposal))
 		terms = append(terms,
 			algorithms.Term{Name: m.name + "Usage", Value: usage},
@@ -409,34 +456,50 @@ func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, raw 
 	d.Terms = terms
 }
 
+// snapshot is the memory of a policy with a sync period, as it is serialized.
+type snapshot struct {
+	Pace   algorithms.Pace `json:"pace"`
+	Limits json.RawMessage `json:"limits"`
+}
+
 // Snapshot returns the memory, null when only the calculator runs.
 func (p *Policy) Snapshot() json.RawMessage {
-	if p.limiter == nil {
-		return json.RawMessage("null")
+	limits := json.RawMessage("null")
+	if p.limiter != nil {
+		limits = p.limiter.Snapshot()
 	}
-	return p.limiter.Snapshot()
+	if p.cfg.SyncPeriod == 0 {
+		return limits
+	}
+	return memory.Save("hpa", 1, snapshot{Pace: p.pace, Limits: limits})
 }
 
 // Restore puts back a Snapshot. The calculator alone has nothing to restore.
 func (p *Policy) Restore(raw json.RawMessage) error {
-	if p.limiter != nil {
-		return p.limiter.Restore(raw)
+	var pace algorithms.Pace
+	if p.cfg.SyncPeriod > 0 {
+		s, err := memory.Load[snapshot]("hpa", 1, raw)
+		if err != nil {
+			return err
+		}
+		pace, raw = s.Pace, s.Limits
 	}
-	if s := strings.TrimSpace(string(raw)); s != "" && s != "null" {
+	if p.limiter != nil {
+		if err := p.limiter.Restore(raw); err != nil {
+			return err
+		}
+	} else if s := strings.TrimSpace(string(raw)); s != "" && s != "null" {
 		return fmt.Errorf("hpa snapshot: want null, since the calculator alone remembers nothing")
 	}
+	p.pace = pace
 	return nil
 }
 
-// milli is v in whole thousandths: the nearest if v is one but for rounding, else the next above,
-// as Kubernetes' quantities round. It saturates far beyond any measurement.
+// milli is v in whole thousandths, the nearest, as Sluice's own metrics API serves values to an
+// HPA. It saturates far beyond any measurement.
 func milli(v float64) int64 {
 	const far = 1e17
-	x := min(max(v*1000, -far), far)
-	if r := math.Round(x); math.Abs(x-r) <= 1e-9*max(1, math.Abs(x)) {
-		return int64(r)
-	}
-	return int64(math.Ceil(x))
+	return int64(math.Round(min(max(v*1000, -far), far)))
 }
 
 // addSaturating adds and saturates.

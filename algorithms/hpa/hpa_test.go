@@ -29,6 +29,12 @@ func policy(tb testing.TB, params string) *hpa.Policy {
 	return p
 }
 
+// calculator is a policy without the stock limits.
+func calculator(tb testing.TB, params string) *hpa.Policy {
+	tb.Helper()
+	return policy(tb, strings.Replace(params, "{", `{"limits":"none",`, 1))
+}
+
 func observe(tb testing.TB, line string) algorithms.Observation {
 	tb.Helper()
 	o, err := record.Unmarshal([]byte(line))
@@ -99,7 +105,7 @@ func TestVectors(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := policy(t, strings.Replace(tt.params, "TARGET", tt.target, 1)).Decide(observe(t, tt.line))
+			d := calculator(t, strings.Replace(tt.params, "TARGET", tt.target, 1)).Decide(observe(t, tt.line))
 			if d.Valid != tt.valid || d.Valid && d.Replicas != tt.want {
 				t.Errorf("Decide = %d, valid %v (%s); want %d, %v", d.Replicas, d.Valid, d.Message, tt.want, tt.valid)
 			}
@@ -163,6 +169,122 @@ func TestDefaultRates(t *testing.T) {
 	}
 }
 
+// TestStock takes an HPA without behavior: the largest answer of 300 s, and 4 pods or twice as many
+// in 15 s however often it is asked.
+func TestStock(t *testing.T) {
+	t.Parallel()
+	for _, tick := range []int{1, 2, 5, 15} {
+		p := policy(t, `{"target":1}`)
+		cur, counts := 1, map[int]int{}
+		at := 0
+		for ; at < 500; at += tick {
+			demand := 49.0
+			if at >= 120 {
+				demand = 1
+			}
+			d := p.Decide(algorithms.Observation{
+				Now: time.Unix(1_000_000, 0).Add(time.Duration(at) * time.Second), Replicas: algorithms.Replicas{Current: cur, Ready: cur}, Limits: algorithms.Limits{Min: 1, Max: 100},
+				Signals: []algorithms.Signal{{Name: algorithms.Concurrency, Value: demand, Known: true, Coverage: 1}},
+			})
+			counts[at], cur = cur, d.Replicas
+			if before, ok := counts[at-14]; ok && cur > max(2*before, 4) {
+				t.Errorf("tick %d s: %d pods at %d s, 14 s after %d", tick, cur, at, before)
+			}
+			if at >= 120 && at < 405 && cur != 49 {
+				t.Fatalf("tick %d s: %d pods at %d s, want 49 for 300 s", tick, cur, at)
+			}
+		}
+		if cur != 1 {
+			t.Errorf("tick %d s: %d pods in the end, want 1", tick, cur)
+		}
+	}
+}
+
+// TestYieldLimits takes away what is stock, and leaves what was stated.
+func TestYieldLimits(t *testing.T) {
+	t.Parallel()
+	for params, want := range map[string]int{`{"target":1}`: 49, `{"target":1,"maxReplicas":100}`: 49, `{"target":1,"behavior":{}}`: 5} {
+		p := policy(t, params)
+		p.YieldLimits()
+		if d := p.Decide(observe(t, `{"t":1,"current":1,"limits":{"max":100},"signals":{"concurrency":{"0s":49}}}`)); d.Replicas != want {
+			t.Errorf("%s: %d pods, want %d", params, d.Replicas, want)
+		}
+	}
+}
+
+// TestSyncPeriod looks at the metrics once in 15 s, and at any time at zero.
+func TestSyncPeriod(t *testing.T) {
+	t.Parallel()
+	p := policy(t, `{"target":1,"limits":"none","syncPeriod":"15s"}`)
+	for _, s := range []struct {
+		line  string
+		want  int
+		valid bool
+	}{
+		{`{"t":100,"current":4,"signals":{"concurrency":{"0s":6}}}`, 6, true},
+		{`{"t":101,"current":6,"signals":{"concurrency":{"0s":20}}}`, 6, false},
+		{`{"t":110,"current":0,"signals":{"concurrency":{"0s":20}}}`, 20, true},
+		{`{"t":114,"current":20,"signals":{"concurrency":{"0s":3}}}`, 20, false},
+		{`{"t":115,"current":20,"signals":{"concurrency":{"0s":3}}}`, 3, true},
+		{`{"t":129,"current":3,"signals":{"concurrency":{"0s":30}}}`, 3, false},
+	} {
+		d := p.Decide(observe(t, s.line))
+		if d.Valid != s.valid || d.Replicas != s.want {
+			t.Errorf("%s: %d, valid %t, %s; want %d, %t", s.line, d.Replicas, d.Valid, d.Reason, s.want, s.valid)
+		}
+	}
+	again := policy(t, `{"target":1,"limits":"none","syncPeriod":"15s"}`)
+	if err := again.Restore(p.Snapshot()); err != nil {
+		t.Fatal(err)
+	}
+	if d := again.Decide(observe(t, `{"t":129,"current":3,"signals":{"concurrency":{"0s":30}}}`)); d.Valid {
+		t.Errorf("a restored policy does not wait: %+v", d)
+	}
+}
+
+// TestNearestThousandth reads a float as our own metrics API serves it, and no reading below zero.
+func TestNearestThousandth(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[string]int{"70.0003": 7, "70.0005": 8, "70.001": 8, "-30": -1, "null": -1} {
+		d := calculator(t, `{"target":10}`).Decide(observe(t, `{"t":1,"current":1,"signals":{"concurrency":{"0s":`+value+`}}}`))
+		if got := map[bool]int{true: d.Replicas, false: -1}[d.Valid]; got != want {
+			t.Errorf("%s at 10: %d pods, want %d", value, got, want)
+		}
+	}
+}
+
+// TestReleases holds what 1.38 does otherwise.
+func TestReleases(t *testing.T) {
+	t.Parallel()
+	const huge = `{"t":1,"current":2,"signals":{"q":{"0s":1e15}}}`
+	tests := map[string]struct {
+		params, target, line string
+		want                 map[string]int
+	}{
+		"a pod that succeeded is no missing one": {perPod, "100", `{"t":1,"current":3,"pods":` + pods("50 50 succeeded") + `}`, map[string]int{"1.37": 2, "1.38": 1}},
+		"overhead is in the requests of 1.37": {resource, "50", `{"t":1,"current":1,"pods":[{"state":"ready","values":{"m":0.8},"requests":{"m":1},"overhead":{"m":1}}]}`,
+			map[string]int{"1.37": 1, "1.38": 2}},
+		"saturation":                              {average, "1m", huge, map[string]int{"1.37": 1_000_000, "1.38": 1_000_000}},
+		"no tolerance over no pods":               {average, "10", `{"t":1,"current":3,"ready":0,"signals":{"q":{"0s":0}}}`, map[string]int{"1.37": 0, "1.38": 0}},
+		"within tolerance the pods that exist":    {average, "10", `{"t":1,"current":20,"ready":19,"signals":{"q":{"0s":195}}}`, map[string]int{"1.37": 19, "1.38": 19}},
+		"within tolerance the surge of a rollout": {average, "10", `{"t":1,"current":20,"ready":20,"starting":2,"signals":{"q":{"0s":210}}}`, map[string]int{"1.37": 22, "1.38": 22}},
+	}
+	for name, tt := range tests {
+		for release, want := range tt.want {
+			for _, written := range []string{release, `"` + release + `"`} {
+				params := strings.Replace(strings.Replace(tt.params, "TARGET", tt.target, 1), "{", `{"release":`+written+`,`, 1)
+				d := calculator(t, params).Decide(observe(t, tt.line))
+				if !d.Valid || d.Replicas != want {
+					t.Errorf("%s in %s: %d, valid %t (%s), want %d", name, release, d.Replicas, d.Valid, d.Message, want)
+				}
+				if strings.HasPrefix(name, "within") != strings.Contains(d.Message, "kubernetes#138505") {
+					t.Errorf("%s: the message is %q", name, d.Message)
+				}
+			}
+		}
+	}
+}
+
 func TestCPUReadingsOfYoungPods(t *testing.T) {
 	t.Parallel()
 	const cpu = `{"metrics":[{"type":"Resource","resource":{"name":"cpu","target":{"type":"AverageValue","averageValue":"100m"}}}]}`
@@ -182,7 +304,7 @@ func TestCPUReadingsOfYoungPods(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if d := policy(t, cpu).Decide(observe(t, `{"t":1000,"current":2,"pods":[`+old+`,`+tt.pod+`]}`)); !d.Valid || d.Replicas != tt.want {
+			if d := calculator(t, cpu).Decide(observe(t, `{"t":1000,"current":2,"pods":[`+old+`,`+tt.pod+`]}`)); !d.Valid || d.Replicas != tt.want {
 				t.Errorf("Decide = %d, valid %v (%s), want %d", d.Replicas, d.Valid, d.Message, tt.want)
 			}
 		})
@@ -227,7 +349,7 @@ func TestProperties(t *testing.T) {
 			return guard.New(guard.Default(), policy(t, params))
 		})
 		if !strings.Contains(params, "behavior") { // it remembers
-			policytest.Monotone(t, 12, 2000, func() (algorithms.Policy, error) { return policy(t, params), nil })
+			policytest.Monotone(t, 12, 2000, func() (algorithms.Policy, error) { return calculator(t, params), nil })
 		}
 	}
 }
@@ -302,7 +424,7 @@ func TestQuietAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations a decision over single pods, want 0", n)
 	}
 	o = quiet(t)
-	for _, params := range []string{`{"target":10}`, `{"target":10,"behavior":{}}`} {
+	for _, params := range []string{`{"target":10,"limits":"none"}`, `{"target":10}`, `{"target":10,"behavior":{}}`} {
 		p := policy(t, params)
 		p.Decide(o)
 		if n := testing.AllocsPerRun(1000, func() { o.Now = o.Now.Add(15 * time.Second); p.Decide(o) }); n != 0 {
@@ -323,7 +445,7 @@ func TestQuietAllocatesNothing(t *testing.T) {
 
 func BenchmarkDecide(b *testing.B) {
 	o := quiet(b)
-	p := policy(b, `{"target":10}`)
+	p := calculator(b, `{"target":10}`)
 	b.ReportAllocs()
 	for b.Loop() {
 		p.Decide(o)
@@ -352,7 +474,7 @@ func BenchmarkDecideWithBehavior(b *testing.B) {
 func BenchmarkDecideExplained(b *testing.B) {
 	o := quiet(b)
 	o.Quiet = false
-	p := policy(b, `{"target":10}`)
+	p := calculator(b, `{"target":10}`)
 	b.ReportAllocs()
 	for b.Loop() {
 		p.Decide(o)

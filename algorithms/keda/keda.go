@@ -2,33 +2,43 @@
 // workload is active and moves it between zero (or idle) and its minimum, and an HPA that moves it
 // between the minimum and the maximum.
 //
-//	active      some trigger's value > its activationThreshold (with a formula: formula > activationTarget)
+//	active      some trigger's value > its activationThreshold, or it is in fallback
+//	            (with a formula: no trigger in error, and the formula's value > activationTarget)
 //	operator, at a poll:
 //	  active    at 0 replicas (or below minReplicaCount in idle mode): to max(1, minReplicaCount)
 //	  inactive  with minReplicaCount 0 or in idle mode: to 0 once cooldownPeriod has passed since it was
 //	            last active, or initialCooldownPeriod since the first decision when it never was; below
 //	            minReplicaCount: to minReplicaCount
 //	  in error  inactive and without a value for some trigger: nothing, so that zero is never reached on
-//	            missing data
+//	            missing data; but as inactive where the fallback has 0 replicas
 //	HPA, at every decision above 0 replicas: package hpa, a metric of type External per trigger or one
 //	            for the formula, bounds max(1, minReplicaCount) and maxReplicaCount, spec.behavior or,
 //	            without it, the HPA's older rules, as KEDA's own HPAs
-//	fallback    a trigger whose value was unknown more than failureThreshold decisions in a row has the
-//	            value that makes the HPA answer the fallback's replicas
+//	fallback    a trigger whose value was unknown at more than failureThreshold looks in a row has the
+//	            value that makes the HPA answer the fallback's replicas, and is active. Each poll is a
+//	            look, and each round of the HPA; where the count can go neither to zero nor to idle, a
+//	            poll takes what the HPA saw
+//	values      are written with three decimals, and none below zero; the values of formulas and of
+//	            fallbacks are cut to thousandths
 //
-// As in KEDA the cooldown counts for the last step to zero only, from any count. One quirk of KEDA
-// is kept: while some trigger is in error, being active does not renew the time of last activity.
+// As in KEDA the cooldown counts for the last step to zero only, from any count, and times of
+// activity are whole seconds. One quirk of KEDA is kept: while some trigger is in error, being
+// active does not renew the time of last activity.
+//
 // Differences: fallback's behavior "scalingModifiers" and the formula's ?? and count() are refused,
-// and idleReplicaCount must be 0, the only value that KEDA documents as working.
+// and idleReplicaCount must be 0, the only value that KEDA documents as working. NaN is an unknown
+// value, not zero, and so is a formula that fails or is not finite. Asked more often than every 15
+// s and without a SyncPeriod, the HPA looks more often than in KEDA, and counts failures faster.
 //
-// Source: github.com/kedacore/keda v2.21.0, pkg/scaling/executor/scale_scaledobjects.go and
-// pkg/fallback/fallback.go.
+// Source: github.com/kedacore/keda v2.21.0, pkg/scaling/scale_handler.go, pkg/scaling/executor,
+// pkg/scaling/modifiers and pkg/fallback. The test module oracle/keda runs both side by side.
 package keda
 
 import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -115,6 +125,9 @@ type Config struct {
 	// MinReplicaCount and MaxReplicaCount are the bounds, in pods.
 	MinReplicaCount int `json:"minReplicaCount"`
 	MaxReplicaCount int `json:"maxReplicaCount"`
+	// SyncPeriod is the least time between two rounds of the HPA; 0s is every decision. KEDA's own
+	// HPAs have the controller's 15s.
+	SyncPeriod algorithms.Duration `json:"syncPeriod"`
 	// IdleReplicaCount is null or 0: the count while nothing is active, though MinReplicaCount is
 	// more.
 	IdleReplicaCount *int      `json:"idleReplicaCount,omitempty"`
@@ -162,6 +175,8 @@ func Params() params.List[Config] {
 			func(c *Config) *int { return &c.MinReplicaCount }).Also("at most maxReplicaCount", func(c *Config) bool { return c.MinReplicaCount <= c.MaxReplicaCount }),
 		params.Of("maxReplicaCount", params.Between(1, most), "pods", "upper bound",
 			func(c *Config) *int { return &c.MaxReplicaCount }),
+		params.Of("syncPeriod", params.Spans(0, time.Hour), "", "least time between two rounds of the HPA; 0s: every decision",
+			func(c *Config) *algorithms.Duration { return &c.SyncPeriod }),
 		params.Optional("idleReplicaCount", params.Between(0, 0), "the only count that works", "pods while nothing is active, though minReplicaCount is more",
 			func(c *Config) *int { return c.IdleReplicaCount }),
 		params.Other[Config]("fallback", "{failureThreshold, replicas, behavior}", "none", "what to do on unknown triggers"),
@@ -235,7 +250,15 @@ type Policy struct {
 	// keys are the names under which the HPA sees the triggers, so that two triggers of one signal
 	// stay apart.
 	keys []string
-	// values and signals are buffers of one decision.
+	// goals and kinds are, trigger by trigger, the target and the metric type by which a fallback
+	// is sized; fallsBack is false where KEDA takes no fallback.
+	goals     []float64
+	kinds     []string
+	fallsBack bool
+	// lo and hi are the HPA's bounds.
+	lo, hi int
+	// seen is the latest look of this decision; values and signals are its buffers.
+	seen    reading
 	values  []float64
 	signals []algorithms.Signal
 }
@@ -245,13 +268,17 @@ type state struct {
 	Since  time.Time `json:"since,omitzero"`
 	Polled time.Time `json:"polled,omitzero"`
 	Active time.Time `json:"active,omitzero"`
-	// Failures counts, trigger by trigger, the decisions in a row without a value.
+	// Failures counts, trigger by trigger, the looks in a row without a value.
 	Failures []int `json:"failures"`
+	// Observed is the HPA's latest look, nil unless that gave a count.
+	Observed *reading `json:"observed,omitempty"`
+	// Pace is the HPA's, where there is a SyncPeriod.
+	Pace algorithms.Pace `json:"pace,omitzero"`
 	// HPA is its memory, in snapshots only.
 	HPA json.RawMessage `json:"hpa,omitempty"`
 }
 
-const version = 1
+const version = 2
 
 // New returns a policy with a validated Config. compile makes the formula; it may be nil when there
 // is none.
@@ -263,14 +290,23 @@ func New(c Config, compile Compile) (*Policy, error) {
 		c.Triggers = []Trigger{{Signal: algorithms.Concurrency, Window: algorithms.Duration(time.Minute), Threshold: c.Target}}
 	}
 	p := &Policy{cfg: c, state: state{Failures: make([]int, len(c.Triggers))}}
+	m := c.Advanced.ScalingModifiers
+	// With a formula KEDA falls back only where the target is a whole number.
+	p.fallsBack = m.Formula == "" || m.Target == math.Trunc(m.Target)
 	for i, t := range c.Triggers {
 		p.keys = append(p.keys, "s"+strconv.Itoa(i)+"-"+t.name()) // KEDA's form
+		goal, kind := written(t.Threshold), t.MetricType
+		if m.Formula != "" {
+			goal, kind = m.Target, m.MetricType
+		}
+		p.goals, p.kinds = append(p.goals, goal), append(p.kinds, kind)
 	}
 	h := hpa.Default()
 	lo, hi := max(1, c.MinReplicaCount), c.MaxReplicaCount
+	p.lo, p.hi = lo, hi
 	h.MinReplicas, h.MaxReplicas = &lo, &hi
 	h.Behavior = c.Advanced.HorizontalPodAutoscalerConfig.Behavior
-	if m := c.Advanced.ScalingModifiers; m.Formula != "" {
+	if m.Formula != "" {
 		names := make([]string, 0, len(c.Triggers))
 		for _, t := range c.Triggers {
 			names = append(names, t.name())
@@ -326,45 +362,73 @@ func (p *Policy) Needs() []algorithms.Need {
 	return needs
 }
 
-// Decide answers one observation. It is asked at every round of the HPA; the operator polls at its
-// own interval.
+// Decide answers one observation. Above zero it is a round of the HPA, once in SyncPeriod; the
+// operator polls at its own interval.
 func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	s, cur := &p.state, o.Replicas.Current
 	if s.Since.IsZero() {
-		s.Since = o.Now
+		s.Since = wholeSeconds(o.Now)
 	}
-	active, failed := p.measure(&o)
+	p.seen = reading{}
 	d := algorithms.Decision{Replicas: cur, Valid: true, Reason: "WaitingForPoll"}
 	operator := false
 	if s.Polled.IsZero() || o.Now.Sub(s.Polled) >= time.Duration(p.cfg.PollingInterval)*time.Second {
 		s.Polled = o.Now
-		d.Replicas, d.Reason, operator = p.poll(o.Now, cur, active, failed)
-		if !operator && cur == 0 && failed && !active {
+		if p.seen = (reading{}); p.ownPolls() || s.Observed == nil {
+			p.observe(&o)
+		} else {
+			p.seen = *s.Observed
+		}
+		d.Replicas, d.Reason, operator = p.poll(o.Now, cur)
+		if !operator && cur == 0 && p.seen.Failed && !p.seen.Active {
 			d.Valid, d.Reason = false, "NoData"
 		}
 	}
+	next := s.Polled.Add(time.Duration(p.cfg.PollingInterval) * time.Second).Sub(o.Now)
 	var inner algorithms.Decision
+	who := "operator: "
+	if cur == 0 && !operator {
+		s.Observed = nil // the HPA is switched off at zero
+	}
 	if !operator && cur > 0 {
-		ask := o
-		ask.Signals, ask.Scratch = p.signals, nil
-		inner = p.hpa.Decide(ask)
-		d.Replicas, d.Valid, d.Reason = inner.Replicas, inner.Valid, inner.Reason
+		if inBounds := cur >= p.lo && cur <= p.hi; !inBounds {
+			inner = p.hpa.Decide(o) // puts the count right, whatever is measured
+		} else if s.Pace.Due(o.Now, time.Duration(p.cfg.SyncPeriod)) {
+			p.observe(&o)
+			ask := o
+			ask.Signals, ask.Scratch = p.signals, nil
+			inner = p.hpa.Decide(ask)
+			s.Observed = nil
+			if seen := p.seen; inner.Valid {
+				s.Observed = &seen
+			}
+		} else {
+			inner = algorithms.WaitForSync(&o, s.Pace.Next)
+			next = min(next, inner.Next)
+		}
+		who = "HPA: " + inner.Message + ": "
+		d.Valid, d.Reason = inner.Valid, inner.Reason
+		if d.Valid {
+			d.Replicas = inner.Replicas
+		}
 	}
 	if o.Limits.Max > 0 {
 		d.Replicas = min(d.Replicas, o.Limits.Max)
 	}
-	next := s.Polled.Add(time.Duration(p.cfg.PollingInterval) * time.Second).Sub(o.Now)
 	d.Next = max(next, time.Second)
 	if o.Quiet {
 		return d
 	}
-	who := "operator"
-	if !operator && cur > 0 {
-		who = "HPA: " + inner.Message
+	outcome := fmt.Sprintf("%s gives %d pods", d.Reason, d.Replicas)
+	if !d.Valid {
+		outcome = d.Reason + ", nothing changes"
 	}
-	d.Message = fmt.Sprintf("active %t, in error %t; %s: %s gives %d pods", active, failed, who, d.Reason, d.Replicas)
-	d.Terms = o.Scratch[:0]
-	d.Terms = append(d.Terms, algorithms.Term{Name: "active", Value: boolToFloat(active)}, algorithms.Term{Name: "inError", Value: boolToFloat(failed)})
+	looked := "not looked at"
+	if p.seen.Looked {
+		looked = fmt.Sprintf("active %t, in error %t", p.seen.Active, p.seen.Failed)
+	}
+	d.Message = fmt.Sprintf("%s; %s%s", looked, who, outcome)
+	d.Terms = append(o.Scratch[:0], algorithms.Term{Name: "active", Value: boolToFloat(p.seen.Active)}, algorithms.Term{Name: "inError", Value: boolToFloat(p.seen.Failed)})
 	if !s.Active.IsZero() {
 		d.Terms = append(d.Terms, algorithms.Term{Name: "idleSeconds", Value: o.Now.Sub(s.Active).Seconds()})
 	}
@@ -379,95 +443,142 @@ func boolToFloat(b bool) float64 {
 	return 0
 }
 
-// measure reads the triggers, counts failures, applies the fallback, and sets p.signals for the
-// HPA.
-func (p *Policy) measure(o *algorithms.Observation) (active, failed bool) {
+// wholeSeconds is an instant as Kubernetes writes it into an object.
+func wholeSeconds(t time.Time) time.Time { return t.Truncate(time.Second) }
+
+// reading is what one look at the triggers gave.
+type reading struct {
+	// Looked says that there was a look; Active that some trigger is active or in fallback; Failed
+	// that some trigger has no value, not even of the fallback.
+	Looked bool `json:"looked"`
+	Active bool `json:"active"`
+	Failed bool `json:"failed"`
+}
+
+// ownPolls tells whether the operator looks by itself at a poll. Where it can neither go to zero
+// nor to idle, it takes what the HPA saw, as long as that has numbers.
+func (p *Policy) ownPolls() bool {
+	return p.cfg.MinReplicaCount == 0 || p.cfg.IdleReplicaCount != nil || p.formula != nil
+}
+
+// observe looks at the triggers, counts failures, applies the fallback, and sets p.signals for the
+// HPA. KEDA's operator and its metrics server each do so, and each counts.
+func (p *Policy) observe(o *algorithms.Observation) {
 	c, s := &p.cfg, &p.state
 	p.values, p.signals = p.values[:0], p.signals[:0]
-	complete := true // every trigger has a value, real or of the fallback
-	var fellBack bool
+	p.seen = reading{Looked: true}
+	fellBack := -1
 	for i := range c.Triggers {
 		t := &c.Triggers[i]
 		sig := algorithms.Signal{Name: p.keys[i], Coverage: 1}
-		if k := o.Index(t.Signal, time.Duration(t.Window)); k >= 0 && o.Signals[k].Value >= 0 {
-			sig.Value, sig.Known = o.Signals[k].Value, true
+		active := false
+		if raw, ok := measured(o, t); ok {
+			sig.Value, sig.Known = written(raw), true
 			s.Failures[i] = 0
-			active = active || p.formula == nil && sig.Value > t.ActivationThreshold
+			active = raw > t.ActivationThreshold
 		} else {
-			failed = true
 			s.Failures[i] = min(s.Failures[i]+1, most)
-			if f := c.Fallback; f != nil && s.Failures[i] > f.FailureThreshold {
-				goal, kind := t.Threshold, t.MetricType
-				if p.formula != nil {
-					goal, kind = c.Advanced.ScalingModifiers.Target, c.Advanced.ScalingModifiers.MetricType
-				}
-				sig.Value, sig.Known = fallbackValue(f, goal, kind, o.Replicas)
-				fellBack = fellBack || sig.Known
+			if f := c.Fallback; f != nil && p.fallsBack && s.Failures[i] > f.FailureThreshold {
+				sig.Value, sig.Known = fallbackValue(f, p.goals[i], p.kinds[i], o)
+			}
+			if active = sig.Known; active {
+				fellBack = i
+			} else {
+				p.seen.Failed = true
 			}
 		}
-		complete = complete && sig.Known
+		p.seen.Active = p.seen.Active || active
 		p.values = append(p.values, sig.Value)
 		p.signals = append(p.signals, sig)
 	}
-	if p.formula == nil {
-		return active, failed
+	if p.formula != nil {
+		p.compose(fellBack)
 	}
-	sig := algorithms.Signal{Name: composite, Coverage: 1}
-	switch {
-	case fellBack: // one trigger in fallback stands for the whole formula, as in KEDA
-		for i := range p.signals {
-			if s.Failures[i] > 0 && p.signals[i].Known {
-				sig.Value, sig.Known = p.signals[i].Value, true
-			}
-		}
-	case complete:
-		if v, err := p.formula(p.values); err == nil {
-			sig.Value, sig.Known = v, v >= 0
-			active = v > c.Advanced.ScalingModifiers.ActivationTarget
-		}
-		failed = failed || !sig.Known
-	}
-	p.signals = append(p.signals[:0], sig)
-	return active, failed
 }
 
-// fallbackValue is the value that makes the HPA answer the fallback's count.
-func fallbackValue(f *Fallback, goal float64, kind string, r algorithms.Replicas) (float64, bool) {
+// compose replaces the triggers' signals by the formula's. One trigger in fallback stands for the
+// whole formula; while another one fails nothing is active.
+func (p *Policy) compose(fellBack int) {
+	sig := algorithms.Signal{Name: composite, Coverage: 1}
+	switch {
+	case fellBack >= 0:
+		sig.Value, sig.Known = p.values[fellBack], true
+	case !p.seen.Failed:
+		if v, err := p.formula(p.values); err == nil && algorithms.Finite(v) {
+			sig.Value, sig.Known = math.Trunc(v*1000)/1000, true
+		} else {
+			p.seen.Failed = true
+		}
+	}
+	p.seen.Active = !p.seen.Failed && sig.Value > p.cfg.Advanced.ScalingModifiers.ActivationTarget
+	p.signals = append(p.signals[:0], sig)
+}
+
+// measured is a trigger's value as it was read. Below zero it is a value: KEDA takes it for zero.
+func measured(o *algorithms.Observation, t *Trigger) (float64, bool) {
+	for i := range o.Signals {
+		if s := &o.Signals[i]; s.Window == time.Duration(t.Window) && s.Name == t.Signal {
+			return s.Value, s.Known && algorithms.Finite(s.Value)
+		}
+	}
+	return 0, false
+}
+
+// written is a value as KEDA writes it: none below zero, three decimals.
+func written(v float64) float64 {
+	if v <= 0 {
+		return 0
+	}
+	if v > maxThreshold {
+		return v // has no thousandths that matter
+	}
+	var b [40]byte
+	rounded, err := strconv.ParseFloat(string(strconv.AppendFloat(b[:0], v, 'f', 3, 64)), 64)
+	if err != nil {
+		return v
+	}
+	return rounded
+}
+
+// fallbackValue is the value that makes the HPA answer the fallback's count, cut to thousandths.
+func fallbackValue(f *Fallback, goal float64, kind string, o *algorithms.Observation) (float64, bool) {
 	n := f.Replicas
 	switch f.Behavior {
 	case CurrentReplicas:
-		n = r.Current
+		n = o.Replicas.Current
 	case CurrentReplicasIfHigher:
-		n = max(r.Current, f.Replicas)
+		n = max(o.Replicas.Current, f.Replicas)
 	case CurrentReplicasIfLower:
-		n = min(r.Current, f.Replicas)
+		n = min(o.Replicas.Current, f.Replicas)
 	}
-	if kind != hpa.Value {
-		return goal * float64(n), true
+	replicas := float64(n)
+	if kind == hpa.Value {
+		ready, _ := hpa.ReadyPods(o)
+		if ready < 1 {
+			return 0, false
+		}
+		replicas /= float64(ready)
 	}
-	if r.Ready < 1 {
-		return 0, false
-	}
-	return goal * float64(n) / float64(r.Ready), true
+	return math.Trunc(goal*1000*replicas) / 1000, true
 }
 
 // poll is the operator's poll; acts tells whether it sets the count itself rather than leave it to
 // the HPA.
-func (p *Policy) poll(now time.Time, cur int, active, failed bool) (n int, reason string, acts bool) {
+func (p *Policy) poll(now time.Time, cur int) (n int, reason string, acts bool) {
 	c, s := &p.cfg, &p.state
 	idle, lo := c.IdleReplicaCount != nil, c.MinReplicaCount
-	if active {
+	if p.seen.Active {
 		switch {
 		case cur == 0 || idle && cur < lo:
-			s.Active = now
+			s.Active = wholeSeconds(now)
 			return max(1, lo), "Activated", true
-		case !failed:
-			s.Active = now
+		case !p.seen.Failed:
+			s.Active = wholeSeconds(now)
 		}
 		return cur, "Active", false
 	}
 	switch {
-	case failed:
+	case p.seen.Failed && (c.Fallback == nil || c.Fallback.Replicas != 0):
 		return cur, "TriggerError", false
 	case cur > 0 && (idle || lo == 0):
 		since, wait := s.Active, c.CooldownPeriod
@@ -483,6 +594,10 @@ func (p *Policy) poll(now time.Time, cur int, active, failed bool) (n int, reaso
 	}
 	return cur, "Inactive", false
 }
+
+// YieldLimits takes away the HPA's stock limits, for a caller that bounds the answers by rules of
+// its own.
+func (p *Policy) YieldLimits() { p.hpa.YieldLimits() }
 
 // Snapshot returns the memory.
 func (p *Policy) Snapshot() json.RawMessage {

@@ -70,8 +70,9 @@ func TestActivationAndCooldown(t *testing.T) {
 		event{30, 0, 5, 0, "Inactive"}, // not above the activation threshold
 		event{60, 0, 50, 1, "Activated"},
 		event{75, 1, 50, 4, "ScaleUpLimit"}, // the HPA takes over: from 1 to 4 at most
-		event{80, 4, 50, 5, "Metrics"},
-		event{90, 5, 50, 5, "Unchanged"},
+		event{80, 4, 50, 4, "ScaleUpLimit"}, // 1 pod 15 s ago
+		event{90, 4, 50, 5, "Metrics"},
+		event{95, 5, 50, 5, "Unchanged"},
 		event{120, 5, 4, 5, "ScaleDownStabilized"}, // inactive from here on
 		// at 90 + 300 s the cooldown is not over yet (strictly)
 		event{390, 5, 4, 5, "ScaleDownStabilized"},
@@ -113,7 +114,8 @@ func TestMissingData(t *testing.T) {
 		}
 		play(t, config(func(c *keda.Config) {
 			c.Fallback = &keda.Fallback{FailureThreshold: 2, Replicas: 6, Behavior: behavior}
-		}), event{0, 4, 40, 4, "Unchanged"}, event{15, 4, unknown, unknown, "NoData"}, event{30, 4, unknown, unknown, "NoData"}, event{45, 4, unknown, want, reason},
+		}), event{0, 4, 40, 4, "Unchanged"}, event{15, 4, unknown, unknown, "NoData"}, event{20, 4, unknown, unknown, "NoData"},
+			event{30, 4, unknown, want, reason}, // the third look and the fourth
 			event{60, want, 40, max(want, 4), map[bool]string{true: "Unchanged", false: "ScaleDownStabilized"}[want == 4]})
 	}
 }
@@ -162,7 +164,7 @@ func TestFormula(t *testing.T) {
 		x, y     float64
 		want     int
 		reason   string
-	}{{0, 0, 4, 6, 0, "Inactive"}, {30, 0, 8, 6, 1, "Activated"}, {45, 1, 40, 60, 4, "ScaleUpLimit"}, {50, 4, 40, 60, 5, "Metrics"}, {60, 5, 40, math.NaN(), 0, "NoData"}} {
+	}{{0, 0, 4, 6, 0, "Inactive"}, {30, 0, 8, 6, 1, "Activated"}, {45, 1, 40, 60, 4, "ScaleUpLimit"}, {60, 4, 40, 60, 5, "Metrics"}, {75, 5, 40, math.NaN(), 0, "NoData"}} {
 		d := p.Decide(algorithms.Observation{
 			Now: policytest.Epoch().Add(time.Duration(e.sec) * time.Second), Limits: algorithms.Limits{Max: 100}, Replicas: algorithms.Replicas{Current: e.cur, Ready: e.cur},
 			Signals: []algorithms.Signal{{Name: "x", Value: e.x, Known: true}, {Name: "y", Value: e.y, Known: true}},
@@ -171,6 +173,103 @@ func TestFormula(t *testing.T) {
 			t.Errorf("at %d s: %+v, want %d %s", e.sec, d, e.want, e.reason)
 		}
 	}
+}
+
+// TestFallbackWakes takes a trigger in fallback for an active one since 2.19 (KEDA's #7239, #7244).
+func TestFallbackWakes(t *testing.T) {
+	t.Parallel()
+	fallback := func(replicas int) keda.Config {
+		return config(func(c *keda.Config) {
+			c.CooldownPeriod, c.Fallback = 60, &keda.Fallback{FailureThreshold: 2, Replicas: replicas}
+		})
+	}
+	play(t, fallback(6),
+		event{0, 0, unknown, unknown, "NoData"}, event{15, 0, unknown, 0, "WaitingForPoll"}, event{30, 0, unknown, unknown, "NoData"},
+		event{60, 0, unknown, 1, "Activated"}, event{61, 1, unknown, 4, "ScaleUpLimit"}, event{76, 4, unknown, 6, "Metrics"},
+		event{90, 6, unknown, 6, "Unchanged"},
+		// an outage that ends in a zero reading: active until then
+		event{120, 6, unknown, 6, "Unchanged"}, event{150, 6, 0, 6, "ScaleDownStabilized"}, event{180, 6, 0, 6, "ScaleDownStabilized"}, event{210, 6, 0, 0, "Deactivated"})
+	// a fallback of 0 pods does not keep an inactive workload that is in error
+	play(t, fallback(0), event{0, 3, 30, 3, "Unchanged"}, event{30, 3, unknown, unknown, "NoData"}, event{61, 3, unknown, 3, "ScaleDownStabilized"})
+	play(t, config(func(c *keda.Config) { c.CooldownPeriod, c.Fallback = 30, &keda.Fallback{FailureThreshold: 9} }),
+		event{0, 3, 30, 3, "Unchanged"}, event{31, 3, unknown, 0, "Deactivated"})
+}
+
+// TestFallbackOfValue cuts to thousandths, so that the HPA does not add a pod: every pair of
+// counts.
+func TestFallbackOfValue(t *testing.T) {
+	t.Parallel()
+	for _, threshold := range []float64{100, 0.57, 3} {
+		for replicas := 1; replicas <= 20; replicas++ {
+			for ready := 1; ready <= 20; ready++ {
+				p, err := keda.New(config(func(c *keda.Config) {
+					c.Triggers[0].Threshold, c.Triggers[0].MetricType = threshold, "Value"
+					c.Fallback = &keda.Fallback{Replicas: replicas}
+					limits := `{"scaleDown":{"stabilizationWindowSeconds":0},"scaleUp":{"policies":[{"type":"Pods","value":100,"periodSeconds":1}]}}`
+					if err := algorithms.Strict([]byte(limits), &c.Advanced.HorizontalPodAutoscalerConfig.Behavior); err != nil {
+						t.Fatal(err)
+					}
+				}), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				d := p.Decide(algorithms.Observation{Now: policytest.Epoch(), Limits: algorithms.Limits{Max: 1000}, Replicas: algorithms.Replicas{Current: ready, Ready: ready}})
+				ratio := math.Trunc(threshold*1000*(float64(replicas)/float64(ready))) / math.Round(threshold*1000)
+				want := int(math.Ceil(ratio * float64(ready)))
+				if ratio >= 0.9 && ratio <= 1.1 {
+					want = ready
+				}
+				if !d.Valid || d.Replicas != want || threshold == 100 && math.Abs(ratio-1) > 0.1001 && d.Replicas != replicas {
+					t.Errorf("fallback %d with %d ready at %v: %d, want %d (%s)", replicas, ready, threshold, d.Replicas, want, d.Message)
+				}
+			}
+		}
+	}
+}
+
+// TestValuesAsWritten compares values of three decimals, and takes those below zero for zero
+// (KEDA's #7880).
+func TestValuesAsWritten(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[float64]int{7.0004: 7, 7.0006: 8, 7: 7, -30: 1} {
+		p, err := keda.New(config(func(c *keda.Config) { c.Triggers[0].Threshold = 1 }), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		current := 4
+		if value < 0 {
+			current = 1
+		}
+		d := p.Decide(algorithms.Observation{
+			Now: policytest.Epoch(), Limits: algorithms.Limits{Max: 100}, Replicas: algorithms.Replicas{Current: current, Ready: current},
+			Signals: []algorithms.Signal{{Name: "queue", Value: value, Known: true, Coverage: 1}},
+		})
+		if !d.Valid || d.Replicas != want {
+			t.Errorf("%v: %+v, want %d", value, d, want)
+		}
+	}
+}
+
+// TestWords says of a hold that nothing changes, not that it gives 0 pods.
+func TestWords(t *testing.T) {
+	t.Parallel()
+	p, err := keda.New(config(nil), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := p.Decide(algorithms.Observation{Now: policytest.Epoch(), Limits: algorithms.Limits{Max: 100}, Replicas: algorithms.Replicas{Current: 3, Ready: 3}})
+	if d.Valid || !strings.Contains(d.Message, "nothing changes") || strings.Contains(d.Message, "gives") {
+		t.Errorf("valid %t, %q; want a hold that says so", d.Valid, d.Message)
+	}
+}
+
+// TestSyncPeriod lets the HPA look once in 15 s, and the operator when it polls.
+func TestSyncPeriod(t *testing.T) {
+	t.Parallel()
+	play(t, config(func(c *keda.Config) { c.SyncPeriod, c.PollingInterval = algorithms.Duration(15*time.Second), 10 }),
+		event{0, 1, 40, 4, "Metrics"}, event{5, 4, 80, unknown, "WaitingForSync"}, event{10, 4, 80, unknown, "WaitingForSync"},
+		event{15, 4, 80, 8, "Metrics"}, event{16, 8, 160, unknown, "WaitingForSync"}, event{30, 8, 160, 16, "Metrics"},
+		event{40, 0, 160, 1, "Activated"}, event{41, 1, 160, unknown, "WaitingForSync"})
 }
 
 func TestProperties(t *testing.T) {

@@ -230,7 +230,7 @@ func (l *Loop) observe(v *View) algorithms.Observation {
 			}
 		case algorithms.PodTerminating:
 			o.Replicas.Terminating++
-		case algorithms.PodFailed: // ends, and is replaced by one that counts
+		case algorithms.PodFailed, algorithms.PodSucceeded: // another takes its place
 		}
 	}
 	if limit > 0 {
@@ -385,7 +385,7 @@ func goFirst(instances []Instance, n int) []string {
 	}
 	var all []*Instance
 	for i := range instances {
-		if s := instances[i].State; s != algorithms.PodTerminating && s != algorithms.PodFailed {
+		if s := instances[i].State; s != algorithms.PodTerminating && s != algorithms.PodFailed && s != algorithms.PodSucceeded {
 			all = append(all, &instances[i])
 		}
 	}

@@ -73,6 +73,7 @@ type pod struct {
 	StillReady bool                `json:"stillReady,omitempty"`
 	Values     map[string]*float64 `json:"values,omitempty"`
 	Requests   map[string]float64  `json:"requests,omitempty"`
+	Overhead   map[string]float64  `json:"overhead,omitempty"`
 	Started    *float64            `json:"started,omitempty"`
 	Changed    *float64            `json:"changed,omitempty"`
 	ReadAt     *float64            `json:"readAt,omitempty"`
@@ -153,6 +154,8 @@ type Decoder struct {
 	lines *bufio.Scanner
 	n     int
 	last  time.Time
+	// paused is how much later than their t observations are.
+	paused time.Duration
 }
 
 // NewDecoder returns a Decoder of r.
@@ -165,29 +168,85 @@ func NewDecoder(r io.Reader) *Decoder {
 // Line is the number of the line read last, from 1.
 func (d *Decoder) Line() int { return d.n }
 
+// Control is a line that is no observation: something that happens between two of them.
+type Control struct {
+	// Restart ends the policy and makes it anew, with what it remembered; Forget without.
+	Restart bool `json:"restart,omitempty"`
+	Forget  bool `json:"forget,omitempty"`
+	// Pause is how much later all that follows is, in seconds.
+	Pause float64 `json:"pause,omitempty"`
+	// Params are parameters over those that the policy has.
+	Params json.RawMessage `json:"params,omitempty"`
+}
+
+// control reads a line as a Control; ok is false for an observation.
+func control(raw []byte) (c Control, ok bool, err error) {
+	var keys map[string]json.RawMessage
+	if json.Unmarshal(raw, &keys) != nil || keys["t"] != nil || len(keys) == 0 {
+		return c, false, nil
+	}
+	for k := range keys {
+		if k != "restart" && k != "forget" && k != "pause" && k != "params" {
+			return c, false, nil
+		}
+	}
+	if err := algorithms.Strict(raw, &c); err != nil {
+		return c, true, readable(err)
+	}
+	if !(c.Pause >= 0 && c.Pause <= latest) {
+		return c, true, fmt.Errorf("pause = %v: want 0–%.0f (seconds)", c.Pause, latest)
+	}
+	return c, true, nil
+}
+
 // Next returns the next observation, io.EOF after the last one. Other errors name the line; blank
-// lines are skipped.
+// lines are skipped, and a line of control is an error.
 func (d *Decoder) Next() (algorithms.Observation, error) {
+	o, c, err := d.NextOrControl()
+	if err == nil && c != nil {
+		err = fmt.Errorf("line %d: a line of control is not taken here", d.n)
+	}
+	return o, err
+}
+
+// NextOrControl returns the next observation, or the Control that comes before it.
+func (d *Decoder) NextOrControl() (algorithms.Observation, *Control, error) {
 	for d.lines.Scan() {
 		d.n++
-		raw := bytes.TrimSpace(d.lines.Bytes())
-		if len(raw) == 0 {
+		raw := d.lines.Bytes()
+		if d.n == 1 {
+			raw = bytes.TrimPrefix(raw, []byte("\xef\xbb\xbf"))
+		}
+		if raw = bytes.TrimSpace(raw); len(raw) == 0 {
 			continue
 		}
+		if c, ok, err := control(raw); ok {
+			if err != nil {
+				return algorithms.Observation{}, nil, fmt.Errorf("line %d: %w", d.n, err)
+			}
+			d.paused += time.Duration(math.Round(c.Pause*1e6)) * time.Microsecond
+			return algorithms.Observation{}, &c, nil
+		}
 		o, err := Unmarshal(raw)
+		if err == nil {
+			o.Now = o.Now.Add(d.paused)
+			if !o.ActiveSince.IsZero() {
+				o.ActiveSince = o.ActiveSince.Add(d.paused)
+			}
+		}
 		if err == nil && o.Now.Before(d.last) {
 			err = fmt.Errorf("t = %v: want no less than the line before", unix(o.Now))
 		}
 		if err != nil {
-			return algorithms.Observation{}, fmt.Errorf("line %d: %w", d.n, err)
+			return algorithms.Observation{}, nil, fmt.Errorf("line %d: %w", d.n, err)
 		}
 		d.last = o.Now
-		return o, nil
+		return o, nil, nil
 	}
 	if err := d.lines.Err(); err != nil {
-		return algorithms.Observation{}, fmt.Errorf("line %d: %w", d.n+1, err)
+		return algorithms.Observation{}, nil, fmt.Errorf("line %d: %w", d.n+1, err)
 	}
-	return algorithms.Observation{}, io.EOF
+	return algorithms.Observation{}, nil, io.EOF
 }
 
 // Unmarshal reads one line.
@@ -285,7 +344,7 @@ func Marshal(o algorithms.Observation) ([]byte, error) {
 		pods := make([]pod, 0, len(o.Pods))
 		for _, p := range o.Pods {
 			q := pod{
-				Name: p.Name, State: p.State, StillReady: p.StillReady, Requests: p.Requests,
+				Name: p.Name, State: p.State, StillReady: p.StillReady, Requests: p.Requests, Overhead: p.Overhead,
 				Started: instant(p.Started), Changed: instant(p.Changed), ReadAt: instant(p.ReadAt), ReadOver: p.ReadOver.Seconds(),
 			}
 			for name, v := range p.Values {
@@ -357,12 +416,12 @@ func (f *faults) instant(name string, s *float64) time.Time {
 func (f *faults) pod(i int, p pod) algorithms.Pod {
 	at := func(field string) string { return fmt.Sprintf("pods[%d].%s", i, field) }
 	switch p.State {
-	case algorithms.PodReady, algorithms.PodStarting, algorithms.PodUnknown, algorithms.PodPending, algorithms.PodTerminating, algorithms.PodFailed:
+	case algorithms.PodReady, algorithms.PodStarting, algorithms.PodUnknown, algorithms.PodPending, algorithms.PodTerminating, algorithms.PodFailed, algorithms.PodSucceeded:
 	default:
-		f.add("%s = %q: want ready, starting, unknown, pending, terminating or failed", at("state"), p.State)
+		f.add("%s = %q: want ready, starting, unknown, pending, terminating, failed or succeeded", at("state"), p.State)
 	}
 	q := algorithms.Pod{
-		Name: p.Name, State: p.State, StillReady: p.StillReady, Requests: p.Requests,
+		Name: p.Name, State: p.State, StillReady: p.StillReady, Requests: p.Requests, Overhead: p.Overhead,
 		Started: f.instant(at("started"), p.Started), Changed: f.instant(at("changed"), p.Changed), ReadAt: f.instant(at("readAt"), p.ReadAt),
 		ReadOver: f.duration(at("readOver"), p.ReadOver),
 	}
@@ -377,6 +436,9 @@ func (f *faults) pod(i int, p pod) algorithms.Pod {
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Requests)) {
 		f.positive(at("requests."+name), p.Requests[name])
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Overhead)) {
+		f.positive(at("overhead."+name), p.Overhead[name])
 	}
 	return q
 }
@@ -394,7 +456,7 @@ func (f *faults) replicas(r *algorithms.Replicas, l line, pods []algorithms.Pod)
 			r.Starting++
 		case algorithms.PodTerminating:
 			r.Terminating++
-		case algorithms.PodFailed:
+		case algorithms.PodFailed, algorithms.PodSucceeded:
 		}
 	}
 	for _, c := range []struct {

@@ -12,7 +12,8 @@
 // Warm-up: for estimatedInstanceWarmup after a scale-out the pods it added do not count as
 // capacity. base is the count without them, so that a breach in the same step adds nothing and a
 // larger one only the difference; nothing scales in meanwhile. A missing bound is open. Cooldowns
-// start with a change.
+// start with a change. Where both alarms have one threshold and the metric is at it, out comes
+// first, as AWS takes the larger capacity.
 //
 // Source: "Step and simple scaling policies for Amazon EC2 Auto Scaling",
 // docs.aws.amazon.com/autoscaling/ec2/userguide.
@@ -122,8 +123,8 @@ func Params() params.List[Config] {
 func (c Config) Validate() error {
 	errs := []error{Params().Check(&c)}
 	both := len(c.ScaleOut.StepAdjustments) > 0 && len(c.ScaleIn.StepAdjustments) > 0
-	if both && c.ScaleOut.Threshold <= c.ScaleIn.Threshold {
-		errs = append(errs, fmt.Errorf("scaleIn.threshold = %v: want less than scaleOut.threshold", c.ScaleIn.Threshold))
+	if both && c.ScaleOut.Threshold < c.ScaleIn.Threshold {
+		errs = append(errs, fmt.Errorf("scaleIn.threshold = %v: want at most scaleOut.threshold, %v", c.ScaleIn.Threshold, c.ScaleOut.Threshold))
 	}
 	errs = append(errs, c.alarm("scaleOut", c.ScaleOut, 1)...)
 	errs = append(errs, c.alarm("scaleIn", c.ScaleIn, -1)...)

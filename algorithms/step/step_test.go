@@ -144,3 +144,25 @@ func BenchmarkDecide(b *testing.B) {
 		p.Decide(o)
 	}
 }
+
+// TestOneThreshold has both alarms at one threshold: at it the count goes out, below it in.
+func TestOneThreshold(t *testing.T) {
+	t.Parallel()
+	c := step.Default()
+	c.Metric, c.Window = step.Total, 0
+	c.ScaleOut = step.Alarm{Threshold: 60, EvaluationPeriods: 1, StepAdjustments: []step.Step{{MetricIntervalLowerBound: new(0.0), ScalingAdjustment: 1}}}
+	c.ScaleIn = step.Alarm{Threshold: 60, EvaluationPeriods: 1, StepAdjustments: []step.Step{{MetricIntervalUpperBound: new(0.0), ScalingAdjustment: -1}}}
+	for load, want := range map[float64]int{59: 4, 60: 6, 61: 6} {
+		p, err := step.New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := p.Decide(algorithms.Observation{
+			Now: policytest.Epoch(), Limits: algorithms.Limits{Max: 100}, Replicas: algorithms.Replicas{Current: 5, Ready: 5},
+			Signals: []algorithms.Signal{{Name: algorithms.Concurrency, Value: load, Known: true, Coverage: 1}},
+		})
+		if !d.Valid || d.Replicas != want {
+			t.Errorf("at %v: %+v, want %d", load, d, want)
+		}
+	}
+}

@@ -13,12 +13,14 @@
 // points, so that nothing scales in on missing data. stabilizationWindow keeps the largest answer
 // of that long when scaling in, as the Kubernetes HPA.
 //
-// The defaults suit request concurrency measured every few seconds. AWS's own are tolerance 0,
-// scaleInMargin 0.1, evaluationPeriod 1m, scaleOutPoints 3, scaleInPoints 15, cooldowns of 5m and
-// stabilizationWindow 0s.
+// Default suits request concurrency measured every few seconds. AWS is what an ECS service gets:
+// data points of a minute, 3 of them above the target to go out, 15 below 90 % of it to go in,
+// cooldowns of 5m.
 //
 // Source: "Target tracking scaling policies",
-// docs.aws.amazon.com/autoscaling/application/userguide; the counts of points and the margin are
+// docs.aws.amazon.com/autoscaling/application/userguide. That page, the API's reference and that of
+// AWS CDK were checked for the cooldowns (300 s where none is given, for ECS services) and for what
+// they block. No public page of AWS states the alarms' counts of points and their margin: they are
 // those of the alarms that it creates.
 package target
 
@@ -72,6 +74,16 @@ func Default() Config {
 		Signal: algorithms.Concurrency, Target: 70, Window: algorithms.Duration(30 * time.Second), Tolerance: 0.1,
 		StabilizationWindow: algorithms.Duration(time.Minute), ScaleOutPoints: 1, ScaleInPoints: 1,
 	}
+}
+
+// AWS returns the settings of target tracking of an ECS service; Target is the caller's.
+func AWS() Config {
+	c := Default()
+	c.Window, c.EvaluationPeriod = algorithms.Duration(time.Minute), algorithms.Duration(time.Minute)
+	c.Tolerance, c.ScaleInMargin, c.StabilizationWindow = 0, new(0.1), 0
+	c.ScaleOutPoints, c.ScaleInPoints = 3, 15
+	c.ScaleOutCooldown, c.ScaleInCooldown = algorithms.Duration(5*time.Minute), algorithms.Duration(5*time.Minute)
+	return c
 }
 
 // Params describes the parameters.

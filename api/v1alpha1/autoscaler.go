@@ -132,29 +132,31 @@ type SignalTarget struct {
 
 // PolicySpec names a policy of the catalog and its parameters; `sluice policies` lists them.
 type PolicySpec struct {
-	// name is the policy: cel, fixed, grpc, histogram, hpa, keda, kpa, lookahead, pid, portfolio,
-	// schedule, seasonal, staffing, step, target.
+	// name is the policy: aws, cel, fixed, grpc, histogram, hpa, keda, kpa, lookahead, pid,
+	// portfolio, schedule, seasonal, staffing, step, target.
 	// +optional
 	// +kubebuilder:default=kpa
 	Name string `json:"name,omitempty"`
 	// parameters are the policy's own; durations are strings such as 6s. docs/reference/policies.md
-	// has their ranges and defaults. cel: expression, target, costLimit. fixed: replicas. grpc:
-	// address, timeout, maxAge, signals, parameters, workload, tls, fallback,
-	// circuitBreaker.failures, circuitBreaker.openFor. histogram: target, window, activity,
-	// coldStartCost, bin, range, margin, head, tail, minCV, minCount, outOfBounds, startUp. hpa:
-	// metrics, target, minReplicas, maxReplicas, behavior, tolerance, cpuInitializationPeriod,
-	// initialReadinessDelay. keda: triggers, target, pollingInterval, cooldownPeriod,
-	// initialCooldownPeriod, minReplicaCount, maxReplicaCount, idleReplicaCount, fallback,
-	// advanced. kpa: metric, target, totalValue, targetBurstCapacity, stableWindow,
-	// panicWindowPercentage, panicThresholdPercentage, scaleDownDelay, maxScaleDownRate,
-	// maxScaleUpRate, activationScale, reachable, initialScale. lookahead: violationBudget,
-	// waitGoal, halfLife, budgetWindow, idleReference, podConcurrency, target, window, tick,
-	// startUp, seasonal. pid: signal, target, window, kp, ki, kd, derivativeFilter, deadband,
-	// maxStep. portfolio: experts, target, podConcurrency, waitGoal, violationBudget,
-	// coldStartCost, block, memory, startUp, window. schedule: timeZone, rules, defaultReplicas,
-	// leadTime. seasonal: signal, target, window, bin, alpha, beta, gamma, phi, harmonics,
-	// weekHarmonics, halfLife, startUp, tick. staffing: load, method, waitProbability, window,
-	// meanWait, tailWait, tailProbability, serviceTime, podConcurrency, arrivalVariability,
+	// has their ranges and defaults. aws: signal, target, window, tolerance, scaleInMargin,
+	// stabilizationWindow, evaluationPeriod, scaleOutPoints, scaleInPoints, scaleOutCooldown,
+	// scaleInCooldown, estimatedInstanceWarmup, disableScaleIn. cel: expression, target, costLimit.
+	// fixed: replicas. grpc: address, timeout, maxAge, signals, parameters, workload, tls,
+	// fallback, circuitBreaker.failures, circuitBreaker.openFor. histogram: target, window,
+	// activity, coldStartCost, bin, range, margin, head, tail, minCV, minCount, outOfBounds,
+	// startUp. hpa: metrics, target, minReplicas, maxReplicas, behavior, limits, syncPeriod,
+	// release, tolerance, cpuInitializationPeriod, initialReadinessDelay. keda: triggers, target,
+	// pollingInterval, cooldownPeriod, initialCooldownPeriod, minReplicaCount, maxReplicaCount,
+	// syncPeriod, idleReplicaCount, fallback, advanced. kpa: metric, target, totalValue,
+	// targetBurstCapacity, stableWindow, panicWindowPercentage, panicThresholdPercentage,
+	// scaleDownDelay, maxScaleDownRate, maxScaleUpRate, activationScale, reachable, initialScale.
+	// lookahead: violationBudget, waitGoal, halfLife, budgetWindow, idleReference, podConcurrency,
+	// target, window, tick, startUp, seasonal. pid: signal, target, window, kp, ki, kd,
+	// derivativeFilter, deadband, maxStep. portfolio: experts, target, podConcurrency, waitGoal,
+	// violationBudget, coldStartCost, block, memory, startUp, window. schedule: timeZone, rules,
+	// defaultReplicas, leadTime. seasonal: signal, target, window, bin, alpha, beta, gamma, phi,
+	// harmonics, weekHarmonics, halfLife, startUp, tick. staffing: load, method, waitProbability,
+	// window, meanWait, tailWait, tailProbability, serviceTime, podConcurrency, arrivalVariability,
 	// serviceVariability, coldStartCost. step: signal, window, metric, adjustmentType,
 	// minAdjustmentMagnitude, scaleInCooldown, scaleOutCooldown, estimatedInstanceWarmup, scaleOut,
 	// scaleIn. target: signal, target, window, tolerance, scaleInMargin, stabilizationWindow,

@@ -19,6 +19,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/algorithms/catalog"
 	"github.com/sluice-autoscaler/sluice/algorithms/guard"
 	"github.com/sluice-autoscaler/sluice/algorithms/record"
+	"github.com/sluice-autoscaler/sluice/bench/plan"
 )
 
 // Spec is a policy with its parameters, as flags give them.
@@ -30,12 +31,37 @@ type Spec struct {
 	// of both.
 	Guarded bool
 	Guard   []string
+	// Over are objects of parameters over all others, the last one first.
+	Over []string
 }
 
 // Policy is a policy that observations are put to. It is to be closed.
 type Policy struct {
 	algorithms.Policy
-	inner algorithms.Policy
+	inner    algorithms.Policy
+	spec     Spec
+	policies catalog.Catalog
+}
+
+// Change makes the policy anew, with parameters over those that it has. It keeps what it remembers
+// unless it is to forget, or that does not fit the parameters any more.
+func (a *Policy) Change(params json.RawMessage, forget bool) error {
+	spec := a.spec
+	if len(params) > 0 {
+		spec.Over = append(slices.Clone(spec.Over), string(params))
+	}
+	next, err := spec.Build(a.policies)
+	if err != nil {
+		return err
+	}
+	if memory := a.Snapshot(); !forget {
+		if err := next.Restore(memory); err != nil && len(params) == 0 {
+			return errors.Join(fmt.Errorf("restore what it remembered: %w", err), next.Close())
+		}
+	}
+	old := *a
+	*a = *next
+	return old.Close()
 }
 
 // Close ends what the policy holds, such as a connection.
@@ -66,6 +92,12 @@ func (s Spec) Build(policies catalog.Catalog) (*Policy, error) {
 		return nil, err
 	}
 	maps.Copy(values, given)
+	for _, over := range s.Over {
+		if given, err = parse("params", []string{over}); err != nil {
+			return nil, err
+		}
+		maps.Copy(values, given)
+	}
 	own, around := values, map[string]json.RawMessage{}
 	if s.Guarded {
 		entry, err := policies.Find(s.Policy)
@@ -82,7 +114,7 @@ func (s Spec) Build(policies catalog.Catalog) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Policy{Policy: inner, inner: inner}
+	a := &Policy{Policy: inner, inner: inner, spec: s, policies: policies}
 	if !s.Guarded {
 		return a, nil
 	}
@@ -163,6 +195,7 @@ func parse(flag string, given []string) (map[string]json.RawMessage, error) {
 // line is one decision as it is written.
 type line struct {
 	T        json.Number `json:"t"`
+	Policy   string      `json:"policy,omitempty"`
 	Replicas int         `json:"replicas"`
 	Valid    bool        `json:"valid"`
 	Reason   string      `json:"reason"`
@@ -203,35 +236,108 @@ func (t terms) MarshalJSON() ([]byte, error) {
 	return []byte(b.String()), nil
 }
 
-// Answer decides line by line, each written before the next is read.
-func Answer(p algorithms.Policy, in io.Reader, out io.Writer, verbose bool) error {
+// Named is a policy with what its lines call it, "" where there is only one.
+type Named struct {
+	Name   string
+	Policy *Policy
+}
+
+// change does what a line of control says.
+func change(policies []Named, c *record.Control) error {
+	if !c.Restart && !c.Forget && len(c.Params) == 0 {
+		return nil
+	}
+	for _, p := range policies {
+		if err := p.Policy.Change(c.Params, c.Forget); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Answer decides line by line, each written before the next is read: a line from each policy, in
+// their order. Lines of control are carried out and not answered.
+func Answer(policies []Named, in io.Reader, out io.Writer, verbose bool) error {
 	dec, w := record.NewDecoder(in), bufio.NewWriter(out)
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	for {
-		o, err := dec.Next()
+		o, c, err := dec.NextOrControl()
 		if errors.Is(err, io.EOF) {
 			return nil
+		}
+		if err == nil && c != nil {
+			if err = change(policies, c); err == nil {
+				continue
+			}
+			err = fmt.Errorf("line %d: %w", dec.Line(), err)
 		}
 		if err != nil {
 			return fmt.Errorf("read observations: %w", err)
 		}
-		d := p.Decide(o)
-		l := line{
-			T:        json.Number(strconv.FormatFloat(float64(o.Now.UnixMicro())/1e6, 'f', -1, 64)),
-			Replicas: d.Replicas, Valid: d.Valid, Reason: d.Reason, Next: d.Next.Seconds(), Terms: d.Terms,
-		}
-		if !d.Valid {
-			l.Replicas = o.Replicas.Current
-		}
-		if verbose {
-			l.Message = d.Message
-		}
-		if err := enc.Encode(l); err != nil {
-			return fmt.Errorf("write decision: %w", err)
+		for _, p := range policies {
+			if err := enc.Encode(answer(p, o, verbose)); err != nil {
+				return fmt.Errorf("write decision: %w", err)
+			}
 		}
 		if err := w.Flush(); err != nil {
 			return fmt.Errorf("write decision: %w", err)
 		}
 	}
+}
+
+// answer is what a policy decides about an observation, as it is written.
+func answer(p Named, o algorithms.Observation, verbose bool) line {
+	o.Signals, o.Pods = slices.Clone(o.Signals), slices.Clone(o.Pods)
+	d := p.Policy.Decide(o)
+	l := line{
+		T:        json.Number(strconv.FormatFloat(float64(o.Now.UnixMicro())/1e6, 'f', -1, 64)),
+		Policy:   p.Name,
+		Replicas: d.Replicas, Valid: d.Valid, Reason: d.Reason, Next: d.Next.Seconds(), Terms: d.Terms,
+	}
+	if !d.Valid {
+		l.Replicas = o.Replicas.Current
+	}
+	if verbose {
+		l.Message = d.Message
+	}
+	return l
+}
+
+// BuildAll makes policies of names, or of NAME:key=value,…, each with the parameters of the spec
+// over its own. They are named where there are several.
+func BuildAll(spec Spec, names []string, policies catalog.Catalog) ([]Named, error) {
+	var all []Named
+	for _, name := range names {
+		s := spec
+		s.Policy = name
+		if strings.Contains(name, ":") {
+			p, err := plan.ParsePolicy(policies, name)
+			if err != nil {
+				return nil, errors.Join(err, CloseAll(all))
+			}
+			s.Policy = p.Name
+			if len(p.Params) > 0 {
+				s.Params = append([]string{string(p.Params)}, spec.Params...)
+			}
+		}
+		p, err := s.Build(policies)
+		if err != nil {
+			return nil, errors.Join(err, CloseAll(all))
+		}
+		if len(names) < 2 {
+			name = ""
+		}
+		all = append(all, Named{name, p})
+	}
+	return all, nil
+}
+
+// CloseAll closes policies.
+func CloseAll(all []Named) error {
+	var errs []error
+	for _, n := range all {
+		errs = append(errs, n.Policy.Close())
+	}
+	return errors.Join(errs...)
 }

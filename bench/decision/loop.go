@@ -84,9 +84,15 @@ func AnswerLoop(l *loop.Loop, spec *loop.Spec, in io.Reader, out io.Writer, verb
 	var last *loop.Commands
 	path := loop.PathState{}
 	for {
-		o, err := dec.Next()
+		o, c, err := dec.NextOrControl()
 		if errors.Is(err, io.EOF) {
 			return nil
+		}
+		if err == nil && c != nil {
+			if c.Restart || c.Forget || len(c.Params) > 0 {
+				return fmt.Errorf("read observations: line %d: with --spec there is pause only: restart and params are for --policy", dec.Line())
+			}
+			continue
 		}
 		if err != nil {
 			return fmt.Errorf("read observations: %w", err)
@@ -101,12 +107,12 @@ func AnswerLoop(l *loop.Loop, spec *loop.Spec, in io.Reader, out io.Writer, verb
 				v.Path.Waiting = algorithms.Pods(s.Value)
 			}
 		}
-		c := l.Step(v)
-		last = &c
-		if c.Path != nil {
-			path = *c.Path
+		done := l.Step(v)
+		last = &done
+		if done.Path != nil {
+			path = *done.Path
 		}
-		line := lineOf(&c, verbose)
+		line := lineOf(&done, verbose)
 		if o.Pods == nil {
 			line.First = nil // the names are made up
 		}

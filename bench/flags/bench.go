@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -29,6 +31,8 @@ type Bench struct {
 	Traces, Generators, Logs []string
 	Model                    string
 	zeros, from, to          string
+	format, unit             string
+	bin                      time.Duration
 	Scenarios                []string
 	sets                     []string
 	over                     map[string]*string
@@ -40,6 +44,9 @@ type Bench struct {
 	Workers, Points          int
 	Explain                  bool
 	Baseline                 string
+	// Stdin is read for a load of the file "-". Stderr gets what was taken for what, and progress.
+	Stdin  io.Reader
+	Stderr io.Writer
 
 	set *pflag.FlagSet
 }
@@ -71,12 +78,20 @@ func (f *Bench) Add(fs *pflag.FlagSet, seeds int) {
 
 // AddLoads are the flags of loads from files and generators.
 func (f *Bench) AddLoads(fs *pflag.FlagSet) {
-	fs.StringArrayVar(&f.Traces, "trace", nil, "a trace `FILE`; FILE#COLUMN or FILE#all of a wide one; repeatable")
+	fs.StringArrayVar(&f.Traces, "trace", nil, "a trace `FILE`, of any format of docs/loads.md, or - for standard input; FILE#COLUMN or FILE#all of one with several; repeatable")
 	fs.StringArrayVar(&f.Generators, "generate", nil, "generated load, `SPEC`: "+strings.Join(generatorNames(), ", ")+"; repeatable")
-	fs.StringArrayVar(&f.Logs, "log", nil, "a request log `FILE`: t_seconds[,service_seconds], a line per request; repeatable")
+	fs.StringArrayVar(&f.Logs, "log", nil, "a request log `FILE`, a line per request: t_seconds[,service_seconds], or any format of docs/loads.md; repeatable")
 	fs.StringVar(&f.zeros, "zeros", "idle", "what empty bins of traces are: idle, or missing data that is interpolated or hold")
-	fs.StringVar(&f.from, "from", "", "begin that far into traces (such as 36h or 3d)")
-	fs.StringVar(&f.to, "to", "", "end that far into traces")
+	fs.StringVar(&f.from, "from", "", "begin that far into traces and logs (such as 36h or 3d)")
+	fs.StringVar(&f.to, "to", "", "end that far into traces and logs")
+	AddReading(fs, &f.format, &f.unit, &f.bin)
+}
+
+// AddReading are the flags of how files are read.
+func AddReading(fs *pflag.FlagSet, format, unit *string, bin *time.Duration) {
+	fs.StringVar(format, "format", "", "what files are, a `NAME` that \"sluice bench import --help\" lists (default: recognised)")
+	fs.StringVar(unit, "unit", "", "what values over time are: requests (in the bin), rate (per second), concurrency or counter (default: by their name)")
+	fs.DurationVar(bin, "bin", 0, "width of bins (default: the file's, and 1s for requests one by one)")
 }
 
 // AddRuns are the flags of everything else.
@@ -129,6 +144,7 @@ func (f *Bench) Jobs(known catalog.Catalog) ([]plan.Job, []scenario.Scenario, er
 	if f.Seeds < 1 || f.Seeds > 10_000 {
 		errs = append(errs, fmt.Errorf("--seeds = %d: want 1–10000", f.Seeds))
 	}
+	errs = append(errs, f.CheckWorkers())
 	scenes, err := f.ReadScenarios()
 	errs = append(errs, err)
 	loads, err := f.ReadLoads()
@@ -139,14 +155,58 @@ func (f *Bench) Jobs(known catalog.Catalog) ([]plan.Job, []scenario.Scenario, er
 		errs = append(errs, err)
 		policies = append(policies, p)
 	}
+	errs = append(errs, distinctPolicies(policies, f.Policies))
 	if err := errors.Join(errs...); err != nil {
 		return nil, nil, err
+	}
+	if b := f.Baseline; b != "" && !slices.ContainsFunc(policies, func(p plan.Policy) bool { return p.Label == b }) {
+		return nil, nil, fmt.Errorf("--baseline %s: no --policy has that name; there are %s", b, strings.Join(labels(policies), ", "))
 	}
 	jobs, err := plan.Matrix(scenes, loads, policies, f.FirstSeed, f.Seeds)
 	return jobs, scenes, err
 }
 
-// ReadScenarios reads the scenarios and lays the flags over them.
+// CheckWorkers says what is wrong with --workers and --points.
+func (f *Bench) CheckWorkers() error {
+	var errs []error
+	if f.Workers < 0 || f.Workers > 10_000 {
+		errs = append(errs, fmt.Errorf("--workers = %d: want 0–10000", f.Workers))
+	}
+	if f.Points < 0 {
+		errs = append(errs, fmt.Errorf("--points = %d: want ≥ 0", f.Points))
+	}
+	return errors.Join(errs...)
+}
+
+func labels(policies []plan.Policy) []string {
+	out := make([]string, 0, len(policies))
+	for i := range policies {
+		out = append(out, policies[i].Label)
+	}
+	return out
+}
+
+// distinctPolicies gives policies with one label what tells them apart, their specification.
+func distinctPolicies(policies []plan.Policy, specs []string) error {
+	for i := range policies {
+		for j := range policies[:i] {
+			if policies[i].Name != "" && policies[i].Label == policies[j].Label && policies[i].Same(&policies[j]) {
+				return fmt.Errorf("--policy %s is given twice (as %s): it would count twice; leave one out", specs[i], specs[j])
+			}
+		}
+	}
+	distinct, err := plan.Distinct("--policy", labels(policies), specs)
+	if err != nil {
+		return err
+	}
+	for i := range policies {
+		policies[i].Label = distinct[i]
+	}
+	return nil
+}
+
+// ReadScenarios reads the scenarios and lays the flags over them. Those with one name get what
+// tells them apart.
 func (f *Bench) ReadScenarios() ([]scenario.Scenario, error) {
 	over := map[string]json.RawMessage{}
 	for _, set := range f.sets {
@@ -187,7 +247,21 @@ func (f *Bench) ReadScenarios() ([]scenario.Scenario, error) {
 		}
 		out = append(out, s)
 	}
-	return out, errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return out, err
+	}
+	names := make([]string, 0, len(out))
+	for i := range out {
+		names = append(names, out[i].Name)
+	}
+	distinct, err := plan.Distinct("--scenario", names, f.Scenarios)
+	if err != nil {
+		return out, err
+	}
+	for i := range out {
+		out[i].Name = distinct[i]
+	}
+	return out, nil
 }
 
 // ReadLoads reads the traces, logs and generators.
@@ -199,31 +273,67 @@ func (f *Bench) ReadLoads() ([]plan.Load, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--arrivals: %w", err)
 	}
-	files := plan.Files{Model: model, Zeros: f.zeros, From: f.from, To: f.to}
+	if (f.from != "" || f.to != "") && len(f.Traces)+len(f.Logs) == 0 {
+		return nil, errors.New("--from and --to cut traces and logs: a generator takes duration=")
+	}
+	if (f.format != "" || f.unit != "" || f.bin != 0) && len(f.Traces)+len(f.Logs) == 0 {
+		return nil, errors.New("--format, --unit and --bin are of files: there is no --trace and no --log")
+	}
+	files := plan.Files{Model: model, Zeros: f.zeros, From: f.from, To: f.to, Format: f.format, Unit: f.unit, Bin: f.bin, Stdin: f.Stdin}
+	if f.Stderr != nil {
+		files.Note = func(line string) { fmt.Fprintln(f.Stderr, line) }
+		files.Progress = runner.ReadProgress(f.Stderr)
+	}
 	var loads []plan.Load
+	var from []string // what each was given as
 	var errs []error
-	for _, t := range f.Traces {
-		ls, err := files.Traces(t)
+	add := func(flag, spec string, ls []plan.Load, err error) {
 		if err != nil {
-			errs = append(errs, fmt.Errorf("--trace %s: %w", t, err))
+			errs = append(errs, fmt.Errorf("--%s %s: %w", flag, spec, err))
+		}
+		for range ls {
+			from = append(from, spec)
 		}
 		loads = append(loads, ls...)
 	}
+	for _, t := range f.Traces {
+		ls, err := files.Traces(t)
+		add("trace", t, ls, err)
+	}
 	for _, g := range f.Generators {
 		l, err := plan.Generated(g)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("--generate: %w", err))
-		}
-		loads = append(loads, l)
+		add("generate", g, []plan.Load{l}, err)
 	}
 	for _, name := range f.Logs {
-		l, err := plan.Log(name)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("--log %s: %w", name, err))
-		}
-		loads = append(loads, l)
+		l, err := files.Log(name)
+		add("log", name, []plan.Load{l}, err)
 	}
-	return loads, errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return distinctLoads(loads, from)
+}
+
+// distinctLoads gives loads with one name what tells them apart.
+func distinctLoads(loads []plan.Load, from []string) ([]plan.Load, error) {
+	names := make([]string, 0, len(loads))
+	for i, l := range loads {
+		name, err := plan.NameOf(l)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", from[i], err)
+		}
+		names = append(names, name)
+	}
+	distinct, err := plan.Distinct("the load", names, from)
+	if err != nil {
+		return nil, err
+	}
+	for i := range loads {
+		if distinct[i] != names[i] {
+			loads[i] = plan.Named(loads[i], distinct[i])
+		}
+	}
+	return loads, nil
 }
 
 // Head is what a summary says before anything has run.

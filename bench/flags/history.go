@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"strings"
@@ -12,13 +13,14 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/sluice-autoscaler/sluice/bench/history"
+	"github.com/sluice-autoscaler/sluice/bench/intake"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 	"github.com/sluice-autoscaler/sluice/prom"
 )
 
 // History is the flags that say which history of a workload is read.
 type History struct {
-	Query, Record                             string
+	Query, Record, Saved                      string
 	url, kind, span, end, before, gaps, token string
 	headers                                   []string
 	step, margin                              time.Duration
@@ -42,11 +44,14 @@ func (f *History) Add(fs *pflag.FlagSet) {
 	fs.Float64Var(&f.maxGaps, "max-gaps", 0.5, "most of the range (a share) that may be unknown")
 	fs.StringVar(&f.token, "bearer-token-file", "", "a `FILE` with a token for Prometheus, read again for each request")
 	fs.StringArrayVar(&f.headers, "header", nil, "a header for Prometheus, `NAME: VALUE`; repeatable")
+	fs.StringVar(&f.Saved, "saved", "", "a saved answer of query_range, or another `FILE` of values over time (docs/loads.md), instead of a Prometheus")
 	fs.StringVar(&f.Record, "record", "", "recorded observations, a `FILE` of JSON Lines, instead of a Prometheus")
 }
 
 // Given says that any history is asked for.
-func (f *History) Given() bool { return f.url != "" || f.Query != "" || f.Record != "" }
+func (f *History) Given() bool {
+	return f.url != "" || f.Query != "" || f.Record != "" || f.Saved != ""
+}
 
 // Check reports every fault that shows without a history.
 func (f *History) Check() error {
@@ -57,9 +62,15 @@ func (f *History) Check() error {
 		}
 	}
 	live := f.url != "" || f.Query != ""
-	bad(f.Given(), "no history: want --prometheus URL with --query PROMQL, or --record FILE")
+	bad(f.Given(), "no history: want --prometheus URL with --query PROMQL, --saved FILE or --record FILE")
+	bad(f.Saved == "" || f.Record == "" && !live, "--saved and --prometheus or --record are given: want one of them")
 	bad(!live || f.Record == "", "--record and --prometheus are both given: want one of them")
 	bad(!live || f.url != "" && f.Query != "", "--prometheus and --query go together: want both")
+	if f.Saved != "" {
+		for _, name := range []string{"replicas-query", "range", "end", "history", "bearer-token-file", "header"} {
+			bad(!f.set.Changed(name), "--%s is for a Prometheus, not for --saved", name)
+		}
+	}
 	if f.Record != "" {
 		bad(f.kind == history.Concurrency, "--kind = %q: records hold concurrency", f.kind)
 		for _, name := range []string{"replicas-query", "range", "end", "history", "bearer-token-file", "header", "gap-margin"} {
@@ -108,15 +119,35 @@ func (f *History) Read(ctx context.Context, replicas string) (past *history.Past
 	if err != nil {
 		return nil, fmt.Errorf("--gaps: %w", err)
 	}
-	if f.Record != "" {
+	switch {
+	case f.Record != "":
 		past, err = f.readRecord()
-	} else {
+	case f.Saved != "":
+		past, err = f.readSaved()
+	default:
 		past, err = f.ask(ctx, replicas)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return past, past.FillGaps(history.Gap{Fill: fill, Most: f.maxGaps})
+}
+
+func (f *History) readSaved() (*history.Past, error) {
+	step := f.step
+	if !f.set.Changed("step") {
+		step = 0
+	}
+	margin := time.Duration(0) // what was saved is taken as it is
+	if f.set.Changed("gap-margin") {
+		margin = f.margin
+	}
+	file := intake.File{Name: f.Saved, Open: func() (io.ReadCloser, error) { return os.Open(f.Saved) }}
+	past, err := history.FromSaved(file, f.kind, step, margin)
+	if err != nil {
+		return nil, fmt.Errorf("--saved %s: %w", f.Saved, err)
+	}
+	return past, nil
 }
 
 func (f *History) readRecord() (past *history.Past, err error) {

@@ -47,16 +47,21 @@ const (
 // syncPeriod is how often a HorizontalPodAutoscaler decides, KEDA's too.
 const syncPeriod = 15 * time.Second
 
+// keySync is the parameter of policies that decide once in a period, however often they are asked.
+const keySync = "syncPeriod"
+
 // ParsePolicy reads NAME[:key=value,…] of a policy of the catalog. Values are JSON or else strings;
 // a comma within brackets, braces, parentheses or quotes does not end one. The name "perrequest"
 // stands for scaling per request (perrequest.Params). Besides the policy's parameters there are
 // tick, guard (a JSON object of guard's parameters) and label. tick is the time between decisions:
-// hpa and keda have 15s, the others the scenario's, or less where they ask for it. A policy that
-// has such a parameter gets it, too.
+// policies with a syncPeriod, hpa and keda, have 15s and decide no more often, whatever happens in
+// between; the others have the scenario's, or less where they ask for it. A policy that has a
+// parameter tick gets it, too.
 func ParsePolicy(policies catalog.Catalog, spec string) (Policy, error) {
 	name, rest, _ := strings.Cut(spec, ":")
 	p := Policy{Label: spec, Name: strings.TrimSpace(name), policies: policies}
-	if p.Name == "hpa" || p.Name == "keda" {
+	synced := has(policies, p.Name, keySync)
+	if synced {
 		p.Tick = syncPeriod
 	}
 	params := map[string]json.RawMessage{}
@@ -77,7 +82,7 @@ func ParsePolicy(policies catalog.Catalog, spec string) (Policy, error) {
 				errs = append(errs, fmt.Errorf("tick = %s: want 100ms–1h", value))
 			}
 			p.Tick = d
-			if paced(policies, p.Name) {
+			if has(policies, p.Name, keyTick) {
 				params[keyTick] = Literal(value)
 			}
 		case keyGuard:
@@ -87,6 +92,9 @@ func ParsePolicy(policies catalog.Catalog, spec string) (Policy, error) {
 				errs = append(errs, fmt.Errorf("%s is given twice", key))
 			}
 			params[key] = Literal(value)
+			if d, err := time.ParseDuration(value); err == nil && synced && key == keySync && d >= 100*time.Millisecond {
+				p.Tick = d
+			}
 		}
 	}
 	if len(params) > 0 {
@@ -107,10 +115,10 @@ func ParsePolicy(policies catalog.Catalog, spec string) (Policy, error) {
 	return p, nil
 }
 
-// paced reports whether the policy has to know the time between its decisions.
-func paced(policies catalog.Catalog, name string) bool {
+// has reports whether the policy has a parameter of that name.
+func has(policies catalog.Catalog, name, parameter string) bool {
 	e, err := policies.Find(name)
-	return err == nil && slices.ContainsFunc(e.Parameters, func(p catalog.Parameter) bool { return p.Name == keyTick })
+	return err == nil && slices.ContainsFunc(e.Parameters, func(p catalog.Parameter) bool { return p.Name == parameter })
 }
 
 // Entry is the policy's entry in the catalog of which it was parsed.
@@ -118,7 +126,25 @@ func (p *Policy) Entry() (catalog.Entry, error) { return p.policies.Find(p.Name)
 
 // New makes the policy, fresh, for a target per pod. Close it after use if it is an io.Closer.
 func (p *Policy) New(target float64) (algorithms.Policy, error) {
-	return p.policies.New(p.Name, target, p.Params)
+	params := p.Params
+	if p.Tick > 0 && has(p.policies, p.Name, keySync) {
+		all := map[string]json.RawMessage{}
+		if len(params) > 0 {
+			if err := json.Unmarshal(params, &all); err != nil {
+				return nil, fmt.Errorf("parameters of %s: %w", p.Name, err)
+			}
+		}
+		if _, given := all[keySync]; !given {
+			all[keySync] = Literal(p.Tick.String())
+			params = object(all)
+		}
+	}
+	return p.policies.New(p.Name, target, params)
+}
+
+// Same reports whether both are one policy with the same parameters, whatever they are called.
+func (p *Policy) Same(o *Policy) bool {
+	return p.Name == o.Name && p.Tick == o.Tick && bytes.Equal(p.Params, o.Params) && bytes.Equal(p.Guard, o.Guard)
 }
 
 // Check reports whether New would make the policy.

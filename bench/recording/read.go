@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluice-autoscaler/sluice/bench/intake/item"
 	"github.com/sluice-autoscaler/sluice/bench/trace"
 )
 
@@ -21,14 +22,22 @@ import (
 type Kind uint8
 
 const (
-	// KindAuto takes a column named "concurrency" for KindConcurrency, any other for KindRequests.
+	// KindAuto goes by the column's name: concurrency is KindConcurrency; rate, rps, qps and
+	// requests_per_second are KindRate; any other is KindRequests.
 	KindAuto Kind = iota
 	// KindRequests are requests per bin.
 	KindRequests
 	// KindConcurrency is the mean number of requests in flight during the bin. By Little's law rate
 	// = concurrency / mean service time.
 	KindConcurrency
+	// KindRate is requests per second.
+	KindRate
 )
+
+// String implements fmt.Stringer.
+func (k Kind) String() string {
+	return [...]string{"auto", "requests", "concurrency", "rate"}[k]
+}
 
 // Zeros is what a bin of value 0 means. In request counts of web sites by the minute or the hour
 // (NASA, Twitter, Wikipedia, the aggregates of ServeGen) they are mostly missing data; in sparse
@@ -60,6 +69,14 @@ type Options struct {
 	Zeros Zeros
 	// Width is the bins' width, needed only for a file of one bin; 0 takes it from the times.
 	Width time.Duration
+	// Taken is set to what was taken for what, unless it is nil.
+	Taken *Taken
+}
+
+// Taken is the column that was read, and what its values were taken for.
+type Taken struct {
+	Column string
+	Kind   Kind
 }
 
 const (
@@ -99,10 +116,10 @@ func read(r io.Reader, name string, opts Options) (*trace.Trace, error) {
 	}
 	kind := opts.Kind
 	if kind == KindAuto {
-		kind = KindRequests
-		if title == "concurrency" {
-			kind = KindConcurrency
-		}
+		kind = kindOf(title)
+	}
+	if opts.Taken != nil {
+		*opts.Taken = Taken{Column: title, Kind: kind}
 	}
 	if kind == KindConcurrency && opts.Service <= 0 {
 		return nil, fmt.Errorf("column %q holds concurrency: give the mean service time (> 0), which turns it into a rate", title)
@@ -131,6 +148,11 @@ func read(r io.Reader, name string, opts Options) (*trace.Trace, error) {
 	if err := fill(b.values, opts.Zeros); err != nil {
 		return nil, err
 	}
+	if kind == KindRate {
+		for i := range b.values {
+			b.values[i] *= b.width.Seconds()
+		}
+	}
 	if kind == KindConcurrency {
 		factor := b.width.Seconds() / opts.Service.Seconds()
 		for i := range b.values {
@@ -143,6 +165,20 @@ func read(r io.Reader, name string, opts Options) (*trace.Trace, error) {
 		base += "." + title
 	}
 	return trace.New(base, b.width, b.values)
+}
+
+// kindOf is what a column of that name holds.
+func kindOf(title string) Kind {
+	switch item.UnitOf(title) {
+	case item.UnitRate:
+		return KindRate
+	case item.UnitConcurrency:
+		if strings.HasPrefix(title, "concurrency") || strings.HasPrefix(title, "in") {
+			return KindConcurrency
+		}
+	case item.UnitAuto, item.UnitRequests, item.UnitCounter:
+	}
+	return KindRequests
 }
 
 // choose finds the column; 0 is the sum.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -134,11 +135,24 @@ func (r *Replay) send(ctx context.Context) (seen live.Observations, took time.Du
 	}
 	s := result.Summary()
 	fmt.Fprintf(r.Stderr, "%v in %v\n", s, took.Round(time.Millisecond))
+	if s.Lost > 0 && s.Lost == s.Sent && !answered(s.Causes) {
+		return seen, took, notes, fmt.Errorf("replay to %s: no request of %d was answered (%v)", r.Load.URL, s.Sent, s)
+	}
 	if s.Late > 0 {
 		notes = append(notes, fmt.Sprintf("%d of %d requests left more than %v after their instant: the sender was short of time or of places, and the waits include that.",
 			s.Late, s.Sent, load.LateAfter))
 	}
 	return seen, took, notes, nil
+}
+
+// answered reports whether some loss was an answer, if a bad one.
+func answered(causes map[string]int) bool {
+	for cause := range causes {
+		if strings.HasPrefix(cause, "status") {
+			return true
+		}
+	}
+	return false
 }
 
 // tell says every five seconds how far it is.

@@ -39,6 +39,8 @@ type Progress struct {
 	pace pace
 	jobs int
 	told bool
+	// share is what was told last.
+	share float64
 }
 
 // NewProgress begins now.
@@ -50,6 +52,7 @@ func NewProgress(w io.Writer, jobs int) *Progress {
 func (p *Progress) Share(done float64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.share = done
 	took, ok := p.pace.due()
 	if !ok {
 		return
@@ -62,12 +65,23 @@ func (p *Progress) Share(done float64) {
 	fmt.Fprintf(p.w, "%3.0f %% of %d runs after %v, %s to go\n", 100*done, p.jobs, took.Round(time.Second), left)
 }
 
-// End says how long it took, if there was a line before.
-func (p *Progress) End() {
+// Done is about how many runs were done, by the share that was told last.
+func (p *Progress) Done() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return int(p.share * float64(p.jobs))
+}
+
+// End says how long it took and how many runs were done, if there was a line before.
+func (p *Progress) End(done int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.told {
-		fmt.Fprintf(p.w, "%d runs in %v\n", p.jobs, time.Since(p.pace.begun).Round(time.Millisecond))
+		of := ""
+		if done < p.jobs {
+			of = fmt.Sprintf(" of %d", p.jobs)
+		}
+		fmt.Fprintf(p.w, "%d%s runs in %v\n", done, of, time.Since(p.pace.begun).Round(time.Millisecond))
 	}
 }
 
@@ -84,5 +98,13 @@ func NewSearchProgress(w io.Writer) *SearchProgress { return &SearchProgress{w: 
 func (p *SearchProgress) Tell(line func() string) {
 	if took, ok := p.pace.due(); ok {
 		fmt.Fprintf(p.w, "after %v: %s\n", took.Round(time.Second), line())
+	}
+}
+
+// ReadProgress makes a function that tells how much of a file was read, now and then.
+func ReadProgress(w io.Writer) func(file string, read int64) {
+	p := NewSearchProgress(w)
+	return func(file string, read int64) {
+		p.Tell(func() string { return fmt.Sprintf("read %d MiB of %s", read>>20, file) })
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
+	"sync/atomic"
 
 	"github.com/sluice-autoscaler/sluice/bench/folder"
 	"github.com/sluice-autoscaler/sluice/bench/plan"
@@ -111,7 +112,9 @@ func (r *Runner) execute(ctx context.Context, head summary.Summary, jobs []plan.
 	runs := make([]*score.Run, len(jobs))
 	p := NewProgress(r.Stderr, len(jobs))
 	opts := plan.Options{Workers: r.Places(), Points: r.Points, Explain: r.Explain, Share: p.Share}
+	var ended atomic.Int64
 	simErr := plan.Run(ctx, jobs, opts, func(i int, run score.Run) error {
+		ended.Add(1)
 		if writer != nil {
 			return writer.Put(i, run)
 		}
@@ -121,7 +124,7 @@ func (r *Runner) execute(ctx context.Context, head summary.Summary, jobs []plan.
 		runs[i] = &run
 		return nil
 	})
-	p.End()
+	p.End(int(ended.Load()))
 	if writer == nil {
 		return inMemory(head, runs), simErr
 	}

@@ -129,18 +129,24 @@ func assemble(ctx context.Context, cfg *rest.Config, o options, reg prometheus.R
 
 // onImpostor makes an event of a pod that only looks like a gateway.
 func (p *process) onImpostor(pod *corev1.Pod) {
-	if p.manager != nil {
-		p.manager.GetEventRecorder("sluice").Eventf(pod, nil, corev1.EventTypeWarning, "GatewayImpostor", "Ignore",
-			"it has the label and port of a Sluice gateway and is none: gateways are pods of ServiceAccount %s in namespace %s; it gets no connection and no traffic", p.gatewayServiceAccount, p.namespace)
-	}
+	p.tellOnce(pod, "GatewayImpostor", "Ignore",
+		"it has the label and port of a Sluice gateway and is none: gateways are pods of ServiceAccount %s in namespace %s; it gets no connection and no traffic", p.gatewayServiceAccount, p.namespace)
 }
 
 // onSilentGateway makes an event of a gateway that runs and does not report.
 func (p *process) onSilentGateway(g adapter.GatewayPod) {
-	if p.manager != nil {
-		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.namespace, Name: g.Name, UID: g.UID}}
-		p.manager.GetEventRecorder("sluice").Eventf(pod, nil, corev1.EventTypeWarning, "GatewaySilent", "LeaveOut",
-			"it runs and has not reported for %v: what it holds counts as nothing, and no slice names it", store.GatewayLost)
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.namespace, Name: g.Name, UID: g.UID}}
+	p.tellOnce(pod, "GatewaySilent", "LeaveOut",
+		"it runs and has not reported for %v: what it holds counts as nothing, and no slice names it", store.GatewayLost)
+}
+
+// tellOnce records a warning about a pod that all replicas see: the one that leads does.
+func (p *process) tellOnce(pod *corev1.Pod, reason, action, note string, args ...any) {
+	if p.manager == nil {
+		return
+	}
+	if _, leads := p.leader.Term(); leads {
+		p.manager.GetEventRecorder("sluice").Eventf(pod, nil, corev1.EventTypeWarning, reason, action, note, args...)
 	}
 }
 

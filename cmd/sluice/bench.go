@@ -13,7 +13,7 @@ import (
 
 const benchLong = `Simulate policies on recorded or generated load, before they touch production.
 
-Loads are traces (CSV: t_seconds and requests or concurrency per bin), request logs or generators. A scenario says how long
+Loads are traces (values over time), request logs or generators; files may have any format that "import" lists. A scenario says how long
 requests and starts take, how many requests a pod takes and what is promised; flags override it. The policies and their guard
 are the very code that runs in the cluster ("sluice policies" lists them).`
 
@@ -22,7 +22,7 @@ func bench() *cobra.Command {
 		Use: "bench", Short: "Simulate policies on recorded or generated load", Long: benchLong,
 		RunE: func(*cobra.Command, []string) error { return fmt.Errorf("no bench command given: %w", errUsage) },
 	}
-	c.AddCommand(benchRun(), benchCompare(), benchSuite(), benchTune(), benchBacktest(), benchReplay(), benchReport())
+	c.AddCommand(benchRun(), benchCompare(), benchSuite(), benchTune(), benchBacktest(), benchReplay(), benchReport(), benchImport())
 	return c
 }
 
@@ -78,6 +78,7 @@ type simulation struct{ flags.Bench }
 
 // run runs all jobs, writes the folder if one is asked for, and prints the table.
 func (f *simulation) run(cmd *cobra.Command) error {
+	f.Stdin, f.Stderr = cmd.InOrStdin(), cmd.ErrOrStderr()
 	jobs, scenes, err := f.Jobs(known())
 	if err != nil {
 		return fmt.Errorf("%w: %w", err, errUsage)

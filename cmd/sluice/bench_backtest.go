@@ -19,7 +19,7 @@ import (
 )
 
 const backtestLong = `Ask what the current policy (the first --policy) and others would have done with what your workload went through, and what it would have
-cost. The demand comes from a Prometheus, or from recorded observations (sluice explain --record, sluice decide's input).
+cost. The demand comes from a Prometheus, from a saved answer of its query_range (--saved), or from recorded observations (sluice explain --record, sluice decide's input).
 
 --query gives one series: with --kind concurrency the mean number of requests in flight, in pods and before them; with --kind requests
 the requests per second. A value stands for the --step that ends at its time, so query means over the step:
@@ -32,7 +32,7 @@ refused then is not in it, and requests that waited are in the concurrency for a
 func benchBacktest() *cobra.Command {
 	var f backtestFlags
 	c := &cobra.Command{
-		Use: "backtest (--prometheus URL --query PROMQL|--record FILE) --policy NAME...", Short: "Ask what policies would have done with your own history, and what it would have cost",
+		Use: "backtest (--prometheus URL --query PROMQL|--saved FILE|--record FILE) --policy NAME...", Short: "Ask what policies would have done with your own history, and what it would have cost",
 		Long: backtestLong, Args: usage(cobra.NoArgs),
 		Example: `  sluice bench backtest --prometheus http://prometheus:9090 --range 30d --scenario service --policy kpa --policy hpa --policy lookahead \
     --query 'sum(rate(sluice_request_concurrency_seconds_total{workload="web"}[30s]))' --replicas-query 'kube_deployment_status_replicas{deployment="web"}' \
@@ -122,6 +122,7 @@ func (f *backtestFlags) check() ([]scenario.Scenario, []plan.Policy, error) {
 	errs = append(errs, f.past.Check())
 	bad(f.podHour >= 0 && algorithms.Finite(f.podHour), "--pod-hour-cost = %v: want a price ≥ 0", f.podHour)
 	bad(f.Seeds >= 1 && f.Seeds <= 10_000, "--seeds = %d: want 1–10000", f.Seeds)
+	errs = append(errs, f.CheckWorkers())
 	bad(len(f.Policies) > 0, "--policy is missing: want the current policy, and others after it")
 	if _, err := trace.ParseModel(f.Model); err != nil {
 		errs = append(errs, fmt.Errorf("--arrivals: %w", err))

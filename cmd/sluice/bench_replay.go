@@ -114,6 +114,8 @@ func (f *replayFlags) plan(cmd *cobra.Command) (*replay.Replay, error) {
 	scenes, err := f.ReadScenarios()
 	errs = append(errs, err)
 	bad(err != nil || len(scenes) == 1, "--scenario: %d are given: want one", len(scenes))
+	f.Stdin, f.Stderr = cmd.InOrStdin(), cmd.ErrOrStderr()
+	errs = append(errs, f.CheckWorkers())
 	loads, err := f.ReadLoads()
 	errs = append(errs, err)
 	bad(err != nil || len(loads) == 1, "%d loads are given: want one --trace, --generate or --log", len(loads))

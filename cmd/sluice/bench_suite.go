@@ -42,6 +42,9 @@ func benchSuite() *cobra.Command {
 					return fmt.Errorf("--reuse = %q: want another folder than --out: %w", dir, errUsage)
 				}
 			}
+			if err := f.CheckWorkers(); err != nil {
+				return fmt.Errorf("%w: %w", err, errUsage)
+			}
 			cfg, err := suite.Spec{Loads: kind, Only: only, Scenarios: f.Scenarios, Subjects: subjects}.Config(known(), os.DirFS(dir))
 			if err != nil {
 				return fmt.Errorf("%w: %w", err, errUsage)
@@ -85,7 +88,11 @@ func runSuite(cmd *cobra.Command, f *flags.Bench, cfg suite.Config, earlier []st
 	p := runner.NewProgress(cmd.ErrOrStderr(), len(cfg.Loads)*len(cfg.Scenarios))
 	cfg.Share = p.Share
 	notes, simErr := suite.Run(cmd.Context(), cfg, func(n int, run score.Run) error { return writer.Put(n, run) })
-	p.End()
+	done := len(cfg.Loads) * len(cfg.Scenarios)
+	if simErr != nil {
+		done = p.Done()
+	}
+	p.End(done)
 	notes = append(known, notes...)
 	if simErr != nil {
 		notes = append(notes, runner.EndedEarly(simErr))

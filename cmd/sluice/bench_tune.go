@@ -141,6 +141,8 @@ func (f *tuneFlags) prepare(cmd *cobra.Command) (*tuning, []plan.Load, error) {
 		}
 	}
 	var loads []plan.Load
+	f.Stdin, f.Stderr = cmd.InOrStdin(), cmd.ErrOrStderr()
+	errs = append(errs, f.CheckWorkers())
 	if f.past.Given() {
 		errs = append(errs, f.past.Check())
 		if len(f.Traces)+len(f.Generators)+len(f.Logs) > 0 {

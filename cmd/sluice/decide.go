@@ -21,6 +21,11 @@ t is in seconds. A window that is missing from a line is unknown; a pod without 
 An output line has t, replicas, valid, reason and terms, and next (seconds) where the policy wants to be asked again by then.
 While valid is false the policy cannot tell, nothing is to change, and replicas is the current count.
 
+Between lines something may happen, which is not answered:
+  {"restart": true}                 the policy is made anew and given what it remembered; {"forget": true}: without that
+  {"params": {"target": 20}}        parameters change; it keeps what it remembers if that fits
+  {"pause": 3}                      all that follows is 3 seconds later than its t
+
 With --spec each line is a round of the whole control loop, as the controller does it: bounds, missing data, behavior, settling and the
 way to zero. The FILE has an Autoscaler's spec, or an Autoscaler. An output line has from, desired, phase, clamps (the rules that changed
 the count) and path, too. A change counts as carried out when the next line's current says so. Where the spec has a serviceRef, a gateway
@@ -37,6 +42,7 @@ const decideExample = `  sluice decide --policy kpa --param target=10 --param pa
 
 func decide() *cobra.Command {
 	var spec decision.Spec
+	var names []string
 	var verbose bool
 	var specFile string
 	c := &cobra.Command{
@@ -46,7 +52,7 @@ func decide() *cobra.Command {
 			if specFile != "" {
 				return decideBySpec(cmd, args, specFile, verbose)
 			}
-			if spec.Policy == "" {
+			if len(names) == 0 {
 				return fmt.Errorf("--policy is missing, or --spec: %w", errUsage)
 			}
 			spec.Guarded = cmd.Flags().Changed("guard")
@@ -56,15 +62,15 @@ func decide() *cobra.Command {
 				}
 				spec.Guard = append(spec.Guard, a)
 			}
-			p, err := spec.Build(known())
+			policies, err := decision.BuildAll(spec, names, known())
 			if err != nil {
 				return fmt.Errorf("%w: %w", err, errUsage)
 			}
-			defer func() { err = errors.Join(err, p.Close()) }()
-			return decision.Answer(p, cmd.InOrStdin(), cmd.OutOrStdout(), verbose)
+			defer func() { err = errors.Join(err, decision.CloseAll(policies)) }()
+			return decision.Answer(policies, cmd.InOrStdin(), cmd.OutOrStdout(), verbose)
 		},
 	}
-	c.Flags().StringVar(&spec.Policy, "policy", "", "the policy's name")
+	c.Flags().StringArrayVar(&names, "policy", nil, "the policy's name, or `NAME:key=value,…`; several are all asked, and each line says which")
 	c.Flags().StringArrayVar(&spec.Params, "param", nil, "a parameter, `NAME=JSON`; what is no JSON is text; repeatable")
 	c.Flags().StringVar(&spec.File, "params-file", "", "a YAML `FILE` of parameters; --param overrides it")
 	c.Flags().StringArrayVar(&spec.Guard, "guard", nil, "wrap the policy in guard, with parameters `NAME=JSON` of its own; --param, too, then takes those that the policy does not have")

@@ -335,3 +335,20 @@ func TestNoRightIsWide(t *testing.T) {
 		}
 	}
 }
+
+// TestAdmissionAsksAboutTheWriter sees that the chart's policy denies, and fails closed, and asks
+// for the target's scale and for the Service.
+func TestAdmissionAsksAboutTheWriter(t *testing.T) {
+	t.Parallel()
+	text := string(render(t))
+	for _, want := range []string{
+		"kind: ValidatingAdmissionPolicy\n", "failurePolicy: Fail", "validationActions: [Deny]", "subresource('scale')", "resource('services')", "operations: [CREATE, UPDATE]",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the chart has no %q", want)
+		}
+	}
+	if strings.Contains(string(render(t, "--set", "authorization.checkCreators=false")), "ValidatingAdmissionPolicy") {
+		t.Error("the policy is there although it is switched off")
+	}
+}

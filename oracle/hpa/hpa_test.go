@@ -369,6 +369,9 @@ func run(t *testing.T, seed uint64, steps int, calculator, guarded bool, mutate 
 			}
 			changed = got != cur
 			pause := pick(rng, 15*time.Second, 15*time.Second, 15*time.Second-1, 15*time.Second+1, time.Second, 0, time.Minute, time.Duration(rng.Int64N(int64(40*time.Second))))
+			if _, ok := spec["behavior"]; !ok {
+				pause = max(pause, 15*time.Second) // decided more often, the older rules are no faster in Sluice
+			}
 			time.Sleep(pause)
 			if !changed && rng.IntN(20) == 0 { // somebody else scales
 				c.spec = int32(rng.IntN(min(hi, 100) + 2))

@@ -160,6 +160,8 @@ func TestOverdue(t *testing.T) {
 		}
 		close(hang)
 		cancel()
-		<-ended
+		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
 	})
 }

@@ -151,7 +151,7 @@ func TestWinnerIsTold(t *testing.T) {
 	w.ready(1)
 	w.step(time.Second)
 	c := meta.FindStatusCondition(w.autoscaler().Status.Conditions, v1alpha1.ConditionAbleToScale)
-	if c == nil || c.Status != metav1.ConditionTrue || !strings.Contains(c.Message, "Autoscaler younger names the same target") {
+	if c == nil || c.Status != metav1.ConditionTrue || !strings.Contains(c.Message, "Autoscaler younger scales the same target, is younger") {
 		t.Errorf("the winner's AbleToScale = %+v, want True, with the younger's name", c)
 	}
 }

@@ -217,7 +217,7 @@ func (r *Reconciler) report(ctx context.Context, w *workload, as *v1alpha1.Autos
 	able, active := scaleConditions(out, fault, err)
 	if able != nil {
 		if able.ok && w.told.loser != "" {
-			able.message += "; " + w.told.loser + " names the same target, is younger and does nothing"
+			able.message += "; " + w.told.loser + ", is younger and does nothing"
 		}
 		w.status.condition(as, v1alpha1.ConditionAbleToScale, able.ok, able.reason, able.message)
 	}

@@ -227,6 +227,9 @@ func newWorldWith(t *testing.T, o scaler.Options, change func(*v1alpha1.Autoscal
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if policies := o.Catalog; policies != nil { // as the controller does
+		o.Catalog, o.CatalogOf = nil, func(loop.Ref) loop.Catalog { return policies }
+	}
 	o.Target, o.Source, o.Path, o.Timing, o.Clock, o.Metrics = target{w}, w, w, loop.DefaultTiming(), clock, prometheus.NewRegistry()
 	w.s = scaler.New(o)
 	w.r = kube.New(kube.Options{

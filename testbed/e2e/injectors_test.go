@@ -29,6 +29,9 @@ type injection struct {
 	hits string
 	// untilRecovered: it is over when a sleeping workload answers again, as after a kill.
 	untilRecovered bool
+	// clusters: when it is over is the cluster's to decide. A ReplicaSet's controller that was refused
+	// pods tries again by a back-off that grows up to minutes.
+	clusters bool
 }
 
 // killed counts the processes of Sluice that tests have killed.
@@ -280,7 +283,7 @@ const quota = `{apiVersion: v1, kind: ResourceQuota, metadata: {name: none, name
 
 func quotaZero(ns string, seconds int) injection {
 	return injection{
-		kind: promises.QuotaZero, hits: ns, seconds: seconds,
+		kind: promises.QuotaZero, hits: ns, seconds: seconds, untilRecovered: true, clusters: true,
 		begin: func(ctx context.Context) error { return cluster.Apply(ctx, fmt.Appendf(nil, quota, ns)) },
 		end:   kubectl("delete", "resourcequota", "none", "-n", ns),
 	}
@@ -305,7 +308,7 @@ spec:
 
 func refuseAdmission(ns string, seconds int) injection {
 	return injection{
-		kind: promises.AdmissionRefused, hits: ns, seconds: seconds,
+		kind: promises.AdmissionRefused, hits: ns, seconds: seconds, untilRecovered: true, clusters: true,
 		begin: func(ctx context.Context) error {
 			if err := cluster.Apply(ctx, fmt.Appendf(nil, refusal, ns)); err != nil {
 				return err

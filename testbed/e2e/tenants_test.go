@@ -455,7 +455,7 @@ func newVictim(t *testing.T, ns string) (url string, w promises.Workload) {
 // did that was left alone, and no process of Sluice restarts or takes more than 300 MiB. It is not
 // parallel: it would disturb the others.
 func TestTenants(t *testing.T) {
-	const quiet, times = "twin", 3
+	const quiet, times = "twin", 2
 	twinURL, twin := newVictim(t, quiet)
 	rec := newRecorder(twin)
 	if _, err := cycles(t, rec, quiet, twinURL, times); err != nil {

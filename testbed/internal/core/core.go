@@ -214,16 +214,18 @@ const haltLook = 20 * time.Millisecond
 func (s *stack) keep(c component, place int, p *process.Process) error {
 	tick := time.NewTicker(haltLook)
 	defer tick.Stop()
+	killed := false // by then it may no longer be to be down
 	for {
 		select {
 		case <-s.ctx.Done():
 			return nil
 		case <-tick.C:
 			if s.halted(c.name) {
-				p.Stop(0)
+				killed = true
+				p.Kill()
 			}
 		case <-p.Done():
-			if !s.halted(c.name) {
+			if !killed {
 				return p.Failure("run the control plane")
 			}
 			s.log.Info("halted", slog.String("component", c.name))
@@ -238,6 +240,7 @@ func (s *stack) keep(c component, place int, p *process.Process) error {
 			if p, err = s.exec(c); err != nil {
 				return err
 			}
+			killed = false
 			s.mu.Lock()
 			s.running[place] = p
 			s.mu.Unlock()

@@ -93,6 +93,12 @@ func (p *Process) Stop(grace time.Duration) {
 	}
 }
 
+// Kill sends SIGKILL and returns when the process has ended.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill() // an error means that it has ended already
+	<-p.done
+}
+
 // Tail returns the last n lines of the file at path, or fewer if it has fewer or if they exceed
 // 16 KiB.
 func Tail(path string, n int) (string, error) {
