@@ -14,7 +14,7 @@ import (
 // TestRules: what the chart writes of sources and rules can be read.
 func TestRules(t *testing.T) {
 	t.Parallel()
-	text := render(t, "--set", "prometheus.url=http://prometheus:9090", "--set", "rules.default=true",
+	text := render(t, "--set", "prometheus.url=http://prometheus:9090",
 		"--set-json", `rules.external=[{"seriesQuery":"depth","resources":{"namespaced":false},"metricsQuery":"sum(<<.Series>>{<<.LabelMatchers>>})"}]`)
 	found := map[string]string{}
 	for _, d := range documents(t, text) {

@@ -72,7 +72,7 @@ func TestRules(t *testing.T) {
 	}
 	logsOnFailure(t, ns)
 	const query = `"resources":{"template":"<<.Resource>>"},"metricsQuery":"sum(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>)"`
-	err := cluster.Install(t.Context(), 2*time.Minute, "--set", "prometheus.url="+url, "--set", "prometheus.interval=2s",
+	err := cluster.Install(t.Context(), 2*time.Minute, "--set", "prometheus.url="+url, "--set", "prometheus.interval=2s", "--set", "rules.default=false",
 		"--set-json", `rules.custom=[{"seriesQuery":"{__name__=~\"jobs|orders\"}",`+query+`}]`,
 		"--set-json", `rules.external=[{"seriesQuery":"queue_depth","resources":{"template":"<<.Resource>>"},"metricsQuery":"sum(<<.Series>>{<<.LabelMatchers>>})"}]`)
 	if err != nil {
