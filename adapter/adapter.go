@@ -17,15 +17,22 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
+	metricsapi "sigs.k8s.io/custom-metrics-apiserver/pkg/provider"
 
 	"github.com/sluice-autoscaler/sluice/adapter/discover"
+	"github.com/sluice-autoscaler/sluice/adapter/fetch"
+	"github.com/sluice-autoscaler/sluice/adapter/fetch/cluster"
+	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
 	"github.com/sluice-autoscaler/sluice/adapter/provider"
 	"github.com/sluice-autoscaler/sluice/adapter/scrape"
 	"github.com/sluice-autoscaler/sluice/adapter/server"
@@ -56,6 +63,8 @@ type Options struct {
 	DefaultWindow time.Duration
 	// Custom and External say which metrics APIs to serve.
 	Custom, External bool
+	// Prometheus, when given, serves metrics of rules besides, where an API is served.
+	Prometheus *PrometheusOptions
 	// Journal, when given, answers the API of explain.sluice.dev; see server.Options.
 	Journal server.Journal
 	// GatewayNamespace and GatewayServiceAccount are those of the gateways' pods; see
@@ -77,6 +86,13 @@ type Options struct {
 	// OnReport, when given, is called with each gateway report at once. It must return within
 	// milliseconds.
 	OnReport func(GatewayReport)
+}
+
+// PrometheusOptions say which rules are served, and from where.
+type PrometheusOptions struct {
+	Config source.Config
+	// Rules is the file of rules.
+	Rules string
 }
 
 // Binding says where a workload's demand is read.
@@ -141,6 +157,8 @@ type Adapter struct {
 	objects  *provider.Informers
 	provider *provider.Provider
 	server   *server.Server
+	// engine is nil without rules.
+	engine *fetch.Engine
 }
 
 // New returns an Adapter that has not started.
@@ -197,15 +215,58 @@ func (a *Adapter) serve(client kubernetes.Interface) error {
 			return err
 		}
 		o.Ready = a.provider.Ready
-	}
-	if a.opts.Custom {
-		o.Custom = a.provider
-	}
-	if a.opts.External {
-		o.External = a.provider
+		var served metricsapi.MetricsProvider = a.provider
+		if a.opts.Prometheus != nil {
+			if err := a.fetch(client); err != nil {
+				return err
+			}
+			served, o.Changes = provider.NewUnion(a.provider, a.engine), a.engine.Changes()
+			o.Explain = a.explain
+			o.Ready = func() error { return errors.Join(a.provider.Ready(), a.engine.Ready()) }
+		}
+		if a.opts.Custom {
+			o.Custom = served
+		}
+		if a.opts.External {
+			o.External = served
+		}
 	}
 	a.server, err = server.New(o)
 	return err
+}
+
+// fetch makes the engine of rules.
+func (a *Adapter) fetch(client kubernetes.Interface) error {
+	objects, err := metadata.NewForConfig(a.opts.Config)
+	if err != nil {
+		return fmt.Errorf("reach the cluster: %w", err)
+	}
+	hpas := a.factory.Autoscaling().V2().HorizontalPodAutoscalers()
+	hpas.Informer()
+	a.engine, err = fetch.New(fetch.Options{
+		Config: a.opts.Prometheus.Config, Rules: a.opts.Prometheus.Rules, Log: a.opts.Log, Registerer: a.opts.Registerer,
+		Mapper:  cluster.NewMapper(client.Discovery()),
+		Objects: cluster.NewObjects(a.factory.Core().V1().Pods().Informer(), objects),
+		Demand: func() []*autoscalingv2.HorizontalPodAutoscaler {
+			all, err := hpas.Lister().List(labels.Everything())
+			if err != nil {
+				return nil // the lister reads memory and does not fail
+			}
+			return all
+		},
+		Reserved: a.provider.Serves,
+	})
+	return err
+}
+
+// explain says how a metric of a rule is answered.
+func (a *Adapter) explain(ctx context.Context, q server.MetricQuestion) (any, error) {
+	if a.provider.Serves(q.Resource, q.Metric) {
+		return nil, apierrors.NewBadRequest(q.Metric + " is Sluice's own metric, which no rule makes")
+	}
+	return a.engine.Explain(ctx, fetch.Question{
+		External: q.Resource.Empty(), Resource: q.Resource, Namespace: q.Namespace, Name: q.Object, Metric: q.Metric, Selector: q.Selector,
+	}), nil
 }
 
 func (a *Adapter) onReport(g wire.Gateway, urgent []types.NamespacedName) {
@@ -225,6 +286,9 @@ func (a *Adapter) Run(ctx context.Context) error {
 	if a.objects != nil {
 		g.Go(func() error { return a.objects.Run(ctx) })
 	}
+	if a.engine != nil {
+		g.Go(func() error { return a.engine.Run(ctx) })
+	}
 	if a.server != nil {
 		g.Go(func() error { return a.server.Run(ctx) })
 	}
@@ -243,10 +307,22 @@ func (a *Adapter) Ready() error {
 	} else {
 		errs = append(errs, a.store.Ready())
 	}
+	if a.engine != nil {
+		errs = append(errs, a.engine.Ready())
+	}
 	if a.server != nil {
 		errs = append(errs, a.server.Ready())
 	}
 	return errors.Join(errs...)
+}
+
+// SourcesHealthy says what is wrong with the sources of rules, and with the rules' file; nil for
+// nothing.
+func (a *Adapter) SourcesHealthy() error {
+	if a.engine == nil {
+		return nil
+	}
+	return a.engine.Healthy()
 }
 
 // Registered names the APIServices that are missing of the APIs that are served.

@@ -46,11 +46,11 @@ func journalGroupVersion() schema.GroupVersion {
 
 // serveJournal adds the journal's API to a server, discovery included. The server's own chain has
 // authenticated and authorized whoever comes this far.
-func serveJournal(server *genericapiserver.GenericAPIServer, journal Journal) error {
+func serveJournal(server *genericapiserver.GenericAPIServer, journal Journal, explain ExplainMetric) error {
 	gv := journalGroupVersion()
 	version := metav1.GroupVersionForDiscovery{GroupVersion: gv.String(), Version: gv.Version}
 	group := metav1.APIGroup{Name: gv.Group, Versions: []metav1.GroupVersionForDiscovery{version}, PreferredVersion: version}
-	lister := discovery.APIResourceListerFunc(journalResources)
+	lister := discovery.APIResourceListerFunc(func() []metav1.APIResource { return journalResources(explain != nil) })
 	resources, err := endpoints.ConvertGroupVersionIntoToDiscovery(lister())
 	if err != nil {
 		return fmt.Errorf("list the resources of %s: %w", gv, err)
@@ -63,15 +63,19 @@ func serveJournal(server *genericapiserver.GenericAPIServer, journal Journal) er
 	mux, root := server.Handler.NonGoRestfulMux, genericapiserver.APIGroupPrefix+"/"+gv.Group
 	mux.Handle(root, discovery.NewAPIGroupHandler(apiserver.Codecs, group))
 	mux.Handle(root+"/"+gv.Version, discovery.NewAPIVersionHandler(apiserver.Codecs, gv, lister))
-	mux.HandlePrefix(root+"/"+gv.Version+"/", journalHandler(journal))
+	mux.HandlePrefix(root+"/"+gv.Version+"/", explainHandler(explain, journalHandler(journal)))
 	return nil
 }
 
 // journalResources are what the journal's API has.
-func journalResources() []metav1.APIResource {
-	return []metav1.APIResource{{
+func journalResources(explains bool) []metav1.APIResource {
+	all := []metav1.APIResource{{
 		Name: journalResource + "/" + journalSubresource, Namespaced: true, Kind: "Journal", Verbs: metav1.Verbs{"get"},
 	}}
+	if explains {
+		all = append(all, metav1.APIResource{Name: explainedResource, Namespaced: true, Kind: "MetricExplanation", Verbs: metav1.Verbs{"get"}})
+	}
+	return all
 }
 
 // journalHandler answers with an Autoscaler's journal. What is asked for is what was authorized.

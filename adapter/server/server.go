@@ -56,8 +56,12 @@ type Options struct {
 	// Custom and External answer the APIs; one that is nil is not served.
 	Custom   provider.CustomMetricsProvider
 	External provider.ExternalMetricsProvider
+	// Changes is received from when the lists of metrics have changed; nil means that they do not.
+	Changes <-chan struct{}
 	// Journal answers the API of explain.sluice.dev; nil means that it is not served.
 	Journal Journal
+	// Explain, when given, explains metrics besides the journal.
+	Explain ExplainMetric
 	// Metrics answers /metrics to who may get that path. Nil means that the library's own metrics
 	// are served there.
 	Metrics http.Handler
@@ -95,6 +99,8 @@ func (o Options) Validate() error {
 type Server struct {
 	options      Options
 	registration *registration
+	// rediscover writes the discovery documents again; prepare sets it.
+	rediscover func() error
 	// identified says why users cannot be told yet; nil until it serves.
 	identified atomic.Pointer[func() error]
 }
@@ -147,6 +153,7 @@ func (s *Server) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var following sync.WaitGroup
 	following.Go(func() { s.registration.run(ctx) })
+	following.Go(func() { s.followChanges(ctx) })
 	err = prepared(ctx)
 	cancel()
 	following.Wait()
@@ -154,6 +161,20 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("serve the metrics APIs: %w", err)
 	}
 	return nil
+}
+
+// followChanges keeps the discovery documents up to date until ctx ends.
+func (s *Server) followChanges(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.options.Changes:
+		}
+		if err := s.rediscover(); err != nil {
+			s.options.Log.ErrorContext(ctx, "discovery not updated", slog.Any("error", err))
+		}
+	}
 }
 
 // prepare sets by code what such a server's flags otherwise set. It does no I/O.
@@ -197,11 +218,12 @@ func (s *Server) prepare(listener net.Listener) (run func(context.Context) error
 		return nil, err
 	}
 	generic := server.GenericAPIServer
-	if err := o.discover(generic); err != nil {
+	if err := o.discover(generic, true); err != nil {
 		return nil, fmt.Errorf("set up discovery: %w", err)
 	}
+	s.rediscover = func() error { return o.discover(generic, false) }
 	if o.Journal != nil {
-		if err := serveJournal(generic, o.Journal); err != nil {
+		if err := serveJournal(generic, o.Journal, o.Explain); err != nil {
 			return nil, fmt.Errorf("set up the journal's API: %w", err)
 		}
 	}
@@ -233,8 +255,9 @@ func reviewer(c *rest.Config) (kubernetes.Interface, error) {
 
 // discover writes the groups into the discovery documents with all their versions and resources.
 // The library would name only the first version there, and none in the aggregated document, which
-// is the one that the cluster's API server merges.
-func (o Options) discover(server *genericapiserver.GenericAPIServer) error {
+// is the one that the cluster's API server merges. The groups' own documents, which are made per
+// request, change by themselves; groups says to add them.
+func (o Options) discover(server *genericapiserver.GenericAPIServer, groups bool) error {
 	add := func(group string, lister discovery.APIResourceLister) error {
 		legacy := metav1.APIGroup{Name: group}
 		for _, gv := range apiserver.Scheme.PrioritizedVersionsForGroup(group) {
@@ -251,7 +274,9 @@ func (o Options) discover(server *genericapiserver.GenericAPIServer) error {
 			return version.CompareKubeAwareVersionStrings(b.Version, a.Version)
 		})
 		legacy.PreferredVersion = legacy.Versions[0]
-		server.DiscoveryGroupManager.AddGroup(legacy)
+		if groups {
+			server.DiscoveryGroupManager.AddGroup(legacy)
+		}
 		return nil
 	}
 	var errs []error

@@ -109,6 +109,9 @@ func assemble(ctx context.Context, cfg *rest.Config, o options, reg prometheus.R
 		GatewayNamespace: o.namespace, GatewayServiceAccount: o.gatewayServiceAccount, TLS: p.cert.ClientTLS, OnImpostor: p.onImpostor, OnReport: p.onReport, Assigned: p.assigned,
 		OnSilentGateway: p.onSilentGateway,
 	}
+	if ao.Prometheus, err = o.prometheus.options(); err != nil {
+		return nil, err
+	}
 	if o.scaler {
 		ao.Journal = p.journal
 	}
@@ -161,6 +164,7 @@ func (p *process) ready() []serve.Check {
 		{Name: "adapter", Probe: func(context.Context) error { return p.adapter.Ready() }},
 		// A missing APIService does not make the replica unready: it scales, and is to answer as
 		// soon as the APIService is there again.
+		{Name: "prometheus", Warning: true, Probe: func(context.Context) error { return p.adapter.SourcesHealthy() }},
 		{Name: "apiservices", Warning: true, Probe: func(context.Context) error { return p.adapter.Registered() }},
 	}
 }

@@ -58,6 +58,7 @@ type options struct {
 	grpcPolicies string
 	grpcHosts    plugin.Hosts
 	history      historyFlags
+	prometheus   prometheusFlags
 	specs        specsFlags
 }
 
@@ -83,6 +84,7 @@ func flags(o *options) *pflag.FlagSet {
 	fs.StringVar(&o.grpcPolicies, "grpc-policies", "services", "which servers the policy grpc may ask: off, or a list of host or host:port with commas, in which services stands for the Services of the Autoscaler's own namespace")
 	o.specs.add(fs)
 	o.history.add(fs)
+	o.prometheus.add(fs)
 	o.logging.Bind(fs)
 	fs.Float32Var(&o.qps, "kube-api-qps", 200, "requests per second to the API server, > 0")
 	fs.IntVar(&o.burst, "kube-api-burst", 400, "requests at once to the API server, ≥ 1")
@@ -124,6 +126,7 @@ func (o *options) validate() error {
 	}
 	errs = append(errs, o.logging.Validate())
 	errs = append(errs, o.history.validate())
+	errs = append(errs, o.prometheus.validate())
 	return errors.Join(errs...)
 }
 

@@ -43,6 +43,7 @@ func explainer() *cobra.Command {
 	c.Flags().StringVarP(&f.output, "output", "o", "", "json prints the journal as it is kept")
 	c.Flags().StringVar(&f.record, "record", "", "append what the status says as an observation to this `FILE`, for sluice bench backtest and sluice decide")
 	c.Flags().DurationVar(&f.every, "every", 0, "go on recording with this period until interrupted")
+	c.AddCommand(metricExplainer())
 	return c
 }
 

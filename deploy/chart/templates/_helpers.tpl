@@ -25,3 +25,15 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
       app.kubernetes.io/component: {{ $.component }}
 {{- end }}
 {{- end }}
+
+{{/* sluice.rules is not empty where rules are served. */}}
+{{- define "sluice.rules" -}}
+{{- if or .Values.prometheus.url .Values.prometheus.sources -}}yes{{- end -}}
+{{- end -}}
+
+{{/* sluice.prometheusSecrets are the Secrets that sources read, as JSON. */}}
+{{- define "sluice.prometheusSecrets" -}}
+{{- $all := .Values.prometheus.secrets -}}
+{{- if .Values.prometheus.bearerTokenSecret }}{{ $all = append $all .Values.prometheus.bearerTokenSecret }}{{ end -}}
+{{- $all | uniq | toJson -}}
+{{- end -}}

@@ -1,0 +1,105 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/tools/cache"
+)
+
+// Bounds of lists of objects.
+const (
+	// namesPeriod is how long a list of names is used.
+	namesPeriod = 10 * time.Second
+	// maxLists bounds the lists that are kept.
+	maxLists = 1000
+	// listTimeout bounds a list.
+	listTimeout = 10 * time.Second
+)
+
+// Objects lists objects of a cluster: pods from an informer, and all else from the API
+// server, at most once in 10 s for a selector. It is safe for concurrent use.
+type Objects struct {
+	pods   cache.SharedIndexInformer
+	client metadata.Interface
+	clock  func() time.Time
+
+	mu    sync.Mutex
+	lists map[listKey]*objectList
+}
+
+type listKey struct {
+	schema.GroupVersionResource
+	namespace, selector string
+}
+
+type objectList struct {
+	mu    sync.Mutex
+	at    time.Time
+	names []string
+}
+
+// NewObjects lists what a cluster has.
+func NewObjects(pods cache.SharedIndexInformer, client metadata.Interface) *Objects {
+	return &Objects{pods: pods, client: client, clock: time.Now, lists: map[listKey]*objectList{}}
+}
+
+// Names lists the names of the objects whose own labels match.
+func (o *Objects) Names(ctx context.Context, resource schema.GroupVersionResource, namespace string, selector labels.Selector) ([]string, error) {
+	if resource.Group == "" && resource.Resource == "pods" && namespace != "" {
+		if !o.pods.HasSynced() {
+			return nil, fmt.Errorf("pods are not listed yet")
+		}
+		var names []string
+		err := cache.ListAllByNamespace(o.pods.GetIndexer(), namespace, selector, func(pod any) {
+			if m, err := meta.Accessor(pod); err == nil {
+				names = append(names, m.GetName())
+			}
+		})
+		slices.Sort(names)
+		return names, err
+	}
+	key, now := listKey{resource, namespace, selector.String()}, o.clock()
+	o.mu.Lock()
+	l := o.lists[key]
+	if l == nil {
+		if len(o.lists) >= maxLists {
+			clear(o.lists)
+		}
+		l = &objectList{}
+		o.lists[key] = l
+	}
+	o.mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.at.IsZero() && now.Sub(l.at) < namesPeriod {
+		return l.names, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	found := map[string]bool{}
+	opts := metav1.ListOptions{LabelSelector: key.selector, Limit: 500}
+	for {
+		page, err := o.client.Resource(resource).Namespace(namespace).List(ctx, opts)
+		if err != nil {
+			return nil, err
+		}
+		for i := range page.Items {
+			found[page.Items[i].Name] = true
+		}
+		if opts.Continue = page.Continue; opts.Continue == "" {
+			break
+		}
+	}
+	l.names, l.at = slices.Sorted(maps.Keys(found)), now
+	return l.names, nil
+}

@@ -1,0 +1,199 @@
+package fetch
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
+	"github.com/sluice-autoscaler/sluice/adapter/rules/answer"
+)
+
+// maxQueries bounds the queries that are repeated at once. What goes beyond is unknown.
+const maxQueries = 20_000
+
+// queryKey is what is asked of a source.
+type queryKey struct {
+	from string
+	source.Query
+}
+
+// fetched is the outcome of a query.
+type fetched struct {
+	result answer.Result
+	// err says why there is no result.
+	err error
+	// at is when it was asked, so that the result is no older than that.
+	at time.Time
+	// took is how long Prometheus needed.
+	took time.Duration
+}
+
+// entry is a query that is repeated while somebody asks for it.
+type entry struct {
+	key queryKey
+	// first is closed once there is an outcome.
+	first chan struct{}
+
+	// The memory's lock guards what follows.
+	last     fetched
+	done     bool
+	busy     bool
+	failures int
+	next     time.Time
+	wanted   time.Time
+}
+
+// memory holds queries with their last outcomes. It is safe for concurrent use.
+type memory struct {
+	interval, keep time.Duration
+	clock          func() time.Time
+	// ask asks a source.
+	ask func(ctx context.Context, key queryKey) (answer.Result, error)
+
+	mu      sync.Mutex
+	entries map[queryKey]*entry
+	wake    chan struct{}
+}
+
+func newMemory(interval, keep time.Duration, clock func() time.Time, ask func(context.Context, queryKey) (answer.Result, error)) *memory {
+	return &memory{interval: interval, keep: keep, clock: clock, ask: ask, entries: map[queryKey]*entry{}, wake: make(chan struct{}, 1)}
+}
+
+// want has a query repeated from now on. The first time it is due at once.
+func (m *memory) want(key queryKey) (*entry, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.clock()
+	e := m.entries[key]
+	if e == nil {
+		if len(m.entries) >= maxQueries {
+			return nil, fmt.Errorf("there are %d queries already", len(m.entries))
+		}
+		e = &entry{key: key, first: make(chan struct{}), next: now}
+		m.entries[key] = e
+		select {
+		case m.wake <- struct{}{}:
+		default:
+		}
+	}
+	e.wanted = now
+	return e, nil
+}
+
+// read gives the last outcome of a query; it waits for the first one.
+func (m *memory) read(ctx context.Context, key queryKey) fetched {
+	e, err := m.want(key)
+	if err != nil {
+		return fetched{err: err}
+	}
+	select {
+	case <-e.first:
+	default:
+		select {
+		case <-e.first:
+		case <-ctx.Done():
+			return fetched{err: fmt.Errorf("it is asked for the first time, and there is no answer yet: %w", context.Cause(ctx))}
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return e.last
+}
+
+// peek gives the last outcome of a query without asking for it.
+func (m *memory) peek(key queryKey) (f fetched, known bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := m.entries[key]
+	if e == nil || !e.done {
+		return fetched{}, e != nil
+	}
+	return e.last, true
+}
+
+// size is how many queries are repeated.
+func (m *memory) size() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.entries)
+}
+
+// tick is how often due queries are looked for.
+const tick = 250 * time.Millisecond
+
+// run asks what is due until ctx ends.
+func (m *memory) run(ctx context.Context) error {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	var group sync.WaitGroup
+	defer group.Wait()
+	for {
+		for _, e := range m.due() {
+			group.Go(func() { m.fetch(ctx, e) })
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		case <-m.wake:
+		}
+	}
+}
+
+// due takes what is to be asked now, and drops what nobody asks for.
+func (m *memory) due() []*entry {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.clock()
+	var due []*entry
+	for key, e := range m.entries {
+		switch {
+		case e.busy:
+		case now.Sub(e.wanted) > m.keep:
+			delete(m.entries, key)
+		case !now.Before(e.next):
+			e.busy = true
+			due = append(due, e)
+		}
+	}
+	return due
+}
+
+// fetch asks once.
+func (m *memory) fetch(ctx context.Context, e *entry) {
+	began := m.clock()
+	result, err := m.ask(ctx, e.key)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.clock()
+	e.busy = false
+	if ctx.Err() != nil {
+		return
+	}
+	e.last = fetched{result: result, err: err, at: began, took: now.Sub(began)}
+	if err == nil {
+		e.failures = 0
+		e.next = m.slot(e.key, began)
+	} else {
+		// A failure is soon tried again, then less and less soon.
+		e.failures++
+		e.next = now.Add(min(m.interval, time.Second<<min(e.failures-1, 10)))
+	}
+	if !e.done {
+		e.done = true
+		close(e.first)
+	}
+}
+
+// slot is the next instant of a query: each has its own phase within the interval, so that not all
+// are asked at once.
+func (m *memory) slot(key queryKey, from time.Time) time.Time {
+	phase := source.Spread(key.from+key.PromQL, 2*m.interval) - m.interval
+	next := from.Truncate(m.interval).Add(phase)
+	for !next.After(from) {
+		next = next.Add(m.interval)
+	}
+	return next
+}
