@@ -93,6 +93,8 @@ type PrometheusOptions struct {
 	Config source.Config
 	// Rules is the file of rules.
 	Rules string
+	// Resource serves metrics.k8s.io from its resourceRules.
+	Resource bool
 }
 
 // Binding says where a workload's demand is read.
@@ -222,6 +224,9 @@ func (a *Adapter) serve(client kubernetes.Interface) error {
 			}
 			served, o.Changes = provider.NewUnion(a.provider, a.engine), a.engine.Changes()
 			o.Explain = a.explain
+			if a.opts.Prometheus.Resource {
+				o.Resource = a.engine
+			}
 			o.Ready = func() error { return errors.Join(a.provider.Ready(), a.engine.Ready()) }
 		}
 		if a.opts.Custom {

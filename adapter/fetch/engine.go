@@ -37,6 +37,8 @@ import (
 // concurrent use.
 type Objects interface {
 	Names(ctx context.Context, resource schema.GroupVersionResource, namespace string, selector labels.Selector) ([]string, error)
+	// Pods lists the names of pods by their namespace.
+	Pods(selector labels.Selector) (map[string][]string, error)
 }
 
 // Options configure an Engine. Config, Rules, Mapper, Objects, Log and Registerer are needed.

@@ -391,3 +391,49 @@ rules:
 		return nil
 	})
 }
+
+// resourceRules answer for pods and nodes; what is unknown is an error, and a pod without samples is
+// none.
+func TestResource(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	f.answer = func(w http.ResponseWriter, query string) {
+		switch {
+		case strings.Contains(query, "node_memory"):
+			fmt.Fprint(w, vector(sample(`node="n1"`, "1048576")))
+		case strings.Contains(query, "node_cpu"):
+			fmt.Fprint(w, vector(sample(`node="n1"`, "2.5")))
+		case strings.Contains(query, "memory"):
+			fmt.Fprint(w, vector(sample(`pod="a",container="app"`, "1024"), sample(`pod="b",container="app"`, "NaN")))
+		default:
+			fmt.Fprint(w, vector(sample(`pod="a",container="app"`, "0.25"), sample(`pod="b",container="app"`, "1")))
+		}
+	}
+	const part = `containerQuery: 'sum(%[1]s{<<.LabelMatchers>>}) by (<<.GroupBy>>)', nodeQuery: 'sum(node_%[1]s{<<.LabelMatchers>>}) by (<<.GroupBy>>)', resources: {template: <<.Resource>>}, containerLabel: container`
+	e := start(t, setup{
+		rules:   "rules: []\nresourceRules: {window: 1m, cpu: {" + fmt.Sprintf(part, "cpu") + "}, memory: {" + fmt.Sprintf(part, "memory") + "}}\n",
+		sources: []source.Prometheus{{URL: f.URL}}, pods: &podList{names: []string{"a", "b"}},
+	})
+	for _, namespace := range []string{"shop", ""} {
+		all, err := e.PodMetrics(t.Context(), namespace, labels.Everything())
+		if err != nil || len(all) != 1 || all[0].Name != "a" || all[0].Namespace != "shop" || all[0].Window.Duration != time.Minute {
+			t.Fatalf("the pods of %q use %+v, %v", namespace, all, err)
+		}
+		if c := all[0].Containers; len(c) != 1 || c[0].Name != "app" || c[0].Usage.Cpu().String() != "250m" || c[0].Usage.Memory().String() != "1Ki" {
+			t.Errorf("the containers use %+v", c)
+		}
+	}
+	if _, err := e.PodMetric(t.Context(), "shop", "b"); code(err) != http.StatusNotFound {
+		t.Errorf("a pod of which NaN is known: %v", err)
+	}
+	n, err := e.NodeMetric(t.Context(), "n1")
+	if err != nil || n.Usage.Cpu().String() != "2500m" || n.Usage.Memory().String() != "1Mi" {
+		t.Errorf("the node uses %+v, %v", n, err)
+	}
+	f.set(func() {
+		f.fault = func(w http.ResponseWriter) bool { w.WriteHeader(http.StatusServiceUnavailable); return true }
+	})
+	if all, err := e.PodMetrics(t.Context(), "other", labels.Everything()); code(err) != http.StatusServiceUnavailable {
+		t.Errorf("without Prometheus: %+v, %v", all, err)
+	}
+}

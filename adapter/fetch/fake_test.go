@@ -153,6 +153,11 @@ func (p *podList) Names(_ context.Context, _ schema.GroupVersionResource, _ stri
 	return slices.Clone(p.names), nil
 }
 
+func (p *podList) Pods(labels.Selector) (map[string][]string, error) {
+	names, err := p.Names(context.Background(), schema.GroupVersionResource{}, "", nil)
+	return map[string][]string{"shop": names}, err
+}
+
 // setup is what an engine is made of.
 type setup struct {
 	rules   string

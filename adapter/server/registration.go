@@ -50,6 +50,9 @@ func (o Options) apiServices() []string {
 			names = append(names, gv.Version+"."+gv.Group)
 		}
 	}
+	if o.Resource != nil {
+		names = append(names, "v1beta1.metrics.k8s.io")
+	}
 	if o.Journal != nil {
 		names = append(names, JournalVersion+"."+JournalGroup)
 	}

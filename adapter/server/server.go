@@ -56,6 +56,8 @@ type Options struct {
 	// Custom and External answer the APIs; one that is nil is not served.
 	Custom   provider.CustomMetricsProvider
 	External provider.ExternalMetricsProvider
+	// Resource answers metrics.k8s.io; nil means that it is not served.
+	Resource Resource
 	// Changes is received from when the lists of metrics have changed; nil means that they do not.
 	Changes <-chan struct{}
 	// Journal answers the API of explain.sluice.dev; nil means that it is not served.
@@ -222,6 +224,11 @@ func (s *Server) prepare(listener net.Listener) (run func(context.Context) error
 		return nil, fmt.Errorf("set up discovery: %w", err)
 	}
 	s.rediscover = func() error { return o.discover(generic, false) }
+	if o.Resource != nil {
+		if err := serveResource(generic, o.Resource); err != nil {
+			return nil, fmt.Errorf("set up metrics.k8s.io: %w", err)
+		}
+	}
 	if o.Journal != nil {
 		if err := serveJournal(generic, o.Journal, o.Explain); err != nil {
 			return nil, fmt.Errorf("set up the journal's API: %w", err)

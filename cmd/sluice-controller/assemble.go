@@ -96,6 +96,9 @@ func assemble(ctx context.Context, cfg *rest.Config, o options, reg prometheus.R
 	if o.apiExternal {
 		co.APIServices = append(co.APIServices, "v1beta1.external.metrics.k8s.io")
 	}
+	if o.prometheus.resource {
+		co.APIServices = append(co.APIServices, "v1beta1.metrics.k8s.io")
+	}
 	if o.scaler {
 		co.APIServices = append(co.APIServices, server.JournalVersion+"."+server.JournalGroup)
 	}

@@ -14,10 +14,13 @@ import (
 // prometheusFlags say which rules are served, and from where.
 type prometheusFlags struct {
 	url, tokenFile, caFile, config, rules string
+	// resource says to serve metrics.k8s.io.
+	resource bool
 }
 
 func (f *prometheusFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.rules, "rules-config", "", "`FILE` with rules as prometheus-adapter has them (config.yaml or the values of its chart), read again when it changes; their metrics are served besides Sluice's own (docs/prometheus.md)")
+	fs.BoolVar(&f.resource, "api-resource", false, "serve metrics.k8s.io, CPU and memory of pods and nodes, from the resourceRules of --rules-config; a cluster has one provider of it, most often metrics-server")
 	fs.StringVar(&f.url, "prometheus-url", "", "`URL` of the Prometheus that rules read")
 	fs.StringVar(&f.tokenFile, "prometheus-bearer-token-file", "", "a `FILE` with a token for --prometheus-url, read again for each request")
 	fs.StringVar(&f.caFile, "prometheus-ca-file", "", "a `FILE` with the authorities that sign the certificate of --prometheus-url (default: the system's)")
@@ -28,6 +31,9 @@ func (f *prometheusFlags) add(fs *pflag.FlagSet) {
 func (f *prometheusFlags) validate() error {
 	var errs []error
 	if f.rules == "" {
+		if f.resource {
+			errs = append(errs, errors.New("--api-resource without --rules-config: want both"))
+		}
 		for _, o := range []struct{ flag, value string }{
 			{"prometheus-url", f.url}, {"prometheus-config", f.config}, {"prometheus-bearer-token-file", f.tokenFile}, {"prometheus-ca-file", f.caFile},
 		} {
@@ -64,7 +70,7 @@ func (f *prometheusFlags) options() (*adapter.PrometheusOptions, error) {
 		if err := c.Validate(); err != nil {
 			return nil, fmt.Errorf("--prometheus-url: %w", err)
 		}
-		return &adapter.PrometheusOptions{Config: c, Rules: f.rules}, nil
+		return &adapter.PrometheusOptions{Config: c, Rules: f.rules, Resource: f.resource}, nil
 	}
 	c, err := source.Load(f.config)
 	if err == nil {
@@ -73,5 +79,5 @@ func (f *prometheusFlags) options() (*adapter.PrometheusOptions, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--prometheus-config = %q: %w", f.config, err)
 	}
-	return &adapter.PrometheusOptions{Config: c, Rules: f.rules}, nil
+	return &adapter.PrometheusOptions{Config: c, Rules: f.rules, Resource: f.resource}, nil
 }

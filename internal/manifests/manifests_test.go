@@ -144,7 +144,7 @@ func TestPodsAreRestricted(t *testing.T) {
 	t.Parallel()
 	texts := map[string][]byte{
 		"chart": render(t), "chart with a history": render(t, "--set", "controller.history.prometheus=http://p", "--set", "controller.history.bearerTokenSecret=p"),
-		"chart with rules": render(t, "--set", "prometheus.url=http://p", "--set", "prometheus.bearerTokenSecret=p", "--set", "controller.history.prometheus=http://p"),
+		"chart with rules": render(t, "--set", "prometheus.url=http://p", "--set", "prometheus.bearerTokenSecret=p", "--set", "apiServices.resource=true", "--set", "controller.history.prometheus=http://p"),
 	}
 	examples, err := filepath.Glob(filepath.Join(root, "deploy", "examples", "*.yaml"))
 	if err != nil {

@@ -46,7 +46,13 @@ spec:
 ---
 `
 
-// TestRules lets stock HorizontalPodAutoscalers of the kinds Pods, Object and External scale on
+// usage is a resource rule for pods.
+func usage(series string) string {
+	return `{"containerQuery":"sum(` + series + `{<<.LabelMatchers>>}) by (<<.GroupBy>>)","nodeQuery":"sum(` + series + `{<<.LabelMatchers>>}) by (<<.GroupBy>>)",` +
+		`"resources":{"template":"<<.Resource>>"},"containerLabel":"container"}`
+}
+
+// TestRules lets stock HorizontalPodAutoscalers of all kinds but ContainerResource scale on
 // rules of a real Prometheus: each reaches exactly the count that its formula gives. It is not
 // parallel: it restarts the controller.
 func TestRules(t *testing.T) {
@@ -58,6 +64,17 @@ func TestRules(t *testing.T) {
 	series := []promtest.Series{
 		{Kind: "gauge", Name: "queue_depth", Labels: `namespace="rules",queue="mail"`, Value: constant(42.5)},
 		{Kind: "gauge", Name: "orders", Labels: `namespace="rules",service="shop"`, Value: constant(61)},
+	}
+	for _, name := range []string{"cpu_cores", "memory_bytes"} { // 400 Mi in all
+		for i := range 10 {
+			v := 0.0
+			if i == 0 {
+				v = 400 << 20
+			}
+			series = append(series, promtest.Series{
+				Kind: "gauge", Name: name, Labels: fmt.Sprintf(`namespace="rules",pod="resource-%d",container="app"`, i), Value: constant(v),
+			})
+		}
 	}
 	for i := range 10 { // 60 in all, whatever the count
 		v := 0.0
@@ -74,14 +91,16 @@ func TestRules(t *testing.T) {
 	const query = `"resources":{"template":"<<.Resource>>"},"metricsQuery":"sum(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>)"`
 	err := cluster.Install(t.Context(), 2*time.Minute, "--set", "prometheus.url="+url, "--set", "prometheus.interval=2s", "--set", "rules.default=false",
 		"--set-json", `rules.custom=[{"seriesQuery":"{__name__=~\"jobs|orders\"}",`+query+`}]`,
-		"--set-json", `rules.external=[{"seriesQuery":"queue_depth","resources":{"template":"<<.Resource>>"},"metricsQuery":"sum(<<.Series>>{<<.LabelMatchers>>})"}]`)
+		"--set-json", `rules.external=[{"seriesQuery":"queue_depth","resources":{"template":"<<.Resource>>"},"metricsQuery":"sum(<<.Series>>{<<.LabelMatchers>>})"}]`,
+		"--set", "apiServices.resource=true", "--set-json", `rules.resource={"window":"1m","cpu":`+usage("cpu_cores")+`,"memory":`+usage("memory_bytes")+`}`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]int32{"pods": 3, "object": 7, "external": 5}
+	want := map[string]int32{"pods": 3, "object": 7, "external": 5, "resource": 4}
 	for name, metric := range map[string]string{
 		"pods":     `{type: Pods, pods: {metric: {name: jobs}, target: {type: AverageValue, averageValue: "20"}}}`,
 		"object":   `{type: Object, object: {describedObject: {apiVersion: v1, kind: Service, name: shop}, metric: {name: orders}, target: {type: AverageValue, averageValue: "10"}}}`,
+		"resource": `{type: Resource, resource: {name: memory, target: {type: AverageValue, averageValue: 100Mi}}}`,
 		"external": `{type: External, external: {metric: {name: queue_depth}, target: {type: AverageValue, averageValue: "10"}}}`,
 	} {
 		if err := cluster.Apply(t.Context(), []byte(strings.NewReplacer("NAME", name, "METRIC", metric).Replace(rulesApp))); err != nil {

@@ -2,7 +2,7 @@ package cluster
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -53,11 +53,28 @@ func NewObjects(pods cache.SharedIndexInformer, client metadata.Interface) *Obje
 	return &Objects{pods: pods, client: client, clock: time.Now, lists: map[listKey]*objectList{}}
 }
 
+// Pods lists the names of pods by their namespace.
+func (o *Objects) Pods(selector labels.Selector) (map[string][]string, error) {
+	if !o.pods.HasSynced() {
+		return nil, errors.New("pods are not listed yet")
+	}
+	by := map[string][]string{}
+	err := cache.ListAll(o.pods.GetIndexer(), selector, func(pod any) {
+		if m, err := meta.Accessor(pod); err == nil {
+			by[m.GetNamespace()] = append(by[m.GetNamespace()], m.GetName())
+		}
+	})
+	for _, names := range by {
+		slices.Sort(names)
+	}
+	return by, err
+}
+
 // Names lists the names of the objects whose own labels match.
 func (o *Objects) Names(ctx context.Context, resource schema.GroupVersionResource, namespace string, selector labels.Selector) ([]string, error) {
 	if resource.Group == "" && resource.Resource == "pods" && namespace != "" {
 		if !o.pods.HasSynced() {
-			return nil, fmt.Errorf("pods are not listed yet")
+			return nil, errors.New("pods are not listed yet")
 		}
 		var names []string
 		err := cache.ListAllByNamespace(o.pods.GetIndexer(), namespace, selector, func(pod any) {

@@ -1,0 +1,172 @@
+package fetch
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
+
+	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
+	"github.com/sluice-autoscaler/sluice/adapter/rules"
+	"github.com/sluice-autoscaler/sluice/adapter/rules/answer"
+)
+
+// PodMetrics answers metrics.k8s.io for the pods whose own labels match, of one namespace or of all.
+// An error of one namespace is an error of the answer: a part would look like the whole.
+func (e *Engine) PodMetrics(ctx context.Context, namespace string, selector labels.Selector) ([]metricsv1beta1.PodMetrics, error) {
+	var by map[string][]string
+	var err error
+	if namespace == "" {
+		by, err = e.opts.Objects.Pods(selector)
+	} else {
+		var names []string
+		names, err = e.opts.Objects.Names(ctx, corev1.SchemeGroupVersion.WithResource("pods"), namespace, selector)
+		by = map[string][]string{namespace: names}
+	}
+	if err != nil {
+		return nil, e.count("resource", apierrors.NewInternalError(err))
+	}
+	all := []metricsv1beta1.PodMetrics{}
+	for _, ns := range slices.Sorted(maps.Keys(by)) {
+		usage, window, err := e.usage(ctx, ns, by[ns], false)
+		if err != nil {
+			return nil, err
+		}
+		for _, u := range usage {
+			all = append(all, podMetrics(ns, u, window))
+		}
+	}
+	return all, nil
+}
+
+// PodMetric answers for one pod.
+func (e *Engine) PodMetric(ctx context.Context, namespace, name string) (*metricsv1beta1.PodMetrics, error) {
+	usage, window, err := e.usage(ctx, namespace, []string{name}, false)
+	if err != nil {
+		return nil, err
+	}
+	if len(usage) == 0 {
+		return nil, apierrors.NewNotFound(schema.GroupResource{Group: metricsv1beta1.GroupName, Resource: "pods"}, namespace+"/"+name)
+	}
+	m := podMetrics(namespace, usage[0], window)
+	return &m, nil
+}
+
+func podMetrics(namespace string, u answer.Usage, window time.Duration) metricsv1beta1.PodMetrics {
+	m := metricsv1beta1.PodMetrics{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: u.Name, CreationTimestamp: metav1.NewTime(u.Time)},
+		Timestamp:  metav1.NewTime(u.Time), Window: metav1.Duration{Duration: window},
+	}
+	for _, c := range u.Containers {
+		m.Containers = append(m.Containers, metricsv1beta1.ContainerMetrics{Name: c.Name, Usage: resources(c)})
+	}
+	return m
+}
+
+func resources(c answer.Container) corev1.ResourceList {
+	return corev1.ResourceList{corev1.ResourceCPU: c.CPU, corev1.ResourceMemory: c.Memory}
+}
+
+// NodeMetrics answers for the nodes whose own labels match.
+func (e *Engine) NodeMetrics(ctx context.Context, selector labels.Selector) ([]metricsv1beta1.NodeMetrics, error) {
+	names, err := e.opts.Objects.Names(ctx, corev1.SchemeGroupVersion.WithResource("nodes"), "", selector)
+	if err != nil {
+		return nil, e.count("resource", apierrors.NewInternalError(err))
+	}
+	return e.nodes(ctx, names)
+}
+
+// NodeMetric answers for one node.
+func (e *Engine) NodeMetric(ctx context.Context, name string) (*metricsv1beta1.NodeMetrics, error) {
+	all, err := e.nodes(ctx, []string{name})
+	if err != nil {
+		return nil, err
+	}
+	if len(all) == 0 {
+		return nil, apierrors.NewNotFound(schema.GroupResource{Group: metricsv1beta1.GroupName, Resource: "nodes"}, name)
+	}
+	return &all[0], nil
+}
+
+func (e *Engine) nodes(ctx context.Context, names []string) ([]metricsv1beta1.NodeMetrics, error) {
+	usage, window, err := e.usage(ctx, "", names, true)
+	if err != nil {
+		return nil, err
+	}
+	all := []metricsv1beta1.NodeMetrics{}
+	for _, u := range usage {
+		all = append(all, metricsv1beta1.NodeMetrics{
+			ObjectMeta: metav1.ObjectMeta{Name: u.Name, CreationTimestamp: metav1.NewTime(u.Time)},
+			Timestamp:  metav1.NewTime(u.Time), Window: metav1.Duration{Duration: window}, Usage: resources(u.Containers[0]),
+		})
+	}
+	return all, nil
+}
+
+// usage asks for CPU and memory of pods or nodes. Its error is an API status.
+func (e *Engine) usage(ctx context.Context, namespace string, names []string, nodes bool) (usage []answer.Usage, window time.Duration, err error) {
+	defer func() {
+		if err != nil {
+			err = e.count("resource", status(err))
+		} else {
+			e.metrics.answers.WithLabelValues("resource", "ok").Inc()
+		}
+	}()
+	st := e.state.Load()
+	of := "namespace " + namespace
+	if nodes {
+		of = "the nodes"
+	}
+	switch {
+	case st == nil:
+		return nil, 0, answer.Unknown("usage", of, "the rules are not compiled yet")
+	case st.set.Resource == nil:
+		return nil, 0, answer.Broken("there are no resourceRules")
+	case st.set.Resource.Err != nil:
+		return nil, 0, answer.Broken("resourceRules: " + st.set.Resource.Err.Error())
+	case len(names) == 0:
+		return nil, 0, nil
+	}
+	r := st.set.Resource
+	values := r.PodUsage
+	var queries rules.ResourceQueries
+	if nodes {
+		values = r.NodeUsage
+		queries, err = r.Nodes(names)
+	} else {
+		queries, err = r.Pods(namespace, names)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, firstWait)
+	defer cancel()
+	keys := [2]queryKey{resourceKey(queries.CPU), resourceKey(queries.Memory)}
+	for _, key := range keys { // both are asked at once
+		_, _ = e.memory.want(key)
+	}
+	var results [2]answer.Result
+	for i, key := range keys {
+		f := e.memory.read(ctx, key)
+		if f.err != nil {
+			return nil, 0, answer.Unknown("usage", of, f.err.Error())
+		}
+		if age := e.opts.Clock().Sub(f.at); age > e.staleAfter(key.from) {
+			return nil, 0, answer.Unknown("usage", of, "the last answer is "+age.Round(time.Second).String()+" old")
+		}
+		results[i] = f.result
+	}
+	usage, err = values(results[0], results[1], names)
+	return usage, r.Window, err
+}
+
+func resourceKey(q rules.Query) queryKey {
+	return queryKey{from: q.Source, Query: source.Query{PromQL: q.PromQL}}
+}
