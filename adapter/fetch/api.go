@@ -303,7 +303,8 @@ func (q *Question) internal() *question {
 		in.names = []string{q.Name}
 	}
 	if r := in.resource; r.Group == "" && (r.Resource == "namespaces" || r.Resource == "namespace") {
-		in.namespace, in.namespaced, in.names = "", false, []string{q.Namespace} // the one that the caller may read
+		// the one that the caller may read
+		in.namespace, in.namespaced, in.names = "", false, []string{q.Namespace}
 	}
 	return in
 }
