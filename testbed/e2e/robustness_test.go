@@ -27,6 +27,9 @@ type robustLoad struct {
 // that is printed; how the machine takes it differs from run to run. It runs for
 // -robustness. It is not parallel: it kills what others need.
 func TestRobustness(t *testing.T) {
+	if *robustnessTime == 0 {
+		t.Skip("make robustness runs it: docs/KNOWN_ISSUES.md says why make test does not")
+	}
 	seed := *robustnessSeed
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())
