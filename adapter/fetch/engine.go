@@ -27,6 +27,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/cluster"
+	"github.com/sluice-autoscaler/sluice/adapter/fetch/memory"
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
 	"github.com/sluice-autoscaler/sluice/adapter/rules"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/answer"
@@ -84,7 +85,7 @@ type state struct {
 type Engine struct {
 	opts    Options
 	sources []*source.Source
-	memory  *memory
+	memory  *memory.Memory
 	metrics instruments
 	state   atomic.Pointer[state]
 	changes chan struct{}
@@ -127,7 +128,7 @@ func New(o Options) (*Engine, error) {
 		}
 		e.sources = append(e.sources, p)
 	}
-	e.memory = newMemory(time.Duration(o.Config.Interval), time.Duration(o.Config.KeepQueries), o.Clock, e.ask)
+	e.memory = memory.New(time.Duration(o.Config.Interval), time.Duration(o.Config.KeepQueries), o.Clock, e.ask)
 	e.rules = &config.MetricsDiscoveryConfig{}
 	if err := e.register(o.Registerer); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
@@ -171,8 +172,8 @@ func (e *Engine) find(name string) (*source.Source, error) {
 }
 
 // ask asks a source for the memory.
-func (e *Engine) ask(ctx context.Context, key queryKey) (answer.Result, error) {
-	s, err := e.find(key.from)
+func (e *Engine) ask(ctx context.Context, key memory.Key) (answer.Result, error) {
+	s, err := e.find(key.From)
 	if err != nil {
 		return answer.Result{}, err
 	}
@@ -182,7 +183,7 @@ func (e *Engine) ask(ctx context.Context, key queryKey) (answer.Result, error) {
 // Run works until ctx ends.
 func (e *Engine) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return e.memory.run(ctx) })
+	g.Go(func() error { return e.memory.Run(ctx) })
 	g.Go(func() error { return e.follow(ctx) })
 	g.Go(func() error { return e.prefetch(ctx) })
 	err := g.Wait()

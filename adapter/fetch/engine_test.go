@@ -392,8 +392,8 @@ rules:
 	})
 }
 
-// resourceRules answer for pods and nodes; what is unknown is an error, and a pod without samples is
-// none.
+// resourceRules answer for pods and nodes; what is unknown is an error, and a pod without samples
+// is none.
 func TestResource(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)
