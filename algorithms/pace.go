@@ -20,7 +20,7 @@ func (p *Pace) Due(now time.Time, period time.Duration) bool {
 	if now.Before(p.Next) {
 		return false
 	}
-	p.Next = p.Next.Add((now.Sub(p.Next)/period + 1) * period)
+	p.Next = now.Add(period - now.Sub(p.Next)%period)
 	return true
 }
 

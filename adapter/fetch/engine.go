@@ -336,7 +336,7 @@ func (e *Engine) complain(ctx context.Context, message, of string, err error) {
 	e.complaints[message+of] = err.Error()
 	e.mu.Unlock()
 	if !known {
-		e.opts.Log.WarnContext(ctx, message, slog.String("of", strings.ReplaceAll(strings.TrimPrefix(of, "\x00"), "\x00", " ")), slog.Any("error", err))
+		e.opts.Log.WarnContext(ctx, "rules of Prometheus", slog.String("fault", message), slog.String("of", strings.ReplaceAll(strings.TrimPrefix(of, "\x00"), "\x00", " ")), slog.Any("error", err))
 	}
 }
 

@@ -262,8 +262,10 @@ func TestReleases(t *testing.T) {
 		want                 map[string]int
 	}{
 		"a pod that succeeded is no missing one": {perPod, "100", `{"t":1,"current":3,"pods":` + pods("50 50 succeeded") + `}`, map[string]int{"1.37": 2, "1.38": 1}},
-		"overhead is in the requests of 1.37": {resource, "50", `{"t":1,"current":1,"pods":[{"state":"ready","values":{"m":0.8},"requests":{"m":1},"overhead":{"m":1}}]}`,
-			map[string]int{"1.37": 1, "1.38": 2}},
+		"overhead is in the requests of 1.37": {
+			resource, "50", `{"t":1,"current":1,"pods":[{"state":"ready","values":{"m":0.8},"requests":{"m":1},"overhead":{"m":1}}]}`,
+			map[string]int{"1.37": 1, "1.38": 2},
+		},
 		"saturation":                              {average, "1m", huge, map[string]int{"1.37": 1_000_000, "1.38": 1_000_000}},
 		"no tolerance over no pods":               {average, "10", `{"t":1,"current":3,"ready":0,"signals":{"q":{"0s":0}}}`, map[string]int{"1.37": 0, "1.38": 0}},
 		"within tolerance the pods that exist":    {average, "10", `{"t":1,"current":20,"ready":19,"signals":{"q":{"0s":195}}}`, map[string]int{"1.37": 19, "1.38": 19}},

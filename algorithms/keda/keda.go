@@ -505,7 +505,7 @@ func (p *Policy) compose(fellBack int) {
 		sig.Value, sig.Known = p.values[fellBack], true
 	case !p.seen.Failed:
 		if v, err := p.formula(p.values); err == nil && algorithms.Finite(v) {
-			sig.Value, sig.Known = math.Trunc(v*1000)/1000, true
+			sig.Value, sig.Known = thousandths(math.Trunc(v*1000)), true
 		} else {
 			p.seen.Failed = true
 		}
@@ -537,8 +537,12 @@ func written(v float64) float64 {
 	if err != nil {
 		return v
 	}
-	return rounded
+	return thousandths(math.Round(rounded * 1000))
 }
+
+// thousandths is a count of them as a number, with the last digits that Kubernetes' quantities
+// have: formulas see them.
+func thousandths(n float64) float64 { return n * 1e-3 }
 
 // fallbackValue is the value that makes the HPA answer the fallback's count, cut to thousandths.
 func fallbackValue(f *Fallback, goal float64, kind string, o *algorithms.Observation) (float64, bool) {
@@ -559,7 +563,7 @@ func fallbackValue(f *Fallback, goal float64, kind string, o *algorithms.Observa
 		}
 		replicas /= float64(ready)
 	}
-	return math.Trunc(goal*1000*replicas) / 1000, true
+	return thousandths(math.Trunc(goal * 1000 * replicas)), true
 }
 
 // poll is the operator's poll; acts tells whether it sets the count itself rather than leave it to

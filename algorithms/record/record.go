@@ -182,7 +182,8 @@ type Control struct {
 // control reads a line as a Control; ok is false for an observation.
 func control(raw []byte) (c Control, ok bool, err error) {
 	var keys map[string]json.RawMessage
-	if json.Unmarshal(raw, &keys) != nil || keys["t"] != nil || len(keys) == 0 {
+	_ = json.Unmarshal(raw, &keys) // what is no object is no control
+	if keys["t"] != nil || len(keys) == 0 {
 		return c, false, nil
 	}
 	for k := range keys {

@@ -1,6 +1,7 @@
 package target_test
 
 import (
+	"maps"
 	"math"
 	"testing"
 	"time"
@@ -122,5 +123,35 @@ func BenchmarkDecide(b *testing.B) {
 	for b.Loop() {
 		o.Now = o.Now.Add(time.Second)
 		p.Decide(o)
+	}
+}
+
+// TestAWSOfAnECSService goes out at the third data point of a minute above the target and in at the
+// 15th below 90 % of it, and waits 5 minutes in between.
+func TestAWSOfAnECSService(t *testing.T) {
+	t.Parallel()
+	c := target.AWS()
+	c.Target = 10
+	p, err := target.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cur, changes := 2, map[int]int{}
+	for minute := range 40 {
+		load := 40.0
+		if minute >= 10 {
+			load = 15
+		}
+		d := p.Decide(algorithms.Observation{
+			Now: policytest.Epoch().Add(time.Duration(minute) * time.Minute), Limits: algorithms.Limits{Max: 100}, Replicas: algorithms.Replicas{Current: cur, Ready: cur},
+			Signals: []algorithms.Signal{{Name: algorithms.Concurrency, Window: time.Minute, Value: load, Known: true, Coverage: 1}},
+		})
+		if d.Replicas != cur {
+			changes[minute] = d.Replicas
+		}
+		cur = d.Replicas
+	}
+	if want := map[int]int{2: 4, 24: 2}; !maps.Equal(changes, want) {
+		t.Errorf("changes by the minute: %v, want %v", changes, want)
 	}
 }

@@ -56,10 +56,11 @@ func FromSaved(f intake.File, kind string, step, margin time.Duration) (*Past, e
 			return nil, errors.New("it has one time only: give --step")
 		}
 	}
-	n := (times[len(times)-1]-times[0]+int64(step)/2)/int64(step) + 1
-	if n > 10_000_000 {
-		return nil, fmt.Errorf("it has %d steps of %v: want at most 10000000", n, step)
+	span := times[len(times)-1] - times[0]
+	if span/int64(step) >= 10_000_000 {
+		return nil, fmt.Errorf("it has %d steps of %v: want at most 10000000", span/int64(step), step)
 	}
+	n := (span+int64(step)/2)/int64(step) + 1
 	p := &Past{Kind: kind, warnings: []string{fmt.Sprintf("the file's values are taken for %s", unit)}}
 	if s.Skipped > 0 {
 		p.odd = int(s.Skipped)

@@ -65,7 +65,9 @@ func Bins(files []File, o Options) (*Load, error) {
 	l := &Load{Summary: s}
 	if !s.Binned {
 		l.Width = c.width
-		l.Start, l.Requests = c.dense()
+		if l.Start, l.Requests = c.dense(); l.Requests == nil {
+			return nil, fmt.Errorf("%s: from the first request to the last there are more than %d bins of %v: want wider ones, --bin", s.Format.Name, maxBins, c.width)
+		}
 		l.Summary.Requests = float64(s.Items)
 		return l, nil
 	}
@@ -93,10 +95,11 @@ func (l *Load) lay(stamps map[int64]stamp, width time.Duration, o *Options) erro
 		return errors.New("it holds concurrency: give the mean service time, which turns it into a rate")
 	}
 	l.Start = times[0]
-	n := (times[len(times)-1]-l.Start+int64(width)/2)/int64(width) + 1
-	if n > maxBins {
-		return fmt.Errorf("it has %d bins of %v: want at most %d; cut it", n, width, maxBins)
+	span := times[len(times)-1] - l.Start
+	if span/int64(width) >= maxBins {
+		return fmt.Errorf("it has %d bins of %v: want at most %d; cut it", span/int64(width), width, maxBins)
 	}
+	n := (span+int64(width)/2)/int64(width) + 1
 	l.Width, l.Requests = width, make([]float64, n)
 	many := make([]int, n)
 	for _, at := range times {

@@ -18,14 +18,15 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/intake/rows"
 )
 
-// What formats and files are made of.
 type (
 	// File is what is to be read.
 	File = rows.File
-	// Format is one kind of file; Item a request or a value of it; Meta what is known of it.
+	// Format is one kind of file.
 	Format = formats.Format
-	Item   = formats.Item
-	Meta   = formats.Meta
+	// Item is a request, or a value over time.
+	Item = formats.Item
+	// Meta is what a parser knows of its file.
+	Meta = formats.Meta
 	// Unit is what the values of a file are.
 	Unit = formats.Unit
 )

@@ -226,8 +226,14 @@ func TestColumns(t *testing.T) {
 		file, column string
 		want         float64
 	}{
-		{"invocations_per_function_md.anon.d02.csv", "f2", 24}, {"day_001.csv", "2", 8}, {"prometheus.json", "b", 60}, {"pageviews-20150701-010000", "en", 1200},
-		{"openmetrics.txt", "http_requests_total", 104}, {"AzureFunctionsInvocationTrace2021.csv", "a1/f2", 1}, {"day_001.csv", "sum", 15}, {"nab.csv", "value", 350},
+		{"invocations_per_function_md.anon.d02.csv", "f2", 24},
+		{"day_001.csv", "2", 8},
+		{"prometheus.json", "b", 60},
+		{"pageviews-20150701-010000", "en", 1200},
+		{"openmetrics.txt", "http_requests_total", 104},
+		{"AzureFunctionsInvocationTrace2021.csv", "a1/f2", 1},
+		{"day_001.csv", "sum", 15},
+		{"nab.csv", "value", 350},
 	} {
 		l, err := intake.Bins([]intake.File{sample(tt.file)}, intake.Options{Column: tt.column})
 		if err != nil || l.Summary.Requests != tt.want {
@@ -287,7 +293,11 @@ func TestSpoolSorts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	var got []string
 	for r := l.Requests(); ; {
 		q, in, _, ok := r.Next()
@@ -360,7 +370,11 @@ func TestMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	last, count := time.Duration(-1), 0
 	for r := l.Requests(); ; count++ {
 		q, _, _, ok := r.Next()
@@ -408,4 +422,26 @@ func FuzzRead(f *testing.F) {
 			t.Errorf("bins of %v", l.Width)
 		}
 	})
+}
+
+// TestHostile refuses what would take much memory, and does not take it for something else.
+func TestHostile(t *testing.T) {
+	t.Parallel()
+	for content, want := range map[string]string{
+		"t,requests\n1,1\n2,1\n99999999,1\n":                                  "bins",
+		"time\n1000000000\n4000000000\n":                                      "want wider ones, --bin",
+		"time,requests\n0001-01-01,1\n":                                       "nothing in it",
+		"t,requests\n1,1e400\n2,nan\n":                                        "nothing in it",
+		"Value Percentile TotalCount 1/(1-Percentile)\n1 1.0 99999999999 inf": "want 1–50000000",
+		"": "nothing in it",
+	} {
+		_, err := intake.Bins([]intake.File{text("x.csv", content)}, intake.Options{})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want an error with %q", content, err, want)
+		}
+	}
+	s, err := intake.Read([]intake.File{text("x.log", "time\n2025-01-01\n"+strings.Repeat("x", 5<<20)+"\n2025-01-02\n")}, intake.Options{}, func(*intake.Item) {})
+	if err != nil || s.Requests != 2 || s.Skipped != 1 {
+		t.Errorf("a line of 5 MiB: %+v, %v; want it skipped", s, err)
+	}
 }

@@ -9,34 +9,33 @@ import (
 	"testing"
 )
 
-// TestThreatModelNamesTests holds docs/threat-model.md to its word: each bullet ends with the name
-// of a test, and there is such a test.
+// TestThreatModelNamesTests holds docs/threat-model.md and SECURITY.md to their word: each bullet
+// ends with the name of a test, and there is such a test.
 func TestThreatModelNamesTests(t *testing.T) {
 	root := filepath.Join("..", "..")
 	tests := testNames(t, root)
-	raw, err := os.ReadFile(filepath.Join(root, "docs", "threat-model.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, list, found := strings.Cut(string(raw), "\n## What holds\n")
-	if !found {
-		t.Fatal("there is no section What holds")
-	}
-	bullets := 0
-	for _, bullet := range splitBullets(list) {
-		bullets++
-		names := regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9_]+)[`/]").FindAllStringSubmatch(bullet, -1)
-		if len(names) == 0 {
-			t.Errorf("no test is named: %s", bullet)
+	name := regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9_]+)[`/]")
+	for page, after := range map[string]string{"docs/threat-model.md": "\n## What holds\n", "SECURITY.md": "\nWhat to know before you run it:\n"} {
+		raw, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(page)))
+		if err != nil {
+			t.Fatal(err)
 		}
-		for _, name := range names {
-			if !tests[name[1]] {
-				t.Errorf("there is no %s: %s", name[1], bullet)
+		_, list, _ := strings.Cut(string(raw), after)
+		bullets := splitBullets(list)
+		if len(bullets) == 0 {
+			t.Errorf("%s: no bullet was found behind %q", page, after)
+		}
+		for _, bullet := range bullets {
+			names := name.FindAllStringSubmatch(bullet, -1)
+			if len(names) == 0 {
+				t.Errorf("%s: no test is named: %s", page, bullet)
+			}
+			for _, n := range names {
+				if !tests[n[1]] {
+					t.Errorf("%s: there is no %s: %s", page, n[1], bullet)
+				}
 			}
 		}
-	}
-	if bullets == 0 {
-		t.Error("no bullet was found")
 	}
 }
 

@@ -1,6 +1,7 @@
 package manifests_test
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -19,9 +20,7 @@ func TestRules(t *testing.T) {
 	found := map[string]string{}
 	for _, d := range documents(t, text) {
 		if d.Kind == "ConfigMap" {
-			for key, value := range decode[corev1.ConfigMap](t, d).Data {
-				found[key] = value
-			}
+			maps.Copy(found, decode[corev1.ConfigMap](t, d).Data)
 		}
 	}
 	rules, err := config.Parse([]byte(found["config.yaml"]))

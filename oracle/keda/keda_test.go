@@ -278,12 +278,11 @@ func run(t *testing.T, seed uint64, steps int, mutate func(*keda.Config)) (diff 
 	c := newCluster()
 	for done, generation := 0, int64(1); done < steps; generation++ {
 		time.Sleep(time.Duration(rng.Int64N(int64(3 * time.Second))))
-		before := c.spec
 		e, err := begin(t.Context(), c, rng, generation, mutate)
 		if err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
-		before = c.spec
+		before := c.spec
 		for step := range 60 {
 			synctest.Wait() // the poll, if one is due
 			done++

@@ -139,14 +139,11 @@ func tokens(b []byte) int {
 }
 
 func join(fields [][]byte, places []int) string {
-	parts := ""
-	for k, i := range places {
-		if k > 0 {
-			parts += "/"
-		}
-		parts += string(fields[min(i, len(fields)-1)])
+	var parts []string
+	for _, i := range places {
+		parts = append(parts, string(fields[min(i, len(fields)-1)]))
 	}
-	return parts
+	return strings.Join(parts, "/")
 }
 
 // requestTables are those of published data sets.

@@ -9,10 +9,12 @@ import (
 	"github.com/sluice-autoscaler/sluice/bench/intake/rows"
 )
 
-// What files are made of (package item).
 type (
+	// Item is a request, or a value over time.
 	Item = item.Item
+	// Meta is what a parser knows of its file.
 	Meta = item.Meta
+	// Unit is what the values of a file are.
 	Unit = item.Unit
 )
 

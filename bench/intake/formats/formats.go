@@ -1,6 +1,7 @@
 package formats
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -53,7 +54,7 @@ func Choose(in *rows.Input, name string) (Format, error) {
 	}
 	h := rows.NewHead(in)
 	if len(h.Lines) == 0 {
-		if _, err := in.Reader.Peek(1); err != nil && err != io.EOF { //nolint:errorlint // bufio gives it as it is
+		if _, err := in.Reader.Peek(1); err != nil && !errors.Is(err, io.EOF) {
 			return Format{}, err
 		}
 		return Format{}, ErrNothing

@@ -234,6 +234,9 @@ func hdrLatencies() Format {
 	}
 }
 
+// mostLatencies bounds the requests of a distribution, each of which is made.
+const mostLatencies = 50_000_000
+
 func parseHDR(in *rows.Input, m *Meta, emit func(*Item)) error {
 	m.Relative = true
 	type step struct {
@@ -275,16 +278,16 @@ func parseHDR(in *rows.Input, m *Meta, emit func(*Item)) error {
 	} else {
 		m.Note("it has no arrivals: %v requests at a constant rate for %v", requests, time.Duration(length*1e9))
 	}
-	if total <= 0 || total > 1e9 {
-		return fmt.Errorf("its total is %d requests: want 1–1e9", total)
+	if total <= 0 || total > mostLatencies {
+		return fmt.Errorf("its total is %d requests: want 1–%d", total, int64(mostLatencies))
 	}
 	m.Note("latencies are in milliseconds; each is that of its percentile, in an order without meaning")
 	n := int64(requests)
 	if n <= 0 {
 		n = total
 	}
-	if n > 1e9 {
-		return fmt.Errorf("it has %d requests: want at most 1e9", n)
+	if n > mostLatencies {
+		return fmt.Errorf("it has %d requests: want at most %d", n, int64(mostLatencies))
 	}
 	for i := range n {
 		// a permutation: neighbours are far apart in the distribution

@@ -117,6 +117,7 @@ func (r reader) Read(p []byte) (int, error) { return r.in.Reader.Read(p) }
 // Close implements io.Closer.
 func (r reader) Close() error { return r.in.Close() }
 
+// Close closes the file.
 func (in *Input) Close() error {
 	for _, f := range in.more {
 		f()
@@ -250,6 +251,7 @@ func (h *Head) Has(names ...string) bool {
 	return true
 }
 
+// Index is the place of a name among columns, -1 for none.
 func Index(columns []string, name string) int {
 	for i, c := range columns {
 		if c == name {
