@@ -49,8 +49,8 @@ func TestEndpointConfig(t *testing.T) {
 	}
 }
 
-// After failures in a row nothing is sent for a while, then one request tries. A refused query is no
-// failure, and neither is a caller that gives up.
+// After failures in a row nothing is sent for a while, then one request tries. A refused query is
+// no failure.
 func TestBreaker(t *testing.T) {
 	t.Parallel()
 	var asked, status atomic.Int64
