@@ -84,6 +84,7 @@ type state struct {
 // Engine serves metrics of rules. It is safe for concurrent use; Run runs once.
 type Engine struct {
 	opts    Options
+	began   time.Time
 	sources []*source.Source
 	memory  *memory.Memory
 	metrics instruments
@@ -117,7 +118,7 @@ func New(o Options) (*Engine, error) {
 		o.Clock = time.Now
 	}
 	e := &Engine{
-		opts: o, metrics: newInstruments(), changes: make(chan struct{}, 1), relist: make(chan struct{}, 1),
+		opts: o, began: o.Clock(), metrics: newInstruments(), changes: make(chan struct{}, 1), relist: make(chan struct{}, 1),
 		listed: map[string]kept{}, complaints: map[string]string{}, held: map[heldKey]heldValues{},
 	}
 	for i := range o.Config.Sources {
@@ -349,9 +350,14 @@ func (e *Engine) settle(message, of string) {
 // Changes is sent to when the lists of metrics have changed.
 func (e *Engine) Changes() <-chan struct{} { return e.changes }
 
-// Ready says why nothing can be answered yet; nil once series were listed, or could not be.
+// patience is how long others wait for the first list. A Prometheus that hangs is not to keep the
+// process from what it does without one; until then each of its metrics is unknown.
+const patience = 15 * time.Second
+
+// Ready says why nothing can be answered yet; nil once series were listed, or could not be, or have
+// been waited for.
 func (e *Engine) Ready() error {
-	if e.state.Load() == nil {
+	if e.state.Load() == nil && e.opts.Clock().Sub(e.began) < patience {
 		return errors.New("the metrics of rules are not listed yet")
 	}
 	return nil
