@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/sluice-autoscaler/sluice/adapter/fetch/memory"
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
 	"github.com/sluice-autoscaler/sluice/adapter/rules"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/answer"
@@ -143,8 +144,8 @@ func (st *state) plan(q *question, now time.Time) (*plan, error) {
 
 // key is a query as the memory knows it. An instant query gives the instant as the time of each
 // sample, so that a rule with a maxAge has to ask for the times of what its query reads.
-func (p *plan) key(q rules.Query) queryKey {
-	key := queryKey{from: q.Source, Query: source.Query{PromQL: q.PromQL}}
+func (p *plan) key(q rules.Query) memory.Key {
+	key := memory.Key{From: q.Source, Query: source.Query{PromQL: q.PromQL}}
 	if p.metric.Rule.Answers.MaxAge <= 0 || q.Parsed == nil {
 		return key
 	}
@@ -188,27 +189,27 @@ func (e *Engine) answer(ctx context.Context, q *question) (answered, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, firstWait)
 	defer cancel()
-	f := fetched{err: errUngrouped}
+	f := memory.Outcome{Err: errUngrouped}
 	if p.grouped {
 		a.query = p.group
-		f = e.memory.read(ctx, p.key(a.query))
+		f = e.memory.Read(ctx, p.key(a.query))
 	}
-	if !p.grouped || !q.external && f.err != nil && clashes(f.err) {
+	if !p.grouped || !q.external && f.Err != nil && clashes(f.Err) {
 		if a.query, err = p.metric.Query(q.asked(now)); err != nil {
 			return a, err
 		}
-		f = e.memory.read(ctx, p.key(a.query))
+		f = e.memory.Read(ctx, p.key(a.query))
 	}
 	now = e.opts.Clock()
-	a.at = f.at
-	switch age := now.Sub(f.at); {
-	case f.err != nil:
-		err = failed(p.metric, q.of(), a.query.Source, f.err)
+	a.at = f.At
+	switch age := now.Sub(f.At); {
+	case f.Err != nil:
+		err = failed(p.metric, q.of(), a.query.Source, f.Err)
 	case age > e.staleAfter(a.query.Source):
 		err = answer.Unknown(q.metric, q.of(), fmt.Sprintf("the last answer is %s old", age.Round(time.Second)))
 	default:
 		asked := q.asked(now)
-		a.values, err = p.metric.Values(f.result, asked)
+		a.values, err = p.metric.Values(f.Result, asked)
 	}
 	return e.hold(q, a, now, err)
 }

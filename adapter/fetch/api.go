@@ -259,14 +259,14 @@ func (e *Engine) Explain(ctx context.Context, question Question) Explanation {
 			query = a.plan.group
 		}
 		out.Query, out.Source = query.PromQL, query.Source
-		if f, known := e.memory.peek(a.plan.key(query)); known && !f.at.IsZero() {
-			at := f.at
-			out.Asked, out.AgeSeconds, out.TookSeconds = &at, e.opts.Clock().Sub(at).Seconds(), f.took.Seconds()
+		if f, known := e.memory.Peek(a.plan.key(query)); known && !f.At.IsZero() {
+			at := f.At
+			out.Asked, out.AgeSeconds, out.TookSeconds = &at, e.opts.Clock().Sub(at).Seconds(), f.Took.Seconds()
 			label := "" // a grouped query's samples of other objects are not the caller's
-			if !question.External && !f.result.Scalar {
+			if !question.External && !f.Result.Scalar {
 				label, _ = a.plan.metric.Rule.Label(a.plan.metric.Resource.GroupResource)
 			}
-			for _, s := range f.result.Samples {
+			for _, s := range f.Result.Samples {
 				if label != "" && s.Labels[label] != question.Name {
 					continue
 				}
@@ -302,8 +302,8 @@ func (q *Question) internal() *question {
 	if !q.External && q.Name != "" {
 		in.names = []string{q.Name}
 	}
+	// Of namespaces the caller is told of the one that it may read.
 	if r := in.resource; r.Group == "" && (r.Resource == "namespaces" || r.Resource == "namespace") {
-		// the one that the caller may read
 		in.namespace, in.namespaced, in.names = "", false, []string{q.Namespace}
 	}
 	return in

@@ -53,7 +53,7 @@ func (e *Engine) ahead(st *state, q *question) {
 			return
 		}
 	}
-	_, _ = e.memory.want(p.key(query))
+	_, _ = e.memory.Want(p.key(query))
 }
 
 // demand is what a HorizontalPodAutoscaler asks for.

@@ -27,6 +27,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/cluster"
+	"github.com/sluice-autoscaler/sluice/adapter/fetch/memory"
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
 	"github.com/sluice-autoscaler/sluice/adapter/rules"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/answer"
@@ -83,8 +84,9 @@ type state struct {
 // Engine serves metrics of rules. It is safe for concurrent use; Run runs once.
 type Engine struct {
 	opts    Options
+	began   time.Time
 	sources []*source.Source
-	memory  *memory
+	memory  *memory.Memory
 	metrics instruments
 	state   atomic.Pointer[state]
 	changes chan struct{}
@@ -116,7 +118,7 @@ func New(o Options) (*Engine, error) {
 		o.Clock = time.Now
 	}
 	e := &Engine{
-		opts: o, metrics: newInstruments(), changes: make(chan struct{}, 1), relist: make(chan struct{}, 1),
+		opts: o, began: o.Clock(), metrics: newInstruments(), changes: make(chan struct{}, 1), relist: make(chan struct{}, 1),
 		listed: map[string]kept{}, complaints: map[string]string{}, held: map[heldKey]heldValues{},
 	}
 	for i := range o.Config.Sources {
@@ -127,7 +129,7 @@ func New(o Options) (*Engine, error) {
 		}
 		e.sources = append(e.sources, p)
 	}
-	e.memory = newMemory(time.Duration(o.Config.Interval), time.Duration(o.Config.KeepQueries), o.Clock, e.ask)
+	e.memory = memory.New(time.Duration(o.Config.Interval), time.Duration(o.Config.KeepQueries), o.Clock, e.ask)
 	e.rules = &config.MetricsDiscoveryConfig{}
 	if err := e.register(o.Registerer); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
@@ -171,8 +173,8 @@ func (e *Engine) find(name string) (*source.Source, error) {
 }
 
 // ask asks a source for the memory.
-func (e *Engine) ask(ctx context.Context, key queryKey) (answer.Result, error) {
-	s, err := e.find(key.from)
+func (e *Engine) ask(ctx context.Context, key memory.Key) (answer.Result, error) {
+	s, err := e.find(key.From)
 	if err != nil {
 		return answer.Result{}, err
 	}
@@ -182,7 +184,7 @@ func (e *Engine) ask(ctx context.Context, key queryKey) (answer.Result, error) {
 // Run works until ctx ends.
 func (e *Engine) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return e.memory.run(ctx) })
+	g.Go(func() error { return e.memory.Run(ctx) })
 	g.Go(func() error { return e.follow(ctx) })
 	g.Go(func() error { return e.prefetch(ctx) })
 	err := g.Wait()
@@ -348,9 +350,14 @@ func (e *Engine) settle(message, of string) {
 // Changes is sent to when the lists of metrics have changed.
 func (e *Engine) Changes() <-chan struct{} { return e.changes }
 
-// Ready says why nothing can be answered yet; nil once series were listed, or could not be.
+// patience is how long others wait for the first list. A Prometheus that hangs is not to keep the
+// process from what it does without one; until then each of its metrics is unknown.
+const patience = 15 * time.Second
+
+// Ready says why nothing can be answered yet; nil once series were listed, or could not be, or have
+// been waited for.
 func (e *Engine) Ready() error {
-	if e.state.Load() == nil {
+	if e.state.Load() == nil && e.opts.Clock().Sub(e.began) < patience {
 		return errors.New("the metrics of rules are not listed yet")
 	}
 	return nil

@@ -392,8 +392,8 @@ rules:
 	})
 }
 
-// resourceRules answer for pods and nodes; what is unknown is an error, and a pod without samples is
-// none.
+// resourceRules answer for pods and nodes; what is unknown is an error, and a pod without samples
+// is none.
 func TestResource(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)
@@ -435,5 +435,27 @@ func TestResource(t *testing.T) {
 	})
 	if all, err := e.PodMetrics(t.Context(), "other", labels.Everything()); code(err) != http.StatusServiceUnavailable {
 		t.Errorf("without Prometheus: %+v, %v", all, err)
+	}
+}
+
+// A Prometheus that hangs does not keep the process from being ready for long, and its metrics are
+// unknown.
+func TestHangingAtStart(t *testing.T) {
+	t.Parallel()
+	hang := make(chan struct{})
+	f := newFake(t)
+	t.Cleanup(func() { close(hang) })
+	f.fault = func(http.ResponseWriter) bool { <-hang; return true }
+	began := time.Now()
+	e := start(t, setup{rules: rulesText, sources: []source.Prometheus{{URL: f.URL, Timeout: model.Duration(time.Minute)}}})
+	if took := time.Since(began); took > 18*time.Second {
+		t.Errorf("it is ready after %v", took)
+	}
+	_, err := e.GetMetricByName(t.Context(), types.NamespacedName{Namespace: "shop", Name: "a"}, jobs, nil)
+	if code(err) != http.StatusServiceUnavailable || !strings.Contains(err.Error(), "not listed yet") {
+		t.Errorf("a metric: %v", err)
+	}
+	if len(e.ListAllMetrics()) != 0 {
+		t.Errorf("there are %v", e.ListAllMetrics())
 	}
 }

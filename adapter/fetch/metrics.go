@@ -61,7 +61,7 @@ func (e *Engine) register(r prometheus.Registerer) error {
 			}
 			return 0
 		}),
-		gauge("sluice_adapter_rules_queries", "Queries that are repeated.", e.memory.size),
+		gauge("sluice_adapter_rules_queries", "Queries that are repeated.", e.memory.Size),
 	}
 	for _, s := range e.sources {
 		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{

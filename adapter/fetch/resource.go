@@ -13,13 +13,14 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 
+	"github.com/sluice-autoscaler/sluice/adapter/fetch/memory"
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
 	"github.com/sluice-autoscaler/sluice/adapter/rules"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/answer"
 )
 
-// PodMetrics answers metrics.k8s.io for the pods whose own labels match, of one namespace or of all.
-// An error of one namespace is an error of the answer: a part would look like the whole.
+// PodMetrics answers metrics.k8s.io for the pods whose own labels match, of one namespace or of
+// all. An error of one namespace is an error of the answer: a part would look like the whole.
 func (e *Engine) PodMetrics(ctx context.Context, namespace string, selector labels.Selector) ([]metricsv1beta1.PodMetrics, error) {
 	var by map[string][]string
 	var err error
@@ -148,25 +149,25 @@ func (e *Engine) usage(ctx context.Context, namespace string, names []string, no
 	}
 	ctx, cancel := context.WithTimeout(ctx, firstWait)
 	defer cancel()
-	keys := [2]queryKey{resourceKey(queries.CPU), resourceKey(queries.Memory)}
+	keys := [2]memory.Key{resourceKey(queries.CPU), resourceKey(queries.Memory)}
 	for _, key := range keys { // both are asked at once
-		_, _ = e.memory.want(key)
+		_, _ = e.memory.Want(key)
 	}
 	var results [2]answer.Result
 	for i, key := range keys {
-		f := e.memory.read(ctx, key)
-		if f.err != nil {
-			return nil, 0, answer.Unknown("usage", of, f.err.Error())
+		f := e.memory.Read(ctx, key)
+		if f.Err != nil {
+			return nil, 0, answer.Unknown("usage", of, f.Err.Error())
 		}
-		if age := e.opts.Clock().Sub(f.at); age > e.staleAfter(key.from) {
+		if age := e.opts.Clock().Sub(f.At); age > e.staleAfter(key.From) {
 			return nil, 0, answer.Unknown("usage", of, "the last answer is "+age.Round(time.Second).String()+" old")
 		}
-		results[i] = f.result
+		results[i] = f.Result
 	}
 	usage, err = values(results[0], results[1], names)
 	return usage, r.Window, err
 }
 
-func resourceKey(q rules.Query) queryKey {
-	return queryKey{from: q.Source, Query: source.Query{PromQL: q.PromQL}}
+func resourceKey(q rules.Query) memory.Key {
+	return memory.Key{From: q.Source, Query: source.Query{PromQL: q.PromQL}}
 }

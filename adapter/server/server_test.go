@@ -102,7 +102,7 @@ type world struct {
 	frontProxy, plain *http.Client
 }
 
-func start(t *testing.T) *world {
+func start(t *testing.T, changes ...func(*server.Options)) *world {
 	t.Helper()
 	w := &world{ca: newAuthority(t, "serving"), users: newAuthority(t, "users"), proxy: newAuthority(t, "proxy"), cert: &changing{}, metrics: prometheus.NewRegistry()}
 	w.cert.set(w.ca.issue(t, "sluice-adapter", x509.ExtKeyUsageServerAuth))
@@ -114,7 +114,7 @@ func start(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := server.New(server.Options{
+	o := server.Options{
 		Config: newCluster(t, w.users, w.proxy, w.reviews.add, func(name string) bool { n := w.gone.Load(); return n != nil && *n == name }), Listener: listener, Certificate: w.cert, Custom: p, External: p, Journal: journal, Metrics: http.HandlerFunc(exposeSome), Log: slog.New(slog.DiscardHandler), Registerer: w.metrics,
 		Ready: func() error {
 			if err := w.unready.Load(); err != nil {
@@ -122,7 +122,11 @@ func start(t *testing.T) *world {
 			}
 			return nil
 		},
-	})
+	}
+	for _, change := range changes {
+		change(&o)
+	}
+	s, err := server.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}

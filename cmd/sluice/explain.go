@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
+	"github.com/sluice-autoscaler/sluice/cmd/sluice/ruletool"
 	"github.com/sluice-autoscaler/sluice/scaler"
 	"github.com/sluice-autoscaler/sluice/scaler/explain"
 )
@@ -31,8 +32,7 @@ type explainFlags struct {
 func explainer() *cobra.Command {
 	var f explainFlags
 	c := &cobra.Command{
-		Use: "explain AUTOSCALER", Short: "Say what an Autoscaler last decided, and why",
-		Args: usage(cobra.ExactArgs(1)),
+		Use: "explain AUTOSCALER", Short: "Say what an Autoscaler last decided, and why", Args: usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
 	}
 	c.Flags().StringVar(&f.kubeconfig, "kubeconfig", "", "path of the kubeconfig (default: as kubectl)")
@@ -43,7 +43,7 @@ func explainer() *cobra.Command {
 	c.Flags().StringVarP(&f.output, "output", "o", "", "json prints the journal as it is kept")
 	c.Flags().StringVar(&f.record, "record", "", "append what the status says as an observation to this `FILE`, for sluice bench backtest and sluice decide")
 	c.Flags().DurationVar(&f.every, "every", 0, "go on recording with this period until interrupted")
-	c.AddCommand(metricExplainer())
+	c.AddCommand(ruletool.ExplainMetric())
 	return c
 }
 

@@ -93,6 +93,14 @@ var layers = []layer{
 		reason: "adapter and scaler never import each other: each declares the interface that it needs, and cmd joins them",
 	},
 	{
+		folder: "adapter/fetch/source", allow: []string{"prom/...", "adapter/rules/..."}, modules: []string{"*"},
+		reason: "what is asked of Prometheus does not depend on the cluster, so it links no client of one",
+	},
+	{
+		folder: "adapter/fetch/memory", allow: []string{"adapter/rules/answer", "adapter/fetch/source"},
+		reason: "queries are repeated whoever asks for them, so it knows neither rules nor the cluster",
+	},
+	{
 		folder: "scaler", allow: append([]string{"wire/...", "algorithms/...", "api/...", "prom/..."}, ground...), modules: []string{"*", "k8s"},
 		reason: "shells and drivers around the ports; adapter and scaler never import each other",
 	},

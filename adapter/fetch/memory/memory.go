@@ -1,4 +1,5 @@
-package fetch
+// Package memory repeats queries while somebody asks for them, and keeps their last outcomes.
+package memory
 
 import (
 	"context"
@@ -13,31 +14,31 @@ import (
 // maxQueries bounds the queries that are repeated at once. What goes beyond is unknown.
 const maxQueries = 20_000
 
-// queryKey is what is asked of a source.
-type queryKey struct {
-	from string
+// Key is what is asked of a source.
+type Key struct {
+	From string
 	source.Query
 }
 
-// fetched is the outcome of a query.
-type fetched struct {
-	result answer.Result
-	// err says why there is no result.
-	err error
-	// at is when it was asked, so that the result is no older than that.
-	at time.Time
-	// took is how long Prometheus needed.
-	took time.Duration
+// Outcome is what came of of a query.
+type Outcome struct {
+	Result answer.Result
+	// Err says why there is no result.
+	Err error
+	// At is when it was asked, so that the result is no older than that.
+	At time.Time
+	// Took is how long Prometheus needed.
+	Took time.Duration
 }
 
 // entry is a query that is repeated while somebody asks for it.
 type entry struct {
-	key queryKey
+	key Key
 	// first is closed once there is an outcome.
 	first chan struct{}
 
 	// The memory's lock guards what follows.
-	last     fetched
+	last     Outcome
 	done     bool
 	busy     bool
 	failures int
@@ -45,24 +46,26 @@ type entry struct {
 	wanted   time.Time
 }
 
-// memory holds queries with their last outcomes. It is safe for concurrent use.
-type memory struct {
+// Memory holds queries with their last outcomes. It is safe for concurrent use.
+type Memory struct {
 	interval, keep time.Duration
 	clock          func() time.Time
 	// ask asks a source.
-	ask func(ctx context.Context, key queryKey) (answer.Result, error)
+	ask func(ctx context.Context, key Key) (answer.Result, error)
 
 	mu      sync.Mutex
-	entries map[queryKey]*entry
+	entries map[Key]*entry
 	wake    chan struct{}
 }
 
-func newMemory(interval, keep time.Duration, clock func() time.Time, ask func(context.Context, queryKey) (answer.Result, error)) *memory {
-	return &memory{interval: interval, keep: keep, clock: clock, ask: ask, entries: map[queryKey]*entry{}, wake: make(chan struct{}, 1)}
+// New makes a Memory. A query is repeated each interval, and dropped when nobody has asked for it
+// for the time keep. ask asks a source.
+func New(interval, keep time.Duration, clock func() time.Time, ask func(context.Context, Key) (answer.Result, error)) *Memory {
+	return &Memory{interval: interval, keep: keep, clock: clock, ask: ask, entries: map[Key]*entry{}, wake: make(chan struct{}, 1)}
 }
 
-// want has a query repeated from now on. The first time it is due at once.
-func (m *memory) want(key queryKey) (*entry, error) {
+// Want has a query repeated from now on. The first time it is due at once.
+func (m *Memory) Want(key Key) (*entry, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.clock()
@@ -82,11 +85,11 @@ func (m *memory) want(key queryKey) (*entry, error) {
 	return e, nil
 }
 
-// read gives the last outcome of a query; it waits for the first one.
-func (m *memory) read(ctx context.Context, key queryKey) fetched {
-	e, err := m.want(key)
+// Read gives the last outcome of a query; it waits for the first one.
+func (m *Memory) Read(ctx context.Context, key Key) Outcome {
+	e, err := m.Want(key)
 	if err != nil {
-		return fetched{err: err}
+		return Outcome{Err: err}
 	}
 	select {
 	case <-e.first:
@@ -94,7 +97,7 @@ func (m *memory) read(ctx context.Context, key queryKey) fetched {
 		select {
 		case <-e.first:
 		case <-ctx.Done():
-			return fetched{err: fmt.Errorf("it is asked for the first time, and there is no answer yet: %w", context.Cause(ctx))}
+			return Outcome{Err: fmt.Errorf("it is asked for the first time, and there is no answer yet: %w", context.Cause(ctx))}
 		}
 	}
 	m.mu.Lock()
@@ -102,19 +105,19 @@ func (m *memory) read(ctx context.Context, key queryKey) fetched {
 	return e.last
 }
 
-// peek gives the last outcome of a query without asking for it.
-func (m *memory) peek(key queryKey) (f fetched, known bool) {
+// Peek gives the last outcome of a query without asking for it.
+func (m *Memory) Peek(key Key) (f Outcome, known bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e := m.entries[key]
 	if e == nil || !e.done {
-		return fetched{}, e != nil
+		return Outcome{}, e != nil
 	}
 	return e.last, true
 }
 
-// size is how many queries are repeated.
-func (m *memory) size() int {
+// Size is how many queries are repeated.
+func (m *Memory) Size() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return len(m.entries)
@@ -123,8 +126,8 @@ func (m *memory) size() int {
 // tick is how often due queries are looked for.
 const tick = 250 * time.Millisecond
 
-// run asks what is due until ctx ends.
-func (m *memory) run(ctx context.Context) error {
+// Run asks what is due until ctx ends.
+func (m *Memory) Run(ctx context.Context) error {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	var group sync.WaitGroup
@@ -143,7 +146,7 @@ func (m *memory) run(ctx context.Context) error {
 }
 
 // due takes what is to be asked now, and drops what nobody asks for.
-func (m *memory) due() []*entry {
+func (m *Memory) due() []*entry {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.clock()
@@ -162,7 +165,7 @@ func (m *memory) due() []*entry {
 }
 
 // fetch asks once.
-func (m *memory) fetch(ctx context.Context, e *entry) {
+func (m *Memory) fetch(ctx context.Context, e *entry) {
 	began := m.clock()
 	result, err := m.ask(ctx, e.key)
 	m.mu.Lock()
@@ -172,7 +175,7 @@ func (m *memory) fetch(ctx context.Context, e *entry) {
 	if ctx.Err() != nil {
 		return
 	}
-	e.last = fetched{result: result, err: err, at: began, took: now.Sub(began)}
+	e.last = Outcome{Result: result, Err: err, At: began, Took: now.Sub(began)}
 	if err == nil {
 		e.failures = 0
 		e.next = m.slot(e.key, began)
@@ -189,8 +192,8 @@ func (m *memory) fetch(ctx context.Context, e *entry) {
 
 // slot is the next instant of a query: each has its own phase within the interval, so that not all
 // are asked at once.
-func (m *memory) slot(key queryKey, from time.Time) time.Time {
-	phase := source.Spread(key.from+key.PromQL, 2*m.interval) - m.interval
+func (m *Memory) slot(key Key, from time.Time) time.Time {
+	phase := source.Spread(key.From+key.PromQL, 2*m.interval) - m.interval
 	next := from.Truncate(m.interval).Add(phase)
 	for !next.After(from) {
 		next = next.Add(m.interval)

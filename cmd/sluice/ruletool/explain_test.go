@@ -1,4 +1,4 @@
-package main
+package ruletool_test
 
 import (
 	"strings"
@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/adapter/fetch"
+	"github.com/sluice-autoscaler/sluice/cmd/sluice/ruletool"
 )
 
 // An explanation tells the rule, the query, the samples, their age, and the answer or why none.
@@ -13,7 +14,7 @@ func TestWriteExplanation(t *testing.T) {
 	t.Parallel()
 	asked := time.Unix(1000, 0)
 	var b strings.Builder
-	err := writeExplanation(&b, fetch.Explanation{
+	err := ruletool.WriteExplanation(&b, fetch.Explanation{
 		Metric: "jobs", Rule: "rules[1]", Series: "jobs_total", Source: "main", Query: `sum(jobs_total{pod!=""}) by (pod)`, Grouped: true,
 		Asked: &asked, AgeSeconds: 2.5, TookSeconds: 0.004, SampleCount: 2,
 		Samples: []fetch.ExplainedSample{{Labels: `{pod="a"}`, Value: "NaN", Time: asked}}, Status: 503, Error: "the metric is unknown\x1b[31m",

@@ -1,4 +1,4 @@
-package main
+package ruletool
 
 import (
 	"bytes"
@@ -15,13 +15,18 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/adapter/fetch"
 	"github.com/sluice-autoscaler/sluice/adapter/server"
+	"github.com/sluice-autoscaler/sluice/internal/cli"
 	"github.com/sluice-autoscaler/sluice/scaler/explain"
 )
+
+// explainTimeout bounds the call of the API server.
+const explainTimeout = 30 * time.Second
 
 // explainMetricFlags are those of explain metric.
 type explainMetricFlags struct{ kubeconfig, namespace, object, selector, output string }
 
-func metricExplainer() *cobra.Command {
+// ExplainMetric is the command explain metric.
+func ExplainMetric() *cobra.Command {
 	var f explainMetricFlags
 	c := &cobra.Command{
 		Use: "metric NAME", Short: "Say how a metric of a rule is answered, or why it is not",
@@ -40,9 +45,9 @@ func (f *explainMetricFlags) run(cmd *cobra.Command, metric string) error {
 	resource, object, ok := strings.Cut(f.object, "/")
 	switch {
 	case f.object != "" && (!ok || resource == "" || object == ""):
-		return fmt.Errorf("--object = %q: want KIND/NAME, such as pods/web-1: %w", f.object, errUsage)
+		return fmt.Errorf("--object = %q: want KIND/NAME, such as pods/web-1: %w", f.object, cli.ErrUsage)
 	case f.output != "" && f.output != "json":
-		return fmt.Errorf("--output = %q: want json: %w", f.output, errUsage)
+		return fmt.Errorf("--output = %q: want json: %w", f.output, cli.ErrUsage)
 	}
 	loading := clientcmd.NewDefaultClientConfigLoadingRules()
 	loading.ExplicitPath = f.kubeconfig
@@ -60,7 +65,7 @@ func (f *explainMetricFlags) run(cmd *cobra.Command, metric string) error {
 	if err != nil {
 		return fmt.Errorf("reach the cluster: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), callTimeout)
+	ctx, cancel := context.WithTimeout(cmd.Context(), explainTimeout)
 	defer cancel()
 	raw, err := client.RESTClient().Get().AbsPath("/apis", server.JournalGroup, server.JournalVersion, "namespaces", f.namespace, "metrics", metric).
 		Param("resource", resource).Param("object", object).Param("selector", f.selector).DoRaw(ctx)
@@ -79,11 +84,11 @@ func (f *explainMetricFlags) run(cmd *cobra.Command, metric string) error {
 	if err := json.Unmarshal(raw, &x); err != nil {
 		return fmt.Errorf("read the explanation: %w", err)
 	}
-	return writeExplanation(cmd.OutOrStdout(), x)
+	return WriteExplanation(cmd.OutOrStdout(), x)
 }
 
-// writeExplanation writes an explanation for people.
-func writeExplanation(w io.Writer, x fetch.Explanation) error {
+// WriteExplanation writes an explanation for people.
+func WriteExplanation(w io.Writer, x fetch.Explanation) error {
 	var b strings.Builder
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(&b, "%-9s %s\n", name+":", explain.Printable(fmt.Sprintf(format, args...)))
