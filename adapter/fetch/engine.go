@@ -26,7 +26,6 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
-	"github.com/sluice-autoscaler/sluice/adapter/fetch/cluster"
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/memory"
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
 	"github.com/sluice-autoscaler/sluice/adapter/rules"
@@ -42,13 +41,21 @@ type Objects interface {
 	Pods(selector labels.Selector) (map[string][]string, error)
 }
 
+// Mapper knows the cluster's resources.
+type Mapper interface {
+	// Refresh discovers them, and reports whether they have changed. One goroutine calls it.
+	Refresh() (changed bool, err error)
+	// Get returns what was last discovered, nil before.
+	Get() meta.RESTMapper
+}
+
 // Options configure an Engine. Config, Rules, Mapper, Objects, Log and Registerer are needed.
 type Options struct {
 	Config source.Config
 	// Rules is the file of rules: config.yaml or the values of prometheus-adapter's chart. It is
 	// read again when it changes.
 	Rules   string
-	Mapper  *cluster.Mapper
+	Mapper  Mapper
 	Objects Objects
 	// Demand, when given, lists the HorizontalPodAutoscalers whose metrics are fetched ahead.
 	Demand func() []*autoscalingv2.HorizontalPodAutoscaler

@@ -20,11 +20,11 @@ import (
 	"github.com/prometheus/common/model"
 	"go.uber.org/goleak"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sluice-autoscaler/sluice/adapter/fetch"
-	"github.com/sluice-autoscaler/sluice/adapter/fetch/cluster"
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/mapping"
 	"github.com/sluice-autoscaler/sluice/prom/promql"
@@ -181,7 +181,7 @@ func start(t *testing.T, s setup) running {
 		t.Fatal(err)
 	}
 	o := fetch.Options{
-		Config: source.Default(), Rules: r.file, Mapper: cluster.Fixed(mapping.New(mapping.Kubernetes())), Objects: s.pods, Demand: s.demand,
+		Config: source.Default(), Rules: r.file, Mapper: fixed{mapping.New(mapping.Kubernetes())}, Objects: s.pods, Demand: s.demand,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Registerer: r.reg,
 	}
 	if s.pods == nil {
@@ -241,3 +241,12 @@ func (r running) metricValue(t *testing.T, name string) float64 {
 	}
 	return sum
 }
+
+// fixed is a mapper that never changes.
+type fixed struct{ meta.RESTMapper }
+
+// Refresh implements Mapper.
+func (fixed) Refresh() (bool, error) { return false, nil }
+
+// Get implements Mapper.
+func (f fixed) Get() meta.RESTMapper { return f.RESTMapper }

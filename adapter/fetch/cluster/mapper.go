@@ -33,18 +33,8 @@ type mapped struct {
 // NewMapper makes a mapper that knows nothing yet.
 func NewMapper(client discovery.DiscoveryInterface) *Mapper { return &Mapper{client: client} }
 
-// Fixed is a mapper that never changes, for tests and programs without a cluster.
-func Fixed(m meta.RESTMapper) *Mapper {
-	fixed := &Mapper{}
-	fixed.current.Store(&mapped{RESTMapper: m})
-	return fixed
-}
-
 // Refresh discovers the resources, and reports whether they have changed.
 func (m *Mapper) Refresh() (changed bool, err error) {
-	if m.client == nil {
-		return false, nil
-	}
 	groups, err := restmapper.GetAPIGroupResources(m.client)
 	if err != nil {
 		return false, fmt.Errorf("discover the cluster's resources: %w", err)
