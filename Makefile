@@ -141,6 +141,7 @@ prometheus: ## fetch the Debian package into .cache if there is no Prometheus, a
 .PHONY: e2e-prometheus
 e2e-prometheus: prometheus ## sluice bench backtest and tune, and the controller's history, on a real Prometheus
 	PATH=$(WITH_PROMETHEUS) go test -tags e2e -count=1 -v -run '^TestPrometheus$$' ./cmd/sluice ./cmd/sluice-controller
+	PATH=$(WITH_PROMETHEUS) go test -tags e2e -count=1 -v -run '^(TestRealPrometheus|TestGroupedIsSingle)$$' ./adapter/fetch
 
 .PHONY: lint
 lint: $(LINT) ## golangci-lint and the formatters
