@@ -167,6 +167,8 @@ func pod(rng *rand.Rand, i int, now time.Time, all []metric, c *cluster, load fl
 		k.Status.Phase, ready = corev1.PodPending, corev1.ConditionFalse
 	case algorithms.PodFailed:
 		k.Status.Phase, ready = corev1.PodFailed, corev1.ConditionFalse
+	case algorithms.PodSucceeded:
+		k.Status.Phase, ready = corev1.PodSucceeded, corev1.ConditionFalse
 	case algorithms.PodTerminating:
 		k.DeletionTimestamp = &metav1.Time{Time: now}
 		if !p.StillReady {
