@@ -13,6 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
@@ -37,6 +39,8 @@ import (
 type process struct {
 	options
 	log     *slog.Logger
+	kube    kubernetes.Interface
+	telling errgroup.Group
 	cert    *secrets.Keeper
 	adapter *adapter.Adapter
 	manager manager.Manager
@@ -86,7 +90,8 @@ func assemble(ctx context.Context, cfg *rest.Config, o options, reg prometheus.R
 	if err != nil {
 		return nil, fmt.Errorf("reach the cluster: %w", err)
 	}
-	p := &process{options: o, log: log}
+	p := &process{options: o, log: log, kube: kube}
+	p.telling.SetLimit(tellAtOnce)
 	co := secrets.Options{
 		Kube: kube, Dynamic: dyn, Namespace: o.namespace, Issue: o.issueCertificates, Policy: pki.DefaultPolicy(), Log: log, Clock: time.Now,
 	}
@@ -143,15 +148,33 @@ func (p *process) onSilentGateway(g adapter.GatewayPod) {
 		"it runs and has not reported for %v: what it holds counts as nothing, and no slice names it", store.GatewayLost)
 }
 
-// tellOnce records a warning about a pod that all replicas see: the one that leads does.
+// tellOnce records a warning about a pod that all replicas see, from whichever is first: the
+// event's name is the same for all. It does not wait.
 func (p *process) tellOnce(pod *corev1.Pod, reason, action, note string, args ...any) {
-	if p.manager == nil {
-		return
+	e := &eventsv1.Event{
+		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: "sluice-" + strings.ToLower(reason) + "-" + string(pod.UID)},
+		EventTime:  metav1.NowMicro(), ReportingController: "sluice", ReportingInstance: name, Type: corev1.EventTypeWarning,
+		Reason: reason, Action: action, Note: fmt.Sprintf(note, args...),
+		Regarding: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
 	}
-	if _, leads := p.leader.Term(); leads {
-		p.manager.GetEventRecorder("sluice").Eventf(pod, nil, corev1.EventTypeWarning, reason, action, note, args...)
+	told := p.telling.TryGo(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), tellTimeout)
+		defer cancel()
+		_, err := p.kube.EventsV1().Events(pod.Namespace).Create(ctx, e, metav1.CreateOptions{})
+		if err != nil && !apierrors.IsAlreadyExists(err) {
+			p.log.WarnContext(ctx, "event not recorded", slog.String("reason", reason), slog.String("namespace", pod.Namespace), slog.String("pod", pod.Name), slog.Any("error", err))
+		}
+		return nil
+	})
+	if !told {
+		p.log.Warn("event not recorded: too many at once", slog.String("reason", reason), slog.String("namespace", pod.Namespace), slog.String("pod", pod.Name))
 	}
 }
+
+const (
+	// tellTimeout bounds the writing of one event, tellAtOnce how many are written at once.
+	tellTimeout, tellAtOnce = 10 * time.Second, 16
+)
 
 // alive and ready are the checks of the process.
 func (p *process) alive() []serve.Check {
