@@ -63,59 +63,63 @@ func TestServes(t *testing.T) {
 // everybody.
 func TestWhoReadsMetrics(t *testing.T) {
 	for _, open := range []bool{false, true} {
-		f := &files{dir: t.TempDir()}
-		authority, err := pki.Authority{}.Step(time.Now(), policy())
-		if err != nil {
-			t.Fatal(err)
-		}
-		pair, err := authority.Renew(pki.Pair{}, pki.Gateway(namespace), time.Now(), policy())
-		if err != nil {
-			t.Fatal(err)
-		}
-		f.write(t, pair)
-		more := f.flags()
+		t.Run(fmt.Sprintf("open=%v", open), func(t *testing.T) { whoReadsMetrics(t, open) })
+	}
+}
+
+func whoReadsMetrics(t *testing.T, open bool) {
+	f := &files{dir: t.TempDir()}
+	authority, err := pki.Authority{}.Step(time.Now(), policy())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := authority.Renew(pki.Pair{}, pki.Gateway(namespace), time.Now(), policy())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.write(t, pair)
+	more := f.flags()
+	if open {
+		more = append(more, "--open-metrics")
+	}
+	_, metrics, _ := startGateway(t, emptyCluster(t), more...)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pair.CA)
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: pki.Gateway(namespace).Names[0]},
+	}}
+	for _, tt := range []struct {
+		path, token string
+		want        int
+	}{
+		{"/metrics", "", 401},
+		{"/metrics", "tenant", 403},
+		{"/metrics", "scraper", 200},
+		{"/healthz", "", 200},
+		{"/readyz", "", 200},
+	} {
 		if open {
-			more = append(more, "--open-metrics")
+			tt.want = 200
 		}
-		_, metrics, _ := startGateway(t, emptyCluster(t), more...)
-		roots := x509.NewCertPool()
-		roots.AppendCertsFromPEM(pair.CA)
-		client := &http.Client{Transport: &http.Transport{
-			DisableKeepAlives: true,
-			TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: pki.Gateway(namespace).Names[0]},
-		}}
-		for _, tt := range []struct {
-			path, token string
-			want        int
-		}{
-			{"/metrics", "", 401},
-			{"/metrics", "tenant", 403},
-			{"/metrics", "scraper", 200},
-			{"/healthz", "", 200},
-			{"/readyz", "", 200},
-		} {
-			if open {
-				tt.want = 200
-			}
-			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+metrics+tt.path, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if tt.token != "" {
-				req.Header.Set("Authorization", "Bearer "+tt.token)
-			}
-			res, err := client.Do(req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			body, err := io.ReadAll(res.Body)
-			_ = res.Body.Close()
-			if err != nil || res.StatusCode != tt.want {
-				t.Errorf("open %v: GET %s by %q = %d %s, %v; want %d", open, tt.path, tt.token, res.StatusCode, body, err, tt.want)
-			}
-			if shown := strings.Contains(string(body), "sluice_gateway_"); shown != (tt.path == "/metrics" && tt.want == 200) {
-				t.Errorf("open %v: GET %s by %q shows metrics: %v", open, tt.path, tt.token, shown)
-			}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+metrics+tt.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tt.token != "" {
+			req.Header.Set("Authorization", "Bearer "+tt.token)
+		}
+		res, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(res.Body)
+		_ = res.Body.Close()
+		if err != nil || res.StatusCode != tt.want {
+			t.Errorf("GET %s by %q = %d %s, %v; want %d", tt.path, tt.token, res.StatusCode, body, err, tt.want)
+		}
+		if shown := strings.Contains(string(body), "sluice_gateway_"); shown != (tt.path == "/metrics" && tt.want == 200) {
+			t.Errorf("GET %s by %q shows metrics: %v", tt.path, tt.token, shown)
 		}
 	}
 }
