@@ -35,6 +35,8 @@ type Options struct {
 	Catalog   loop.Catalog
 	CatalogOf func(loop.Ref) loop.Catalog
 	Timing    loop.Timing
+	// BlindUntil is loop.View.BlindUntil; nil means that the platform has no outages.
+	BlindUntil func() time.Time
 	// Clock tells the time.
 	Clock   func() time.Time
 	Log     *slog.Logger
@@ -62,6 +64,9 @@ func New(o Options) *Scaler {
 	}
 	if o.CatalogOf == nil {
 		o.CatalogOf = func(loop.Ref) loop.Catalog { return o.Catalog }
+	}
+	if o.BlindUntil == nil {
+		o.BlindUntil = func() time.Time { return time.Time{} }
 	}
 	return &Scaler{Options: o, metrics: newInstruments(o.Metrics), queued: make(chan struct{}, 1)}
 }
@@ -241,7 +246,7 @@ func (w *Workload) step(ctx context.Context, v loop.View) loop.Commands {
 
 // view sees what the ports show. On a wake-up the read of the target is spared: the count was zero.
 func (w *Workload) view(ctx context.Context, now time.Time) (loop.View, error) {
-	v := loop.View{Now: now, Born: w.born}
+	v := loop.View{Now: now, Born: w.born, BlindUntil: w.s.BlindUntil()}
 	if w.s.Path != nil && w.spec.ServiceRef != nil && w.spec.Mode != loop.ModeDryRun {
 		path, err := w.s.Path.See(ctx, w.ref)
 		if err != nil {

@@ -98,7 +98,8 @@ func openScaler(t *testing.T, s loop.Spec, timing loop.Timing) looptest.Shell {
 	p := &platform{}
 	sc := scaler.New(scaler.Options{
 		Target: p, Source: p, Path: path{p}, Sink: sink{path{p}}, Catalog: catalog.Default(), Timing: timing,
-		Clock: func() time.Time { return p.view.Now }, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+		BlindUntil: func() time.Time { return p.view.BlindUntil },
+		Clock:      func() time.Time { return p.view.Now }, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 	})
 	l := bare(t, s, timing)
 	w := sc.Open(loop.Ref{Driver: "test", Kind: "Workload", Name: "web"})

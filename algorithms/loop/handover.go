@@ -76,12 +76,22 @@ type plan struct {
 	rule, why string
 }
 
+// lookAgain asks for a round after d, if none is due sooner.
+func (p *plan) lookAgain(d time.Duration) {
+	if p.recheck == 0 || d < p.recheck {
+		p.recheck = d
+	}
+}
+
 // The rules of the loop that change a count, beside the guard's.
 const (
 	ruleHandover  = "Handover"
 	ruleNoGateway = "NoGateway"
 	ruleSettling  = "Settling"
+	ruleBlind     = "Blind"
 )
+
+const whyBlind = "after an outage of the platform, what routes requests is given time to see changes again"
 
 // next plans one step of a workload that has a path. want is the guarded decision, or the current
 // count where there is none. The package comment has the truth table.

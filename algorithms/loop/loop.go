@@ -18,6 +18,8 @@
 //	hand-over     The way to zero and back: the table below.
 //	settling      Down only Settle after a change and SettleWake after a wake-up, and to zero only
 //	              once the workload is as old as its idle time.
+//	blind         While those who route requests may not see changes, nothing goes: neither an
+//	              instance nor a gateway in the path.
 //	mode          DryRun decides and records, and changes nothing.
 //
 // # The way to zero and back
@@ -281,8 +283,13 @@ func (m *memory) active() time.Time {
 	return m.wantedSince
 }
 
-// settle puts off scaling down that would come too soon.
+// settle puts off scaling down that would come too soon, and what the routers would not see.
 func (l *Loop) settle(v *View, p *plan) {
+	blind := v.BlindUntil.Sub(v.Now)
+	if blind > 0 && v.Path != nil && v.Path.In && !p.in {
+		p.in, p.why = true, whyBlind
+		p.lookAgain(blind)
+	}
 	if p.replicas >= v.Replicas {
 		return
 	}
@@ -292,14 +299,16 @@ func (l *Loop) settle(v *View, p *plan) {
 		due = later(due, l.clock.bornAt.Add(l.cfg.Guard.IdleAfter))
 	}
 	left := due.Sub(l.clock.at)
-	if left <= 0 {
+	switch {
+	case blind > max(left, 0):
+		left, p.rule, p.why = blind, ruleBlind, whyBlind
+	case left > 0:
+		p.rule, p.why = ruleSettling, "scaling down is put off until the last change has settled"
+	default:
 		return
 	}
 	p.replicas = v.Replicas
-	if p.recheck == 0 || left < p.recheck {
-		p.recheck = left
-	}
-	p.rule, p.why = ruleSettling, "scaling down is put off until the last change has settled"
+	p.lookAgain(left)
 	if p.phase == Asleep {
 		p.phase = GoingToSleep
 	}

@@ -96,6 +96,9 @@ type View struct {
 	Trouble string
 	// Path is nil when nothing holds requests for the workload.
 	Path *Path
+	// BlindUntil is until when those who route requests may not see what changes, after an outage
+	// of the platform; the zero time means that they do.
+	BlindUntil time.Time
 	// Done is closed when the round has taken too long to decide; nil never is.
 	Done <-chan struct{}
 }

@@ -27,6 +27,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/adapter/server"
 	"github.com/sluice-autoscaler/sluice/adapter/store"
 	"github.com/sluice-autoscaler/sluice/internal/cli"
+	"github.com/sluice-autoscaler/sluice/internal/patience"
 	"github.com/sluice-autoscaler/sluice/internal/pki"
 	"github.com/sluice-autoscaler/sluice/internal/pki/secrets"
 	"github.com/sluice-autoscaler/sluice/internal/serve"
@@ -38,6 +39,8 @@ import (
 // process is the assembled controller.
 type process struct {
 	options
+	// api waits for the API server, and knows of its outages.
+	api     *patience.Patience
 	log     *slog.Logger
 	kube    kubernetes.Interface
 	telling errgroup.Group
@@ -81,7 +84,7 @@ func config(o *options) (*rest.Config, error) {
 
 // assemble makes all parts and starts none. It asks the API server, and may be tried again. The
 // APIs' server serves the metrics.
-func assemble(ctx context.Context, cfg *rest.Config, o options, reg prometheus.Registerer, metrics http.Handler, log *slog.Logger) (*process, error) {
+func assemble(ctx context.Context, cfg *rest.Config, o options, api *patience.Patience, reg prometheus.Registerer, metrics http.Handler, log *slog.Logger) (*process, error) {
 	kube, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("reach the cluster: %w", err)
@@ -90,7 +93,7 @@ func assemble(ctx context.Context, cfg *rest.Config, o options, reg prometheus.R
 	if err != nil {
 		return nil, fmt.Errorf("reach the cluster: %w", err)
 	}
-	p := &process{options: o, log: log, kube: kube}
+	p := &process{options: o, api: api, log: log, kube: kube}
 	p.telling.SetLimit(tellAtOnce)
 	co := secrets.Options{
 		Kube: kube, Dynamic: dyn, Namespace: o.namespace, Issue: o.issueCertificates, Policy: pki.DefaultPolicy(), Log: log, Clock: time.Now,

@@ -33,6 +33,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/scaler/kube"
 	"github.com/sluice-autoscaler/sluice/scaler/kube/lead"
 	"github.com/sluice-autoscaler/sluice/scaler/kube/path"
+	"github.com/sluice-autoscaler/sluice/scaler/kube/servers"
 	"github.com/sluice-autoscaler/sluice/scaler/plugin"
 	"github.com/sluice-autoscaler/sluice/wire"
 )
@@ -74,7 +75,7 @@ func (p *process) assembleScaler(ctx context.Context, cfg *rest.Config, client k
 	targets := kube.NewTargets(m.GetClient(), scales, m.GetRESTMapper(), bindings{p.adapter})
 	o := scaler.Options{
 		Target: targets, Source: p.adapter, Path: p.path, Sink: p.records, CatalogOf: p.policies(m),
-		Timing: p.timing(), Clock: time.Now, Log: p.log, Metrics: reg,
+		Timing: p.timing(), BlindUntil: p.api.BlindUntil, Clock: time.Now, Log: p.log, Metrics: reg,
 	}
 	if p.history.prometheus != "" {
 		past, err := p.history.reader(p.log)
@@ -118,9 +119,9 @@ func identity() string {
 // policies returns the catalog of each workload: which policy servers it may ask depends on its
 // namespace.
 func (p *process) policies(m manager.Manager) func(loop.Ref) loop.Catalog {
-	servers := kube.PolicyServers{Cached: m.GetClient(), Direct: m.GetAPIReader()}
+	found := servers.Servers{Cached: m.GetClient(), Direct: m.GetAPIReader()}
 	broker := plugin.NewBroker(plugin.BrokerOptions{
-		Hosts: p.grpcHosts, Services: servers, Secrets: servers, Log: p.log, Clock: time.Now,
+		Hosts: p.grpcHosts, Services: found, Secrets: found, Log: p.log, Clock: time.Now,
 		Poke: func(ref loop.Ref) { p.poke(types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}) },
 	})
 	return func(ref loop.Ref) loop.Catalog { return catalog.Default(broker.Entry(ref)) }

@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
 
+	"github.com/sluice-autoscaler/sluice/internal/patience"
 	"github.com/sluice-autoscaler/sluice/internal/serve"
 )
 
@@ -32,6 +33,8 @@ const (
 // starting is a process that waits for the API server, until it has been assembled. It is safe for
 // concurrent use.
 type starting struct {
+	api *patience.Patience
+
 	mu sync.Mutex
 	// process is nil until then, and fault is why it could not be assembled.
 	process *process
@@ -42,8 +45,8 @@ type starting struct {
 // runPatiently serves health and metrics at once, assembles the process as soon as the API server
 // answers, and runs it. It ends with the first part that fails, or with ctx.
 func runPatiently(ctx context.Context, cfg *rest.Config, o options, reg *prometheus.Registry, log *slog.Logger) error {
-	cfg.Wrap(newPatience(log).wrap)
-	s := &starting{fault: errors.New("the first attempt is under way"), metrics: reg}
+	s := &starting{api: patience.New(log), fault: errors.New("the first attempt is under way"), metrics: reg}
+	cfg.Wrap(s.api.Wrap)
 	web := &http.Server{Addr: o.metricsListen, Handler: s.handler(o.openMetrics), ReadHeaderTimeout: 5 * time.Second}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -78,7 +81,7 @@ func (s *starting) assemble(ctx context.Context, cfg *rest.Config, o options, ba
 	for {
 		reg := prometheus.NewRegistry()
 		attempt, cancel := context.WithTimeout(ctx, startTimeout)
-		p, err := assemble(attempt, cfg, o, reg, s.exposition(), log)
+		p, err := assemble(attempt, cfg, o, s.api, reg, s.exposition(), log)
 		cancel()
 		if err == nil {
 			s.mu.Lock()

@@ -29,6 +29,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/gateway/endpoints"
 	"github.com/sluice-autoscaler/sluice/gateway/memory"
 	"github.com/sluice-autoscaler/sluice/internal/cli"
+	"github.com/sluice-autoscaler/sluice/internal/patience"
 	"github.com/sluice-autoscaler/sluice/internal/pki"
 	"github.com/sluice-autoscaler/sluice/internal/review"
 	"github.com/sluice-autoscaler/sluice/internal/serve"
@@ -129,7 +130,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	slog.SetDefault(log) // what the standard log prints, such as net/http's complaints
 	klog.SetSlogLogger(log.With(slog.String("component", "kubernetes")))
 	limitMemory(o.memoryLimit, log)
-	client, err := connect(o.kubeconfig)
+	client, err := connect(o.kubeconfig, log)
 	if err != nil {
 		return err
 	}
@@ -199,7 +200,7 @@ func server(h http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
-func connect(kubeconfig string) (kubernetes.Interface, error) {
+func connect(kubeconfig string, log *slog.Logger) (kubernetes.Interface, error) {
 	var config *rest.Config
 	var err error
 	if kubeconfig != "" {
@@ -211,7 +212,7 @@ func connect(kubeconfig string) (kubernetes.Interface, error) {
 		return nil, fmt.Errorf("find the cluster: %w", err)
 	}
 	config.UserAgent = name + "/" + cli.Version()
-	config.Wrap(endpoints.Patient)
+	config.Wrap(patience.New(log).Wrap)
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the cluster: %w", err)

@@ -99,7 +99,8 @@ func NewManager(ctx context.Context, cfg *rest.Config, o ManagerOptions) (manage
 // what stands around it. A poke of a name says that somebody waits for the round; the key without a
 // name is passed on like any other.
 func (r *Reconciler) Drive(m manager.Manager, rounds reconcile.Reconciler, pokes chan event.GenericEvent) error {
-	changed := builder.WithPredicates(predicate.GenerationChangedPredicate{})
+	changed := builder.WithPredicates(predicate.GenerationChangedPredicate{}, r.noteChange())
+	r.noting.Store(true)
 	return ctrl.NewControllerManagedBy(m).Named("autoscaler").
 		For(&v1alpha1.Autoscaler{}, changed).
 		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(r.ofSlice)).
@@ -117,6 +118,16 @@ func (r *Reconciler) Drive(m manager.Manager, rounds reconcile.Reconciler, pokes
 			},
 		}).
 		Complete(rounds)
+}
+
+// noteChange is a predicate that lets everything pass, and counts it: what other Autoscalers and
+// HPAs were found in the cache is to be looked for again. It is asked before the event asks for
+// rounds.
+func (r *Reconciler) noteChange() predicate.Predicate {
+	return predicate.NewPredicateFuncs(func(client.Object) bool {
+		r.changes.Add(1)
+		return true
+	})
 }
 
 // enqueuePoke queues what a poke names before all that nobody waits for.

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -71,6 +72,9 @@ type Options struct {
 type Reconciler struct {
 	Options
 	writes *writeBudget
+	// changes counts those of Autoscalers and HPAs, once noting says that somebody counts.
+	changes atomic.Uint64
+	noting  atomic.Bool
 	// writers has an entry for each write of status under way.
 	writers chan struct{}
 
@@ -85,6 +89,8 @@ type workload struct {
 	object loop.Ref
 	// memory is that of the terms in which it was driven.
 	memory int
+	// neighbours are what was found of others at a count of changes.
+	neighbours neighbours
 	// told are the other writers of the target that an event has told of.
 	told rivals
 	// held says that the Scaler's Path knows the workload.
@@ -163,27 +169,22 @@ func (r *Reconciler) round(ctx context.Context, w *workload, as *v1alpha1.Autosc
 			return r.Scaler.Timing.Tick, false
 		}
 	}
-	surplus, err := r.surplus(ctx, as)
+	others, err := r.look(ctx, w, as)
 	if err != nil {
-		r.Log.WarnContext(ctx, "number of autoscalers not known, will retry", slog.String("autoscaler", w.Ref().String()), slog.Any("error", err))
+		r.Log.WarnContext(ctx, "rivals not known, will retry", slog.String("autoscaler", w.Ref().String()), slog.Any("error", err))
 		return rivalsAfter, false
 	}
-	if surplus {
+	if others.surplus {
 		r.settle(w)
 		w.status.condition(as, v1alpha1.ConditionAbleToScale, false, "TooManyAutoscalers",
 			fmt.Sprintf("the namespace has %d older Autoscalers, which is as many as are driven in one: nothing is done here", r.MaxPerNamespace))
 		return rivalsAfter, false
 	}
-	all, err := r.rivals(ctx, as, w.object)
-	if err != nil {
-		r.Log.WarnContext(ctx, "rivals not known, will retry", slog.String("autoscaler", w.Ref().String()), slog.Any("error", err))
-		return rivalsAfter, false
-	}
-	r.tellRivals(w, as, all)
-	w.status.contested(as, all.loser)
-	if all.winner != "" {
+	r.tellRivals(w, as, others.rivals)
+	w.status.contested(as, others.loser)
+	if others.winner != "" {
 		r.settle(w)
-		w.status.condition(as, v1alpha1.ConditionAbleToScale, false, "AnotherAutoscaler", all.winner+": nothing is done here until it is gone")
+		w.status.condition(as, v1alpha1.ConditionAbleToScale, false, "AnotherAutoscaler", others.winner+": nothing is done here until it is gone")
 		return r.Scaler.Timing.Tick, false
 	}
 	out, err := w.Round(ctx)

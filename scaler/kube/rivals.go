@@ -23,6 +23,38 @@ type rivals struct {
 	object runtime.Object
 }
 
+// neighbours are what a round must know of others in its namespace. They are looked for again when
+// one of them has changed.
+type neighbours struct {
+	rivals
+	// surplus says that the namespace has more Autoscalers than are driven in one.
+	surplus bool
+	// at is the count of changes at which they were found, generation that of the Autoscaler.
+	at         uint64
+	generation int64
+	known      bool
+}
+
+// look finds the neighbours of an Autoscaler.
+func (r *Reconciler) look(ctx context.Context, w *workload, as *v1alpha1.Autoscaler) (*neighbours, error) {
+	at := r.changes.Load() // before the cache is read: what changes meanwhile is looked for again
+	if n := &w.neighbours; n.known && n.at == at && n.generation == as.Generation {
+		return n, nil
+	}
+	n := neighbours{at: at, generation: as.Generation, known: r.noting.Load()}
+	var err error
+	if n.surplus, err = r.surplus(ctx, as); err != nil {
+		return nil, err
+	}
+	if !n.surplus {
+		if n.rivals, err = r.rivals(ctx, as, w.object); err != nil {
+			return nil, err
+		}
+	}
+	w.neighbours = n
+	return &w.neighbours, nil
+}
+
 // rivals finds the other writers of the same target, and the other Autoscalers of the same Service.
 // A dry run has none.
 func (r *Reconciler) rivals(ctx context.Context, as *v1alpha1.Autoscaler, object loop.Ref) (rivals, error) {

@@ -172,16 +172,18 @@ func (t *Targets) Get(ctx context.Context, ref loop.Ref) (scaler.State, error) {
 // read gives the count that was last asked for, the text of the pods' selector, and why pods cannot
 // be created.
 func (t *Targets) read(ctx context.Context, at *target) (n int, selectorText, trouble string, err error) {
-	object, spec := cachedKind(at.ref.Kind)
-	if object == nil {
+	buffer := buffers(at.ref.Kind)
+	if buffer == nil {
 		n, selectorText, err = t.readScale(ctx, at)
 		return n, selectorText, "", err
 	}
+	object, _ := buffer.Get().(client.Object)
+	defer buffer.Put(object)
 	err = t.cached.Get(ctx, types.NamespacedName{Namespace: at.ref.Namespace, Name: at.ref.Name}, object, client.UnsafeDisableDeepCopy)
 	if err != nil {
 		return 0, "", "", fmt.Errorf("read %s: %w", at.ref, translate(err))
 	}
-	replicas, selector := spec()
+	replicas, selector := scaleOf(object)
 	n = 1 // the API's default
 	if replicas != nil {
 		n = int(*replicas)
@@ -216,19 +218,35 @@ func (at *target) text(s *metav1.LabelSelector) string {
 	return sel.String()
 }
 
-// cachedKind returns an empty object of a kind that the cache has, and a reader of its spec; nil
-// for other kinds.
-func cachedKind(kind string) (client.Object, func() (*int32, *metav1.LabelSelector)) {
+// The objects into which targets are read from the cache, by the million.
+var (
+	deployments  = sync.Pool{New: func() any { return &appsv1.Deployment{} }}
+	statefulSets = sync.Pool{New: func() any { return &appsv1.StatefulSet{} }}
+	replicaSets  = sync.Pool{New: func() any { return &appsv1.ReplicaSet{} }}
+)
+
+// buffers are for objects of a kind that the cache has; nil for other kinds.
+func buffers(kind string) *sync.Pool {
 	switch kind {
 	case "Deployment.apps":
-		o := &appsv1.Deployment{}
-		return o, func() (*int32, *metav1.LabelSelector) { return o.Spec.Replicas, o.Spec.Selector }
+		return &deployments
 	case "StatefulSet.apps":
-		o := &appsv1.StatefulSet{}
-		return o, func() (*int32, *metav1.LabelSelector) { return o.Spec.Replicas, o.Spec.Selector }
+		return &statefulSets
 	case "ReplicaSet.apps":
-		o := &appsv1.ReplicaSet{}
-		return o, func() (*int32, *metav1.LabelSelector) { return o.Spec.Replicas, o.Spec.Selector }
+		return &replicaSets
+	}
+	return nil
+}
+
+// scaleOf is the count and the selector in the spec of such an object.
+func scaleOf(object client.Object) (*int32, *metav1.LabelSelector) {
+	switch o := object.(type) {
+	case *appsv1.Deployment:
+		return o.Spec.Replicas, o.Spec.Selector
+	case *appsv1.StatefulSet:
+		return o.Spec.Replicas, o.Spec.Selector
+	case *appsv1.ReplicaSet:
+		return o.Spec.Replicas, o.Spec.Selector
 	}
 	return nil, nil
 }

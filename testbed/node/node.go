@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -24,6 +23,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
+
+	"github.com/sluice-autoscaler/sluice/internal/patience"
 )
 
 // Config is all a node needs. The fields up to Dir are required.
@@ -121,7 +122,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	restCfg := rest.CopyConfig(cfg.Rest)
 	restCfg.QPS = -1 // a status must not wait for other pods' statuses
-	restCfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return patientTransport{next} })
+	restCfg.Wrap(patience.New(cfg.Logger).Wrap) // a testbed whose API server was stopped is to be back at once
 	client, err := kubernetes.NewForConfig(restCfg)
 	if err != nil {
 		return fmt.Errorf("make client: %w", err)

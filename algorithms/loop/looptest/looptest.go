@@ -23,6 +23,7 @@
 //	since=0s     when the instances that are new in this view were created, relative to t
 //	born=        when the workload was first to be scaled; long ago
 //	limit=0      the instances' own limit
+//	blind=0s     for how long what routes requests may not see changes
 //	trouble=     why the starting instances cannot start (one word)
 //	fault=       no, or what carrying out fails with (one word)
 //
@@ -245,6 +246,9 @@ func (w *world) view(text string) (loop.View, error, error) {
 	ready := int(r.number("ready", 0))
 	w.instances(now, ready, int(r.number("starting", 0)), int(r.number("terminating", 0)), r.span("since"), r.number("limit", 0), r.text("trouble", ""))
 	v.Instances = w.pods
+	if d := r.span("blind"); d > 0 {
+		v.BlindUntil = now.Add(d)
+	}
 	waiting := r.number("waiting", 0)
 	w.signals(&v, r.text("demand", "0"), r.number("coverage", 1), r.span("age"), waiting)
 	path := r.text("path", "out")

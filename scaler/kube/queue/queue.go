@@ -14,13 +14,14 @@ import (
 )
 
 const (
-	// Workers is how many Autoscalers have a round at once.
-	Workers = 32
+	// Workers is how many Autoscalers have a round at once. A round that writes waits for the API
+	// server, at times for half a second, and others are not to wait with it: workers are many.
+	Workers = 128
 	// WorkersPerNamespace is how many of them may be of one namespace, so that slow rounds of one
 	// leave workers to the others.
-	WorkersPerNamespace = 8
+	WorkersPerNamespace = 32
 	// BackgroundWorkers is how many may do rounds for which nobody waits.
-	BackgroundWorkers = 24
+	BackgroundWorkers = 96
 	// Urgent is the priority of a round that somebody waits for: requests are held.
 	Urgent = 1
 )

@@ -1,4 +1,5 @@
-package kube
+// Package servers finds, on Kubernetes, the servers of policies outside the process.
+package servers
 
 import (
 	"context"
@@ -10,9 +11,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// PolicyServers finds what policies outside the process need: their Services, and the Secrets that
+// Servers finds what policies outside the process need: their Services, and the Secrets that
 // secure the connections. It is a plugin.Services and a plugin.Secrets.
-type PolicyServers struct {
+type Servers struct {
 	// Cached reads Services, from memory.
 	Cached client.Reader
 	// Direct reads Secrets, each by a GET of its own: Secrets are not to be kept.
@@ -21,7 +22,7 @@ type PolicyServers struct {
 
 // ClusterIP implements plugin.Services. A Service without a cluster IP has none: one of the type
 // ExternalName leads wherever its owner likes.
-func (s PolicyServers) ClusterIP(ctx context.Context, namespace, name string) (netip.Addr, error) {
+func (s Servers) ClusterIP(ctx context.Context, namespace, name string) (netip.Addr, error) {
 	var svc corev1.Service
 	if err := s.Cached.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &svc, client.UnsafeDisableDeepCopy); err != nil {
 		return netip.Addr{}, fmt.Errorf("find Service %s/%s: %w", namespace, name, err)
@@ -37,7 +38,7 @@ func (s PolicyServers) ClusterIP(ctx context.Context, namespace, name string) (n
 const maxSecret = 256 << 10
 
 // Secret implements plugin.Secrets.
-func (s PolicyServers) Secret(ctx context.Context, namespace, name string) (map[string][]byte, error) {
+func (s Servers) Secret(ctx context.Context, namespace, name string) (map[string][]byte, error) {
 	var secret corev1.Secret
 	if err := s.Direct.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &secret); err != nil {
 		return nil, err

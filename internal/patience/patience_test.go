@@ -1,4 +1,4 @@
-package main
+package patience
 
 import (
 	"context"
@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// TestPatienceWaitsForTheAPIServer takes the API server away under watches and other requests, and
+// TestWaitsForTheAPIServer takes the API server away under watches and other requests, and
 // gives it back after a time, at first without its knowledge of who may do what.
-func TestPatienceWaitsForTheAPIServer(t *testing.T) {
+func TestWaitsForTheAPIServer(t *testing.T) {
 	t.Parallel()
 	refused := errors.New("connection refused")
 	answer := func(code int) *http.Response {
@@ -62,7 +62,7 @@ func TestPatienceWaitsForTheAPIServer(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const outage = 90 * time.Second
 				began := time.Now()
-				rt := newPatience(slog.New(slog.DiscardHandler)).wrap(roundTripper(func(*http.Request) (*http.Response, error) {
+				rt := New(slog.New(slog.DiscardHandler)).Wrap(roundTripper(func(*http.Request) (*http.Response, error) {
 					switch since := time.Since(began); {
 					case since < outage:
 						return c.away()
@@ -91,11 +91,11 @@ func TestPatienceWaitsForTheAPIServer(t *testing.T) {
 	}
 }
 
-// TestPatienceEnds sees that a watch that is given up does not go on waiting.
-func TestPatienceEnds(t *testing.T) {
+// TestEnds sees that a watch that is given up does not go on waiting.
+func TestEnds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		rt := newPatience(slog.New(slog.DiscardHandler)).wrap(roundTripper(func(*http.Request) (*http.Response, error) {
+		rt := New(slog.New(slog.DiscardHandler)).Wrap(roundTripper(func(*http.Request) (*http.Response, error) {
 			return nil, errors.New("connection refused")
 		}))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -104,6 +104,57 @@ func TestPatienceEnds(t *testing.T) {
 		_, err := rt.RoundTrip(httptest.NewRequest(http.MethodGet, "/api/v1/pods?watch=true", nil).WithContext(ctx)) //nolint:bodyclose // there is none
 		if took := time.Since(began); !errors.Is(err, context.DeadlineExceeded) || took > time.Minute {
 			t.Errorf("error %v after %v, want that of the context after a minute", err, took)
+		}
+	})
+}
+
+// TestBlind sees for how long others may be blind after outages of some lengths.
+func TestBlind(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ outage, want time.Duration }{
+		{outage: 0, want: 0},
+		{outage: time.Second, want: 4 * time.Second},
+		{outage: 10 * time.Second, want: 22 * time.Second},
+		{outage: time.Hour, want: time.Minute},
+	} {
+		t.Run(c.outage.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				p := New(slog.New(slog.DiscardHandler))
+				rt := p.Wrap(roundTripper(func(*http.Request) (*http.Response, error) {
+					if time.Since(began) < c.outage {
+						return nil, errors.New("connection refused")
+					}
+					return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
+				}))
+				for range 2 { // one that waited, and one that did not
+					res, err := rt.RoundTrip(httptest.NewRequest(http.MethodGet, "/api/v1/pods?watch=true", nil))
+					if err != nil {
+						t.Fatal(err)
+					}
+					_ = res.Body.Close()
+				}
+				got := max(0, time.Until(p.BlindUntil()))
+				if more := got - c.want; more < 0 || more > 2*time.Second {
+					t.Errorf("blind for %v after an outage of %v, want %v", got, c.outage, c.want)
+				}
+			})
+		})
+	}
+}
+
+// TestBlindAfterGivingUp sees that whoever gives up waiting has not seen an API server come back.
+func TestBlindAfterGivingUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := New(slog.New(slog.DiscardHandler))
+		rt := p.Wrap(roundTripper(func(*http.Request) (*http.Response, error) { return nil, errors.New("connection refused") }))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		_, err := rt.RoundTrip(httptest.NewRequest(http.MethodGet, "/api/v1/pods?watch=true", nil).WithContext(ctx)) //nolint:bodyclose // there is none
+		if until := p.BlindUntil(); err == nil || !until.IsZero() {
+			t.Errorf("error %v, blind until %v, want an error and no time", err, until)
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package kube_test
+package servers_test
 
 import (
 	"strings"
@@ -9,7 +9,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
-	"github.com/sluice-autoscaler/sluice/scaler/kube"
+	"github.com/sluice-autoscaler/sluice/scaler/kube/servers"
 )
 
 func TestPolicyServers(t *testing.T) {
@@ -22,7 +22,7 @@ func TestPolicyServers(t *testing.T) {
 		&corev1.Secret{ObjectMeta: meta("tls"), Data: map[string][]byte{"ca.crt": []byte("pem")}},
 		&corev1.Secret{ObjectMeta: meta("huge"), Data: map[string][]byte{"ca.crt": make([]byte, 300<<10)}},
 	).Build()
-	s := kube.PolicyServers{Cached: c, Direct: c}
+	s := servers.Servers{Cached: c, Direct: c}
 	for name, want := range map[string]string{"policy": "", "headless": "cluster IP", "elsewhere": "ExternalName", "none": "not found"} {
 		ip, err := s.ClusterIP(t.Context(), "shop", name)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) || err == nil && ip.String() != "10.0.0.7" {
