@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -87,6 +88,8 @@ type workload struct {
 	*scaler.Workload
 	uid    types.UID
 	object loop.Ref
+	// phase is its own instant within the tick.
+	phase time.Duration
 	// memory is that of the terms in which it was driven.
 	memory int
 	// neighbours are what was found of others at a count of changes.
@@ -151,7 +154,24 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if urgent {
 		priority = queue.Urgent
 	}
+	if next == r.Scaler.Timing.Tick {
+		next = spread(r.Clock(), next, w.phase)
+	}
 	return ctrl.Result{RequeueAfter: next, Priority: &priority}, nil
+}
+
+// spread gives the time until the workload's own instant within the tick. Rounds that were late
+// together, or began together, would come together for ever, ten thousand at once.
+func spread(now time.Time, tick, phase time.Duration) time.Duration {
+	passed := (time.Duration(now.UnixNano()) - phase) % tick
+	return tick - passed
+}
+
+// phaseOf is a workload's own instant within the tick.
+func phaseOf(key types.NamespacedName, tick time.Duration) time.Duration {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(key.String()))
+	return time.Duration(h.Sum64() % uint64(tick))
 }
 
 // round configures the workload, yields to a rival or does a round, and puts it into status. It
@@ -292,6 +312,7 @@ func (r *Reconciler) workload(as *v1alpha1.Autoscaler, term lead.Term) *workload
 	if w == nil {
 		w = &workload{
 			Workload: r.Scaler.Open(Ref(key)), uid: as.UID, object: TargetRef(as.Namespace, as.Spec.ScaleTargetRef), generation: -1, memory: term.Memory,
+			phase: phaseOf(key, r.Scaler.Timing.Tick),
 			status: status{AutoscalerStatus: *as.Status.DeepCopy()},
 		}
 		r.mu.Lock()

@@ -308,7 +308,7 @@ func (q *Queue) Done(key reconcile.Request) {
 	case e.index < 0:
 		delete(q.entries, key)
 	}
-	q.changed.Broadcast() // what waits may not be for whom a signal would wake
+	q.changed.Signal() // what this one kept from running may run, and any worker does any round
 }
 
 // Forget ends the back-off of a key.
