@@ -33,6 +33,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/scaler/kube"
 	"github.com/sluice-autoscaler/sluice/scaler/kube/lead"
 	"github.com/sluice-autoscaler/sluice/scaler/kube/path"
+	"github.com/sluice-autoscaler/sluice/scaler/kube/queue"
 	"github.com/sluice-autoscaler/sluice/scaler/kube/servers"
 	"github.com/sluice-autoscaler/sluice/scaler/plugin"
 	"github.com/sluice-autoscaler/sluice/wire"
@@ -59,6 +60,7 @@ func (p *process) assembleScaler(ctx context.Context, cfg *rest.Config, client k
 	}
 	cfg = rest.CopyConfig(cfg)
 	cfg.Wrap(p.leader.Fence) // nothing is written outside a term
+	cfg.Wrap(queue.Transport)
 	m, err := kube.NewManager(ctx, cfg, kube.ManagerOptions{Namespaces: p.namespaces})
 	if err != nil {
 		return err

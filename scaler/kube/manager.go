@@ -114,7 +114,9 @@ func (r *Reconciler) Drive(m manager.Manager, rounds reconcile.Reconciler, pokes
 			MaxConcurrentReconciles: queue.Workers, CacheSyncTimeout: syncPatience, ReconciliationTimeout: roundTimeout,
 			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](10*time.Millisecond, 5*time.Second),
 			NewQueue: func(_ string, l workqueue.TypedRateLimiter[reconcile.Request]) workqueue.TypedRateLimitingInterface[reconcile.Request] {
-				return queue.New(l)
+				q := queue.New(l)
+				r.queue.Store(q)
+				return q
 			},
 		}).
 		Complete(rounds)

@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -76,6 +75,8 @@ type Reconciler struct {
 	// changes counts those of Autoscalers and HPAs, once noting says that somebody counts.
 	changes atomic.Uint64
 	noting  atomic.Bool
+	// queue orders the rounds; nil where nobody drives them.
+	queue atomic.Pointer[queue.Queue]
 	// writers has an entry for each write of status under way.
 	writers chan struct{}
 
@@ -141,6 +142,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	ctx, cancel, term, ok := r.Leader.Bind(ctx)
 	defer cancel()
+	if q := r.queue.Load(); q != nil {
+		ctx = q.Round(ctx, req)
+	}
 	if !ok { // the next term asks for a round of everything
 		return ctrl.Result{}, nil
 	}
@@ -155,23 +159,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		priority = queue.Urgent
 	}
 	if next == r.Scaler.Timing.Tick {
-		next = spread(r.Clock(), next, w.phase)
+		next = queue.Spread(r.Clock(), next, w.phase)
 	}
 	return ctrl.Result{RequeueAfter: next, Priority: &priority}, nil
-}
-
-// spread gives the time until the workload's own instant within the tick. Rounds that were late
-// together, or began together, would come together for ever, ten thousand at once.
-func spread(now time.Time, tick, phase time.Duration) time.Duration {
-	passed := (time.Duration(now.UnixNano()) - phase) % tick
-	return tick - passed
-}
-
-// phaseOf is a workload's own instant within the tick.
-func phaseOf(key types.NamespacedName, tick time.Duration) time.Duration {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(key.String()))
-	return time.Duration(h.Sum64() % uint64(tick))
 }
 
 // round configures the workload, yields to a rival or does a round, and puts it into status. It
@@ -312,7 +302,7 @@ func (r *Reconciler) workload(as *v1alpha1.Autoscaler, term lead.Term) *workload
 	if w == nil {
 		w = &workload{
 			Workload: r.Scaler.Open(Ref(key)), uid: as.UID, object: TargetRef(as.Namespace, as.Spec.ScaleTargetRef), generation: -1, memory: term.Memory,
-			phase: phaseOf(key, r.Scaler.Timing.Tick),
+			phase:  queue.Phase(key, r.Scaler.Timing.Tick),
 			status: status{AutoscalerStatus: *as.Status.DeepCopy()},
 		}
 		r.mu.Lock()

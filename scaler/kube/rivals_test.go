@@ -2,14 +2,11 @@ package kube
 
 import (
 	"context"
-	"fmt"
 	"testing"
-	"time"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -17,33 +14,6 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
 )
-
-// TestSpread sees that rounds that end together come at instants of their own, each within a tick
-// and then once in a tick.
-func TestSpread(t *testing.T) {
-	t.Parallel()
-	const tick = 2 * time.Second
-	now := time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC)
-	var buckets [20]int
-	for i := range 10000 {
-		phase := phaseOf(types.NamespacedName{Namespace: "shop", Name: fmt.Sprintf("web-%05d", i)}, tick)
-		d := spread(now, tick, phase)
-		if d <= 0 || d > tick {
-			t.Fatalf("spread of phase %v = %v, want within the tick", phase, d)
-		}
-		for _, late := range []time.Duration{0, time.Millisecond, 700 * time.Millisecond} {
-			if got, want := spread(now.Add(d+late), tick, phase), tick-late; got != want {
-				t.Fatalf("a round %v late is followed after %v, want %v", late, got, want)
-			}
-		}
-		buckets[int(int64(len(buckets))*int64(d-1)/int64(tick))]++
-	}
-	for i, n := range buckets {
-		if n < 400 || n > 600 {
-			t.Errorf("%d of 10,000 rounds in twentieth %d of the tick, want about 500", n, i)
-		}
-	}
-}
 
 // TestNeighboursAreLookedForOnce sees that rounds look for others once, and again when somebody
 // changed; without anybody who counts changes, in each round.

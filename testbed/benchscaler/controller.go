@@ -29,6 +29,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/scaler"
 	"github.com/sluice-autoscaler/sluice/scaler/kube"
 	"github.com/sluice-autoscaler/sluice/scaler/kube/path"
+	"github.com/sluice-autoscaler/sluice/scaler/kube/queue"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
@@ -96,6 +97,7 @@ func assemble(ctx context.Context, kubeconfig string) (*process, error) {
 	cfg.QPS, cfg.Burst = 200, 400 // the controller's defaults
 	p := &process{writes: &atomic.Int64{}}
 	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return countWrites{next, p.writes} })
+	cfg.Wrap(queue.Transport)
 	log := slog.New(slog.DiscardHandler)
 	klog.SetSlogLogger(log)
 	ctrl.SetLogger(logr.FromSlogHandler(log.Handler()))
@@ -195,12 +197,17 @@ func (p *process) measureRounds(ctx context.Context, key string, out io.Writer) 
 		}
 		return nil
 	}
-	const batches, perBatch = 41, 100
+	const (
+		batches, perBatch = 41, 100
+		// apart spreads the batches over what the API server does now and then.
+		apart = 50 * time.Millisecond
+	)
 	if err := round(10 * perBatch); err != nil { // its slice, its status: what is written once
 		return err
 	}
 	var took, bytes []float64
 	for range batches {
+		time.Sleep(apart)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		began := time.Now()

@@ -121,7 +121,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("node configuration: %w", err)
 	}
 	restCfg := rest.CopyConfig(cfg.Rest)
-	restCfg.QPS = -1 // a status must not wait for other pods' statuses
+	restCfg.QPS = -1                            // a status must not wait for other pods' statuses
 	restCfg.Wrap(patience.New(cfg.Logger).Wrap) // a testbed whose API server was stopped is to be back at once
 	client, err := kubernetes.NewForConfig(restCfg)
 	if err != nil {

@@ -14,14 +14,17 @@ import (
 )
 
 const (
-	// Workers is how many Autoscalers have a round at once. A round that writes waits for the API
-	// server, at times for half a second, and others are not to wait with it: workers are many.
-	Workers = 128
+	// Workers is how many Autoscalers have a round at once.
+	Workers = 256
 	// WorkersPerNamespace is how many of them may be of one namespace, so that slow rounds of one
 	// leave workers to the others.
-	WorkersPerNamespace = 32
+	WorkersPerNamespace = 64
 	// BackgroundWorkers is how many may do rounds for which nobody waits.
-	BackgroundWorkers = 96
+	BackgroundWorkers = 192
+	// atWork, atWorkPerNamespace and atWorkBackground are the same for rounds that do not wait for
+	// the API server: they want a processor. The API server may take half a second for each write,
+	// and others are not to wait with those who wait for it.
+	atWork, atWorkPerNamespace, atWorkBackground = 32, 8, 24
 	// Urgent is the priority of a round that somebody waits for: requests are held.
 	Urgent = 1
 )
@@ -36,15 +39,33 @@ type Queue struct {
 	entries map[reconcile.Request]*queued
 	urgent  lane
 	other   lane
-	// running counts the rounds of each namespace, background those that nobody waits for.
-	running    map[string]int
-	background int
-	delayed    delays
-	timer      *time.Timer
-	closed     bool
+	// running counts the rounds that run, working those of them that do not wait for the API
+	// server.
+	running, working counts
+	delayed          delays
+	timer            *time.Timer
+	closed           bool
 }
 
 var _ priorityqueue.PriorityQueue[reconcile.Request] = (*Queue)(nil)
+
+// counts are numbers of rounds.
+type counts struct {
+	all int
+	// background are those that nobody waits for.
+	background int
+	of         map[string]int
+}
+
+func (c *counts) add(namespace string, urgent bool, n int) {
+	c.all += n
+	if !urgent {
+		c.background += n
+	}
+	if c.of[namespace] += n; c.of[namespace] == 0 {
+		delete(c.of, namespace)
+	}
+}
 
 // queued is what the queue knows of one key. One that neither runs, waits nor is delayed has no
 // entry.
@@ -57,6 +78,8 @@ type queued struct {
 	// is to follow.
 	running, runsUrgent bool
 	again, againUrgent  bool
+	// requests counts those to the API server that its round waits for.
+	requests int
 	// due is when a delayed round is to be queued; index is its place among the delayed, -1 for
 	// none.
 	due       time.Time
@@ -101,10 +124,10 @@ func (l *lane) remove(e *queued) {
 
 // pop takes the next key of the first namespace that may have another round, and ends its turn; nil
 // when there is none.
-func (l *lane) pop(running map[string]int) *queued {
+func (l *lane) pop(running, working map[string]int) *queued {
 	for at := l.turns.Front(); at != nil; at = at.Next() {
 		t, _ := at.Value.(*turn)
-		if running[t.namespace] >= WorkersPerNamespace {
+		if running[t.namespace] >= WorkersPerNamespace || working[t.namespace] >= atWorkPerNamespace {
 			continue
 		}
 		e, _ := t.keys.Front().Value.(*queued)
@@ -146,7 +169,8 @@ func (d *delays) Pop() any {
 // New returns a Queue whose failed rounds come again as the limiter says.
 func New(limiter workqueue.TypedRateLimiter[reconcile.Request]) *Queue {
 	q := &Queue{
-		limiter: limiter, entries: map[reconcile.Request]*queued{}, urgent: newLane(), other: newLane(), running: map[string]int{},
+		limiter: limiter, entries: map[reconcile.Request]*queued{}, urgent: newLane(), other: newLane(),
+		running: counts{of: map[string]int{}}, working: counts{of: map[string]int{}},
 	}
 	q.changed = sync.NewCond(&q.mu)
 	return q
@@ -269,20 +293,47 @@ func (q *Queue) GetWithPriority() (key reconcile.Request, priority int, shutdown
 		if q.closed {
 			return key, 0, true
 		}
-		e := q.urgent.pop(q.running)
-		if e == nil && q.background < BackgroundWorkers {
-			e = q.other.pop(q.running)
-		}
-		if e != nil {
+		if e := q.next(); e != nil {
 			e.running, e.runsUrgent = true, e.urgent
-			q.running[e.key.Namespace]++
-			if priority = Urgent; !e.urgent {
-				q.background++
-				priority = 0
+			q.running.add(e.key.Namespace, e.urgent, 1)
+			q.working.add(e.key.Namespace, e.urgent, 1)
+			if e.urgent {
+				priority = Urgent
 			}
 			return e.key, priority, false
 		}
 		q.changed.Wait()
+	}
+}
+
+// next takes the key whose turn it is, nil when none may have a round.
+func (q *Queue) next() *queued {
+	if q.working.all >= atWork {
+		return nil
+	}
+	e := q.urgent.pop(q.running.of, q.working.of)
+	if e == nil && q.running.background < BackgroundWorkers && q.working.background < atWorkBackground {
+		e = q.other.pop(q.running.of, q.working.of)
+	}
+	return e
+}
+
+// wait says that a key's round waits for the API server, or with -1 that it does so no more. Its
+// place is another's meanwhile; after that there may be more rounds at work than otherwise.
+func (q *Queue) wait(key reconcile.Request, n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	e := q.entries[key]
+	if e == nil || !e.running {
+		return
+	}
+	before := e.requests
+	switch e.requests += n; {
+	case before == 0 && e.requests > 0:
+		q.working.add(key.Namespace, e.runsUrgent, -1)
+		q.changed.Signal()
+	case before > 0 && e.requests == 0:
+		q.working.add(key.Namespace, e.runsUrgent, 1)
 	}
 }
 
@@ -294,12 +345,11 @@ func (q *Queue) Done(key reconcile.Request) {
 	if e == nil || !e.running {
 		return
 	}
-	if q.running[key.Namespace]--; q.running[key.Namespace] == 0 {
-		delete(q.running, key.Namespace)
+	q.running.add(key.Namespace, e.runsUrgent, -1)
+	if e.requests == 0 {
+		q.working.add(key.Namespace, e.runsUrgent, -1)
 	}
-	if !e.runsUrgent {
-		q.background--
-	}
+	e.requests = 0
 	again, urgent := e.again, e.againUrgent
 	e.running, e.again, e.againUrgent = false, false, false
 	switch {

@@ -1,9 +1,12 @@
 package queue_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -258,4 +261,104 @@ func TestNothingIsLost(t *testing.T) {
 		q.ShutDown()
 		all.Wait()
 	})
+}
+
+// TestRequestsGiveTheirPlace has as many rounds of a namespace as may work wait for the API server:
+// others of the namespace run, up to the namespace's share of the workers.
+func TestRequestsGiveTheirPlace(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue()
+		answer := make(chan struct{})
+		api := queue.Transport(roundTripper(func(*http.Request) (*http.Response, error) {
+			<-answer
+			return nil, errors.New("away")
+		}))
+		var waiting, quick atomic.Int64
+		var all sync.WaitGroup
+		for range queue.Workers {
+			all.Go(func() {
+				for {
+					k, closed := q.Get()
+					if closed {
+						return
+					}
+					if k.Namespace == "asks" {
+						waiting.Add(1)
+						req, err := http.NewRequestWithContext(q.Round(t.Context(), k), http.MethodPatch, "http://api/", http.NoBody)
+						if err != nil {
+							t.Error(err)
+						}
+						_, _ = api.RoundTrip(req) //nolint:bodyclose // there is none
+						waiting.Add(-1)
+					} else {
+						quick.Add(1)
+					}
+					q.Done(k)
+				}
+			})
+		}
+		const more = 10
+		for n := range queue.WorkersPerNamespace + more {
+			q.Add(key("asks", n))
+		}
+		synctest.Wait()
+		if n := waiting.Load(); n != queue.WorkersPerNamespace {
+			t.Errorf("%d rounds of a namespace wait for the API server, want %d", n, queue.WorkersPerNamespace)
+		}
+		for n := range more {
+			q.Add(key("quick", n))
+		}
+		synctest.Wait()
+		if n := quick.Load(); n != more {
+			t.Errorf("%d rounds of another namespace ran meanwhile, want %d", n, more)
+		}
+		close(answer)
+		synctest.Wait()
+		if n := q.Len() + int(waiting.Load()); n != 0 {
+			t.Errorf("%d rounds are left after the API server answered, want 0", n)
+		}
+		// the places are free again
+		for n := range more {
+			q.Add(key("quick", n))
+		}
+		synctest.Wait()
+		if n := quick.Load(); n != 2*more {
+			t.Errorf("%d rounds ran, want %d", n, 2*more)
+		}
+		q.ShutDown()
+		all.Wait()
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+// RoundTrip implements http.RoundTripper.
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// TestSpread sees that rounds that end together come at instants of their own, each within a tick
+// and then once in a tick.
+func TestSpread(t *testing.T) {
+	t.Parallel()
+	const tick = 2 * time.Second
+	now := time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC)
+	var buckets [20]int
+	for i := range 10000 {
+		phase := queue.Phase(types.NamespacedName{Namespace: "shop", Name: fmt.Sprintf("web-%05d", i)}, tick)
+		d := queue.Spread(now, tick, phase)
+		if d <= 0 || d > tick {
+			t.Fatalf("Spread of phase %v = %v, want within the tick", phase, d)
+		}
+		for _, late := range []time.Duration{0, time.Millisecond, 700 * time.Millisecond} {
+			if got, want := queue.Spread(now.Add(d+late), tick, phase), tick-late; got != want {
+				t.Fatalf("a round %v late is followed after %v, want %v", late, got, want)
+			}
+		}
+		buckets[int(int64(len(buckets))*int64(d-1)/int64(tick))]++
+	}
+	for i, n := range buckets {
+		if n < 400 || n > 600 {
+			t.Errorf("%d of 10,000 rounds in twentieth %d of the tick, want about 500", n, i)
+		}
+	}
 }
