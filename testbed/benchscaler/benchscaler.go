@@ -6,7 +6,7 @@
 //
 //	rounds       what a round of one Autoscaler with a Service costs among as many others:
 //	             workloads, namespaces, bytesPerRound (bytes allocated, the median of
-//	             batches), nsPerRound (wall time, their lower quartile)
+//	             batches), nsPerRound (wall time, that of the quietest tenth)
 //	signals      what the adapter's store takes to answer for a workload of ten pods among as many
 //	             pods: pods, namespaces, nsPerOp, bytesPerOp
 //	autoscalers  what n Autoscalers that are asked every two seconds cost the scaler's process: cores,

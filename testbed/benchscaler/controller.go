@@ -200,7 +200,7 @@ func (p *process) measureRounds(ctx context.Context, key string, out io.Writer) 
 	const (
 		batches, perBatch = 41, 100
 		// apart spreads the batches over what the API server does now and then.
-		apart = 50 * time.Millisecond
+		apart = 100 * time.Millisecond
 	)
 	if err := round(10 * perBatch); err != nil { // its slice, its status: what is written once
 		return err
@@ -219,14 +219,14 @@ func (p *process) measureRounds(ctx context.Context, key string, out io.Writer) 
 		bytes = append(bytes, float64(after.TotalAlloc-before.TotalAlloc)/perBatch)
 	}
 	// The API server works on what was written before, on the same processors: the time is that of
-	// the quieter batches.
+	// the quietest tenth of the batches.
 	slices.Sort(took)
 	slices.Sort(bytes)
 	cancel()
 	if err := <-ended; err != nil {
 		return err
 	}
-	return json.NewEncoder(out).Encode(roundCost{BytesPerRound: bytes[batches/2], NSPerRound: took[batches/4]})
+	return json.NewEncoder(out).Encode(roundCost{BytesPerRound: bytes[batches/2], NSPerRound: took[batches/10]})
 }
 
 // load is what a number of Autoscalers cost.
