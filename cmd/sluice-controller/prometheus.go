@@ -24,7 +24,7 @@ func (f *prometheusFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.url, "prometheus-url", "", "`URL` of the Prometheus that rules read")
 	fs.StringVar(&f.tokenFile, "prometheus-bearer-token-file", "", "a `FILE` with a token for --prometheus-url, read again for each request")
 	fs.StringVar(&f.caFile, "prometheus-ca-file", "", "a `FILE` with the authorities that sign the certificate of --prometheus-url (default: the system's)")
-	fs.BoolVar(&f.tenants, "prometheus-tenant-queries", false, "let Autoscalers bring queries of their own, which are made with the credentials of --prometheus-url and read the Autoscaler's namespace alone (docs/prometheus.md)")
+	fs.BoolVar(&f.tenants, "prometheus-tenant-queries", false, "let Autoscalers bring queries of their own, which are made with the credentials of --prometheus-url and read the Autoscaler's namespace alone (docs/prometheus-signals.md)")
 	fs.StringVar(&f.config, "prometheus-config", "", "`FILE` with the Prometheis that rules read, in place of --prometheus-url: several by name, with headers, certificates and bounds")
 }
 

@@ -135,8 +135,9 @@ type entry struct {
 	sort   ask.Sort
 	maxAge time.Duration
 
-	wanted, asked time.Time
-	track         track
+	// at is the time of the newest answer's sample.
+	wanted, asked, at time.Time
+	track             track
 	// missing says why the value is not known now; partial and coverage are of a sum of which a
 	// part is known.
 	missing           string
@@ -354,7 +355,7 @@ func (s *Signals) entry(now time.Time, key entryKey, namespace string, own bool,
 
 // read answers for a window.
 func (e *entry) read(now time.Time, width time.Duration) Value {
-	v := Value{At: e.track.at, Missing: e.missing}
+	v := Value{At: e.at, Missing: e.missing}
 	if !v.At.IsZero() {
 		v.Age = max(0, now.Sub(v.At))
 	}
@@ -516,7 +517,7 @@ func (e *entry) put(got sample) {
 	if got.asked.Equal(e.asked) {
 		return
 	}
-	e.asked = got.asked
+	e.asked, e.at = got.asked, got.at
 	e.track.add(got.at, got.value)
 }
 
