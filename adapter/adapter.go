@@ -32,6 +32,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/adapter/discover"
 	"github.com/sluice-autoscaler/sluice/adapter/fetch"
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/cluster"
+	"github.com/sluice-autoscaler/sluice/adapter/fetch/preset"
+	"github.com/sluice-autoscaler/sluice/adapter/fetch/signal"
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
 	"github.com/sluice-autoscaler/sluice/adapter/provider"
 	"github.com/sluice-autoscaler/sluice/adapter/scrape"
@@ -159,8 +161,10 @@ type Adapter struct {
 	objects  *provider.Informers
 	provider *provider.Provider
 	server   *server.Server
-	// engine is nil without rules.
-	engine *fetch.Engine
+	// engine and signals are nil without rules, presets besides where no metrics API is served.
+	engine  *fetch.Engine
+	signals *signal.Signals
+	presets *preset.Set
 }
 
 // New returns an Adapter that has not started.
@@ -207,11 +211,19 @@ func (a *Adapter) serve(client kubernetes.Interface) error {
 	}
 	var err error
 	if a.opts.Custom || a.opts.External {
-		if a.objects, err = provider.NewInformers(client, a.opts.Log); err != nil {
+		var annotations []string
+		var presets provider.Presets
+		if a.opts.Prometheus != nil {
+			if a.presets, err = preset.New(a.opts.Prometheus.Config.Presets); err != nil {
+				return err
+			}
+			annotations, presets = []string{preset.Annotation, preset.MetricAnnotation}, presetValues{a}
+		}
+		if a.objects, err = provider.NewInformers(client, a.opts.Log, annotations...); err != nil {
 			return err
 		}
 		a.provider, err = provider.New(provider.Options{
-			Metrics: provider.RequestMetrics(a.store, a.objects), DefaultWindow: a.opts.DefaultWindow,
+			Metrics: provider.RequestMetrics(a.store, a.objects, presets), DefaultWindow: a.opts.DefaultWindow,
 		})
 		if err != nil {
 			return err
@@ -261,6 +273,13 @@ func (a *Adapter) fetch(client kubernetes.Interface) error {
 		},
 		Reserved: a.provider.Serves,
 	})
+	if err != nil {
+		return err
+	}
+	a.signals, err = signal.New(signal.Options{
+		Config: a.opts.Prometheus.Config, Rules: a.engine, Pods: a.podNames, Choose: a.choose, Observe: a.engine.Observe,
+		Log: a.opts.Log, Registerer: a.opts.Registerer,
+	})
 	return err
 }
 
@@ -293,6 +312,7 @@ func (a *Adapter) Run(ctx context.Context) error {
 	}
 	if a.engine != nil {
 		g.Go(func() error { return a.engine.Run(ctx) })
+		g.Go(func() error { return a.signals.Run(ctx) })
 	}
 	if a.server != nil {
 		g.Go(func() error { return a.server.Run(ctx) })
@@ -343,11 +363,11 @@ func (a *Adapter) Registered() error {
 func (a *Adapter) Bind(ref loop.Ref, b Binding) { a.store.Bind(ref, b) }
 
 // Unbind drops a workload.
-func (a *Adapter) Unbind(ref loop.Ref) { a.store.Unbind(ref) }
-
-// Signals appends a signal for each need of a workload; see store.Store.Signals.
-func (a *Adapter) Signals(now time.Time, ref loop.Ref, needs []algorithms.Need, dst []algorithms.Signal) []algorithms.Signal {
-	return a.store.Signals(now, ref, needs, dst)
+func (a *Adapter) Unbind(ref loop.Ref) {
+	a.store.Unbind(ref)
+	if a.signals != nil {
+		a.signals.Forget(ref)
+	}
 }
 
 // Instances appends the workload's pods that exist and have not finished, by name.

@@ -39,6 +39,8 @@ type Signal struct {
 	// Source names where it came from, for people ("sidecar", "gateway", "sidecar+gateway",
 	// "prometheus").
 	Source string `json:"source,omitempty"`
+	// Missing says in a few words why it is not known, for people; it may be empty.
+	Missing string `json:"missing,omitempty"`
 }
 
 // Usable reports whether the value can be counted with: it is known, finite and possible. Fewer

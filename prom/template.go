@@ -14,6 +14,8 @@ import (
 //	{namespace}  the workload's namespace
 //	{name}       its name
 //	{pods}       a regular expression of the names of its pods, see PodNames
+//	{services}   a regular expression of the names of its Services
+//	{metric}     the name of a metric that the workload chose
 //	{step}       the time between two points, such as 60s
 //
 // Names stand in a string and are escaped for it. After =~ and !~ a string is a regular expression,
@@ -26,7 +28,12 @@ func Rate(counter string) Template {
 }
 
 // Workload is what a template is filled in for.
-type Workload struct{ Namespace, Kind, Name string }
+type Workload struct {
+	Namespace, Kind, Name string
+	// Metric and Services are for the placeholders of those names; both may be empty.
+	Metric   string
+	Services []string
+}
 
 // String writes it as errors name it.
 func (w Workload) String() string { return fmt.Sprintf("%s %s/%s", w.Kind, w.Namespace, w.Name) }
@@ -39,11 +46,13 @@ const (
 	namePlaceholder      placeholder = "{name}"
 	podsPlaceholder      placeholder = "{pods}"
 	stepPlaceholder      placeholder = "{step}"
+	servicesPlaceholder  placeholder = "{services}"
+	metricPlaceholder    placeholder = "{metric}"
 )
 
 // leading is the placeholder that a text begins with, or "".
 func leading(text string) placeholder {
-	for _, p := range []placeholder{namespacePlaceholder, namePlaceholder, podsPlaceholder, stepPlaceholder} {
+	for _, p := range []placeholder{namespacePlaceholder, namePlaceholder, podsPlaceholder, stepPlaceholder, servicesPlaceholder, metricPlaceholder} {
 		if strings.HasPrefix(text, string(p)) {
 			return p
 		}
@@ -111,17 +120,25 @@ func (q quoting) value(p placeholder, w Workload, step time.Duration) (string, e
 	}
 	var value string
 	switch p {
-	case podsPlaceholder:
+	case podsPlaceholder, servicesPlaceholder:
 		if !q.pattern {
-			return "", errors.New(`{pods} is a regular expression: want it after =~, such as pod=~"{pods}"`)
+			return "", fmt.Errorf(`%s is a regular expression: want it after =~, such as pod=~"{pods}"`, p)
 		}
-		value = PodNames(w.Kind, w.Name)
+		if value = PodNames(w.Kind, w.Name); p == servicesPlaceholder {
+			names := make([]string, len(w.Services))
+			for i, name := range w.Services {
+				names[i] = regexp.QuoteMeta(name)
+			}
+			value = strings.Join(names, "|")
+		}
+	case metricPlaceholder:
+		value = w.Metric
 	case namePlaceholder:
 		value = w.Name
 	default:
 		value = w.Namespace
 	}
-	if p != podsPlaceholder && q.pattern {
+	if p != podsPlaceholder && p != servicesPlaceholder && q.pattern {
 		value = regexp.QuoteMeta(value)
 	}
 	if q.quote == '`' {

@@ -143,10 +143,11 @@ func (st *state) plan(q *question, now time.Time) (*plan, error) {
 }
 
 // key is a query as the memory knows it. An instant query gives the instant as the time of each
-// sample, so that a rule with a maxAge has to ask for the times of what its query reads.
-func (p *plan) key(q rules.Query) memory.Key {
+// sample, so that a rule with a maxAge, and whoever wants the times, has to ask for the times of
+// what its query reads.
+func (p *plan) key(q rules.Query, timed bool) memory.Key {
 	key := memory.Key{From: q.Source, Query: source.Query{PromQL: q.PromQL}}
-	if p.metric.Rule.Answers.MaxAge <= 0 || q.Parsed == nil {
+	if p.metric.Rule.Answers.MaxAge <= 0 && !timed || q.Parsed == nil {
 		return key
 	}
 	if !p.metric.Rule.External {
@@ -171,8 +172,17 @@ type answered struct {
 	held bool
 }
 
-// answer answers a question from memory. The error is an *answer.Error.
+// answer answers a question from memory; it waits for the first answer to a query. The error is an
+// *answer.Error.
 func (e *Engine) answer(ctx context.Context, q *question) (answered, error) {
+	ctx, cancel := context.WithTimeout(ctx, firstWait)
+	defer cancel()
+	return e.resolve(q, false, func(key memory.Key) memory.Outcome { return e.memory.Read(ctx, key) })
+}
+
+// resolve answers a question by what read gives of the memory. Timed says that samples are to have
+// their own times. The error is an *answer.Error.
+func (e *Engine) resolve(q *question, timed bool, read func(memory.Key) memory.Outcome) (answered, error) {
 	st := e.state.Load()
 	if st == nil {
 		return answered{}, answer.Unknown(q.metric, q.of(), "the metrics of rules are not listed yet")
@@ -187,18 +197,16 @@ func (e *Engine) answer(ctx context.Context, q *question) (answered, error) {
 		_, err := p.metric.Query(q.asked(now))
 		return a, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, firstWait)
-	defer cancel()
 	f := memory.Outcome{Err: errUngrouped}
 	if p.grouped {
 		a.query = p.group
-		f = e.memory.Read(ctx, p.key(a.query))
+		f = read(p.key(a.query, timed))
 	}
 	if !p.grouped || !q.external && f.Err != nil && clashes(f.Err) {
 		if a.query, err = p.metric.Query(q.asked(now)); err != nil {
 			return a, err
 		}
-		f = e.memory.Read(ctx, p.key(a.query))
+		f = read(p.key(a.query, timed))
 	}
 	now = e.opts.Clock()
 	a.at = f.At
@@ -220,7 +228,7 @@ var errUngrouped = errors.New("no query serves all objects")
 // the time to end.
 func (e *Engine) staleAfter(name string) time.Duration {
 	timeout := 10 * time.Second
-	if s, err := e.find(name); err == nil {
+	if s, err := e.Source(name); err == nil {
 		timeout = s.Timeout
 	}
 	return 2*time.Duration(e.opts.Config.Interval) + timeout

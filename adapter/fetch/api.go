@@ -259,7 +259,7 @@ func (e *Engine) Explain(ctx context.Context, question Question) Explanation {
 			query = a.plan.group
 		}
 		out.Query, out.Source = query.PromQL, query.Source
-		if f, known := e.memory.Peek(a.plan.key(query)); known && !f.At.IsZero() {
+		if f, known := e.memory.Peek(a.plan.key(query, false)); known && !f.At.IsZero() {
 			at := f.At
 			out.Asked, out.AgeSeconds, out.TookSeconds = &at, e.opts.Clock().Sub(at).Seconds(), f.Took.Seconds()
 			label := "" // a grouped query's samples of other objects are not the caller's

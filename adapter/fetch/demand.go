@@ -53,7 +53,7 @@ func (e *Engine) ahead(st *state, q *question) {
 			return
 		}
 	}
-	_, _ = e.memory.Want(p.key(query))
+	_, _ = e.memory.Want(p.key(query, false))
 }
 
 // demand is what a HorizontalPodAutoscaler asks for.

@@ -130,7 +130,7 @@ func New(o Options) (*Engine, error) {
 	}
 	for i := range o.Config.Sources {
 		c := &o.Config.Sources[i]
-		p, err := source.New(c, o.Clock, e.observe(c.Name))
+		p, err := source.New(c, o.Clock, e.Observe(c.Name))
 		if err != nil {
 			return nil, fmt.Errorf("sources[%d]: %w", i, err)
 		}
@@ -166,8 +166,8 @@ func (e *Engine) read() (*config.MetricsDiscoveryConfig, [sha256.Size]byte, erro
 	return cfg, sum, nil
 }
 
-// find finds a source by its name.
-func (e *Engine) find(name string) (*source.Source, error) {
+// Source finds a source by its name, "" for the first.
+func (e *Engine) Source(name string) (*source.Source, error) {
 	if name == "" {
 		return e.sources[0], nil
 	}
@@ -181,7 +181,7 @@ func (e *Engine) find(name string) (*source.Source, error) {
 
 // ask asks a source for the memory.
 func (e *Engine) ask(ctx context.Context, key memory.Key) (answer.Result, error) {
-	s, err := e.find(key.From)
+	s, err := e.Source(key.From)
 	if err != nil {
 		return answer.Result{}, err
 	}

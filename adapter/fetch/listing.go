@@ -26,7 +26,7 @@ func (e *Engine) list(ctx context.Context, set *rules.Set) map[*rules.Rule]rules
 		key := r.Config.Source + "\x00" + r.Config.SeriesQuery
 		l, ok := asked[key]
 		if !ok {
-			s, err := e.find(r.Config.Source)
+			s, err := e.Source(r.Config.Source)
 			if err == nil {
 				l, err = s.List(ctx, r, now, time.Duration(e.opts.Config.Lookback))
 			}

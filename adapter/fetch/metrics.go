@@ -82,8 +82,8 @@ func (e *Engine) register(r prometheus.Registerer) error {
 	return nil
 }
 
-// observe is told of each request to a source.
-func (e *Engine) observe(source string) func(kind, result string, d time.Duration) {
+// Observe returns what is told of each request to a source.
+func (e *Engine) Observe(source string) func(kind, result string, d time.Duration) {
 	return func(kind, result string, d time.Duration) {
 		e.metrics.requests.WithLabelValues(source, kind, result).Inc()
 		if result != "not_sent" {

@@ -27,7 +27,7 @@ func FuzzSelectors(f *testing.F) {
 		f.Add(s)
 	}
 	m, s := fixture()
-	p, err := provider.New(provider.Options{Metrics: provider.RequestMetrics(m, s), DefaultWindow: 15 * time.Second, Clock: func() time.Time { return now }})
+	p, err := provider.New(provider.Options{Metrics: provider.RequestMetrics(m, s, nil), DefaultWindow: 15 * time.Second, Clock: func() time.Time { return now }})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -26,6 +26,10 @@ type Informers struct {
 	factory informers.SharedInformerFactory
 	watches []watch
 	log     *slog.Logger
+	// spaces are the namespaces, nil where their annotations do not matter.
+	spaces cache.SharedIndexInformer
+	// annotations are those that are kept.
+	annotations []string
 }
 
 type watch struct {
@@ -35,15 +39,20 @@ type watch struct {
 
 var _ Objects = (*Informers)(nil)
 
-// NewInformers makes the watches and starts none.
-func NewInformers(client kubernetes.Interface, log *slog.Logger) (*Informers, error) {
-	i := &Informers{factory: informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(strip)), log: log}
+// NewInformers makes the watches and starts none. Of annotations those given are kept, and where
+// there are some the namespaces are watched as well.
+func NewInformers(client kubernetes.Interface, log *slog.Logger, annotations ...string) (*Informers, error) {
+	i := &Informers{log: log, annotations: annotations}
+	i.factory = informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(i.strip))
 	apps := i.factory.Apps().V1()
 	i.watches = []watch{
 		{services, i.factory.Core().V1().Services().Informer()},
 		{deployments, apps.Deployments().Informer()},
 		{statefulsets, apps.StatefulSets().Informer()},
 		{replicasets, apps.ReplicaSets().Informer()},
+	}
+	if len(annotations) > 0 {
+		i.spaces = i.factory.Core().V1().Namespaces().Informer()
 	}
 	for n, w := range i.watches {
 		index := cache.Indexers{templateIndex: templateLabels}
@@ -80,6 +89,9 @@ func (i *Informers) Ready() error {
 		if !w.informer.HasSynced() {
 			missing = append(missing, w.resource.String())
 		}
+	}
+	if i.spaces != nil && !i.spaces.HasSynced() {
+		missing = append(missing, "namespaces")
 	}
 	if missing != nil {
 		return fmt.Errorf("not listed yet: %s", strings.Join(missing, ", "))
@@ -126,16 +138,18 @@ func (i *Informers) target(o any) Target {
 		return i.service(s)
 	}
 	w, _ := workloadOf(o)
-	t := Target{Name: w.meta.Name}
-	var err error
-	switch {
+	t := Target{Name: w.meta.Name, Pods: labels.Nothing(), Workload: &TargetWorkload{
+		Kind: w.kind, Sidecar: hasPort(w.template), AtZero: w.replicas != nil && *w.replicas == 0,
+		Annotations: w.meta.Annotations, NamespaceAnnotations: i.annotationsOf(w.meta.Namespace),
+	}}
+	switch selector, err := metav1.LabelSelectorAsSelector(w.selector); {
 	case w.selector == nil || len(w.selector.MatchLabels)+len(w.selector.MatchExpressions) == 0:
 		t.Fault = "its spec.selector selects no pods"
-	case !hasPort(w.template):
-		t.Fault = "its pod template has no container port named " + portName + "; " + remedy
+	case err != nil:
+		t.Fault = fmt.Sprintf("its spec.selector cannot be read: %v", err)
 	default:
-		if t.Pods, err = metav1.LabelSelectorAsSelector(w.selector); err != nil {
-			t.Fault = fmt.Sprintf("its spec.selector cannot be read: %v", err)
+		if t.Pods = selector; !t.Workload.Sidecar {
+			t.Fault = "its pod template has no container port named " + portName + "; " + remedy
 		}
 	}
 	for _, key := range labelKeys(w.meta.Namespace, w.template.Labels) {
@@ -148,6 +162,18 @@ func (i *Informers) target(o any) Target {
 	}
 	slices.Sort(t.Services)
 	return t
+}
+
+// annotationsOf are those of a namespace.
+func (i *Informers) annotationsOf(namespace string) map[string]string {
+	if i.spaces == nil {
+		return nil
+	}
+	o, _, _ := i.spaces.GetIndexer().GetByKey(namespace)
+	if ns, ok := o.(*corev1.Namespace); ok {
+		return ns.Annotations
+	}
+	return nil
 }
 
 // service looks behind a Service: if any workload that it selects has no sidecar, its sum would
@@ -189,6 +215,7 @@ func (i *Informers) service(s *corev1.Service) Target {
 
 // workload is what the kinds of workloads have in common.
 type workload struct {
+	kind     string
 	meta     *metav1.ObjectMeta
 	replicas *int32
 	selector *metav1.LabelSelector
@@ -198,11 +225,11 @@ type workload struct {
 func workloadOf(o any) (workload, bool) {
 	switch o := o.(type) {
 	case *appsv1.Deployment:
-		return workload{&o.ObjectMeta, o.Spec.Replicas, o.Spec.Selector, &o.Spec.Template}, true
+		return workload{"Deployment", &o.ObjectMeta, o.Spec.Replicas, o.Spec.Selector, &o.Spec.Template}, true
 	case *appsv1.StatefulSet:
-		return workload{&o.ObjectMeta, o.Spec.Replicas, o.Spec.Selector, &o.Spec.Template}, true
+		return workload{"StatefulSet", &o.ObjectMeta, o.Spec.Replicas, o.Spec.Selector, &o.Spec.Template}, true
 	case *appsv1.ReplicaSet:
-		return workload{&o.ObjectMeta, o.Spec.Replicas, o.Spec.Selector, &o.Spec.Template}, true
+		return workload{"ReplicaSet", &o.ObjectMeta, o.Spec.Replicas, o.Spec.Selector, &o.Spec.Template}, true
 	}
 	return workload{meta: &metav1.ObjectMeta{}, template: &corev1.PodTemplateSpec{}}, false
 }
@@ -259,31 +286,42 @@ func hasPort(t *corev1.PodTemplateSpec) bool {
 }
 
 // strip keeps of an object what lookups read, since every one of the cluster is held.
-func strip(o any) (any, error) {
+func (i *Informers) strip(o any) (any, error) {
 	switch o := o.(type) {
+	case *corev1.Namespace:
+		return &corev1.Namespace{ObjectMeta: i.bare(o.ObjectMeta)}, nil
 	case *corev1.Service:
-		return &corev1.Service{ObjectMeta: bare(o.ObjectMeta), Spec: corev1.ServiceSpec{Selector: o.Spec.Selector}}, nil
+		return &corev1.Service{ObjectMeta: i.bare(o.ObjectMeta), Spec: corev1.ServiceSpec{Selector: o.Spec.Selector}}, nil
 	case *appsv1.Deployment:
-		return &appsv1.Deployment{ObjectMeta: bare(o.ObjectMeta), Spec: appsv1.DeploymentSpec{
+		return &appsv1.Deployment{ObjectMeta: i.bare(o.ObjectMeta), Spec: appsv1.DeploymentSpec{
 			Replicas: o.Spec.Replicas, Selector: o.Spec.Selector, Template: bareTemplate(o.Spec.Template),
 		}}, nil
 	case *appsv1.StatefulSet:
-		return &appsv1.StatefulSet{ObjectMeta: bare(o.ObjectMeta), Spec: appsv1.StatefulSetSpec{
+		return &appsv1.StatefulSet{ObjectMeta: i.bare(o.ObjectMeta), Spec: appsv1.StatefulSetSpec{
 			Replicas: o.Spec.Replicas, Selector: o.Spec.Selector, Template: bareTemplate(o.Spec.Template),
 		}}, nil
 	case *appsv1.ReplicaSet:
-		return &appsv1.ReplicaSet{ObjectMeta: bare(o.ObjectMeta), Spec: appsv1.ReplicaSetSpec{
+		return &appsv1.ReplicaSet{ObjectMeta: i.bare(o.ObjectMeta), Spec: appsv1.ReplicaSetSpec{
 			Replicas: o.Spec.Replicas, Selector: o.Spec.Selector, Template: bareTemplate(o.Spec.Template),
 		}}, nil
 	}
 	return o, nil
 }
 
-func bare(m metav1.ObjectMeta) metav1.ObjectMeta {
-	return metav1.ObjectMeta{
+func (i *Informers) bare(m metav1.ObjectMeta) metav1.ObjectMeta {
+	out := metav1.ObjectMeta{
 		Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion,
 		Labels: m.Labels, OwnerReferences: m.OwnerReferences,
 	}
+	for _, key := range i.annotations {
+		if v, ok := m.Annotations[key]; ok {
+			if out.Annotations == nil {
+				out.Annotations = map[string]string{}
+			}
+			out.Annotations[key] = v
+		}
+	}
+	return out
 }
 
 func bareTemplate(t corev1.PodTemplateSpec) corev1.PodTemplateSpec {

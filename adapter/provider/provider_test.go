@@ -122,7 +122,7 @@ func fixture() (*memory, *shelf) {
 
 func newProvider(t *testing.T, m *memory, s *shelf) *provider.Provider {
 	t.Helper()
-	p, err := provider.New(provider.Options{Metrics: provider.RequestMetrics(m, s), DefaultWindow: 15 * time.Second, Clock: func() time.Time { return now }})
+	p, err := provider.New(provider.Options{Metrics: provider.RequestMetrics(m, s, nil), DefaultWindow: 15 * time.Second, Clock: func() time.Time { return now }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -420,7 +420,7 @@ func TestMetricsAreATable(t *testing.T) {
 	nodes := provider.Kind{Resource: schema.GroupResource{Resource: "nodes"}, Version: schema.GroupVersion{Version: "v1"}, Kind: "Node"}
 	source := &fixed{value: 2.5}
 	p, err := provider.New(provider.Options{
-		Metrics: append(provider.RequestMetrics(m, s), provider.Metric{
+		Metrics: append(provider.RequestMetrics(m, s, nil), provider.Metric{
 			Name: "hits", Unit: "hits/s", Describes: []provider.Kind{ingresses, nodes}, External: true, Source: source, Signal: "hits",
 		}),
 		DefaultWindow: 15 * time.Second, Clock: func() time.Time { return now },
@@ -473,7 +473,7 @@ func TestMetricsAreATable(t *testing.T) {
 		t.Errorf("another source is away: %v", err)
 	}
 
-	_, err = provider.New(provider.Options{Metrics: append(provider.RequestMetrics(m, s), provider.RequestMetrics(m, s)[0], provider.Metric{Name: "x"}), DefaultWindow: time.Second})
+	_, err = provider.New(provider.Options{Metrics: append(provider.RequestMetrics(m, s, nil), provider.RequestMetrics(m, s, nil)[0], provider.Metric{Name: "x"}), DefaultWindow: time.Second})
 	for _, want := range []string{"request_concurrency of pods is there twice", "request_concurrency of the external API is there twice", `("x") has no name or no source`} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("New = %v, want it to tell of %q", err, want)

@@ -79,9 +79,28 @@ type Target struct {
 	// Fault, when not empty, says why it cannot be measured and what to do, in words that follow
 	// the object's name.
 	Fault string
+	// Workload is set for Deployments, StatefulSets and ReplicaSets.
+	Workload *TargetWorkload
 	// Untyped says that no pod template was found for it, so that only its pods can tell whether
 	// they are measured.
 	Untyped bool
+}
+
+// TargetWorkload is what presets have to know of a workload.
+type TargetWorkload struct {
+	// Kind is its kind, such as Deployment. Sidecar says that its pods have Sluice's, AtZero that
+	// none are wanted.
+	Kind            string
+	Sidecar, AtZero bool
+	// Annotations are those of it that presets read, NamespaceAnnotations those of its namespace.
+	Annotations, NamespaceAnnotations map[string]string
+}
+
+// Presets answer for workloads without sidecars, whose requests something else counts. They answer
+// from memory, and are safe for concurrent use.
+type Presets interface {
+	// Workload answers a signal; ok is false where the workload has no preset.
+	Workload(now time.Time, namespace string, t Target, signal string, window time.Duration) (v store.Value, ok bool)
 }
 
 // Objects looks objects up in memory. Implementations are safe for concurrent use and do no I/O.
@@ -95,9 +114,10 @@ type Objects interface {
 	Ready() error
 }
 
-// RequestMetrics are the metrics of requests, of what the adapter reads.
-func RequestMetrics(r Reader, o Objects) []Metric {
-	source := &requests{reader: r, objects: o}
+// RequestMetrics are the metrics of requests, of what the adapter reads, and, where p is not nil,
+// of presets.
+func RequestMetrics(r Reader, o Objects, p Presets) []Metric {
+	source := &requests{reader: r, objects: o, presets: p}
 	all := requestKinds()
 	return []Metric{
 		{Name: Concurrency, Unit: "requests", Describes: all, External: true, Source: source, Signal: algorithms.Concurrency},
@@ -114,6 +134,7 @@ func RequestMetrics(r Reader, o Objects) []Metric {
 type requests struct {
 	reader  Reader
 	objects Objects
+	presets Presets
 }
 
 // Object answers for one object.
@@ -160,6 +181,11 @@ func (r *requests) Objects(q Query, selector labels.Selector) ([]ObjectValue, er
 
 // workload reads the sum over an object's pods and what gateways hold for it.
 func (r *requests) workload(q Query, t Target) (store.Value, error) {
+	if r.presets != nil && t.Workload != nil && !t.Workload.Sidecar {
+		if v, ok := r.preset(q, t); ok {
+			return v, nil
+		}
+	}
 	if t.Fault != "" {
 		return store.Value{}, q.NotFound(t.Name, t.Fault)
 	}
@@ -170,6 +196,24 @@ func (r *requests) workload(q Query, t Target) (store.Value, error) {
 		return store.Value{}, q.NotFound(t.Name, "none of its pods has a container port named "+portName+" and no workload that is behind it is known; "+remedy)
 	}
 	return v, nil
+}
+
+// preset answers for a workload of which something else counts the requests; ok is false where
+// nothing does. What gateways hold is demand too.
+func (r *requests) preset(q Query, t Target) (store.Value, bool) {
+	v, ok := r.presets.Workload(q.Now, q.Namespace, t, q.Metric.Signal, q.Window)
+	if !ok || q.Metric.Signal == algorithms.Rate && !t.Workload.AtZero {
+		return v, ok
+	}
+	if t.Workload.AtZero { // what is left of its pods' series is of the past
+		return r.reader.Workload(q.Now, q.Namespace, t.Pods, t.Services, q.Metric.Signal, q.Window), true
+	}
+	held := r.reader.Workload(q.Now, q.Namespace, labels.Nothing(), t.Services, algorithms.Waiting, q.Window)
+	if q.Metric.Signal == algorithms.Waiting || !held.Known && v.Known {
+		return held, true
+	}
+	v.Value += held.Value
+	return v, true
 }
 
 // Ready says why nothing can be answered yet: an object that is not listed yet would be taken for

@@ -106,7 +106,7 @@ func start(t *testing.T, changes ...func(*server.Options)) *world {
 	t.Helper()
 	w := &world{ca: newAuthority(t, "serving"), users: newAuthority(t, "users"), proxy: newAuthority(t, "proxy"), cert: &changing{}, metrics: prometheus.NewRegistry()}
 	w.cert.set(w.ca.issue(t, "sluice-adapter", x509.ExtKeyUsageServerAuth))
-	p, err := provider.New(provider.Options{Metrics: provider.RequestMetrics(memory{}, shelf{}), DefaultWindow: 15 * time.Second})
+	p, err := provider.New(provider.Options{Metrics: provider.RequestMetrics(memory{}, shelf{}, nil), DefaultWindow: 15 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,11 @@ type Entry struct {
 	// Note is what a user must know besides, a sentence or two; it may be empty.
 	Note       string
 	Parameters []Parameter
+	// SignalParameter is the parameter that names the signal: signal, metric, or the lists metrics
+	// and triggers; empty where a policy reads none, or its own text says which.
+	SignalParameter string
+	// OfRequests says that the policy's reasoning holds for requests alone.
+	OfRequests bool
 	// New makes the policy for a target per pod, 0 meaning the policy's own default; params
 	// override it and the defaults.
 	New func(targetPerPod float64, params json.RawMessage) (algorithms.Policy, error)

@@ -22,7 +22,7 @@ import (
 func builtin(expert portfolio.Make) []Entry {
 	return []Entry{
 		entry(Entry{
-			Name: "aws", Summary: "AWS target tracking as an ECS service gets it", Source: "docs.aws.amazon.com/autoscaling/application/userguide",
+			Name: "aws", SignalParameter: "signal", Summary: "AWS target tracking as an ECS service gets it", Source: "docs.aws.amazon.com/autoscaling/application/userguide",
 			Note: "It is target with AWS's own waits.",
 		}, target.Params(), target.AWS, func(c *target.Config) *float64 { return &c.Target }, target.New),
 		entry(Entry{
@@ -34,29 +34,29 @@ func builtin(expert portfolio.Make) []Entry {
 			Name: "fixed", Summary: "always the same count", Source: "none",
 		}, fixed.Params(), fixed.Default, nil, fixed.New),
 		entry(Entry{
-			Name: "histogram", Summary: "keeps and pre-warms the last pod by the idle times seen", Source: "Shahrad et al., Serverless in the Wild, 2020",
+			Name: "histogram", OfRequests: true, Summary: "keeps and pre-warms the last pod by the idle times seen", Source: "Shahrad et al., Serverless in the Wild, 2020",
 			Note: "Above zero pods the rule of target decides. guard's scaleToZero.after comes first: set it to 1s to leave zero to this policy.",
 		}, histogram.Params(), histogram.Default, func(c *histogram.Config) *float64 { return &c.Target }, histogram.New),
 		entry(Entry{
-			Name: "hpa", Summary: "the Kubernetes HPA", Source: "k8s.io/kubernetes pkg/controller/podautoscaler",
+			Name: "hpa", SignalParameter: "metrics", Summary: "the Kubernetes HPA", Source: "k8s.io/kubernetes pkg/controller/podautoscaler",
 			Note: "Without behavior the rules of an HPA without spec.behavior hold: the largest answer of 300 s, and at most 4 pods or twice the count of 15 s ago. A behavior of guard, which is the Autoscaler's own, takes their place. limits: none leaves the bare calculator. As in the HPA, within tolerance an AverageValue gives the pods that exist, not those asked for (kubernetes#138505).",
 		}, hpa.Params(), hpa.Default, func(c *hpa.Config) *float64 { return &c.Target }, hpa.New),
 		entry(Entry{
-			Name: "keda", Summary: "KEDA's activation and cooldown around the HPA", Source: "github.com/kedacore/keda v2.21 pkg/scaling, pkg/fallback",
+			Name: "keda", SignalParameter: "triggers", Summary: "KEDA's activation and cooldown around the HPA", Source: "github.com/kedacore/keda v2.21 pkg/scaling, pkg/fallback",
 			Note: "Formulas have CEL's syntax: + − * / % comparisons ?: and min, max, abs, ceil, floor, round; KEDA's ?? and count() are not there.",
 		}, keda.Params(), keda.Default, func(c *keda.Config) *float64 { return &c.Target }, func(c keda.Config) (*keda.Policy, error) { return keda.New(c, formula) }),
 		entry(Entry{
-			Name: "kpa", Summary: "stable and panic windows, as the Knative Pod Autoscaler", Source: "knative.dev/serving pkg/autoscaler/scaling",
+			Name: "kpa", SignalParameter: "metric", Summary: "stable and panic windows, as the Knative Pod Autoscaler", Source: "knative.dev/serving pkg/autoscaler/scaling",
 		}, kpa.Params(), kpa.Default, func(c *kpa.Config) *float64 { return &c.Target }, kpa.New),
 		entry(Entry{
-			Name: "lookahead", Summary: "staffing for the load at the end of a start-up, at the least cost within a budget of late requests", Source: "algorithms/lookahead",
+			Name: "lookahead", OfRequests: true, Summary: "staffing for the load at the end of a start-up, at the least cost within a budget of late requests", Source: "algorithms/lookahead",
 			Note: "guard's scaleToZero.after comes first: set it to 1s to leave the last pod to this policy.",
 		}, lookahead.Params(), lookahead.Default, func(c *lookahead.Config) *float64 { return &c.Target }, lookahead.New),
 		entry(Entry{
-			Name: "pid", Summary: "proportional, integral and derivative of missing pods", Source: "Åström and Hägglund, Advanced PID Control",
+			Name: "pid", SignalParameter: "signal", Summary: "proportional, integral and derivative of missing pods", Source: "Åström and Hägglund, Advanced PID Control",
 		}, pid.Params(), pid.Default, func(c *pid.Config) *float64 { return &c.Target }, pid.New),
 		entry(Entry{
-			Name: "portfolio", Summary: "follows those of several policies that cost least in shadow", Source: "Freund and Schapire 1997; Herbster and Warmuth 1998",
+			Name: "portfolio", OfRequests: true, Summary: "follows those of several policies that cost least in shadow", Source: "Freund and Schapire 1997; Herbster and Warmuth 1998",
 			Note: "The first expert is the floor while requests wait too long. Experts are policies that need nothing but their parameters.",
 		}, portfolio.Params(), portfolio.Default, func(c *portfolio.Config) *float64 { return &c.Target }, func(c portfolio.Config) (*portfolio.Policy, error) { return portfolio.New(c, expert) }),
 		entry(Entry{
@@ -64,18 +64,18 @@ func builtin(expert portfolio.Make) []Entry {
 			Note: "By wall clock: a time that a clock change skips falls due right after the gap, one that it repeats only the first time.",
 		}, schedule.Params(), schedule.Default, nil, schedule.New),
 		entry(Entry{
-			Name: "seasonal", Summary: "the load that the time of day and week promises until a pod is ready", Source: "Holt-Winters; Fourier regression (Hyndman, FPP3)",
+			Name: "seasonal", SignalParameter: "signal", Summary: "the load that the time of day and week promises until a pod is ready", Source: "Holt-Winters; Fourier regression (Hyndman, FPP3)",
 			Note: "Silent until two days were seen or learnt.",
 		}, seasonal.Params(), seasonal.Default, func(c *seasonal.Config) *float64 { return &c.Target }, seasonal.New),
 		entry(Entry{
-			Name: "staffing", Summary: "a promise about waiting, by queueing theory", Source: "Erlang C; Halfin and Whitt 1981",
+			Name: "staffing", OfRequests: true, Summary: "a promise about waiting, by queueing theory", Source: "Erlang C; Halfin and Whitt 1981",
 			Note: "Make exactly one promise: waitProbability, meanWait, or tailWait with tailProbability.",
 		}, staffing.Params(), staffing.Default, nil, staffing.New),
 		entry(Entry{
-			Name: "step", Summary: "AWS step scaling", Source: "docs.aws.amazon.com/autoscaling",
+			Name: "step", SignalParameter: "signal", Summary: "AWS step scaling", Source: "docs.aws.amazon.com/autoscaling",
 		}, step.Params(), step.Default, nil, step.New),
 		entry(Entry{
-			Name: "target", Summary: "AWS target tracking: mean per pod at a target", Source: "docs.aws.amazon.com/autoscaling",
+			Name: "target", SignalParameter: "signal", Summary: "AWS target tracking: mean per pod at a target", Source: "docs.aws.amazon.com/autoscaling",
 			Note: "The defaults suit requests measured every few seconds. The policy aws has AWS's own waits.",
 		}, target.Params(), target.Default, func(c *target.Config) *float64 { return &c.Target }, target.New),
 	}

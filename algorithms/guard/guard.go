@@ -37,6 +37,8 @@ type Config struct {
 	// IdleAfter is how long demand must have been exactly zero before 0 replicas are allowed,
 	// 1s–1h.
 	IdleAfter time.Duration
+	// Idle are the signals that are zero while there is no demand; nil means concurrency alone.
+	Idle []string
 	// Target is the concurrency per pod, > 0, by which a wake-up from zero is sized; 0 means: one
 	// pod.
 	Target float64
@@ -159,6 +161,9 @@ func New(c Config, inner algorithms.Policy) (*Policy, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
+	if c.Idle == nil {
+		c.Idle = []string{algorithms.Concurrency}
+	}
 	p := &Policy{cfg: c, inner: inner, needs: inner.Needs()}
 	if c.Behavior != nil {
 		if l, ok := inner.(stockLimits); ok {
@@ -176,9 +181,10 @@ func New(c Config, inner algorithms.Policy) (*Policy, error) {
 // Needs adds the idle time and what waits to the inner policy's needs.
 func (p *Policy) Needs() []algorithms.Need {
 	needs := append([]algorithms.Need(nil), p.needs...)
-	return append(needs,
-		algorithms.Need{Name: algorithms.Concurrency, Window: p.cfg.IdleAfter},
-		algorithms.Need{Name: algorithms.Waiting, Window: algorithms.Instant})
+	for _, name := range p.cfg.Idle {
+		needs = append(needs, algorithms.Need{Name: name, Window: p.cfg.IdleAfter})
+	}
+	return append(needs, algorithms.Need{Name: algorithms.Waiting, Window: algorithms.Instant})
 }
 
 // Decide asks the inner policy and applies the rules.
@@ -440,8 +446,15 @@ func (p *Policy) doubts(o *algorithms.Observation) (partial, blind bool, first i
 
 // idle tells whether demand was exactly zero over the whole idle time, and nothing waits.
 func (p *Policy) idle(o *algorithms.Observation) bool {
-	s, w := o.Index(algorithms.Concurrency, p.cfg.IdleAfter), o.Index(algorithms.Waiting, algorithms.Instant)
-	return s >= 0 && w >= 0 && o.Signals[s].Value == 0 && o.Signals[w].Value == 0 && o.Signals[s].Coverage >= FullCoverage
+	if w := o.Index(algorithms.Waiting, algorithms.Instant); w < 0 || o.Signals[w].Value != 0 {
+		return false
+	}
+	for _, name := range p.cfg.Idle {
+		if s := o.Index(name, p.cfg.IdleAfter); s < 0 || o.Signals[s].Value != 0 || o.Signals[s].Coverage < FullCoverage {
+			return false
+		}
+	}
+	return true
 }
 
 // trusted appends a copy in which whatever has some coverage counts as known: a lower bound of

@@ -65,6 +65,28 @@ type Catalog interface {
 	New(name string, targetPerPod float64, params json.RawMessage) (algorithms.Policy, error)
 }
 
+// signalCatalog is a Catalog that lets policies look at other signals than concurrency.
+type signalCatalog interface {
+	// ForSignal returns parameters by which a policy looks at a signal, where they name none.
+	ForSignal(policy, signal string, targetPerPod float64, params json.RawMessage) (json.RawMessage, error)
+}
+
+// policyParameters are the spec's, with its signal.
+func policyParameters(s *Spec, c Catalog) (json.RawMessage, error) {
+	if s.SignalName() == algorithms.Concurrency {
+		return s.Policy.Parameters, nil
+	}
+	of, ok := c.(signalCatalog)
+	if !ok {
+		return nil, fmt.Errorf("spec.signals[0].name = %q: want concurrency, the only signal of these policies", s.SignalName())
+	}
+	raw, err := of.ForSignal(s.PolicyName(), s.SignalName(), s.TargetPerPod(), s.Policy.Parameters)
+	if err != nil {
+		return nil, fmt.Errorf("spec.signals[0].name = %q: %w", s.SignalName(), err)
+	}
+	return raw, nil
+}
+
 // Config is a Loop's parts, for shells that do not begin with a Spec.
 type Config struct {
 	// Policy decides; Guard bounds it.
@@ -115,7 +137,11 @@ func New(s Spec, c Catalog, t Timing) (*Loop, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
 	}
-	policy, err := c.New(s.PolicyName(), s.TargetPerPod(), s.Policy.Parameters)
+	raw, err := policyParameters(&s, c)
+	if err != nil {
+		return nil, err
+	}
+	policy, err := c.New(s.PolicyName(), s.TargetPerPod(), raw)
 	if err != nil {
 		return nil, fmt.Errorf("spec.policy: %w", err)
 	}

@@ -230,8 +230,13 @@ func TestSpecNamesItsFaults(t *testing.T) {
 		`{"minReplicas":1,"maxReplicas":2,"scaleToZero":{"after":"2h"},"onMissingData":{"hold":"25h","replicas":-1}}`: {
 			"spec.scaleToZero.after = 2h0m0s: want 1s–1h", "spec.onMissingData.hold = 25h0m0s", "spec.onMissingData.replicas = -1",
 		},
-		`{"minReplicas":1,"maxReplicas":2,"behavior":{"scaleDown":{"stabilizationWindowSeconds":5000}}}`:                                                                          {"spec.behavior.scaleDown.stabilizationWindowSeconds = 5000"},
-		`{"minReplicas":1,"maxReplicas":2,"signals":[{"name":"rate","target":{"averageValue":"0"}}]}`:                                                                             {`spec.signals[0].name = "rate"`, "spec.signals[0].target.averageValue = 0"},
+		`{"minReplicas":1,"maxReplicas":2,"behavior":{"scaleDown":{"stabilizationWindowSeconds":5000}}}`: {"spec.behavior.scaleDown.stabilizationWindowSeconds = 5000"},
+		`{"minReplicas":1,"maxReplicas":2,"signals":[{"name":"5xx","target":{"averageValue":"0"}}]}`:     {`spec.signals[0].name = "5xx": want concurrency, rate, waiting or the name of a metric`, "spec.signals[0].target.averageValue = 0"},
+		`{"minReplicas":0,"maxReplicas":2,"signals":[{"name":"rate","target":{"averageValue":"1"}}]}`:    {"spec.serviceRef is missing"},
+		`{"minReplicas":1,"maxReplicas":2,"signals":[{"name":"rate","target":{"averageValue":"1"},"prometheus":{"query":" ","maxAge":"2h","interval":"1s"}}]}`: {
+			"spec.signals[0].prometheus is given for the signal rate", "spec.signals[0].prometheus.query has 1 bytes", "spec.signals[0].prometheus.maxAge = 2h0m0s: want 1s–1h", "spec.signals[0].prometheus.interval = 1s: want 5s–5m",
+		},
+		`{"minReplicas":1,"maxReplicas":2,"signals":[{"name":"queue_depth","target":{"averageValue":"1"}}],"policy":{"name":"staffing"}}`:                                         {`spec.signals[0].name = "queue_depth": policy staffing reasons about requests`},
 		`{"minReplicas":1,"maxReplicas":2,"serviceRef":{},"signals":[{"name":"concurrency","target":{"averageValue":"1"}},{"name":"concurrency","target":{"averageValue":"1"}}]}`: {`spec.serviceRef.name = ""`, "spec.signals has 2 entries"},
 		`{"minReplicas":1,"maxReplicas":2,"policy":{"name":"guess"}}`:                                                                                                             {"spec.policy: ", `"guess"`},
 		`{"minReplicas":1,"maxReplicas":2,"policy":{"name":"kpa","parameters":{"stableWindo":"6s"}}}`:                                                                             {"spec.policy: ", "stableWindo"},
@@ -502,5 +507,72 @@ func TestLateWake(t *testing.T) {
 				t.Errorf("it wants up to %d pods, want 1", most)
 			}
 		})
+	}
+}
+
+// A metric of a rule drives a loop as concurrency does: up from zero without a Service, and to zero
+// once it was zero for the idle time. Unknown changes nothing.
+func TestSignalOfAnotherName(t *testing.T) {
+	t.Parallel()
+	for _, policy := range []string{`{}`, `{"name":"target"}`, `{"name":"hpa"}`, `{"name":"keda"}`} {
+		var s loop.Spec
+		text := `{"minReplicas":0,"maxReplicas":20,"signals":[{"name":"queue_depth","target":{"averageValue":"30"}}],"scaleToZero":{"after":"1m"},"policy":` + policy + `}`
+		if err := algorithms.Strict(json.RawMessage(text), &s); err != nil {
+			t.Fatal(err)
+		}
+		l, err := loop.New(s, policies(), loop.DefaultTiming())
+		if err != nil {
+			t.Errorf("%s: %v", policy, err)
+			continue
+		}
+		step := func(now time.Time, replicas int, depth float64, known bool) int {
+			v := loop.View{Now: now, Replicas: replicas}
+			for i := range replicas {
+				v.Instances = append(v.Instances, loop.Instance{ID: fmt.Sprint(i), State: algorithms.PodReady, Created: now.Add(-time.Hour), Ready: now.Add(-time.Hour)})
+			}
+			for _, n := range l.Needs() {
+				sig := algorithms.Signal{Name: n.Name, Window: n.Window, Known: true, Coverage: 1}
+				switch n.Name {
+				case "queue_depth":
+					if sig.Value, sig.Known = depth, known; !known {
+						sig.Coverage = 0
+					}
+				case algorithms.Waiting:
+				default:
+					t.Fatalf("%s: the loop needs %s", policy, n.Name)
+				}
+				v.Signals = append(v.Signals, sig)
+			}
+			c := l.Step(v)
+			l.Done(now, c, nil)
+			if c.Scale != nil {
+				replicas = *c.Scale
+			}
+			return replicas
+		}
+		now := time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
+		n := 0
+		run := func(d time.Duration, depth float64, known bool) {
+			for end := now.Add(d); now.Before(end); now = now.Add(2 * time.Second) {
+				n = step(now, n, depth, known)
+			}
+		}
+		run(time.Minute, 0, false)
+		if n != 0 {
+			t.Errorf("%s: %d replicas of what is unknown", policy, n)
+		}
+		run(5*time.Minute, 300, true)
+		if n != 10 {
+			t.Errorf("%s: %d replicas for a depth of 300 at 30 a pod, want 10", policy, n)
+		}
+		run(20*time.Minute, 0, false)
+		if n != 10 {
+			t.Errorf("%s: %d replicas once the depth is unknown, want 10", policy, n)
+		}
+		run(20*time.Minute, 0, true)
+		if n != 0 {
+			t.Errorf("%s: %d replicas for an empty queue, want 0", policy, n)
+		}
+		l.Close()
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
@@ -39,7 +40,8 @@ type Spec struct {
 	// upper bound, at least 1.
 	MinReplicas int `json:"minReplicas,omitempty"`
 	MaxReplicas int `json:"maxReplicas"`
-	// Signals are what the policy looks at, each with its target. Today there is one: concurrency.
+	// Signals are what the policy looks at, each with its target. Today there is one at most;
+	// without one it is concurrency.
 	Signals []Signal `json:"signals,omitempty"`
 	// Policy turns signals into replicas; kpa by default.
 	Policy Policy `json:"policy,omitzero"`
@@ -62,8 +64,25 @@ type ServiceRef struct {
 
 // Signal is one signal and what one instance should carry of it.
 type Signal struct {
+	// Name is a signal of requests (concurrency, rate, waiting), or another that a source knows,
+	// such as a metric of a rule.
 	Name   string `json:"name"`
 	Target Target `json:"target"`
+	// Prometheus, when given, is the query that makes the signal.
+	Prometheus *PrometheusQuery `json:"prometheus,omitempty"`
+}
+
+// PrometheusQuery is a query of a workload's own. The zero value of an optional field means its
+// default.
+type PrometheusQuery struct {
+	// Query is PromQL that gives one number.
+	Query string `json:"query"`
+	// Source names the Prometheus, "" is the first.
+	Source string `json:"source,omitempty"`
+	// MaxAge makes older samples unknown, 1s–1h; 2m by default.
+	MaxAge *algorithms.Duration `json:"maxAge,omitempty"`
+	// Interval is the time between two queries, 5s–5m; the source's by default.
+	Interval *algorithms.Duration `json:"interval,omitempty"`
 }
 
 // Target is what one instance should carry of a signal, in the signal's unit, > 0.
@@ -101,14 +120,38 @@ type Hold struct {
 	PodConcurrency *int `json:"podConcurrency,omitempty"`
 }
 
-// TargetPerPod is the concurrency signal's target with its default, in requests.
-func (s *Spec) TargetPerPod() float64 {
-	for i := range s.Signals {
-		if s.Signals[i].Name == algorithms.Concurrency {
-			return s.Signals[i].Target.AverageValue.Float()
-		}
+// SignalName is the name of the signal that the policy looks at, with its default.
+func (s *Spec) SignalName() string {
+	if len(s.Signals) == 0 {
+		return algorithms.Concurrency
 	}
-	return DefaultTarget
+	return s.Signals[0].Name
+}
+
+// TargetPerPod is the signal's target with its default, in the signal's unit.
+func (s *Spec) TargetPerPod() float64 {
+	if len(s.Signals) == 0 {
+		return DefaultTarget
+	}
+	return s.Signals[0].Target.AverageValue.Float()
+}
+
+// ofRequests reports whether a signal counts requests.
+func ofRequests(name string) bool {
+	return name == algorithms.Concurrency || name == algorithms.Rate || name == algorithms.Waiting
+}
+
+// idle are the signals that are zero while the workload is idle. A rate of zero does not say that
+// no request is in flight; a queue says nothing of the requests of the Service.
+func (s *Spec) idle() []string {
+	name := s.SignalName()
+	switch {
+	case ofRequests(name):
+		return []string{algorithms.Concurrency}
+	case s.ServiceRef != nil:
+		return []string{name, algorithms.Concurrency}
+	}
+	return []string{name}
 }
 
 // IdleAfter is ScaleToZero.After with its default.
@@ -130,7 +173,10 @@ func (s *Spec) PolicyName() string {
 // guard is the Spec's part that holds for every policy.
 func (s *Spec) guard() guard.Config {
 	c := guard.Default()
-	c.IdleAfter, c.Target, c.Behavior = s.IdleAfter(), s.TargetPerPod(), s.Behavior
+	c.IdleAfter, c.Behavior, c.Idle = s.IdleAfter(), s.Behavior, s.idle()
+	if s.SignalName() == algorithms.Concurrency { // requests that wait are sized by no other target
+		c.Target = s.TargetPerPod()
+	}
 	if m := s.OnMissingData; m != nil {
 		if m.Hold != nil {
 			c.Hold = time.Duration(*m.Hold)
@@ -148,7 +194,7 @@ func (s *Spec) Validate() error {
 		errs = append(errs, fmt.Errorf("spec.minReplicas = %d, spec.maxReplicas = %d: want 0 ≤ min ≤ max and 1 ≤ max ≤ %d",
 			s.MinReplicas, s.MaxReplicas, maxReplicas))
 	}
-	if s.MinReplicas == 0 && s.ServiceRef == nil {
+	if s.MinReplicas == 0 && s.ServiceRef == nil && ofRequests(s.SignalName()) {
 		errs = append(errs, errors.New("spec.serviceRef is missing while spec.minReplicas is 0: name the Service whose requests wake the workload, or set minReplicas to 1 or more"))
 	}
 	if s.ServiceRef != nil && s.ServiceRef.Name == "" {
@@ -159,11 +205,9 @@ func (s *Spec) Validate() error {
 	}
 	for i := range s.Signals {
 		if t := s.Signals[i].Target.AverageValue.Float(); t <= 0 {
-			errs = append(errs, fmt.Errorf("spec.signals[%d].target.averageValue = %v: want a quantity > 0 (requests per pod)", i, t))
+			errs = append(errs, fmt.Errorf("spec.signals[%d].target.averageValue = %v: want a quantity > 0 (of the signal, per pod)", i, t))
 		}
-		if s.Signals[i].Name != algorithms.Concurrency {
-			errs = append(errs, fmt.Errorf("spec.signals[%d].name = %q: want concurrency, the only signal so far", i, s.Signals[i].Name))
-		}
+		errs = append(errs, s.Signals[i].validate(fmt.Sprintf("spec.signals[%d]", i)))
 	}
 	errs = append(errs, s.Hold.validate())
 	if s.Mode != "" && s.Mode != ModeApply && s.Mode != ModeDryRun {
@@ -186,6 +230,55 @@ func underSpec(err error) []error {
 		errs = append(errs, underSpec(e)...)
 	}
 	return errs
+}
+
+// Bounds of signals.
+const (
+	// maxSignalName bounds a signal's name, maxQuery a query, in bytes.
+	maxSignalName, maxQuery = 253, 4096
+	// leastInterval and mostInterval bound PrometheusQuery.Interval, mostAge bounds MaxAge.
+	leastInterval, mostInterval, mostAge = 5 * time.Second, 5 * time.Minute, time.Hour
+)
+
+// signalName reports whether a text can name a signal: what can name a metric of the metrics APIs.
+func signalName(name string) bool {
+	if name == "" || len(name) > maxSignalName {
+		return false
+	}
+	for i := range len(name) {
+		switch c := name[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c == '_':
+		case i > 0 && (c >= '0' && c <= '9' || c == ':' || c == '-' || c == '.'):
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+func (s *Signal) validate(field string) error {
+	var errs []error
+	if !signalName(s.Name) {
+		errs = append(errs, fmt.Errorf("%s.name = %q: want concurrency, rate, waiting or the name of a metric: a letter or _, then letters, digits and _:-. (at most %d)", field, s.Name, maxSignalName))
+	}
+	q := s.Prometheus
+	if q == nil {
+		return errors.Join(errs...)
+	}
+	field += ".prometheus"
+	if ofRequests(s.Name) {
+		errs = append(errs, fmt.Errorf("%s is given for the signal %s, which is measured: want another name", field, s.Name))
+	}
+	if strings.TrimSpace(q.Query) == "" || len(q.Query) > maxQuery {
+		errs = append(errs, fmt.Errorf("%s.query has %d bytes: want PromQL of 1–%d", field, len(q.Query), maxQuery))
+	}
+	if q.MaxAge != nil && (time.Duration(*q.MaxAge) < time.Second || time.Duration(*q.MaxAge) > mostAge) {
+		errs = append(errs, fmt.Errorf("%s.maxAge = %s: want 1s–1h", field, time.Duration(*q.MaxAge)))
+	}
+	if q.Interval != nil && (time.Duration(*q.Interval) < leastInterval || time.Duration(*q.Interval) > mostInterval) {
+		errs = append(errs, fmt.Errorf("%s.interval = %s: want 5s–5m", field, time.Duration(*q.Interval)))
+	}
+	return errors.Join(errs...)
 }
 
 func (h *Hold) validate() error {

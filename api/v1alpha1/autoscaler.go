@@ -73,8 +73,8 @@ type AutoscalerSpec struct {
 	// +kubebuilder:validation:Minimum=1
 	MaxReplicas int32 `json:"maxReplicas"`
 
-	// signals are what the policy looks at, each with its target; the signal that asks for most
-	// replicas wins. Today there is one: concurrency, in requests per pod.
+	// signals are what the policy looks at, each with its target. Today there is one at most;
+	// without one it is concurrency, in requests per pod.
 	// +optional
 	// +kubebuilder:validation:MaxItems=1
 	Signals []SignalSpec `json:"signals,omitempty"`
@@ -116,11 +116,38 @@ type ServiceReference struct {
 
 // SignalSpec is one signal and its target.
 type SignalSpec struct {
-	// name is the signal: concurrency.
-	// +kubebuilder:validation:Enum=concurrency
+	// name is the signal: concurrency, rate, waiting, the name of a metric that a rule makes, or
+	// the one that prometheus makes.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[A-Za-z_][A-Za-z0-9_:.-]*$`
 	Name string `json:"name"`
 	// target is what one pod should carry.
 	Target SignalTarget `json:"target"`
+	// prometheus is the query that makes the signal, where the operator lets Autoscalers have one.
+	// +optional
+	Prometheus *PrometheusSpec `json:"prometheus,omitempty"`
+}
+
+// PrometheusSpec is a query of the workload's own. It reads series of the Autoscaler's namespace
+// alone.
+type PrometheusSpec struct {
+	// query is PromQL that gives one number, such as sum(queue_depth{queue="mail"}). $namespace
+	// stands for the Autoscaler's namespace; each selector is narrowed to that anyway.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
+	Query string `json:"query"`
+	// source is the name of a Prometheus of the operator's; the first that takes such queries
+	// without it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Source string `json:"source,omitempty"`
+	// maxAge makes an older sample unknown, 1s–1h; default 2m.
+	// +optional
+	MaxAge *metav1.Duration `json:"maxAge,omitempty"`
+	// interval is the time between two queries, 5s–5m; default the operator's.
+	// +optional
+	Interval *metav1.Duration `json:"interval,omitempty"`
 }
 
 // SignalTarget is what one pod should carry of a signal.

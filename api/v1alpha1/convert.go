@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/behavior"
 	"github.com/sluice-autoscaler/sluice/algorithms/loop"
@@ -27,7 +29,7 @@ func (s *AutoscalerSpec) Loop() (loop.Spec, error) {
 		if err != nil {
 			errs = append(errs, fmt.Errorf("spec.signals[%d].target.averageValue: %w", i, err))
 		}
-		out.Signals = append(out.Signals, loop.Signal{Name: s.Signals[i].Name, Target: loop.Target{AverageValue: q}})
+		out.Signals = append(out.Signals, loop.Signal{Name: s.Signals[i].Name, Target: loop.Target{AverageValue: q}, Prometheus: s.Signals[i].Prometheus.query()})
 	}
 	if s.Policy.Parameters != nil {
 		out.Policy.Parameters = s.Policy.Parameters.Raw
@@ -63,6 +65,21 @@ func (s *AutoscalerSpec) Loop() (loop.Spec, error) {
 	return out, errors.Join(errs...)
 }
 
+// query is the loop's form of it.
+func (p *PrometheusSpec) query() *loop.PrometheusQuery {
+	if p == nil {
+		return nil
+	}
+	return &loop.PrometheusQuery{Query: p.Query, Source: p.Source, MaxAge: duration(p.MaxAge), Interval: duration(p.Interval)}
+}
+
+func duration(d *metav1.Duration) *algorithms.Duration {
+	if d == nil {
+		return nil
+	}
+	return new(algorithms.Duration(d.Duration))
+}
+
 func number(n *int32) *int {
 	if n == nil {
 		return nil
@@ -91,7 +108,13 @@ func (s *AutoscalerSpec) IdleAfter() time.Duration {
 	return l.IdleAfter()
 }
 
-// TargetPerPod is the concurrency signal's target with its default, in requests.
+// SignalName is the name of the signal that the policy looks at, with its default.
+func (s *AutoscalerSpec) SignalName() string {
+	l, _ := s.Loop() // a field that cannot be converted is left out
+	return l.SignalName()
+}
+
+// TargetPerPod is the signal's target with its default, in the signal's unit.
 func (s *AutoscalerSpec) TargetPerPod() float64 {
 	l, _ := s.Loop() // a field that cannot be converted is left out
 	return l.TargetPerPod()

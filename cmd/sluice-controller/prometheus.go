@@ -14,8 +14,8 @@ import (
 // prometheusFlags say which rules are served, and from where.
 type prometheusFlags struct {
 	url, tokenFile, caFile, config, rules string
-	// resource says to serve metrics.k8s.io.
-	resource bool
+	// resource says to serve metrics.k8s.io, tenants that Autoscalers may bring queries.
+	resource, tenants bool
 }
 
 func (f *prometheusFlags) add(fs *pflag.FlagSet) {
@@ -24,6 +24,7 @@ func (f *prometheusFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.url, "prometheus-url", "", "`URL` of the Prometheus that rules read")
 	fs.StringVar(&f.tokenFile, "prometheus-bearer-token-file", "", "a `FILE` with a token for --prometheus-url, read again for each request")
 	fs.StringVar(&f.caFile, "prometheus-ca-file", "", "a `FILE` with the authorities that sign the certificate of --prometheus-url (default: the system's)")
+	fs.BoolVar(&f.tenants, "prometheus-tenant-queries", false, "let Autoscalers bring queries of their own, which are made with the credentials of --prometheus-url and read the Autoscaler's namespace alone (docs/prometheus-signals.md)")
 	fs.StringVar(&f.config, "prometheus-config", "", "`FILE` with the Prometheis that rules read, in place of --prometheus-url: several by name, with headers, certificates and bounds")
 }
 
@@ -33,6 +34,9 @@ func (f *prometheusFlags) validate() error {
 	if f.rules == "" {
 		if f.resource {
 			errs = append(errs, errors.New("--api-resource without --rules-config: want both"))
+		}
+		if f.tenants {
+			errs = append(errs, errors.New("--prometheus-tenant-queries without --rules-config: want both"))
 		}
 		for _, o := range []struct{ flag, value string }{
 			{"prometheus-url", f.url}, {"prometheus-config", f.config}, {"prometheus-bearer-token-file", f.tokenFile}, {"prometheus-ca-file", f.caFile},
@@ -48,6 +52,8 @@ func (f *prometheusFlags) validate() error {
 		errs = append(errs, fmt.Errorf("--rules-config = %q without --prometheus-url and --prometheus-config: want one of them", f.rules))
 	case f.config != "" && (f.url != "" || f.tokenFile != "" || f.caFile != ""):
 		errs = append(errs, fmt.Errorf("--prometheus-config = %q with --prometheus-url, --prometheus-bearer-token-file or --prometheus-ca-file: want the file alone", f.config))
+	case f.config != "" && f.tenants:
+		errs = append(errs, fmt.Errorf("--prometheus-config = %q with --prometheus-tenant-queries: want tenants: true of a source in the file", f.config))
 	default:
 		if _, err := f.options(); err != nil {
 			errs = append(errs, err)
@@ -66,7 +72,7 @@ func (f *prometheusFlags) options() (*adapter.PrometheusOptions, error) {
 	}
 	if f.config == "" {
 		c := source.Default()
-		c.Sources = []source.Prometheus{{Name: "default", URL: f.url, BearerTokenFile: f.tokenFile, CAFile: f.caFile}}
+		c.Sources = []source.Prometheus{{Name: "default", URL: f.url, BearerTokenFile: f.tokenFile, CAFile: f.caFile, Tenants: f.tenants}}
 		if err := c.Validate(); err != nil {
 			return nil, fmt.Errorf("--prometheus-url: %w", err)
 		}

@@ -7,10 +7,12 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/dynamic"
@@ -88,7 +90,7 @@ func (p *process) assembleScaler(ctx context.Context, cfg *rest.Config, client k
 	}
 	s := scaler.New(o)
 	r := kube.New(kube.Options{
-		Client: m.GetClient(), Scaler: s, Targets: targets, Register: kube.RegisterPath(p.path), Forget: p.path.Forget, Settle: p.path.Settle,
+		Client: m.GetClient(), Scaler: s, Targets: targets, Register: kube.RegisterPath(p.path), Declare: p.declare, Forget: p.path.Forget, Settle: p.path.Settle,
 		Journal: p.records, Recorder: m.GetEventRecorder("sluice"), Log: p.log, Clock: time.Now,
 		Leader: p.leader, MaxPerNamespace: p.maxPerNamespace,
 	})
@@ -135,6 +137,27 @@ type bindings struct{ *adapter.Adapter }
 // Bind implements kube.Selectors.
 func (b bindings) Bind(ref loop.Ref, namespace string, pods labels.Selector, services []string) {
 	b.Adapter.Bind(ref, adapter.Binding{Namespace: namespace, Selector: pods, Services: services})
+}
+
+// declare tells the adapter which object a workload is, and of its own queries.
+func (p *process) declare(ref, object loop.Ref, spec *loop.Spec) {
+	kind, group, _ := strings.Cut(object.Kind, ".")
+	w := adapter.Workload{Namespace: object.Namespace, Kind: schema.GroupKind{Group: group, Kind: kind}, Name: object.Name}
+	for i := range spec.Signals {
+		q := spec.Signals[i].Prometheus
+		if q == nil {
+			continue
+		}
+		of := adapter.Query{Signal: spec.Signals[i].Name, PromQL: q.Query, Source: q.Source}
+		if q.MaxAge != nil {
+			of.MaxAge = time.Duration(*q.MaxAge)
+		}
+		if q.Interval != nil {
+			of.Interval = time.Duration(*q.Interval)
+		}
+		w.Queries = append(w.Queries, of)
+	}
+	p.adapter.Declare(ref, w)
 }
 
 // targetHistory reads the past of the objects that Autoscalers scale. It is a scaler.History.

@@ -93,8 +93,12 @@ var layers = []layer{
 		reason: "adapter and scaler never import each other: each declares the interface that it needs, and cmd joins them",
 	},
 	{
-		folder: "adapter/fetch/source", allow: []string{"prom/...", "adapter/rules/..."}, modules: []string{"*"},
+		folder: "adapter/fetch/source", allow: []string{"prom/...", "adapter/rules/...", "adapter/fetch/preset"}, modules: []string{"*"},
 		reason: "what is asked of Prometheus does not depend on the cluster, so it links no client of one",
+	},
+	{
+		folder: "adapter/fetch/preset", allow: []string{"prom/...", "algorithms"}, modules: []string{"*"},
+		reason: "templates are data, and filling them in is pure",
 	},
 	{
 		folder: "adapter/fetch/memory", allow: []string{"adapter/rules/answer", "adapter/fetch/source"},

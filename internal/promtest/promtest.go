@@ -36,21 +36,44 @@ const Loopback = "127.0.0.1"
 // the PATH.
 func Start(t *testing.T, host string, begin, end time.Time, series ...Series) (url string) {
 	t.Helper()
+	programs(t)
+	dir := t.TempDir()
+	metrics, data := filepath.Join(dir, "metrics.om"), filepath.Join(dir, "data")
+	if err := os.WriteFile(metrics, openMetrics(begin, end, series), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fill := exec.CommandContext(t.Context(), "promtool", "tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=24h", metrics, data)
+	if out, err := fill.CombinedOutput(); err != nil {
+		t.Fatalf("fill Prometheus: %v\n%s", err, out)
+	}
+	return run(t, host, data, "global: {}\n")
+}
+
+// Scraping runs a Prometheus that reads /metrics of a target (host:port) each interval, until the
+// test ends.
+func Scraping(t *testing.T, host, target string, interval time.Duration) (url string) {
+	t.Helper()
+	programs(t)
+	return run(t, host, t.TempDir(), fmt.Sprintf(
+		"scrape_configs:\n- job_name: test\n  honor_labels: true\n  scrape_interval: %[1]v\n  scrape_timeout: %[1]v\n  static_configs: [{targets: [%[2]q]}]\n", interval, target))
+}
+
+// programs fails the test if one is missing.
+func programs(t *testing.T) {
+	t.Helper()
 	for _, name := range []string{"prometheus", "promtool"} {
 		if _, err := exec.LookPath(name); err != nil {
 			t.Fatalf("%v: run make prometheus, which fetches the Debian package, and put %s into the PATH", err, name)
 		}
 	}
-	dir := t.TempDir()
-	metrics, config, data := filepath.Join(dir, "metrics.om"), filepath.Join(dir, "prometheus.yml"), filepath.Join(dir, "data")
-	for name, content := range map[string][]byte{metrics: openMetrics(begin, end, series), config: []byte("global: {}\n")} {
-		if err := os.WriteFile(name, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	fill := exec.CommandContext(t.Context(), "promtool", "tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=24h", metrics, data)
-	if out, err := fill.CombinedOutput(); err != nil {
-		t.Fatalf("fill Prometheus: %v\n%s", err, out)
+}
+
+// run runs a Prometheus over a folder of data.
+func run(t *testing.T, host, data, settings string) (url string) {
+	t.Helper()
+	config := filepath.Join(t.TempDir(), "prometheus.yml")
+	if err := os.WriteFile(config, []byte(settings), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", net.JoinHostPort(host, "0"))
 	if err != nil {

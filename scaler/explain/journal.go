@@ -88,6 +88,9 @@ func signals(all []algorithms.Signal) []string {
 			text += fmt.Sprintf(" %.4g", s.Value)
 		} else {
 			text += " unknown"
+			if s.Missing != "" {
+				notes = append(notes, s.Missing)
+			}
 		}
 		if len(notes) > 0 {
 			text += " (" + strings.Join(notes, ", ") + ")"

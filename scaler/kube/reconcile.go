@@ -48,8 +48,10 @@ type Options struct {
 	// Register tells the Scaler's Path of an Autoscaler with a Service, Settle that one has none or
 	// is not driven, and Forget that it is gone. Each may be nil.
 	Register func(as *v1alpha1.Autoscaler, spec *loop.Spec)
-	Settle   func(ref loop.Ref)
-	Forget   func(ref loop.Ref)
+	// Declare, when given, tells the Scaler's Source which object a workload is, and its signals.
+	Declare func(ref, object loop.Ref, spec *loop.Spec)
+	Settle  func(ref loop.Ref)
+	Forget  func(ref loop.Ref)
 	// Journal, when not nil, is told of Autoscalers that are gone.
 	Journal  *scaler.Journal
 	Recorder events.EventRecorder
@@ -344,6 +346,9 @@ func (r *Reconciler) register(ctx context.Context, w *workload, as *v1alpha1.Aut
 		service = spec.ServiceRef.Name
 	}
 	r.Targets.Register(w.Ref(), w.object, service)
+	if r.Declare != nil {
+		r.Declare(w.Ref(), w.object, spec)
+	}
 	hold := service != "" && spec.Mode != loop.ModeDryRun
 	if hold && r.Register != nil {
 		r.Register(as, spec)

@@ -115,7 +115,7 @@ func limits() []string {
 
 func (s *status) setDemand(r *loop.Record) {
 	known, value := false, 0.0
-	if len(r.Signals) > 0 && r.Signals[0].Known && algorithms.Finite(r.Signals[0].Value) {
+	if len(r.Signals) > 0 && r.Signals[0].Name == algorithms.Concurrency && r.Signals[0].Known && algorithms.Finite(r.Signals[0].Value) {
 		known, value = true, r.Signals[0].Value
 	}
 	if known == s.known && value == s.demand && (s.Concurrency != "") == known {

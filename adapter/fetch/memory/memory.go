@@ -18,6 +18,10 @@ const maxQueries = 20_000
 type Key struct {
 	From string
 	source.Query
+	// Tenant is the namespace whose query it is, "" for the operator's.
+	Tenant string
+	// Every is the time between two requests, 0 for the memory's.
+	Every time.Duration
 }
 
 // Outcome is what came of of a query.
@@ -105,6 +109,18 @@ func (m *Memory) Read(ctx context.Context, key Key) Outcome {
 	return e.last
 }
 
+// Look has a query repeated, and gives its last outcome without waiting; ok is false before the
+// first.
+func (m *Memory) Look(key Key) (f Outcome, ok bool) {
+	e, err := m.Want(key)
+	if err != nil {
+		return Outcome{Err: err, At: m.clock()}, true
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return e.last, e.done
+}
+
 // Peek gives the last outcome of a query without asking for it.
 func (m *Memory) Peek(key Key) (f Outcome, known bool) {
 	m.mu.Lock()
@@ -182,7 +198,7 @@ func (m *Memory) fetch(ctx context.Context, e *entry) {
 	} else {
 		// A failure is soon tried again, then less and less soon.
 		e.failures++
-		e.next = now.Add(min(m.interval, time.Second<<min(e.failures-1, 10)))
+		e.next = now.Add(min(m.every(e.key), time.Second<<min(e.failures-1, 10)))
 	}
 	if !e.done {
 		e.done = true
@@ -193,10 +209,18 @@ func (m *Memory) fetch(ctx context.Context, e *entry) {
 // slot is the next instant of a query: each has its own phase within the interval, so that not all
 // are asked at once.
 func (m *Memory) slot(key Key, from time.Time) time.Time {
-	phase := source.Spread(key.From+key.PromQL, 2*m.interval) - m.interval
-	next := from.Truncate(m.interval).Add(phase)
+	interval := m.every(key)
+	phase := source.Spread(key.From+key.PromQL, 2*interval) - interval
+	next := from.Truncate(interval).Add(phase)
 	for !next.After(from) {
-		next = next.Add(m.interval)
+		next = next.Add(interval)
 	}
 	return next
+}
+
+func (m *Memory) every(key Key) time.Duration {
+	if key.Every > 0 {
+		return key.Every
+	}
+	return m.interval
 }

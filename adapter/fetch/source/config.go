@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/common/model"
 	"go.yaml.in/yaml/v2"
 
+	"github.com/sluice-autoscaler/sluice/adapter/fetch/preset"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/answer"
 	"github.com/sluice-autoscaler/sluice/prom"
 )
@@ -34,6 +35,8 @@ type Config struct {
 	// KeepQueries is how long a query is repeated that nobody asks for, 15s–1h. A longer one has
 	// answers ready for rare callers and asks Prometheus more.
 	KeepQueries model.Duration `yaml:"keepQueries"`
+	// Presets are added to the built-in ones, and replace those of their names.
+	Presets []preset.Preset `yaml:"presets,omitempty"`
 }
 
 // Prometheus is one Prometheus, or Thanos or Mimir in its place.
@@ -58,6 +61,20 @@ type Prometheus struct {
 	// AllowWarnings takes answers with warnings, which partial answers of Thanos and Mimir have. A
 	// sum over a part of the series is too low, so that by default such an answer is unknown.
 	AllowWarnings bool `yaml:"allowWarnings,omitempty"`
+	// Tenants lets Autoscalers have queries of their own, made with this source's credentials. Each
+	// selector of such a query is narrowed to the Autoscaler's namespace.
+	Tenants bool `yaml:"tenants,omitempty"`
+	// NamespaceLabel is the label by which series of this source tell their namespace, for Tenants;
+	// empty means namespace.
+	NamespaceLabel string `yaml:"namespaceLabel,omitempty"`
+}
+
+// Label is NamespaceLabel with its default.
+func (s *Prometheus) Label() string {
+	if s.NamespaceLabel == "" {
+		return "namespace"
+	}
+	return s.NamespaceLabel
 }
 
 // Default has no source.
@@ -105,6 +122,14 @@ func (c *Config) Validate() error {
 	if n := len(c.Sources); n < 1 || n > maxSources {
 		errs = append(errs, fmt.Errorf("sources has %d entries: want 1–%d", n, maxSources))
 	}
+	if _, err := preset.New(c.Presets); err != nil {
+		errs = append(errs, err)
+	}
+	for i := range c.Presets {
+		if from := c.Presets[i].Source; from != "" && !slices.ContainsFunc(c.Sources, func(s Prometheus) bool { return s.Name == from }) {
+			errs = append(errs, fmt.Errorf("presets[%d].source = %q: want the name of a source", i, from))
+		}
+	}
 	seen := map[string]bool{}
 	for i := range c.Sources {
 		s := &c.Sources[i]
@@ -115,6 +140,9 @@ func (c *Config) Validate() error {
 		endpoint := s.endpoint()
 		if err := endpoint.Validate(); err != nil {
 			errs = append(errs, fmt.Errorf("sources[%d]: %w", i, err))
+		}
+		if !model.LegacyValidation.IsValidLabelName(s.Label()) {
+			errs = append(errs, fmt.Errorf("sources[%d].namespaceLabel = %q: want a label's name, such as namespace", i, s.NamespaceLabel))
 		}
 		for _, k := range slices.Sorted(maps.Keys(s.Headers)) {
 			if k == "" || s.Headers[k] == "" {

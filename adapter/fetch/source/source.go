@@ -36,13 +36,32 @@ type Source struct {
 
 // New makes a Source. observe is told of each request.
 func New(p *Prometheus, clock func() time.Time, observe func(kind, result string, d time.Duration)) (*Source, error) {
-	c := p.endpoint()
+	return newSource(p, p.endpoint(), clock, observe)
+}
+
+func newSource(p *Prometheus, c prom.EndpointConfig, clock func() time.Time, observe func(kind, result string, d time.Duration)) (*Source, error) {
 	c.Clock, c.Observe = clock, observe
 	endpoint, err := prom.NewEndpoint(c)
 	if err != nil {
 		return nil, err
 	}
 	return &Source{Endpoint: endpoint, Name: p.Name, Timeout: c.Timeout, allowWarnings: p.AllowWarnings, labels: map[string]labelsOf{}}, nil
+}
+
+// Bounds of the queries of one tenant.
+const (
+	tenantTimeout    = 5 * time.Second
+	tenantConcurrent = 2
+	tenantBytes      = 64 << 10
+)
+
+// NewTenant makes a Source for the queries of one tenant. It is another than that for the
+// operator's: it has less time, fewer requests at once, smaller answers, and pauses for itself when
+// that tenant's queries fail.
+func NewTenant(p *Prometheus, clock func() time.Time, observe func(kind, result string, d time.Duration)) (*Source, error) {
+	c := p.endpoint()
+	c.Timeout, c.MaxConcurrent, c.MaxBytes = min(c.Timeout, tenantTimeout), min(c.MaxConcurrent, tenantConcurrent), tenantBytes
+	return newSource(p, c, clock, observe)
 }
 
 // labelsOf is what the series of one name have.

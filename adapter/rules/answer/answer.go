@@ -119,6 +119,8 @@ type Value struct {
 	Time time.Time
 	// Saturated says that the true value is larger than a quantity can be.
 	Saturated bool
+	// Float is the value before it was cut to thousandths.
+	Float float64
 }
 
 // Quantity is a value in thousandths, cut towards zero as v0.12.0 cuts it. It saturates. NaN is 0.
@@ -159,6 +161,7 @@ func (o Options) value(s Sample, now time.Time) (Value, string) {
 		}
 	}
 	v.Quantity, v.Saturated = Quantity(s.Value, resource.DecimalSI)
+	v.Float = s.Value
 	return v, ""
 }
 
