@@ -16,6 +16,8 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/sluice-autoscaler/sluice/adapter/scrape/preset"
 )
 
 // Informers is the Objects of a cluster: watches on Services, Deployments, StatefulSets and
@@ -26,6 +28,8 @@ type Informers struct {
 	factory informers.SharedInformerFactory
 	watches []watch
 	log     *slog.Logger
+	// presets say which pods without a sidecar are read; nil: none.
+	presets *preset.Set
 }
 
 type watch struct {
@@ -35,9 +39,10 @@ type watch struct {
 
 var _ Objects = (*Informers)(nil)
 
-// NewInformers makes the watches and starts none.
-func NewInformers(client kubernetes.Interface, log *slog.Logger) (*Informers, error) {
-	i := &Informers{factory: informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(strip)), log: log}
+// NewInformers makes the watches and starts none. Presets, when given, say which pods without a
+// sidecar are read.
+func NewInformers(client kubernetes.Interface, log *slog.Logger, presets *preset.Set) (*Informers, error) {
+	i := &Informers{factory: informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(strip)), log: log, presets: presets}
 	apps := i.factory.Apps().V1()
 	i.watches = []watch{
 		{services, i.factory.Core().V1().Services().Informer()},
@@ -131,7 +136,7 @@ func (i *Informers) target(o any) Target {
 	switch {
 	case w.selector == nil || len(w.selector.MatchLabels)+len(w.selector.MatchExpressions) == 0:
 		t.Fault = "its spec.selector selects no pods"
-	case !hasPort(w.template):
+	case !i.measured(w):
 		t.Fault = "its pod template has no container port named " + portName + "; " + remedy
 	default:
 		if t.Pods, err = metav1.LabelSelectorAsSelector(w.selector); err != nil {
@@ -172,7 +177,7 @@ func (i *Informers) service(s *corev1.Service) Target {
 				continue
 			}
 			t.Untyped = false
-			if hasPort(l.template) {
+			if i.measured(l) {
 				measured = true
 				continue
 			}
@@ -251,6 +256,24 @@ func selects(selector, of map[string]string) bool {
 	return len(selector) > 0
 }
 
+// measured says that a workload's pods have a sidecar, or are read by a preset.
+func (i *Informers) measured(w workload) bool {
+	if hasPort(w.template) {
+		return true
+	}
+	if i.presets == nil {
+		return false
+	}
+	name, ok := w.template.Annotations[preset.Annotation]
+	if !ok {
+		name, ok = i.presetOf(w)
+	}
+	if ok {
+		return name != "" // the pods say if there is no such preset
+	}
+	return i.presets.Selecting(w.template.Labels) != nil
+}
+
 func hasPort(t *corev1.PodTemplateSpec) bool {
 	of := func(c corev1.Container) bool {
 		return slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.Name == portName })
@@ -282,12 +305,13 @@ func strip(o any) (any, error) {
 func bare(m metav1.ObjectMeta) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion,
-		Labels: m.Labels, OwnerReferences: m.OwnerReferences,
+		Labels: m.Labels, OwnerReferences: m.OwnerReferences, Annotations: presetAnnotation(m.Annotations),
 	}
 }
 
 func bareTemplate(t corev1.PodTemplateSpec) corev1.PodTemplateSpec {
 	out := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: t.Labels}}
+	out.Annotations = presetAnnotation(t.Annotations)
 	if hasPort(&t) {
 		out.Spec.Containers = []corev1.Container{{Ports: []corev1.ContainerPort{{Name: portName}}}}
 	}
