@@ -32,11 +32,12 @@ import (
 	"github.com/sluice-autoscaler/sluice/adapter/discover"
 	"github.com/sluice-autoscaler/sluice/adapter/fetch"
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/cluster"
-	"github.com/sluice-autoscaler/sluice/adapter/fetch/preset"
+	querypreset "github.com/sluice-autoscaler/sluice/adapter/fetch/preset"
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/signal"
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
 	"github.com/sluice-autoscaler/sluice/adapter/provider"
 	"github.com/sluice-autoscaler/sluice/adapter/scrape"
+	"github.com/sluice-autoscaler/sluice/adapter/scrape/preset"
 	"github.com/sluice-autoscaler/sluice/adapter/server"
 	"github.com/sluice-autoscaler/sluice/adapter/store"
 	"github.com/sluice-autoscaler/sluice/algorithms"
@@ -60,9 +61,16 @@ type Options struct {
 	// Interval is how often each pod is read, 1 s–60 s. Lower follows demand sooner, at one small
 	// request per pod and interval.
 	Interval time.Duration
+	// IdleInterval is how often a pod is read of which nothing has changed for ten reads; 0 means
+	// Interval, the least that is allowed, and 60 s are the most. Longer costs fewer reads of idle
+	// pods; what changes at one is seen later by that, and a pod that cannot be read is missed
+	// after three times as long.
+	IdleInterval time.Duration
 	// DefaultWindow is the time over which served metrics are means when a request names none,
 	// 1 s–1 h. Lower follows demand sooner, higher is calmer; 15 s is an HPA's own period.
 	DefaultWindow time.Duration
+	// Presets say how pods without a sidecar are read; nil: not at all.
+	Presets *preset.Set
 	// Custom and External say which metrics APIs to serve.
 	Custom, External bool
 	// Prometheus, when given, serves metrics of rules besides, where an API is served.
@@ -118,6 +126,19 @@ type GatewayReport struct {
 	Urgent []types.NamespacedName
 }
 
+// stale is the age beyond which a pod that is expected to report is missed.
+func (o *Options) stale() time.Duration {
+	return max(3*o.Interval, 3*o.IdleInterval, 5*time.Second)
+}
+
+// signals names what presets give.
+func (o *Options) signals() []string {
+	if o.Presets == nil {
+		return nil
+	}
+	return o.Presets.Signals()
+}
+
 // serves says that an API is served.
 func (o *Options) serves() bool {
 	return o.Custom || o.External || o.Journal != nil || o.Metrics != nil
@@ -131,6 +152,9 @@ func (o *Options) Validate() error {
 	}
 	if o.Interval < time.Second || o.Interval > time.Minute {
 		errs = append(errs, fmt.Errorf("interval = %v: want 1s–1m", o.Interval))
+	}
+	if o.IdleInterval != 0 && (o.IdleInterval < o.Interval || o.IdleInterval > time.Minute) {
+		errs = append(errs, fmt.Errorf("idle interval = %v: want 0s, or the interval (%v) to 1m", o.IdleInterval, o.Interval))
 	}
 	if o.DefaultWindow < time.Second || o.DefaultWindow > time.Hour {
 		errs = append(errs, fmt.Errorf("default window = %v: want 1s–1h", o.DefaultWindow))
@@ -164,7 +188,7 @@ type Adapter struct {
 	// engine and signals are nil without rules, presets besides where no metrics API is served.
 	engine  *fetch.Engine
 	signals *signal.Signals
-	presets *preset.Set
+	presets *querypreset.Set
 }
 
 // New returns an Adapter that has not started.
@@ -178,19 +202,13 @@ func New(o Options) (*Adapter, error) {
 	}
 	a := &Adapter{
 		opts:      o,
-		store:     store.New(store.Options{Interval: o.Interval, OnSilentGateway: o.OnSilentGateway}),
+		store:     store.New(store.Options{Interval: o.Interval, Stale: o.stale(), Signals: o.signals(), OnSilentGateway: o.OnSilentGateway}),
 		heartbeat: serve.NewHeartbeat("adapter", store.SweepPeriod, time.Now()),
 		factory:   informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(discover.Strip)),
 	}
 	a.scraper, err = scrape.New(scrape.Options{
-		Store: a.store, Log: o.Log, Registerer: o.Registerer, Interval: o.Interval, TLS: o.TLS, Assigned: o.Assigned, OnReport: a.onReport,
-	})
-	if err != nil {
-		return nil, err
-	}
-	a.discoverer, err = discover.New(discover.Options{
-		Pods: a.factory.Core().V1().Pods().Informer(), Sink: a.scraper, Log: o.Log,
-		GatewayNamespace: o.GatewayNamespace, GatewayServiceAccount: o.GatewayServiceAccount, OnImpostor: o.OnImpostor,
+		Store: a.store, Log: o.Log, Registerer: o.Registerer, Presets: o.Presets, Interval: o.Interval, IdleInterval: o.IdleInterval,
+		Stale: o.stale(), TLS: o.TLS, Assigned: o.Assigned, OnReport: a.onReport,
 	})
 	if err != nil {
 		return nil, err
@@ -199,6 +217,16 @@ func New(o Options) (*Adapter, error) {
 		if err := a.serve(client); err != nil {
 			return nil, err
 		}
+	}
+	do := discover.Options{
+		Pods: a.factory.Core().V1().Pods().Informer(), Sink: a.scraper, Presets: o.Presets, Log: o.Log,
+		GatewayNamespace: o.GatewayNamespace, GatewayServiceAccount: o.GatewayServiceAccount, OnImpostor: o.OnImpostor,
+	}
+	if a.objects != nil {
+		do.PresetOf = a.objects.PresetOf
+	}
+	if a.discoverer, err = discover.New(do); err != nil {
+		return nil, err
 	}
 	return a, nil
 }
@@ -214,16 +242,16 @@ func (a *Adapter) serve(client kubernetes.Interface) error {
 		var annotations []string
 		var presets provider.Presets
 		if a.opts.Prometheus != nil {
-			if a.presets, err = preset.New(a.opts.Prometheus.Config.Presets); err != nil {
+			if a.presets, err = querypreset.New(a.opts.Prometheus.Config.Presets); err != nil {
 				return err
 			}
-			annotations, presets = []string{preset.Annotation, preset.MetricAnnotation}, presetValues{a}
+			annotations, presets = []string{querypreset.Annotation, querypreset.MetricAnnotation}, presetValues{a}
 		}
-		if a.objects, err = provider.NewInformers(client, a.opts.Log, annotations...); err != nil {
+		if a.objects, err = provider.NewInformers(client, a.opts.Log, a.opts.Presets, annotations...); err != nil {
 			return err
 		}
 		a.provider, err = provider.New(provider.Options{
-			Metrics: provider.RequestMetrics(a.store, a.objects, presets), DefaultWindow: a.opts.DefaultWindow,
+			Metrics: provider.RequestMetrics(a.store, a.objects, presets, a.opts.signals()...), DefaultWindow: a.opts.DefaultWindow,
 		})
 		if err != nil {
 			return err
@@ -302,6 +330,12 @@ func (a *Adapter) onReport(g wire.Gateway, urgent []types.NamespacedName) {
 // Run works until ctx ends or a part fails, and returns when all that it started has ended.
 func (a *Adapter) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
+	if a.objects != nil {
+		err := a.objects.OnPreset(func(namespace string, pods labels.Selector) { a.discoverer.Refresh(ctx, namespace, pods) })
+		if err != nil {
+			return fmt.Errorf("watch workloads: %w", err)
+		}
+	}
 	defer a.factory.Shutdown()
 	a.factory.StartWithContext(ctx)
 	g.Go(func() error { return a.store.Run(ctx, a.heartbeat.Beat) })

@@ -16,9 +16,11 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/sluice-autoscaler/sluice/adapter/scrape/preset"
 	"github.com/sluice-autoscaler/sluice/adapter/store"
 	"github.com/sluice-autoscaler/sluice/wire"
 )
@@ -37,12 +39,18 @@ type Sink interface {
 	Synced()
 }
 
-// Options configure a Discoverer. All but OnImpostor are needed.
+// Options configure a Discoverer. All but Presets, PresetOf and OnImpostor are needed.
 type Options struct {
 	// Pods is the informer of all pods; Strip may be its transform. Whoever made it runs it.
 	Pods cache.SharedIndexInformer
-	Sink Sink
-	Log  *slog.Logger
+	// Presets say how pods without a sidecar are read; nil: not at all.
+	Presets *preset.Set
+	// PresetOf, when given, is the value of the annotation of the workload that a pod is of; ok is
+	// false when it has none. Refresh is to be called when that changes. It must return within
+	// microseconds.
+	PresetOf func(pod *corev1.Pod) (name string, ok bool)
+	Sink     Sink
+	Log      *slog.Logger
 	// GatewayNamespace and GatewayServiceAccount are those of the gateways' pods. A pod elsewhere,
 	// or of another ServiceAccount, is no gateway, whatever its labels and ports say.
 	GatewayNamespace, GatewayServiceAccount string
@@ -101,6 +109,12 @@ func (d *Discoverer) Run(ctx context.Context) error {
 	return nil
 }
 
+// Refresh tells the Sink again of a namespace's pods that are selected, since how they are read may
+// have changed.
+func (d *Discoverer) Refresh(ctx context.Context, namespace string, selector labels.Selector) {
+	_ = cache.ListAllByNamespace(d.Pods.GetIndexer(), namespace, selector, func(o any) { d.set(ctx, podOf(o), false) })
+}
+
 // set takes a pod's new state.
 func (d *Discoverer) set(ctx context.Context, pod *corev1.Pod, initial bool) {
 	if pod == nil || ctx.Err() != nil {
@@ -113,7 +127,9 @@ func (d *Discoverer) set(ctx context.Context, pod *corev1.Pod, initial bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
-	d.Sink.SetPod(ctx, now, describe(pod, now, initial))
+	p := describe(pod, now, initial)
+	p.Endpoint = d.endpoint(pod)
+	d.Sink.SetPod(ctx, now, p)
 	d.setGateway(ctx, now, pod)
 }
 

@@ -28,6 +28,7 @@ func Strip(obj any) (any, error) {
 		ObjectMeta: metav1.ObjectMeta{
 			Name: pod.Name, Namespace: pod.Namespace, UID: pod.UID, ResourceVersion: pod.ResourceVersion, Labels: pod.Labels,
 			CreationTimestamp: pod.CreationTimestamp, DeletionTimestamp: pod.DeletionTimestamp,
+			Annotations: presetAnnotations(pod), OwnerReferences: controller(pod),
 		},
 		Status: corev1.PodStatus{
 			Phase: pod.Status.Phase, PodIP: pod.Status.PodIP, Conditions: pod.Status.Conditions,
@@ -40,17 +41,25 @@ func Strip(obj any) (any, error) {
 	return lean, nil
 }
 
+// containers keeps the names and ports of those with ports: a preset, which may be chosen later,
+// finds one by name.
 func containers(all []corev1.Container) []corev1.Container {
 	var kept []corev1.Container
 	for i := range all {
-		for _, p := range all[i].Ports {
-			if p.Name == wire.MetricsPortName || p.Name == wire.ControlPortName {
-				kept = append(kept, corev1.Container{Name: all[i].Name, Ports: all[i].Ports})
-				break
-			}
+		if len(all[i].Ports) > 0 {
+			kept = append(kept, corev1.Container{Name: all[i].Name, Ports: all[i].Ports})
 		}
 	}
 	return kept
+}
+
+// controller keeps of a pod's owners the one that controls it.
+func controller(pod *corev1.Pod) []metav1.OwnerReference {
+	c := metav1.GetControllerOfNoCopy(pod)
+	if c == nil {
+		return nil
+	}
+	return []metav1.OwnerReference{{Kind: c.Kind, Name: c.Name, Controller: c.Controller}}
 }
 
 func statuses(all []corev1.ContainerStatus) []corev1.ContainerStatus {

@@ -16,6 +16,8 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/sluice-autoscaler/sluice/adapter/scrape/preset"
 )
 
 // Informers is the Objects of a cluster: watches on Services, Deployments, StatefulSets and
@@ -26,9 +28,11 @@ type Informers struct {
 	factory informers.SharedInformerFactory
 	watches []watch
 	log     *slog.Logger
+	// presets say which pods without a sidecar are read; nil: none.
+	presets *preset.Set
 	// spaces are the namespaces, nil where their annotations do not matter.
 	spaces cache.SharedIndexInformer
-	// annotations are those that are kept.
+	// annotations are those that are kept besides.
 	annotations []string
 }
 
@@ -39,10 +43,11 @@ type watch struct {
 
 var _ Objects = (*Informers)(nil)
 
-// NewInformers makes the watches and starts none. Of annotations those given are kept, and where
-// there are some the namespaces are watched as well.
-func NewInformers(client kubernetes.Interface, log *slog.Logger, annotations ...string) (*Informers, error) {
-	i := &Informers{log: log, annotations: annotations}
+// NewInformers makes the watches and starts none. Presets, when given, say which pods without a
+// sidecar are read. Of annotations those given are kept, and where there are some the namespaces
+// are watched as well.
+func NewInformers(client kubernetes.Interface, log *slog.Logger, presets *preset.Set, annotations ...string) (*Informers, error) {
+	i := &Informers{log: log, presets: presets, annotations: annotations}
 	i.factory = informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(i.strip))
 	apps := i.factory.Apps().V1()
 	i.watches = []watch{
@@ -139,7 +144,7 @@ func (i *Informers) target(o any) Target {
 	}
 	w, _ := workloadOf(o)
 	t := Target{Name: w.meta.Name, Pods: labels.Nothing(), Workload: &TargetWorkload{
-		Kind: w.kind, Sidecar: hasPort(w.template), AtZero: w.replicas != nil && *w.replicas == 0,
+		Kind: w.kind, Sidecar: i.measured(w), AtZero: w.replicas != nil && *w.replicas == 0,
 		Annotations: w.meta.Annotations, NamespaceAnnotations: i.annotationsOf(w.meta.Namespace),
 	}}
 	switch selector, err := metav1.LabelSelectorAsSelector(w.selector); {
@@ -198,7 +203,7 @@ func (i *Informers) service(s *corev1.Service) Target {
 				continue
 			}
 			t.Untyped = false
-			if hasPort(l.template) {
+			if i.measured(l) {
 				measured = true
 				continue
 			}
@@ -278,6 +283,24 @@ func selects(selector, of map[string]string) bool {
 	return len(selector) > 0
 }
 
+// measured says that a workload's pods have a sidecar, or are read by a preset.
+func (i *Informers) measured(w workload) bool {
+	if hasPort(w.template) {
+		return true
+	}
+	if i.presets == nil {
+		return false
+	}
+	name, ok := w.template.Annotations[preset.Annotation]
+	if !ok {
+		name, ok = i.presetOf(w)
+	}
+	if ok {
+		return name != "" // the pods say if there is no such preset
+	}
+	return i.presets.Selecting(w.template.Labels) != nil
+}
+
 func hasPort(t *corev1.PodTemplateSpec) bool {
 	of := func(c corev1.Container) bool {
 		return slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.Name == portName })
@@ -311,7 +334,7 @@ func (i *Informers) strip(o any) (any, error) {
 func (i *Informers) bare(m metav1.ObjectMeta) metav1.ObjectMeta {
 	out := metav1.ObjectMeta{
 		Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion,
-		Labels: m.Labels, OwnerReferences: m.OwnerReferences,
+		Labels: m.Labels, OwnerReferences: m.OwnerReferences, Annotations: presetAnnotation(m.Annotations),
 	}
 	for _, key := range i.annotations {
 		if v, ok := m.Annotations[key]; ok {
@@ -326,6 +349,7 @@ func (i *Informers) bare(m metav1.ObjectMeta) metav1.ObjectMeta {
 
 func bareTemplate(t corev1.PodTemplateSpec) corev1.PodTemplateSpec {
 	out := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: t.Labels}}
+	out.Annotations = presetAnnotation(t.Annotations)
 	if hasPort(&t) {
 		out.Spec.Containers = []corev1.Container{{Ports: []corev1.ContainerPort{{Name: portName}}}}
 	}

@@ -76,7 +76,7 @@ func cluster() []runtime.Object {
 
 func TestInformers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		i, err := provider.NewInformers(fake.NewClientset(cluster()...), slog.New(slog.DiscardHandler))
+		i, err := provider.NewInformers(fake.NewClientset(cluster()...), slog.New(slog.DiscardHandler), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

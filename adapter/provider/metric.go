@@ -38,6 +38,8 @@ type Metric struct {
 	// External says that the external metrics API serves it as well, of those kinds that have a
 	// Key.
 	External bool
+	// Yields says that another source of metrics wins that has one of the same name.
+	Yields bool
 	// Source answers; Signal is the metric's name there.
 	Source Source
 	Signal string

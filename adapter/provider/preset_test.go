@@ -87,7 +87,7 @@ func TestAnnotationsAreKept(t *testing.T) {
 		d := deployment("web", "web", 0, false)
 		d.Annotations["sluice.dev/preset"] = "istio"
 		space := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Annotations: map[string]string{"sluice.dev/metric": "x", "other": "y"}}}
-		i, err := provider.NewInformers(fake.NewClientset(d, deployment("measured", "measured", 1, true), space), slog.New(slog.DiscardHandler), "sluice.dev/preset", "sluice.dev/metric")
+		i, err := provider.NewInformers(fake.NewClientset(d, deployment("measured", "measured", 1, true), space), slog.New(slog.DiscardHandler), nil, "sluice.dev/preset", "sluice.dev/metric")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -29,7 +29,7 @@ const (
 
 const (
 	portName = wire.MetricsPortName
-	remedy   = "add the Sluice sidecar to the pod template"
+	remedy   = "add the Sluice sidecar to the pod template, or annotate it with sluice.dev/preset"
 )
 
 // The resources that have metrics of requests; never written.
@@ -57,8 +57,8 @@ func requestKinds() []Kind {
 // Reader answers with signals from memory. Implementations are safe for concurrent use and do no
 // I/O.
 type Reader interface {
-	// Workload sums a signal (algorithms.Concurrency, Rate or Waiting) over the selected pods and
-	// what gateways hold for the Services.
+	// Workload sums a signal (algorithms.Concurrency, Rate, Waiting or a preset's) over the
+	// selected pods and what gateways hold for the Services.
 	Workload(now time.Time, namespace string, pods labels.Selector, services []string, signal string, window time.Duration) store.Value
 	// Pods gives a signal pod by pod, for every selected pod that takes requests. Known is false
 	// where it has no value.
@@ -114,12 +114,12 @@ type Objects interface {
 	Ready() error
 }
 
-// RequestMetrics are the metrics of requests, of what the adapter reads, and, where p is not nil,
-// of presets.
-func RequestMetrics(r Reader, o Objects, p Presets) []Metric {
+// RequestMetrics are the metrics of requests, of what the adapter reads and, where p is not nil, of
+// presets that Prometheus answers. Signals are the others that presets give, under their names.
+func RequestMetrics(r Reader, o Objects, p Presets, signals ...string) []Metric {
 	source := &requests{reader: r, objects: o, presets: p}
 	all := requestKinds()
-	return []Metric{
+	out := []Metric{
 		{Name: Concurrency, Unit: "requests", Describes: all, External: true, Source: source, Signal: algorithms.Concurrency},
 		{Name: Rate, Unit: "requests/s", Describes: all, External: true, Source: source, Signal: algorithms.Rate},
 		{
@@ -128,6 +128,13 @@ func RequestMetrics(r Reader, o Objects, p Presets) []Metric {
 				"not yet any pod's; ask for that of the Service or the Deployment", Waiting)},
 		},
 	}
+	for _, name := range signals {
+		if name == algorithms.Concurrency || name == algorithms.Rate || name == Concurrency || name == Rate || name == Waiting {
+			continue
+		}
+		out = append(out, Metric{Name: name, Unit: "as its preset says", Describes: all, External: true, Yields: true, Source: source, Signal: name})
+	}
+	return out
 }
 
 // requests is the Source of the metrics of requests.
@@ -142,7 +149,7 @@ func (r *requests) Object(q Query, name string) (store.Value, error) {
 	if q.Kind.Resource == pods {
 		v, ok := r.reader.Pod(q.Now, q.Namespace, name, q.Metric.Signal, q.Window)
 		if !ok {
-			return store.Value{}, q.NotFound(name, "there is no such pod that takes requests and has a port named "+portName)
+			return store.Value{}, q.NotFound(name, "there is no such pod that takes requests and has a port named "+portName+" or a preset")
 		}
 		return v.Value, nil
 	}
@@ -164,7 +171,7 @@ func (r *requests) Objects(q Query, selector labels.Selector) ([]ObjectValue, er
 			out = append(out, ObjectValue{Name: v.Name, Value: v.Value})
 		}
 		if out == nil {
-			return nil, q.NotFound("*", fmt.Sprintf("no pod that takes requests and has a port named %s matches %q", portName, selector))
+			return nil, q.NotFound("*", fmt.Sprintf("no pod that takes requests and has a port named %s or a preset matches %q", portName, selector))
 		}
 		return out, nil
 	}

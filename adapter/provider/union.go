@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -20,33 +21,47 @@ type Union struct {
 
 var _ metricsapi.MetricsProvider = (*Union)(nil)
 
-// NewUnion joins two. Of a metric that both have the Provider's is served.
+// NewUnion joins two. Of a metric that both have the Provider's is served, unless it yields.
 func NewUnion(own *Provider, more metricsapi.MetricsProvider) *Union {
 	return &Union{own: own, more: more}
 }
 
-// Serves reports whether the Provider has a metric itself: of a resource, or an external one if the
-// resource is empty. What it says it has not, and why, counts.
+// Serves reports whether the Provider has a metric itself that does not yield: of a resource, or an
+// external one if the resource is empty. What it says it has not, and why, counts.
 func (p *Provider) Serves(r schema.GroupResource, metric string) bool {
-	if r == (schema.GroupResource{}) {
-		_, ok := p.metrics.external(metric)
-		return ok
-	}
+	m := p.find(r, metric)
+	return m != nil && !m.Yields
+}
+
+func (p *Provider) find(r schema.GroupResource, metric string) *Metric {
 	for i := range p.metrics {
-		if m := &p.metrics[i]; m.Name == metric {
-			if _, ok := m.kind(r); ok || m.Absent[r] != "" {
-				return true
-			}
+		m := &p.metrics[i]
+		if _, ok := m.kind(r); m.Name == metric && (ok || m.Absent[r] != "" || m.External && r.Empty()) {
+			return m
 		}
 	}
-	return false
+	return nil
+}
+
+// serves reports whether the Provider's metric is served: another's is where it yields to one.
+func (u *Union) serves(r schema.GroupResource, metric string) bool {
+	m := u.own.find(r, metric)
+	if m == nil || !m.Yields {
+		return m != nil
+	}
+	if r.Empty() {
+		return !slices.ContainsFunc(u.more.ListAllExternalMetrics(), func(i metricsapi.ExternalMetricInfo) bool { return i.Metric == metric })
+	}
+	return !slices.ContainsFunc(u.more.ListAllMetrics(), func(i metricsapi.CustomMetricInfo) bool {
+		return i.Metric == metric && i.GroupResource == r
+	})
 }
 
 // ListAllMetrics lists what the custom metrics API serves.
 func (u *Union) ListAllMetrics() []metricsapi.CustomMetricInfo {
 	all := u.own.ListAllMetrics()
 	for _, m := range u.more.ListAllMetrics() {
-		if !u.own.Serves(m.GroupResource, m.Metric) {
+		if u.own.find(m.GroupResource, m.Metric) == nil {
 			all = append(all, m)
 		}
 	}
@@ -57,7 +72,7 @@ func (u *Union) ListAllMetrics() []metricsapi.CustomMetricInfo {
 func (u *Union) ListAllExternalMetrics() []metricsapi.ExternalMetricInfo {
 	all := u.own.ListAllExternalMetrics()
 	for _, m := range u.more.ListAllExternalMetrics() {
-		if !u.own.Serves(schema.GroupResource{}, m.Metric) {
+		if u.own.find(schema.GroupResource{}, m.Metric) == nil {
 			all = append(all, m)
 		}
 	}
@@ -66,7 +81,7 @@ func (u *Union) ListAllExternalMetrics() []metricsapi.ExternalMetricInfo {
 
 // GetMetricByName answers for one object.
 func (u *Union) GetMetricByName(ctx context.Context, name types.NamespacedName, info metricsapi.CustomMetricInfo, selector labels.Selector) (*custom_metrics.MetricValue, error) {
-	if u.own.Serves(info.GroupResource, info.Metric) {
+	if u.serves(info.GroupResource, info.Metric) {
 		return u.own.GetMetricByName(ctx, name, info, selector)
 	}
 	return u.more.GetMetricByName(ctx, name, info, selector)
@@ -74,7 +89,7 @@ func (u *Union) GetMetricByName(ctx context.Context, name types.NamespacedName, 
 
 // GetMetricBySelector answers for the objects that are selected.
 func (u *Union) GetMetricBySelector(ctx context.Context, namespace string, selector labels.Selector, info metricsapi.CustomMetricInfo, metricSelector labels.Selector) (*custom_metrics.MetricValueList, error) {
-	if u.own.Serves(info.GroupResource, info.Metric) {
+	if u.serves(info.GroupResource, info.Metric) {
 		return u.own.GetMetricBySelector(ctx, namespace, selector, info, metricSelector)
 	}
 	return u.more.GetMetricBySelector(ctx, namespace, selector, info, metricSelector)
@@ -82,7 +97,7 @@ func (u *Union) GetMetricBySelector(ctx context.Context, namespace string, selec
 
 // GetExternalMetric answers for a namespace.
 func (u *Union) GetExternalMetric(ctx context.Context, namespace string, selector labels.Selector, info metricsapi.ExternalMetricInfo) (*external_metrics.ExternalMetricValueList, error) {
-	if u.own.Serves(schema.GroupResource{}, info.Metric) {
+	if u.serves(schema.GroupResource{}, info.Metric) {
 		return u.own.GetExternalMetric(ctx, namespace, selector, info)
 	}
 	return u.more.GetExternalMetric(ctx, namespace, selector, info)

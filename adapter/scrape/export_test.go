@@ -1,6 +1,9 @@
 package scrape
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // For tests.
 var (
@@ -15,6 +18,16 @@ const (
 	MaxBody           = maxBody
 	MaxNamespaceReads = maxNamespaceReads
 )
+
+// Repeat reads a pod until ctx ends; read says whether anything has changed.
+func (s *Scraper) Repeat(ctx context.Context, read func() (moved bool, err error)) {
+	s.repeat(ctx, &target{poke: make(chan struct{}, 1)}, job{
+		namespace: "ns", uid: "a",
+		read:  func(context.Context) (bool, error) { return read() },
+		fail:  func(string) {},
+		count: func(string, time.Duration) {},
+	})
+}
 
 // Slots are the shares of namespaces in a number of reads.
 type Slots struct{ s *slots }

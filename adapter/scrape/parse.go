@@ -13,6 +13,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 
+	"github.com/sluice-autoscaler/sluice/adapter/scrape/filter"
 	"github.com/sluice-autoscaler/sluice/adapter/store"
 	"github.com/sluice-autoscaler/sluice/algorithms/window"
 	"github.com/sluice-autoscaler/sluice/wire"
@@ -26,13 +27,30 @@ var (
 	errEncoding = errors.New("the exposition is compressed, which was not asked for")
 )
 
+// maxBody bounds a sidecar's exposition, in bytes. It has some 10 KiB.
+const maxBody = 256 << 10
+
+// sidecarFilter is what is read of a sidecar, which writes one label to a sample.
+func sidecarFilter() *filter.Filter {
+	return &filter.Filter{Body: maxBody, Kept: 16 << 10, Sample: 512, Labels: 8, Family: 4 << 10, Wanted: wanted}
+}
+
+// wanted says whether a metric is among those that are read.
+func wanted(name []byte) bool {
+	switch string(name) {
+	case wire.ConcurrencySeconds, wire.Requests, wire.MonotonicSeconds, wire.StartTime, wire.InFlight, wire.Queued, wire.ConcurrencyLimit:
+		return true
+	}
+	return false
+}
+
 // parse reads an exposition received at an instant. It gives up when ctx ends.
 func parse(ctx context.Context, header http.Header, body io.Reader, at time.Time) (store.Sample, error) {
 	if e := header.Get("Content-Encoding"); e != "" && e != "identity" {
 		return store.Sample{}, errEncoding
 	}
 	format := expfmt.ResponseFormat(header)
-	kept, err := filter(ctx, format.FormatType(), body)
+	kept, err := sidecarFilter().Read(ctx, format.FormatType(), body)
 	if err != nil {
 		return store.Sample{}, fmt.Errorf("read the exposition: %w", err)
 	}

@@ -17,8 +17,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/sluice-autoscaler/sluice/adapter/scrape/preset"
 	"github.com/sluice-autoscaler/sluice/adapter/store"
-	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
@@ -28,9 +28,17 @@ type Options struct {
 	Log   *slog.Logger
 	// Registerer takes the scraper's own metrics, sluice_adapter_….
 	Registerer prometheus.Registerer
+	// Presets say how pods without a sidecar are read; nil: not at all.
+	Presets *preset.Set
 	// Interval is how often each pod is read, 1 s–60 s. Lower follows demand sooner, at one request
 	// per pod and interval.
 	Interval time.Duration
+	// IdleInterval is how often a pod is read of which nothing has changed for ten reads, Interval
+	// to 60 s; 0 means Interval.
+	IdleInterval time.Duration
+	// Stale is the age beyond which a reading tells nothing of now, as in store.Options; 0 means
+	// max(3×Interval, 3×IdleInterval, 5 s).
+	Stale time.Duration
 	// TLS returns the configuration of the next connection to a gateway, with the client's
 	// certificate; nil from it means that there is none yet. A nil TLS means plain HTTP, for tests.
 	TLS func() *tls.Config
@@ -64,12 +72,16 @@ type Scraper struct {
 	closed   bool           // no task is begun any more
 	targets  map[types.UID]*target
 	gateways map[types.UID]*target
+	// endpoints are the pods that presets read.
+	endpoints map[types.UID]*target
 }
 
 // target is a pod that is read, or a gateway whose reports are followed.
 type target struct {
 	address string
-	cancel  context.CancelFunc
+	// endpoint is what a preset reads; nil for others.
+	endpoint *endpoint
+	cancel   context.CancelFunc
 	// poke asks for a read at once.
 	poke chan struct{}
 	// ready, terminating and running are the pod's states that were last acted on.
@@ -90,6 +102,15 @@ func New(o Options) (*Scraper, error) {
 	if o.Interval < time.Second || o.Interval > time.Minute {
 		errs = append(errs, fmt.Errorf("interval = %v: want 1s–1m", o.Interval))
 	}
+	if o.IdleInterval == 0 {
+		o.IdleInterval = o.Interval
+	}
+	if o.IdleInterval < o.Interval || o.IdleInterval > time.Minute {
+		errs = append(errs, fmt.Errorf("idle interval = %v: want the interval (%v) to 1m", o.IdleInterval, o.Interval))
+	}
+	if o.Stale == 0 {
+		o.Stale = max(3*o.Interval, 3*o.IdleInterval, 5*time.Second)
+	}
 	if o.Store == nil || o.Log == nil || o.Registerer == nil {
 		errs = append(errs, errors.New("store, log and registerer are needed"))
 	}
@@ -101,7 +122,8 @@ func New(o Options) (*Scraper, error) {
 	}
 	s := &Scraper{
 		Options: o, slots: newSlots(maxReads, maxNamespaceReads),
-		targets: map[types.UID]*target{}, gateways: map[types.UID]*target{}, metrics: newInstruments(),
+		targets: map[types.UID]*target{}, gateways: map[types.UID]*target{}, endpoints: map[types.UID]*target{},
+		metrics: newInstruments(),
 	}
 	if err := s.register(o.Registerer); err != nil {
 		return nil, fmt.Errorf("scraper: register metrics: %w", err)
@@ -109,8 +131,11 @@ func New(o Options) (*Scraper, error) {
 	dial := &net.Dialer{Timeout: min(s.timeout(), 2*time.Second)}
 	s.http = &http.Client{
 		Transport: &http.Transport{
-			DialContext: dial.DialContext, DisableCompression: true, MaxIdleConnsPerHost: 1, IdleConnTimeout: 3 * o.Interval,
+			DialContext: dial.DialContext, DisableCompression: true, MaxIdleConnsPerHost: 1, IdleConnTimeout: 3 * o.IdleInterval,
 			MaxResponseHeaderBytes: 16 << 10,
+			// A pod has no certificate for its address. What is read is not secret, and is not
+			// believed beyond what the pod may say of itself.
+			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // as the kubelet's probes
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -125,7 +150,7 @@ func (s *Scraper) Run(ctx context.Context) error {
 	<-ctx.Done()
 	s.mu.Lock()
 	s.closed = true
-	for _, all := range []map[types.UID]*target{s.targets, s.gateways} {
+	for _, all := range []map[types.UID]*target{s.targets, s.endpoints, s.gateways} {
 		for uid := range all {
 			s.end(all, uid)
 		}
@@ -144,6 +169,7 @@ func (s *Scraper) SetPod(ctx context.Context, now time.Time, p store.Pod) {
 	s.Store.SetPod(now, p)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.setEndpoint(ctx, &p)
 	t := s.targets[p.UID]
 	if p.MetricsPort == 0 || p.IP == "" {
 		s.end(s.targets, p.UID)
@@ -154,19 +180,16 @@ func (s *Scraper) SetPod(ctx context.Context, now time.Time, p store.Pod) {
 		s.end(s.targets, p.UID)
 		t = &target{address: addr, poke: make(chan struct{}, 1)}
 		s.targets[p.UID] = t
-		s.begin(ctx, t, func(ctx context.Context) { s.readPod(ctx, t, p.Namespace, p.UID) })
+		s.begin(ctx, t, func(ctx context.Context) { s.repeat(ctx, t, s.readSidecar(addr, p.Namespace, p.UID)) })
 	}
-	ready, terminating := p.State == algorithms.PodReady, p.State == algorithms.PodTerminating
-	if ready && !t.ready || terminating && !t.terminating || p.Running && !t.running {
-		t.wake()
-	}
-	t.ready, t.terminating, t.running = ready, terminating, p.Running
+	t.follow(p.State, p.Running)
 }
 
 // DeletePod takes that a pod is gone.
 func (s *Scraper) DeletePod(now time.Time, namespace string, uid types.UID) {
 	s.mu.Lock()
 	s.end(s.targets, uid)
+	s.end(s.endpoints, uid)
 	s.mu.Unlock()
 	s.Store.DeletePod(now, namespace, uid)
 }

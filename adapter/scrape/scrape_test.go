@@ -88,7 +88,12 @@ func newCluster(t *testing.T, onReport func(wire.Gateway, []types.NamespacedName
 
 func newClusterWith(t *testing.T, o scrape.Options, onImpostor func(*corev1.Pod), pods ...*corev1.Pod) *cluster {
 	t.Helper()
-	c := &cluster{Clientset: fake.NewClientset(), store: store.New(store.Options{Interval: time.Second}), reg: prometheus.NewRegistry()}
+	c := &cluster{Clientset: fake.NewClientset(), reg: prometheus.NewRegistry()}
+	so := store.Options{Interval: time.Second}
+	if o.Presets != nil {
+		so.Signals = o.Presets.Signals()
+	}
+	c.store = store.New(so)
 	for _, p := range pods {
 		c.put(t, p)
 	}
@@ -100,7 +105,7 @@ func newClusterWith(t *testing.T, o scrape.Options, onImpostor func(*corev1.Pod)
 	}
 	d, err := discover.New(discover.Options{
 		Pods: factory.Core().V1().Pods().Informer(), Sink: s, Log: o.Log, GatewayNamespace: "ns", GatewayServiceAccount: "sluice-gateway",
-		OnImpostor: onImpostor,
+		OnImpostor: onImpostor, Presets: o.Presets,
 	})
 	if err != nil {
 		t.Fatal(err)

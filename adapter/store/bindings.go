@@ -154,7 +154,7 @@ func (s *Store) Signals(now time.Time, ref loop.Ref, needs []algorithms.Need, ds
 		return dst
 	}
 	var few [4]sum
-	sums := newSums(few[:0], now, needs)
+	sums := s.newSums(few[:0], now, needs)
 	s.addGateways(sums, b.Namespace, b.Services)
 	b.mu.RLock()
 	for _, src := range b.pods {
@@ -166,7 +166,7 @@ func (s *Store) Signals(now time.Time, ref loop.Ref, needs []algorithms.Need, ds
 
 // SelectedSignals appends a signal for each need: what Workload answers.
 func (s *Store) SelectedSignals(now time.Time, namespace string, pods labels.Selector, services []string, needs []algorithms.Need, dst []algorithms.Signal) []algorithms.Signal {
-	sums := newSums(nil, now, needs)
+	sums := s.newSums(nil, now, needs)
 	s.addGateways(sums, namespace, services)
 	for _, src := range s.selectPods(namespace, pods) {
 		s.addPod(sums, src)
@@ -201,6 +201,8 @@ func (p *podSource) instance() loop.Instance {
 	}
 	if !p.read.IsZero() && !p.read.Before(p.since) {
 		i.InFlight = p.last.InFlight
+	} else if f := p.feed(algorithms.Concurrency); f != nil && p.pod.MetricsPort == 0 && f.missing == "" && f.hasInstant && !f.read.Before(p.preset.since) {
+		i.InFlight = f.instant
 	}
 	return i
 }

@@ -35,16 +35,44 @@ type Pod struct {
 	// Limit is how many requests it works on at a time, as its sidecar last said; 0 is without
 	// limit or unknown.
 	Limit float64
+	// Endpoint is where it is read besides its sidecar, by a preset; nil: nowhere.
+	Endpoint *Endpoint
 	// Trouble is why it cannot start without help ("ImagePullBackOff: …"), "" when nothing is known
 	// to be wrong.
 	Trouble string
 }
 
+// Endpoint is where a preset reads a pod.
+type Endpoint struct {
+	// Preset is the preset's name, Address its host and port on the pod.
+	Preset, Address, Scheme, Path string
+	// Fault says in words that follow "it" or the pod's name why it cannot be read, "" for nothing.
+	Fault string
+	// Running says that its container runs, Started since when, by the API's clock.
+	Running bool
+	Started time.Time
+	// MinReadyAge is how long the pod must have been ready to count.
+	MinReadyAge time.Duration
+}
+
 // expected says that a pod's answer is needed for a complete value: it was ready once and its
 // container runs. One that is not ready now may still serve what it began, and readiness may fail
 // for the same reason as reading does.
-func (p *Pod) expected() bool {
-	return (p.State == algorithms.PodReady || p.State == algorithms.PodStarting && !p.Ready.IsZero()) && p.Running
+func (p *Pod) expected() bool { return p.serves() && p.Running }
+
+// expectedByPreset is the same for what a preset reads.
+func (p *Pod) expectedByPreset() bool {
+	return p.serves() && (p.Endpoint == nil || p.Endpoint.Fault != "" || p.Endpoint.Running)
+}
+
+// serves says that it is ready, or was.
+func (p *Pod) serves() bool {
+	return p.State == algorithms.PodReady || p.State == algorithms.PodStarting && !p.Ready.IsZero()
+}
+
+// young says that it has not been ready for as long as its preset wants.
+func (p *Pod) young(now time.Time) bool {
+	return p.Endpoint != nil && p.Endpoint.MinReadyAge > 0 && (p.Ready.IsZero() || now.Sub(p.Ready) < p.Endpoint.MinReadyAge)
 }
 
 // Sample is one reading of a pod's sidecar.
@@ -69,6 +97,8 @@ type podSource struct {
 	read, since, deleted time.Time
 	// cause is the last failure's, "" after a success.
 	cause string
+	// preset is what a preset reads of it; nil until it was read, or failed to be.
+	preset *presetSource
 
 	// members are the bindings that select the pod. The namespace's lock guards them.
 	members []*binding
@@ -95,6 +125,9 @@ func (p *podSource) set(now time.Time, pod Pod) {
 	keepFirst(p.pod.Ready, &pod.Ready)
 	if pod.expected() && !p.pod.expected() {
 		p.since = now
+	}
+	if pod.Endpoint != nil {
+		p.setPreset(now, &pod)
 	}
 	p.pod, p.deleted = pod, time.Time{}
 }
@@ -195,8 +228,8 @@ func (n *namespace) unread() (pod Pod, ok bool) {
 	defer n.mu.RUnlock()
 	for _, src := range n.pods {
 		src.mu.Lock()
-		ok = src.deleted.IsZero() && src.pod.MetricsPort != 0 && src.pod.IP != "" && src.pod.expected() &&
-			src.read.IsZero() && src.cause == ""
+		ok = src.deleted.IsZero() && src.pod.IP != "" && (src.pod.MetricsPort != 0 && src.pod.expected() &&
+			src.read.IsZero() && src.cause == "" || src.unreadByPreset())
 		pod = src.pod
 		src.mu.Unlock()
 		if ok {
@@ -316,7 +349,7 @@ func (s *Store) DeletePod(now time.Time, namespace string, uid types.UID) {
 		return
 	}
 	src.mu.Lock()
-	never := src.read.IsZero()
+	never := src.read.IsZero() && (src.preset == nil || src.preset.read.IsZero())
 	if src.deleted.IsZero() {
 		src.deleted = now
 	}

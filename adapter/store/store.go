@@ -28,6 +28,9 @@ type Options struct {
 	Stale time.Duration
 	// GatewayStale is the same for gateways, which report each second; 0 means 5 s.
 	GatewayStale time.Duration
+	// Signals are the names of the signals that presets give. Others than those, concurrency, rate
+	// and waiting are unknown.
+	Signals []string
 	// OnSilentGateway, when given, is told once of each gateway that is left out since it runs and
 	// has not reported for GatewayLost. It must return within milliseconds.
 	OnSilentGateway func(GatewayPod)
@@ -55,7 +58,8 @@ const (
 // binding's, a pod's; a gateway's reportMu, its own, a Service's. The others are taken alone. None
 // is held for longer than one pod's, one Service's or one workload's numbers take.
 type Store struct {
-	opts Options
+	opts  Options
+	named map[string]struct{} // Options.Signals
 
 	// mu guards the map of namespaces, refMu that of bindings, gatewayMu the list of gateways.
 	mu         sync.RWMutex
@@ -83,7 +87,11 @@ func New(o Options) *Store {
 	if o.OnSilentGateway == nil {
 		o.OnSilentGateway = func(GatewayPod) {}
 	}
-	return &Store{opts: o, namespaces: map[string]*namespace{}, bindings: map[loop.Ref]*binding{}}
+	s := &Store{opts: o, namespaces: map[string]*namespace{}, bindings: map[loop.Ref]*binding{}, named: map[string]struct{}{}}
+	for _, name := range o.Signals {
+		s.named[name] = struct{}{}
+	}
+	return s
 }
 
 // findNamespace returns a namespace, nil when nothing is known of it.
@@ -171,7 +179,7 @@ func (s *Store) Size() (pods, sources int) {
 			if src.deleted.IsZero() {
 				pods++
 			}
-			if !src.read.IsZero() {
+			if !src.read.IsZero() || src.preset != nil && !src.preset.read.IsZero() {
 				sources++
 			}
 			src.mu.Unlock()

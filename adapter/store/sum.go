@@ -51,7 +51,7 @@ type PodValue struct {
 // Coverage are then those of the others.
 func (s *Store) Workload(now time.Time, namespace string, pods labels.Selector, services []string, signal string, width time.Duration) Value {
 	t := [1]sum{{explain: true}}
-	t[0].begin(now, algorithms.Need{Name: signal, Window: width})
+	s.begin(&t[0], now, algorithms.Need{Name: signal, Window: width})
 	s.addGateways(t[:], namespace, services)
 	if t[0].readsPods() {
 		for _, src := range s.selectPods(namespace, pods) {
@@ -94,15 +94,18 @@ func (s *Store) podValue(now time.Time, src *podSource, signal string, width tim
 	src.mu.Lock()
 	name, set := src.pod.Name, src.pod.Labels
 	ok, unread := src.deleted.IsZero() && src.pod.State == algorithms.PodReady, src.read.IsZero()
+	if src.byPreset(signal) {
+		ok, unread = ok && !src.pod.young(now), false
+	}
 	src.mu.Unlock()
 	if !ok {
 		return v, false
 	}
 	t := [1]sum{{explain: true}}
-	t[0].begin(now, algorithms.Need{Name: signal, Window: width})
+	s.begin(&t[0], now, algorithms.Need{Name: signal, Window: width})
 	if t[0].readsPods() {
 		s.addPod(t[:], src)
-		t[0].bad = unread
+		t[0].bad = t[0].bad || unread
 	} else {
 		t[0].bad = true
 	}
@@ -123,23 +126,52 @@ type sum struct {
 	window.Total
 	need           algorithms.Need
 	pods, gateways int
-	// bad says that the signal does not exist.
+	// sources are where pods' values come from, joined by +; "" is sidecars.
+	sources string
+	// ratio says that the signal is the quotient of Total and per.
+	ratio bool
+	per   window.Total
+	// named says that presets give a signal of the name; bad that the signal does not exist.
+	named   bool
 	bad     bool
 	explain bool
 	missing []missing
 }
 
 // begin sets what is asked for.
-func (t *sum) begin(now time.Time, need algorithms.Need) {
+func (s *Store) begin(t *sum, now time.Time, need algorithms.Need) {
 	t.Now, t.Width, t.need = now, need.Window, need
+	_, t.named = s.named[need.Name]
 	t.bad = !t.valid()
 }
 
+// from notes where a pod's value comes from.
+func (t *sum) from(source string) {
+	switch {
+	case source == "" || t.sources == source:
+	case t.sources == "":
+		t.sources = source
+	case !slices.Contains(strings.Split(t.sources, "+"), source):
+		t.sources += "+" + source
+	}
+}
+
+// value is the sum of the sources' means, or their quotient.
+func (t *sum) value() float64 {
+	if !t.ratio {
+		return t.Value()
+	}
+	if t.per.Value() > 0 {
+		return t.Value() / t.per.Value()
+	}
+	return 0 // unknown
+}
+
 // newSums appends an empty sum for each need.
-func newSums(dst []sum, now time.Time, needs []algorithms.Need) []sum {
+func (s *Store) newSums(dst []sum, now time.Time, needs []algorithms.Need) []sum {
 	for i := range needs {
 		dst = append(dst, sum{})
-		dst[i].begin(now, needs[i])
+		s.begin(&dst[i], now, needs[i])
 	}
 	return dst
 }
@@ -148,7 +180,7 @@ func appendSignals(dst []algorithms.Signal, sums []sum) []algorithms.Signal {
 	for i := range sums {
 		t := &sums[i]
 		dst = append(dst, algorithms.Signal{
-			Name: t.need.Name, Window: t.need.Window, Value: t.Value(), Known: t.known(), Age: t.Age(),
+			Name: t.need.Name, Window: t.need.Window, Value: t.value(), Known: t.known(), Age: t.Age(),
 			Coverage: t.coverage(), Source: t.source(),
 		})
 	}
@@ -162,14 +194,18 @@ func (t *sum) valid() bool {
 	case algorithms.Rate: // has no instant
 		return t.need.Window > 0 && t.need.Window <= window.Longest
 	}
-	return false
+	return t.named && t.need.Window >= 0 && t.need.Window <= window.Longest
 }
 
 // readsPods says that pods are sources of the signal, readsGateways that gateways are.
-func (t *sum) readsPods() bool     { return !t.bad && t.need.Name != algorithms.Waiting }
-func (t *sum) readsGateways() bool { return !t.bad && t.need.Name != algorithms.Rate }
+func (t *sum) readsPods() bool { return !t.bad && t.need.Name != algorithms.Waiting }
+func (t *sum) readsGateways() bool {
+	return !t.bad && (t.need.Name == algorithms.Concurrency || t.need.Name == algorithms.Waiting)
+}
 
-func (t *sum) known() bool { return !t.bad && t.Known() }
+func (t *sum) known() bool {
+	return !t.bad && t.Known() && (!t.ratio || t.per.Value() > 0)
+}
 
 func (t *sum) coverage() float64 {
 	if t.bad {
@@ -179,18 +215,21 @@ func (t *sum) coverage() float64 {
 }
 
 func (t *sum) source() string {
+	pods := cmp.Or(t.sources, "sidecar")
 	switch {
+	case t.pods > 0 && t.gateways > 0 && pods == "sidecar":
+		return "sidecar+gateway" // costs no allocation
 	case t.pods > 0 && t.gateways > 0:
-		return "sidecar+gateway"
+		return pods + "+gateway"
 	case t.gateways > 0:
 		return "gateway"
 	}
-	return "sidecar"
+	return pods
 }
 
 func (t *sum) answer() Value {
 	v := Value{
-		Value: t.Value(), Known: t.known(), At: t.Newest(), Age: t.Age(), Coverage: t.coverage(), Window: t.need.Window,
+		Value: t.value(), Known: t.known(), At: t.Newest(), Age: t.Age(), Coverage: t.coverage(), Window: t.need.Window,
 		Source: t.source(), Sources: t.pods + t.gateways,
 	}
 	if v.At.IsZero() && v.Known {
@@ -206,8 +245,11 @@ func (t *sum) answer() Value {
 // of them are one.
 func (t *sum) words() string {
 	if len(t.missing) == 0 {
-		if t.bad {
+		switch {
+		case t.bad:
 			return "no readings"
+		case t.ratio && t.Known():
+			return fmt.Sprintf("nothing was counted in the last %v", t.need.Window)
 		}
 		return fmt.Sprintf("less than half of the last %v is known", t.need.Window)
 	}
@@ -242,6 +284,10 @@ func (s *Store) addPod(sums []sum, src *podSource) {
 		if !t.readsPods() {
 			continue
 		}
+		if src.byPreset(t.need.Name) {
+			s.addPreset(t, src)
+			continue
+		}
 		k := concurrencySum
 		if t.need.Name == algorithms.Rate {
 			k = rateSum
@@ -254,6 +300,7 @@ func (s *Store) addPod(sums []sum, src *podSource) {
 		live := since.IsZero() && !src.read.IsZero() && t.Now.Sub(src.read) <= s.opts.Stale
 		if live || src.pod.expected() {
 			t.pods++
+			t.from("sidecar")
 		}
 		t.Add(&src.series, k, live, src.last.InFlight)
 		if !since.IsZero() {
@@ -266,7 +313,7 @@ func (s *Store) addPod(sums []sum, src *podSource) {
 func (p *podSource) failure() string {
 	switch {
 	case p.pod.MetricsPort == 0:
-		return "it has no port named sluice-metrics: add the sidecar"
+		return "it has no port named sluice-metrics and no preset: add the sidecar, or annotate the pod template with sluice.dev/preset"
 	case p.cause != "":
 		return p.cause
 	}

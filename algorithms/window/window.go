@@ -56,6 +56,9 @@ type Reading struct {
 	Sums [Values]float64
 	// At is when the reading was received, by the collector's clock.
 	At time.Time
+	// Unborn says that the counters were not zero at the life's start, or that nobody knows: what
+	// came before the life's first reading is not told by it.
+	Unborn bool
 }
 
 // Span is what is known of one counter within a window. All are seconds but Sum.
@@ -181,7 +184,7 @@ func (s *Series) begin(r Reading, birth bool) {
 		s.forgot = true
 	}
 	s.lives = append(s.lives, life{
-		start: r.Life, origin: r.At.Add(-seconds(r.Mono)), born: birth && r.Mono <= maxBirth,
+		start: r.Life, origin: r.At.Add(-seconds(r.Mono)), born: birth && !r.Unborn && r.Mono <= maxBirth,
 		points: []point{{mono: r.Mono, sums: r.Sums}},
 	})
 }

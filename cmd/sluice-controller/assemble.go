@@ -116,7 +116,7 @@ func assemble(ctx context.Context, cfg *rest.Config, o options, api *patience.Pa
 	}
 	ao := adapter.Options{
 		Config: cfg, Log: log, Registerer: reg, Listen: o.apiListen, Certificate: p.cert,
-		Interval: o.collectInterval, DefaultWindow: o.metricsWindow, Custom: o.apiCustom, External: o.apiExternal, Metrics: metrics,
+		Interval: o.collectInterval, IdleInterval: o.idleInterval, Presets: o.presets, DefaultWindow: o.metricsWindow, Custom: o.apiCustom, External: o.apiExternal, Metrics: metrics,
 		GatewayNamespace: o.namespace, GatewayServiceAccount: o.gatewayServiceAccount, TLS: p.cert.ClientTLS, OnImpostor: p.onImpostor, OnReport: p.onReport, Assigned: p.assigned,
 		OnSilentGateway: p.onSilentGateway,
 	}

@@ -19,6 +19,7 @@ import (
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 
+	"github.com/sluice-autoscaler/sluice/adapter/scrape/preset"
 	"github.com/sluice-autoscaler/sluice/internal/cli"
 	"github.com/sluice-autoscaler/sluice/scaler/plugin"
 )
@@ -40,6 +41,7 @@ type options struct {
 	metricsListen         string
 	openMetrics           bool
 	collectInterval       time.Duration
+	idleInterval          time.Duration
 	metricsWindow         time.Duration
 	apiCustom             bool
 	apiExternal           bool
@@ -60,6 +62,9 @@ type options struct {
 	history      historyFlags
 	prometheus   prometheusFlags
 	specs        specsFlags
+	// presetsFile is the flag; presets is what it adds to the built-in ones.
+	presetsFile string
+	presets     *preset.Set
 }
 
 func flags(o *options) *pflag.FlagSet {
@@ -71,8 +76,10 @@ func flags(o *options) *pflag.FlagSet {
 	fs.StringVar(&o.apiListen, "api-listen", ":6443", "address of the metrics APIs (TLS)")
 	fs.StringVar(&o.metricsListen, "metrics-listen", ":9090", "address of /healthz and /readyz")
 	fs.BoolVar(&o.openMetrics, "open-metrics", false, "serve /metrics at --metrics-listen, too: without TLS, to everybody; the metrics name all tenants' workloads (default: at --api-listen alone, to who may get the nonResourceURL /metrics)")
-	fs.DurationVar(&o.collectInterval, "collect-interval", time.Second, "how often each sidecar is read, 1s–60s")
+	fs.DurationVar(&o.collectInterval, "collect-interval", time.Second, "how often each pod is read, 1s–60s")
+	fs.DurationVar(&o.idleInterval, "collect-idle-interval", 0, "how often a pod is read of which nothing has changed for ten reads: --collect-interval to 60s, 0s for --collect-interval; longer costs fewer reads, and sees later what changes")
 	fs.DurationVar(&o.metricsWindow, "metrics-window", 15*time.Second, "averaging time of served metrics when a request names none, 1s–1h")
+	fs.StringVar(&o.presetsFile, "presets", "", "`FILE` with presets, which say how pods without a sidecar are read, besides the built-in ones (docs/presets.md)")
 	fs.BoolVar(&o.apiCustom, "api-custom", true, "serve custom.metrics.k8s.io")
 	fs.BoolVar(&o.apiExternal, "api-external", true, "serve external.metrics.k8s.io")
 	fs.BoolVar(&o.scaler, "scaler", true, "drive Autoscalers; false leaves the metrics APIs alone")
@@ -100,6 +107,9 @@ func (o *options) validate() error {
 		}
 	}
 	within("collect-interval", o.collectInterval, time.Second, time.Minute)
+	if o.idleInterval != 0 && (o.idleInterval < o.collectInterval || o.idleInterval > time.Minute) {
+		errs = append(errs, fmt.Errorf("--collect-idle-interval = %v: want 0s, or %v (--collect-interval) to 1m", o.idleInterval, o.collectInterval))
+	}
 	within("metrics-window", o.metricsWindow, time.Second, time.Hour)
 	within("tick", o.tick, 100*time.Millisecond, time.Minute)
 	within("sleep-grace", o.grace, 0, time.Minute)
@@ -127,7 +137,18 @@ func (o *options) validate() error {
 	errs = append(errs, o.logging.Validate())
 	errs = append(errs, o.history.validate())
 	errs = append(errs, o.prometheus.validate())
+	if o.presets, err = loadPresets(o.presetsFile); err != nil {
+		errs = append(errs, fmt.Errorf("--presets = %q: %w", o.presetsFile, err))
+	}
 	return errors.Join(errs...)
+}
+
+// loadPresets returns the built-in presets, and those of a file if it is given.
+func loadPresets(file string) (*preset.Set, error) {
+	if file == "" {
+		return preset.Builtin()
+	}
+	return preset.Load(file)
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
