@@ -445,8 +445,8 @@ func (p *Policy) doubts(o *algorithms.Observation) (partial, blind bool, first i
 	return partial, blind, first
 }
 
-// missing says in parentheses why a needed signal is not known, in its source's words; "" where that
-// has none.
+// missing says in parentheses why a needed signal is not known, in its source's words; "" where
+// that has none.
 func (p *Policy) missing(o *algorithms.Observation) string {
 	for i := 0; i < len(p.needs) && !o.Quiet; i++ {
 		for j := range o.Signals {

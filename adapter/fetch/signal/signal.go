@@ -53,6 +53,8 @@ type Options struct {
 	Registerer prometheus.Registerer
 	// Clock tells the time; nil means time.Now.
 	Clock func() time.Time
+	// Tick is how often the memory is looked at; 0 means 1 s.
+	Tick time.Duration
 }
 
 // Workload is what signals are made for.
@@ -102,8 +104,8 @@ const (
 	defaultMaxAge = 2 * time.Minute
 	// trusted is the share of a window that has to be known.
 	trusted = 0.5
-	// tick is how often the memory is looked at, choicePeriod how often annotations are.
-	tick, choicePeriod = time.Second, 5 * time.Second
+	// choicePeriod is how often annotations are looked at.
+	choicePeriod = 5 * time.Second
 	// maxWords bounds what is said of an unknown value, in bytes.
 	maxWords = 400
 	// mostAmount is the largest value that is taken for one: what a quantity can be.
@@ -173,6 +175,9 @@ func New(o Options) (*Signals, error) {
 	}
 	if o.Clock == nil {
 		o.Clock = time.Now
+	}
+	if o.Tick == 0 {
+		o.Tick = time.Second
 	}
 	s := &Signals{opts: o, workloads: map[loop.Ref]*declared{}, entries: map[entryKey]*entry{}, counts: map[string]counts{}, told: map[string]string{}}
 	s.lanes = &lanes{config: &s.opts.Config, clock: o.Clock, observe: o.Observe, of: map[laneKey]*lane{}, all: map[string]chan struct{}{}}
@@ -392,7 +397,7 @@ func (s *Signals) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.memory.Run(ctx) })
 	g.Go(func() error {
-		ticker := time.NewTicker(tick)
+		ticker := time.NewTicker(s.opts.Tick)
 		defer ticker.Stop()
 		for {
 			s.follow(ctx)
@@ -512,7 +517,7 @@ func (s *Signals) take(key entryKey, now time.Time) {
 
 // poll is how often an entry's memory is looked at: some times between two answers.
 func (s *Signals) poll() time.Duration {
-	return min(max(time.Duration(s.opts.Config.Interval)/4-tick/2, tick/2), 5*time.Second)
+	return min(max(time.Duration(s.opts.Config.Interval)/4-s.opts.Tick/2, s.opts.Tick/2), 5*time.Second)
 }
 
 // shown bounds the words for what is missing: records of rounds keep them.
