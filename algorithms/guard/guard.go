@@ -220,6 +220,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 			say(&d, fmt.Sprintf("%.0f requests wait and no pod is ready", waiting))
 		}
 	case !d.Valid:
+		d.Message += p.missing(&o)
 		return p.hold(&o, d)
 	case partial && d.Replicas <= cur:
 		d.Valid, d.Reason = false, "PartialData"
@@ -233,7 +234,7 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 				sig := &o.Signals[doubted]
 				what = fmt.Sprintf("%s over %s is known to %.0f %% only, its stalest reading %s old", sig.Name, sig.Window, 100*sig.Coverage, sig.Age.Round(time.Millisecond))
 			}
-			d.Message = what + ": holding, since down is not allowed on that (" + d.Message + ")"
+			d.Message = what + p.missing(&o) + ": holding, since down is not allowed on that (" + d.Message + ")"
 		}
 		if blind {
 			return p.hold(&o, d)
@@ -442,6 +443,19 @@ func (p *Policy) doubts(o *algorithms.Observation) (partial, blind bool, first i
 		}
 	}
 	return partial, blind, first
+}
+
+// missing says in parentheses why a needed signal is not known, in its source's words; "" where
+// that has none.
+func (p *Policy) missing(o *algorithms.Observation) string {
+	for i := 0; i < len(p.needs) && !o.Quiet; i++ {
+		for j := range o.Signals {
+			if s := &o.Signals[j]; s.Name == p.needs[i].Name && !s.Known && s.Missing != "" {
+				return " (" + s.Name + ": " + s.Missing + ")"
+			}
+		}
+	}
+	return ""
 }
 
 // idle tells whether demand was exactly zero over the whole idle time, and nothing waits.

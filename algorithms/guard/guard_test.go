@@ -83,3 +83,47 @@ func TestDecide(t *testing.T) {
 		})
 	}
 }
+
+// Idle are the signals that the configuration names, all of them; and what a source says of an
+// unknown signal is said on.
+func TestIdleBySignals(t *testing.T) {
+	t.Parallel()
+	c := guard.Default()
+	c.IdleAfter, c.Idle = idleAfter, []string{"queue_depth", algorithms.Concurrency}
+	signal := func(name string, value, coverage float64) algorithms.Signal {
+		return algorithms.Signal{Name: name, Window: idleAfter, Value: value, Known: coverage > 0, Coverage: coverage}
+	}
+	known := algorithms.Signal{Name: algorithms.Concurrency, Window: time.Minute, Value: 5, Known: true, Coverage: 1}
+	waits := algorithms.Signal{Name: algorithms.Waiting, Window: algorithms.Instant, Known: true, Coverage: 1}
+	for name, tt := range map[string]struct {
+		queue, requests algorithms.Signal
+		want            int
+	}{
+		"both are idle":        {signal("queue_depth", 0, 1), signal(algorithms.Concurrency, 0, 1), 0},
+		"the queue is not":     {signal("queue_depth", 1, 1), signal(algorithms.Concurrency, 0, 1), 1},
+		"requests are not":     {signal("queue_depth", 0, 1), signal(algorithms.Concurrency, 1, 1), 1},
+		"the queue is unknown": {signal("queue_depth", 0, 0), signal(algorithms.Concurrency, 0, 1), 1},
+		"it is known in part":  {signal("queue_depth", 0, 0.5), signal(algorithms.Concurrency, 0, 1), 1},
+	} {
+		p, err := guard.New(c, says{0})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := p.Decide(algorithms.Observation{
+			Now: time.Unix(1e9, 0), Limits: algorithms.Limits{Max: 10}, Replicas: algorithms.Replicas{Current: 1, Ready: 1},
+			Signals: []algorithms.Signal{known, tt.queue, tt.requests, waits},
+		})
+		if d.Replicas != tt.want {
+			t.Errorf("%s: %d replicas, want %d", name, d.Replicas, tt.want)
+		}
+	}
+	p, err := guard.New(c, says{0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	unknown := algorithms.Signal{Name: algorithms.Concurrency, Window: time.Minute, Missing: "Prometheus has no sample of it"}
+	d := p.Decide(algorithms.Observation{Now: time.Unix(1e9, 0), Limits: algorithms.Limits{Max: 10}, Replicas: algorithms.Replicas{Current: 1, Ready: 1}, Signals: []algorithms.Signal{unknown, waits}})
+	if d.Valid || d.Message != "unknown (concurrency: Prometheus has no sample of it)" {
+		t.Errorf("it answers %+v", d)
+	}
+}

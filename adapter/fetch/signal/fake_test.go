@@ -186,6 +186,8 @@ type setup struct {
 	// ready and others are the pods of every workload.
 	ready, others []string
 	clock         func() time.Time
+	// interval is that of queries that are not rules'; 0 means 100ms.
+	interval time.Duration
 }
 
 // start runs signals over an engine of rules until the test ends.
@@ -197,6 +199,7 @@ func start(t *testing.T, s setup) *signal.Signals {
 	}
 	config := source.Default()
 	config.Interval = model.Duration(time.Second)
+	config.Relist = model.Duration(10 * time.Second)
 	config.Sources = s.sources
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	engine, err := fetch.New(fetch.Options{
@@ -205,8 +208,12 @@ func start(t *testing.T, s setup) *signal.Signals {
 	if err != nil {
 		t.Fatal(err)
 	}
+	config.Interval = model.Duration(100 * time.Millisecond)
+	if s.interval > 0 {
+		config.Interval = model.Duration(s.interval)
+	}
 	signals, err := signal.New(signal.Options{
-		Config: config, Rules: engine, Observe: engine.Observe, Log: log, Registerer: prometheus.NewRegistry(), Clock: s.clock,
+		Tick: 20 * time.Millisecond, Config: config, Rules: engine, Observe: engine.Observe, Log: log, Registerer: prometheus.NewRegistry(), Clock: s.clock,
 		Pods:   func(loop.Ref) ([]string, []string) { return s.ready, s.others },
 		Choose: func(signal.Workload) (*preset.Choice, error) { return s.choice, s.fault },
 	})

@@ -5,6 +5,7 @@ package signal_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -69,6 +70,23 @@ func TestSignalsOfARealPrometheus(t *testing.T) {
 	target := httptest.NewServer(a)
 	defer target.Close()
 	url := promtest.Scraping(t, promtest.Loopback, strings.TrimPrefix(target.URL, "http://"), time.Second)
+	eventually(t, "the first scrape", func() error {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/api/v1/query?query=queue_depth", nil)
+		if err != nil {
+			return err
+		}
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close() //nolint:errcheck // it was read
+		text, err := io.ReadAll(resp.Body)
+		if err == nil && !strings.Contains(string(text), "mail") {
+			err = errors.New(string(text))
+		}
+		return err
+	})
+	http.DefaultClient.CloseIdleConnections()
 	set, err := preset.New(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -84,20 +102,21 @@ func TestSignalsOfARealPrometheus(t *testing.T) {
 		return c
 	}
 	gauge, little := chosen("in-flight", "app_in_flight"), chosen("histogram", "app_seconds")
-	s := start(t, setup{sources: []source.Prometheus{{Name: "real", URL: url, Tenants: true}}, ready: []string{podOf}})
+	s := start(t, setup{sources: []source.Prometheus{{Name: "real", URL: url, Tenants: true}}, ready: []string{podOf}, interval: time.Second})
 	s.Declare(ref("web"), web(signal.Query{Signal: "own", PromQL: "sum(queue_depth)", Interval: 5 * time.Second}))
 	eventually(t, "everything is known", func() error {
+		var errs []error
 		for _, name := range []string{"queue_depth", "own"} {
 			if v := read(t, s, ref("web"), name, 10*time.Second); !v.Known {
-				return errors.New(name + ": " + v.Missing)
+				errs = append(errs, errors.New(name+": "+v.Missing))
 			}
 		}
 		for _, c := range []*preset.Choice{gauge, little} {
 			if v := s.Object(time.Now(), c, algorithms.Need{Name: algorithms.Concurrency, Window: 5 * time.Second}); !v.Known {
-				return errors.New(c.Preset.Name + ": " + v.Missing)
+				errs = append(errs, errors.New(c.Preset.Name+": "+v.Missing))
 			}
 		}
-		return nil
+		return errors.Join(errs...)
 	})
 	var oldest, worst time.Duration
 	var worstMean float64

@@ -14,6 +14,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -52,6 +53,8 @@ type Options struct {
 	Registerer prometheus.Registerer
 	// Clock tells the time; nil means time.Now.
 	Clock func() time.Time
+	// Tick is how often the memory is looked at; 0 means 1 s.
+	Tick time.Duration
 }
 
 // Workload is what signals are made for.
@@ -101,8 +104,10 @@ const (
 	defaultMaxAge = 2 * time.Minute
 	// trusted is the share of a window that has to be known.
 	trusted = 0.5
-	// tick is how often the memory is looked at, choicePeriod how often annotations are.
-	tick, choicePeriod = time.Second, 5 * time.Second
+	// choicePeriod is how often annotations are looked at.
+	choicePeriod = 5 * time.Second
+	// maxWords bounds what is said of an unknown value, in bytes.
+	maxWords = 400
 	// mostAmount is the largest value that is taken for one: what a quantity can be.
 	mostAmount = math.MaxInt64 / 1000
 )
@@ -131,13 +136,15 @@ type entry struct {
 	query bool
 	key   memory.Key
 	fault string
+	// choice is what the query was made of, nil for other queries.
+	choice *preset.Choice
 	// sort is what the rule was found to describe.
 	sort   ask.Sort
 	maxAge time.Duration
 
-	// at is the time of the newest answer's sample.
-	wanted, asked, at time.Time
-	track             track
+	// at is the time of the newest answer's sample, looked when the memory was looked at.
+	wanted, asked, at, looked time.Time
+	track                     track
 	// missing says why the value is not known now; partial and coverage are of a sum of which a
 	// part is known.
 	missing           string
@@ -168,6 +175,9 @@ func New(o Options) (*Signals, error) {
 	}
 	if o.Clock == nil {
 		o.Clock = time.Now
+	}
+	if o.Tick == 0 {
+		o.Tick = time.Second
 	}
 	s := &Signals{opts: o, workloads: map[loop.Ref]*declared{}, entries: map[entryKey]*entry{}, counts: map[string]counts{}, told: map[string]string{}}
 	s.lanes = &lanes{config: &s.opts.Config, clock: o.Clock, observe: o.Observe, of: map[laneKey]*lane{}, all: map[string]chan struct{}{}}
@@ -229,6 +239,7 @@ func (s *Signals) Forget(ref loop.Ref) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.workloads, ref)
+	delete(s.told, ref.String())
 	s.drop(ref)
 }
 
@@ -306,21 +317,28 @@ func (s *Signals) Object(now time.Time, c *preset.Choice, need algorithms.Need) 
 // preset answers a signal of a preset. The lock is held.
 func (s *Signals) preset(now time.Time, c *preset.Choice, need algorithms.Need) Value {
 	key := entryKey{loop.Ref{Driver: "preset " + c.Preset.Name, Namespace: c.Namespace, Kind: c.Kind, Name: c.Workload.Name}, need.Name}
-	q, err := c.Query(need.Name)
-	if err != nil {
-		return Value{Missing: err.Error()}
-	}
-	asked := memory.Key{From: c.Source, Query: source.Query{PromQL: q.PromQL, Times: source.Times(q.Parsed, "")}}
-	if e := s.entries[key]; e != nil && e.key != asked { // its Services or its metric have changed
+	// its Services or its metric have changed
+	if e := s.entries[key]; e != nil && !sameChoice(e.choice, c) {
 		s.remove(key, e)
 	}
 	e, missing := s.entry(now, key, c.Namespace, false, func(e *entry) {
-		e.query, e.key, e.maxAge = true, asked, time.Duration(c.MaxAge)
+		e.query, e.choice, e.maxAge = true, c, time.Duration(c.MaxAge)
+		q, err := c.Query(need.Name)
+		if err != nil {
+			e.fault = err.Error()
+			return
+		}
+		e.key = memory.Key{From: c.Source, Query: source.Query{PromQL: q.PromQL, Times: source.Times(q.Parsed, "")}}
 	})
 	if e == nil {
 		return Value{Missing: missing}
 	}
 	return e.read(now, need.Window)
+}
+
+// sameChoice reports whether two ask the same.
+func sameChoice(a, b *preset.Choice) bool {
+	return a.Preset == b.Preset && a.Metric == b.Metric && slices.Equal(a.Services, b.Services)
 }
 
 // entry finds or makes an entry; missing says why there can be none. The lock is held.
@@ -339,7 +357,7 @@ func (s *Signals) entry(now time.Time, key entryKey, namespace string, own bool,
 		e.maxAge = defaultMaxAge
 	}
 	if e.fault != "" {
-		e.missing = e.fault
+		e.missing = shown(e.fault)
 	}
 	n.all++
 	if own {
@@ -364,7 +382,7 @@ func (e *entry) read(now time.Time, width time.Duration) Value {
 		return v
 	}
 	if v.Age > e.maxAge && !e.bounded {
-		v.Missing = fmt.Sprintf("its sample is %s old, and the most is %s", v.Age.Round(time.Second), e.maxAge)
+		v.Missing = fmt.Sprintf("its sample is older than %s", e.maxAge)
 		return v
 	}
 	v.Value, v.Coverage = e.track.over(width)
@@ -379,7 +397,7 @@ func (s *Signals) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.memory.Run(ctx) })
 	g.Go(func() error {
-		ticker := time.NewTicker(tick)
+		ticker := time.NewTicker(s.opts.Tick)
 		defer ticker.Stop()
 		for {
 			s.follow(ctx)
@@ -465,10 +483,11 @@ func (s *Signals) take(key entryKey, now time.Time) {
 		s.remove(key, e)
 		e = nil
 	}
-	if e == nil || e.fault != "" {
+	if e == nil || e.fault != "" || now.Sub(e.looked) < s.poll() {
 		s.mu.Unlock()
 		return
 	}
+	e.looked = now
 	query, asked, sort, own := e.query, e.key, e.sort, e.own
 	w := s.workloads[key.ref]
 	var q ask.Question
@@ -496,6 +515,19 @@ func (s *Signals) take(key entryKey, now time.Time) {
 	}
 }
 
+// poll is how often an entry's memory is looked at: some times between two answers.
+func (s *Signals) poll() time.Duration {
+	return min(max(time.Duration(s.opts.Config.Interval)/4-s.opts.Tick/2, s.opts.Tick/2), 5*time.Second)
+}
+
+// shown bounds the words for what is missing: records of rounds keep them.
+func shown(text string) string {
+	if len(text) > maxWords {
+		return strings.ToValidUTF8(text[:maxWords], "") + "…"
+	}
+	return text
+}
+
 // put takes a sample.
 func (e *entry) put(got sample) {
 	if got.outstanding {
@@ -504,7 +536,7 @@ func (e *entry) put(got sample) {
 	if got.sort != "" {
 		e.sort = got.sort
 	}
-	e.missing, e.partial, e.coverage, e.bounded = got.missing, 0, 0, got.bounded
+	e.missing, e.partial, e.coverage, e.bounded = shown(got.missing), 0, 0, got.bounded
 	if !got.known {
 		e.partial, e.coverage = got.value, got.coverage
 		if e.missing == "" {
@@ -532,7 +564,7 @@ func (s *Signals) look(key memory.Key, tenant bool, now time.Time) sample {
 	case f.Err != nil:
 		return sample{missing: f.Err.Error()}
 	case now.Sub(f.At) > s.staleAfter(key):
-		return sample{missing: fmt.Sprintf("the last answer is %s old", now.Sub(f.At).Round(time.Second))}
+		return sample{missing: fmt.Sprintf("the last answer is older than %s", s.staleAfter(key))}
 	}
 	got := amount(f.Result)
 	got.asked = f.At

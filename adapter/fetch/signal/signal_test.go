@@ -136,7 +136,7 @@ func TestOutages(t *testing.T) {
 				sources: []source.Prometheus{{Name: "main", URL: f.URL, Tenants: true, Timeout: model.Duration(300 * time.Millisecond)}},
 				ready:   []string{"web-0"}, choice: choice(t, "istio", ""),
 			})
-			s.Declare(ref("web"), web(signal.Query{Signal: "own", PromQL: "sum(queue)", Interval: time.Second}))
+			s.Declare(ref("web"), web(signal.Query{Signal: "own", PromQL: "sum(queue)", Interval: 100 * time.Millisecond}))
 			names := []string{"queue_depth", "own", algorithms.Concurrency}
 			eventually(t, "the preset is chosen", func() error {
 				if _, ok := s.Signal(time.Now(), ref("web"), algorithms.Need{Name: algorithms.Concurrency}); !ok {
@@ -240,7 +240,7 @@ func TestTenantsShareASource(t *testing.T) {
 	evil := web()
 	evil.Namespace = "evil"
 	for i := range 60 {
-		evil.Queries = append(evil.Queries, signal.Query{Signal: fmt.Sprintf("slow_%d", i), PromQL: fmt.Sprintf("slow_%d", i), Interval: time.Second})
+		evil.Queries = append(evil.Queries, signal.Query{Signal: fmt.Sprintf("slow_%d", i), PromQL: fmt.Sprintf("slow_%d", i), Interval: 100 * time.Millisecond})
 	}
 	s.Declare(ref("evil"), evil)
 	refused := 0
@@ -252,7 +252,7 @@ func TestTenantsShareASource(t *testing.T) {
 	if refused != 10 {
 		t.Errorf("%d of 60 queries were refused, want those beyond 50", refused)
 	}
-	s.Declare(ref("web"), web(signal.Query{Signal: "own", PromQL: "fast", Interval: time.Second}))
+	s.Declare(ref("web"), web(signal.Query{Signal: "own", PromQL: "fast", Interval: 100 * time.Millisecond}))
 	begin := time.Now()
 	becomes(t, s, ref("web"), "own", 0, 7)
 	becomes(t, s, ref("web"), "queue_depth", 0, 7)
@@ -292,7 +292,8 @@ func TestPresetSignals(t *testing.T) {
 		}
 	}
 	sources := []source.Prometheus{{Name: "main", URL: f.URL}}
-	s := start(t, setup{sources: sources, ready: []string{"web-0"}, choice: choice(t, "histogram", "app_seconds")})
+	c := choice(t, "histogram", "app_seconds")
+	s := start(t, setup{sources: sources, ready: []string{"web-0"}, choice: c})
 	s.Declare(ref("web"), web())
 	eventually(t, "the preset is chosen", func() error {
 		if _, ok := s.Signal(time.Now(), ref("web"), algorithms.Need{Name: algorithms.Concurrency}); !ok {
@@ -313,7 +314,7 @@ func TestPresetSignals(t *testing.T) {
 	if _, ok := s.Signal(time.Now(), ref("web"), algorithms.Need{Name: algorithms.Waiting}); ok {
 		t.Error("what gateways hold is Prometheus'")
 	}
-	if v := s.Object(time.Now(), choice(t, "histogram", "app_seconds"), algorithms.Need{Name: algorithms.Rate}); !v.Known || v.Value != 30 {
+	if v := s.Object(time.Now(), c, algorithms.Need{Name: algorithms.Rate}); !v.Known || v.Value != 30 {
 		t.Errorf("the object has %+v, want what the workload has", v)
 	}
 	want := `sum(rate({__name__="app_seconds_sum",namespace="shop",pod=~"web-[bcdfghjklmnpqrstvwxz2456789]{6,10}-[bcdfghjklmnpqrstvwxz2456789]{5}"}[60s]))`
