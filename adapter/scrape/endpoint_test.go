@@ -152,10 +152,11 @@ func TestPresetEndToEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	pods := schema.GroupResource{Resource: "pods"}
-	v, err := p.GetMetricByName(t.Context(), types.NamespacedName{Namespace: "ns", Name: "a"}, metricsapi.CustomMetricInfo{GroupResource: pods, Metric: "queue", Namespaced: true}, labels.Everything())
-	if err != nil || v.Value.MilliValue() != 3000 || v.WindowSeconds == nil || *v.WindowSeconds != 2 {
-		t.Errorf("pods/a queue = %+v, %v: want 3 over 2 s", v, err)
-	}
+	eventually(t, "the queue of a pod", func() bool {
+		info := metricsapi.CustomMetricInfo{GroupResource: pods, Metric: "queue", Namespaced: true}
+		v, err := p.GetMetricByName(t.Context(), types.NamespacedName{Namespace: "ns", Name: "a"}, info, labels.Everything())
+		return err == nil && v.Value.MilliValue() == 3000 && v.WindowSeconds != nil && *v.WindowSeconds == 2
+	})
 	eventually(t, "request_concurrency of both pods", func() bool {
 		info := metricsapi.CustomMetricInfo{GroupResource: pods, Metric: "request_concurrency", Namespaced: true}
 		list, err := p.GetMetricBySelector(t.Context(), "ns", labels.Everything(), info, labels.Everything())

@@ -7,6 +7,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/labels"
 
+	"github.com/sluice-autoscaler/sluice/adapter/store/index"
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/loop"
 )
@@ -34,7 +35,7 @@ func (b *Binding) same(c *Binding) bool {
 type binding struct {
 	Binding
 	// key is the label by which the namespace finds it; without one keyed is false.
-	key   labelPair
+	key   index.Pair
 	keyed bool
 
 	mu   sync.RWMutex
@@ -63,7 +64,7 @@ func (b *binding) remove(src *podSource) {
 func (n *namespace) bind(b *binding) {
 	// A pod looks at the bindings of each of its labels. The pair that the fewest bindings have
 	// tells workloads apart; of these, the one that the fewest pods have.
-	for _, p := range pairs(b.Selector) {
+	for _, p := range index.Pairs(b.Selector) {
 		bindings, best := len(n.byKey[p]), len(n.byKey[b.key])
 		if !b.keyed || bindings < best || bindings == best && len(n.byLabel[p]) < len(n.byLabel[b.key]) {
 			b.key, b.keyed = p, true
@@ -84,12 +85,12 @@ func (n *namespace) bind(b *binding) {
 // unbind takes a binding out.
 func (n *namespace) unbind(b *binding) {
 	if b.keyed {
-		remove(n.byKey, b.key, b)
+		index.Remove(n.byKey, b.key, b)
 	} else {
-		n.others = without(n.others, b)
+		n.others = index.Without(n.others, b)
 	}
 	for _, src := range b.pods {
-		src.members = without(src.members, b)
+		src.members = index.Without(src.members, b)
 	}
 }
 
@@ -201,8 +202,8 @@ func (p *podSource) instance() loop.Instance {
 	}
 	if !p.read.IsZero() && !p.read.Before(p.since) {
 		i.InFlight = p.last.InFlight
-	} else if f := p.feed(algorithms.Concurrency); f != nil && p.pod.MetricsPort == 0 && f.missing == "" && f.hasInstant && !f.read.Before(p.preset.since) {
-		i.InFlight = f.instant
+	} else if f := p.feed(algorithms.Concurrency); f != nil && p.pod.MetricsPort == 0 && f.Missing == "" && f.HasInstant && !f.Read.Before(p.preset.Since) {
+		i.InFlight = f.Instant
 	}
 	return i
 }

@@ -346,8 +346,8 @@ func (s *Store) addGateways(sums []sum, namespace string, services []string) {
 		g.mu.RUnlock()
 	}
 	for i := range sums {
-		if sums[i].readsGateways() {
-			sums[i].gateways += held
+		if sums[i].ReadsGateways() {
+			sums[i].Gateways += held
 		}
 	}
 }
@@ -367,7 +367,7 @@ func (g *gatewaySource) addTo(sums []sum, namespace string, services []string, n
 		for _, p := range svc.ports {
 			holds = holds || p.held && there
 			for i := range sums {
-				if sums[i].readsGateways() {
+				if sums[i].ReadsGateways() {
 					sums[i].Add(&p.series, waitingSum, fresh && p.held, p.waiting)
 				}
 			}
@@ -382,15 +382,15 @@ func (g *gatewaySource) addTo(sums []sum, namespace string, services []string, n
 
 func missGateway(sums []sum, name, cause string, since time.Time, counted bool) {
 	for i := range sums {
-		if sums[i].readsGateways() {
-			sums[i].miss("gateway", name, cause, since, counted)
+		if sums[i].ReadsGateways() {
+			sums[i].MissSource("gateway", name, cause, since, counted)
 		}
 	}
 }
 
 func anyReadsGateways(sums []sum) bool {
 	for i := range sums {
-		if sums[i].readsGateways() {
+		if sums[i].ReadsGateways() {
 			return true
 		}
 	}

@@ -8,72 +8,19 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/adapter/store/feed"
+	"github.com/sluice-autoscaler/sluice/adapter/store/index"
+	"github.com/sluice-autoscaler/sluice/adapter/store/podstate"
 	"github.com/sluice-autoscaler/sluice/algorithms/window"
 )
 
-// Pod is a pod as the informer last showed it. The instants are those at which the change was seen;
-// where a pod is older than the process they are what the API says, in whole seconds. The zero time
-// means not yet.
-type Pod struct {
-	Namespace, Name string
-	UID             types.UID
-	Labels          labels.Set
-	IP              string
-	// MetricsPort is the container port of that name; 0 means that the pod has none and cannot be
-	// read.
-	MetricsPort int
-	// State is algorithms.PodStarting, PodReady or PodTerminating.
-	State algorithms.PodState
-	// Running says that the container with the metrics port runs (any container, when there is no
-	// such port).
-	Running                            bool
-	Created, Scheduled, Started, Ready time.Time
-	// Limit is how many requests it works on at a time, as its sidecar last said; 0 is without
-	// limit or unknown.
-	Limit float64
-	// Endpoint is where it is read besides its sidecar, by a preset; nil: nowhere.
-	Endpoint *Endpoint
-	// Trouble is why it cannot start without help ("ImagePullBackOff: …"), "" when nothing is known
-	// to be wrong.
-	Trouble string
-}
+// Pod is a pod as the informer last showed it.
+type Pod = podstate.Pod
 
 // Endpoint is where a preset reads a pod.
-type Endpoint struct {
-	// Preset is the preset's name, Address its host and port on the pod.
-	Preset, Address, Scheme, Path string
-	// Fault says in words that follow "it" or the pod's name why it cannot be read, "" for nothing.
-	Fault string
-	// Running says that its container runs, Started since when, by the API's clock.
-	Running bool
-	Started time.Time
-	// MinReadyAge is how long the pod must have been ready to count.
-	MinReadyAge time.Duration
-}
-
-// expected says that a pod's answer is needed for a complete value: it was ready once and its
-// container runs. One that is not ready now may still serve what it began, and readiness may fail
-// for the same reason as reading does.
-func (p *Pod) expected() bool { return p.serves() && p.Running }
-
-// expectedByPreset is the same for what a preset reads.
-func (p *Pod) expectedByPreset() bool {
-	return p.serves() && (p.Endpoint == nil || p.Endpoint.Fault != "" || p.Endpoint.Running)
-}
-
-// serves says that it is ready, or was.
-func (p *Pod) serves() bool {
-	return p.State == algorithms.PodReady || p.State == algorithms.PodStarting && !p.Ready.IsZero()
-}
-
-// young says that it has not been ready for as long as its preset wants.
-func (p *Pod) young(now time.Time) bool {
-	return p.Endpoint != nil && p.Endpoint.MinReadyAge > 0 && (p.Ready.IsZero() || now.Sub(p.Ready) < p.Endpoint.MinReadyAge)
-}
+type Endpoint = podstate.Endpoint
 
 // Sample is one reading of a pod's sidecar.
 type Sample struct {
@@ -98,7 +45,7 @@ type podSource struct {
 	// cause is the last failure's, "" after a success.
 	cause string
 	// preset is what a preset reads of it; nil until it was read, or failed to be.
-	preset *presetSource
+	preset *feed.Feeds
 
 	// members are the bindings that select the pod. The namespace's lock guards them.
 	members []*binding
@@ -123,7 +70,7 @@ func (p *podSource) set(now time.Time, pod Pod) {
 	keepFirst(p.pod.Scheduled, &pod.Scheduled)
 	keepFirst(p.pod.Started, &pod.Started)
 	keepFirst(p.pod.Ready, &pod.Ready)
-	if pod.expected() && !p.pod.expected() {
+	if pod.Expected() && !p.pod.Expected() {
 		p.since = now
 	}
 	if pod.Endpoint != nil {
@@ -132,12 +79,6 @@ func (p *podSource) set(now time.Time, pod Pod) {
 	p.pod, p.deleted = pod, time.Time{}
 }
 
-// labelPair is a key of the indexes. Labels have a key, so that the pair without one is free for
-// the pod's name.
-type labelPair struct{ key, value string }
-
-func nameKey(name string) labelPair { return labelPair{value: name} }
-
 // namespace holds the pods of a namespace, those that windows still reach included, and the
 // bindings that may select them.
 type namespace struct {
@@ -145,9 +86,9 @@ type namespace struct {
 	pods    map[types.UID]*podSource
 	deleted map[types.UID]*podSource
 	// byLabel finds pods by each of their labels and by their name.
-	byLabel map[labelPair][]*podSource
+	byLabel map[index.Pair][]*podSource
 	// byKey finds bindings by one pair that their pods must have; others have no such pair.
-	byKey  map[labelPair][]*binding
+	byKey  map[index.Pair][]*binding
 	others []*binding
 	// removed says that the store no longer knows of it.
 	removed bool
@@ -156,7 +97,7 @@ type namespace struct {
 func newNamespace() *namespace {
 	return &namespace{
 		pods: map[types.UID]*podSource{}, deleted: map[types.UID]*podSource{},
-		byLabel: map[labelPair][]*podSource{}, byKey: map[labelPair][]*binding{},
+		byLabel: map[index.Pair][]*podSource{}, byKey: map[index.Pair][]*binding{},
 	}
 }
 
@@ -164,7 +105,7 @@ func (n *namespace) empty() bool { return len(n.pods)+len(n.byKey)+len(n.others)
 
 // index adds a pod under its labels and to the bindings that select it.
 func (n *namespace) index(src *podSource) {
-	n.byLabel[nameKey(src.pod.Name)] = append(n.byLabel[nameKey(src.pod.Name)], src)
+	n.byLabel[index.Name(src.pod.Name)] = append(n.byLabel[index.Name(src.pod.Name)], src)
 	enter := func(candidates []*binding) {
 		for _, b := range candidates {
 			if b.Selector.Matches(src.pod.Labels) {
@@ -173,7 +114,7 @@ func (n *namespace) index(src *podSource) {
 		}
 	}
 	for k, v := range src.pod.Labels {
-		pair := labelPair{k, v}
+		pair := index.Pair{Key: k, Value: v}
 		n.byLabel[pair] = append(n.byLabel[pair], src)
 		enter(n.byKey[pair])
 	}
@@ -182,37 +123,14 @@ func (n *namespace) index(src *podSource) {
 
 // unindex takes a pod out again.
 func (n *namespace) unindex(src *podSource) {
-	remove(n.byLabel, nameKey(src.pod.Name), src)
+	index.Remove(n.byLabel, index.Name(src.pod.Name), src)
 	for k, v := range src.pod.Labels {
-		remove(n.byLabel, labelPair{k, v}, src)
+		index.Remove(n.byLabel, index.Pair{Key: k, Value: v}, src)
 	}
 	for _, b := range src.members {
 		b.remove(src)
 	}
 	src.members = nil
-}
-
-// remove takes v out of an index's entry; an entry without values goes. Their order is of no
-// meaning.
-func remove[V comparable](index map[labelPair][]V, key labelPair, v V) {
-	kept := without(index[key], v)
-	if len(kept) == 0 {
-		delete(index, key)
-		return
-	}
-	index[key] = kept
-}
-
-// without takes v out of a list and may change the others' order.
-func without[V comparable](list []V, v V) []V {
-	i := slices.Index(list, v)
-	if i < 0 {
-		return list
-	}
-	last := len(list) - 1
-	list[i] = list[last]
-	clear(list[last:])
-	return list[:last]
 }
 
 // drop takes a pod and its readings away.
@@ -228,7 +146,7 @@ func (n *namespace) unread() (pod Pod, ok bool) {
 	defer n.mu.RUnlock()
 	for _, src := range n.pods {
 		src.mu.Lock()
-		ok = src.deleted.IsZero() && src.pod.IP != "" && (src.pod.MetricsPort != 0 && src.pod.expected() &&
+		ok = src.deleted.IsZero() && src.pod.IP != "" && (src.pod.MetricsPort != 0 && src.pod.Expected() &&
 			src.read.IsZero() && src.cause == "" || src.unreadByPreset())
 		pod = src.pod
 		src.mu.Unlock()
@@ -239,27 +157,10 @@ func (n *namespace) unread() (pod Pod, ok bool) {
 	return Pod{}, false
 }
 
-// pairs lists the labels that every pod selected has, as far as the selector's form tells.
-func pairs(selector labels.Selector) []labelPair {
-	requirements, _ := selector.Requirements()
-	var out []labelPair
-	for i := range requirements {
-		r := &requirements[i]
-		switch r.Operator() {
-		case selection.Equals, selection.DoubleEquals, selection.In:
-			if values := r.ValuesUnsorted(); len(values) == 1 {
-				out = append(out, labelPair{r.Key(), values[0]})
-			}
-		default:
-		}
-	}
-	return out
-}
-
 // selected appends the pods that a selector selects, those included that windows still reach. It
 // looks at those only that have the rarest of the labels which the selector demands.
 func (n *namespace) selected(selector labels.Selector, dst []*podSource) []*podSource {
-	demanded := pairs(selector)
+	demanded := index.Pairs(selector)
 	if len(demanded) == 0 {
 		for _, src := range n.pods {
 			if selector.Matches(src.pod.Labels) {
@@ -349,7 +250,7 @@ func (s *Store) DeletePod(now time.Time, namespace string, uid types.UID) {
 		return
 	}
 	src.mu.Lock()
-	never := src.read.IsZero() && (src.preset == nil || src.preset.read.IsZero())
+	never := src.read.IsZero() && (src.preset == nil || src.preset.Read.IsZero())
 	if src.deleted.IsZero() {
 		src.deleted = now
 	}

@@ -49,8 +49,10 @@ func TestSignalsOfPresets(t *testing.T) {
 		at := begin.Add(time.Duration(k) * time.Second)
 		put(s, at, begin, "a", "queue", false, 3*float64(k))
 		put(s, at, begin, "b", "queue", false, 4*float64(k))
-		put(s, at, begin, "a", "duration", true, 10*float64(k), 20*float64(k)) // 0.5 s each, 20 a second
-		put(s, at, begin, "b", "duration", true, 30*float64(k), 10*float64(k)) // 3 s each, 10 a second
+		// 0.5 s each, 20 a second
+		put(s, at, begin, "a", "duration", true, 10*float64(k), 20*float64(k))
+		// 3 s each, 10 a second
+		put(s, at, begin, "b", "duration", true, 30*float64(k), 10*float64(k))
 	}
 	now := begin.Add(10 * time.Second)
 	if v := ask(now, "queue", 5*time.Second); !v.Known || v.Value != 7 || v.Source != "vllm (sampled)" || v.Sources != 2 || v.Coverage != 1 {

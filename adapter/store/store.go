@@ -179,7 +179,7 @@ func (s *Store) Size() (pods, sources int) {
 			if src.deleted.IsZero() {
 				pods++
 			}
-			if !src.read.IsZero() || src.preset != nil && !src.preset.read.IsZero() {
+			if !src.read.IsZero() || src.preset != nil && !src.preset.Read.IsZero() {
 				sources++
 			}
 			src.mu.Unlock()
