@@ -506,7 +506,9 @@ func TestHangingProvider(t *testing.T) {
 	t.Parallel()
 	hang := newOther(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	hang.set(func() { hang.lists[1] = []string{"slow"} })
-	good := newOther(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, external("fast", "1", time.Now())) })
+	good := newOther(t, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, external("fast", "1", time.Now()))
+	})
 	s := start(t, hang.yaml("hang", "  timeout: 100ms\n  maxConcurrent: 2\n  match: [{metric: slow}]")+good.yaml("good", "  match: [{rest: true}]"),
 		func(o *delegate.Options) { o.DiscoverPeriod = time.Hour })
 	get := func(metric string) error {

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/metrics/pkg/apis/custom_metrics"
 	"k8s.io/metrics/pkg/apis/external_metrics"
@@ -61,13 +61,13 @@ type listOf[T any] struct {
 // customValue is a value of custom.metrics.k8s.io in v1beta1 and v1beta2.
 type customValue struct {
 	DescribedObject struct {
-		Kind            string `json:"kind"`
-		Namespace       string `json:"namespace"`
-		Name            string `json:"name"`
+		Kind            string    `json:"kind"`
+		Namespace       string    `json:"namespace"`
+		Name            string    `json:"name"`
 		UID             types.UID `json:"uid"`
-		APIVersion      string `json:"apiVersion"`
-		ResourceVersion string `json:"resourceVersion"`
-		FieldPath       string `json:"fieldPath"`
+		APIVersion      string    `json:"apiVersion"`
+		ResourceVersion string    `json:"resourceVersion"`
+		FieldPath       string    `json:"fieldPath"`
 	} `json:"describedObject"`
 	// MetricName and Selector are of v1beta1, Metric of v1beta2.
 	MetricName string                `json:"metricName"`
