@@ -184,14 +184,13 @@ func (d *Delegates) reload(ctx context.Context, running *sync.WaitGroup) {
 		return
 	}
 	d.fileErr = ""
-	d.metrics.reloadSuccess.Set(1)
-	if sum == d.sum {
-		return
+	if sum != d.sum {
+		d.sum = sum
+		d.opts.Log.InfoContext(ctx, "delegates read", slog.Int("delegates", len(c.Delegates)))
+		d.replace(ctx, next, running)
+		d.metrics.reloadTime.Set(float64(d.opts.Clock().Unix()))
 	}
-	d.sum = sum
-	d.metrics.reloadTime.Set(float64(d.opts.Clock().Unix()))
-	d.opts.Log.InfoContext(ctx, "delegates read", slog.Int("delegates", len(c.Delegates)))
-	d.replace(ctx, next, running)
+	d.metrics.reloadSuccess.Set(1)
 }
 
 // providers makes the providers of a file. One that the file leaves as it was stays.

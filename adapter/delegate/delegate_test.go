@@ -28,6 +28,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
 	"k8s.io/metrics/pkg/apis/custom_metrics"
 	"k8s.io/metrics/pkg/apis/external_metrics"
 	metricsapi "sigs.k8s.io/custom-metrics-apiserver/pkg/provider"
@@ -36,7 +37,10 @@ import (
 	"github.com/sluice-autoscaler/sluice/adapter/delegate/remote"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	klog.SetSlogLogger(slog.New(slog.DiscardHandler)) // the library's
+	goleak.VerifyTestMain(m)
+}
 
 // other is a provider as its documentation describes it, and keeps what it was asked.
 type other struct {
@@ -476,7 +480,7 @@ func TestCustomAnswers(t *testing.T) {
 		{name: "another namespace of many", object: "*", items: []string{item("shop", "a", "m", now), item("bank", "b", "m", now)}, says: `is of namespace "bank"`},
 		{name: "twice", object: "*", items: []string{item("shop", "a", "m", now), item("shop", "a", "m", now)}, says: "second value"},
 		{name: "another metric", object: "a", items: []string{item("shop", "a", "n", now)}, says: `of metric "n"`},
-		{name: "stale", object: "a", items: []string{item("shop", "a", "m", old)}, says: "1h0m0s old"},
+		{name: "stale", object: "a", items: []string{item("shop", "a", "m", old)}, says: "old: want less than 5m0s"},
 		{name: "one of two stale", object: "*", items: []string{item("shop", "a", "m", now), item("shop", "b", "m", old)}, want: 1},
 		{name: "all stale", object: "*", items: []string{item("shop", "b", "m", old)}, says: "old"},
 	} {

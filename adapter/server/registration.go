@@ -235,7 +235,7 @@ func (r *registration) compare(ctx context.Context, name string, text []byte) {
 		before := slices.IndexFunc(had, func(w ownership.Write) bool { return w.Field == field })
 		if at < 0 {
 			r.foreign.WithLabelValues(name, field).Set(0)
-			if before >= 0 && len(text) > 0 {
+			if before >= 0 && len(text) > 0 && r.first("again\x00"+name+"\x00"+field, now) {
 				r.log.InfoContext(ctx, "apiservice is Sluice's again", slog.String("apiservice", name), slog.String("field", field))
 			}
 			continue
@@ -248,20 +248,24 @@ func (r *registration) compare(ctx context.Context, name string, text []byte) {
 	}
 }
 
-// tell tells of a write, once in a while if it is repeated.
-func (r *registration) tell(ctx context.Context, w ForeignWrite, now time.Time) {
-	if r.options.OnForeign != nil {
-		r.options.OnForeign(w)
-	}
-	key := w.APIService + "\x00" + w.Field + "\x00" + w.Manager
+// first reports whether something was not told lately, and takes it for told.
+func (r *registration) first(key string, now time.Time) bool {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	maps.DeleteFunc(r.told, func(_ string, at time.Time) bool { return now.Sub(at) >= toldAgain })
 	_, told := r.told[key]
 	if !told {
 		r.told[key] = now
 	}
-	r.mu.Unlock()
-	if !told {
+	return !told
+}
+
+// tell tells of a write, once in a while if it is repeated.
+func (r *registration) tell(ctx context.Context, w ForeignWrite, now time.Time) {
+	if r.options.OnForeign != nil {
+		r.options.OnForeign(w)
+	}
+	if r.first(w.APIService+"\x00"+w.Field+"\x00"+w.Manager, now) {
 		r.log.ErrorContext(ctx, "somebody else wrote to an apiservice of Sluice", slog.String("apiservice", w.APIService), slog.String("field", "spec."+w.Field),
 			slog.String("manager", w.Manager), slog.String("is", w.Is), slog.String("remedy", w.Remedy()))
 	}
