@@ -19,7 +19,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
@@ -29,6 +28,8 @@ import (
 	"k8s.io/client-go/rest"
 	metricsapi "sigs.k8s.io/custom-metrics-apiserver/pkg/provider"
 
+	"github.com/sluice-autoscaler/sluice/adapter/delegate"
+	"github.com/sluice-autoscaler/sluice/adapter/delegate/remote"
 	"github.com/sluice-autoscaler/sluice/adapter/discover"
 	"github.com/sluice-autoscaler/sluice/adapter/fetch"
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/cluster"
@@ -75,6 +76,10 @@ type Options struct {
 	Custom, External bool
 	// Prometheus, when given, serves metrics of rules besides, where an API is served.
 	Prometheus *PrometheusOptions
+	// Delegates, when given, pass requests on to other providers, where an API is served.
+	Delegates *DelegateOptions
+	// Registration says what is watched of the APIServices.
+	Registration server.RegistrationOptions
 	// Journal, when given, answers the API of explain.sluice.dev; see server.Options.
 	Journal server.Journal
 	// GatewayNamespace and GatewayServiceAccount are those of the gateways' pods; see
@@ -105,6 +110,15 @@ type PrometheusOptions struct {
 	Rules string
 	// Resource serves metrics.k8s.io from its resourceRules.
 	Resource bool
+}
+
+// DelegateOptions say which other providers there are.
+type DelegateOptions struct {
+	// File is the file of delegates.
+	File string
+	// Namespace and ServiceAccount are of what Sluice is to them; without a ServiceAccount each
+	// needs an identity in the file.
+	Namespace, ServiceAccount string
 }
 
 // Binding says where a workload's demand is read.
@@ -185,10 +199,15 @@ type Adapter struct {
 	objects  *provider.Informers
 	provider *provider.Provider
 	server   *server.Server
-	// engine and signals are nil without rules, presets besides where no metrics API is served.
-	engine  *fetch.Engine
-	signals *signal.Signals
-	presets *querypreset.Set
+	// engine and signals are nil without rules, presets besides where no metrics API is served,
+	// delegates without other providers.
+	engine    *fetch.Engine
+	signals   *signal.Signals
+	presets   *querypreset.Set
+	delegates *delegate.Delegates
+	// changes is sent to when metrics of either have changed; changing are what it gathers.
+	changes  chan struct{}
+	changing []<-chan struct{}
 }
 
 // New returns an Adapter that has not started.
@@ -205,6 +224,7 @@ func New(o Options) (*Adapter, error) {
 		store:     store.New(store.Options{Interval: o.Interval, Stale: o.stale(), Signals: o.signals(), OnSilentGateway: o.OnSilentGateway}),
 		heartbeat: serve.NewHeartbeat("adapter", store.SweepPeriod, time.Now()),
 		factory:   informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(discover.Strip)),
+		changes:   make(chan struct{}, 1),
 	}
 	a.scraper, err = scrape.New(scrape.Options{
 		Store: a.store, Log: o.Log, Registerer: o.Registerer, Presets: o.Presets, Interval: o.Interval, IdleInterval: o.IdleInterval,
@@ -235,7 +255,7 @@ func New(o Options) (*Adapter, error) {
 func (a *Adapter) serve(client kubernetes.Interface) error {
 	o := server.Options{
 		Config: a.opts.Config, Listen: a.opts.Listen, Certificate: a.opts.Certificate, Log: a.opts.Log, Journal: a.opts.Journal, Metrics: a.opts.Metrics,
-		Registerer: a.opts.Registerer,
+		Registerer: a.opts.Registerer, Registration: a.opts.Registration, Changes: a.changes,
 	}
 	var err error
 	if a.opts.Custom || a.opts.External {
@@ -262,12 +282,19 @@ func (a *Adapter) serve(client kubernetes.Interface) error {
 			if err := a.fetch(client); err != nil {
 				return err
 			}
-			served, o.Changes = provider.NewUnion(a.provider, a.engine), a.engine.Changes()
+			served, a.changing = provider.NewUnion(a.provider, a.engine), append(a.changing, a.engine.Changes())
 			o.Explain = a.explain
 			if a.opts.Prometheus.Resource {
 				o.Resource = a.engine
 			}
 			o.Ready = func() error { return errors.Join(a.provider.Ready(), a.engine.Ready()) }
+		}
+		if a.opts.Delegates != nil {
+			if err := a.delegate(client); err != nil {
+				return err
+			}
+			served, a.changing = provider.NewUnion(a.provider, a.delegates), append(a.changing, a.delegates.Changes())
+			o.Explain, o.Filter = a.explain, remote.KeepPath
 		}
 		if a.opts.Custom {
 			o.Custom = served
@@ -311,16 +338,6 @@ func (a *Adapter) fetch(client kubernetes.Interface) error {
 	return err
 }
 
-// explain says how a metric of a rule is answered.
-func (a *Adapter) explain(ctx context.Context, q server.MetricQuestion) (any, error) {
-	if a.provider.Serves(q.Resource, q.Metric) {
-		return nil, apierrors.NewBadRequest(q.Metric + " is Sluice's own metric, which no rule makes")
-	}
-	return a.engine.Explain(ctx, fetch.Question{
-		External: q.Resource.Empty(), Resource: q.Resource, Namespace: q.Namespace, Name: q.Object, Metric: q.Metric, Selector: q.Selector,
-	}), nil
-}
-
 func (a *Adapter) onReport(g wire.Gateway, urgent []types.NamespacedName) {
 	if a.opts.OnReport != nil {
 		a.opts.OnReport(GatewayReport{Gateway: g, Urgent: urgent})
@@ -347,6 +364,12 @@ func (a *Adapter) Run(ctx context.Context) error {
 	if a.engine != nil {
 		g.Go(func() error { return a.engine.Run(ctx) })
 		g.Go(func() error { return a.signals.Run(ctx) })
+	}
+	if a.delegates != nil {
+		g.Go(func() error { return a.delegates.Run(ctx) })
+	}
+	for _, c := range a.changing {
+		g.Go(func() error { return a.gather(ctx, c) })
 	}
 	if a.server != nil {
 		g.Go(func() error { return a.server.Run(ctx) })
@@ -384,7 +407,16 @@ func (a *Adapter) SourcesHealthy() error {
 	return a.engine.Healthy()
 }
 
-// Registered names the APIServices that are missing of the APIs that are served.
+// DelegatesHealthy says what is wrong with other providers, and with their file; nil for nothing.
+func (a *Adapter) DelegatesHealthy() error {
+	if a.delegates == nil {
+		return nil
+	}
+	return a.delegates.Healthy()
+}
+
+// Registered names the APIServices that are missing of the APIs that are served, and those that
+// somebody else has written to.
 func (a *Adapter) Registered() error {
 	if a.server == nil {
 		return nil

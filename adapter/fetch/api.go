@@ -208,6 +208,8 @@ type Question struct {
 // Explanation says how a question is answered, and why there is no answer.
 type Explanation struct {
 	Metric string `json:"metric"`
+	// Delegate is another provider that answers; Query is then the path that it is asked.
+	Delegate string `json:"delegate,omitempty"`
 	// Rule is the rule's place in the file, Series the series that it reads.
 	Rule   string `json:"rule,omitempty"`
 	Series string `json:"series,omitempty"`

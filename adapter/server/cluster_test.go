@@ -186,7 +186,10 @@ func newCluster(t *testing.T, clientCA, proxyCA *authority, asked func(authoriza
 			answer(w, apierrors.NewNotFound(schema.GroupResource{Group: "apiregistration.k8s.io", Resource: "apiservices"}, name).Status())
 			return
 		}
-		answer(w, map[string]any{"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": map[string]any{"name": name}})
+		answer(w, map[string]any{
+			"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": map[string]any{"name": name},
+			"spec": map[string]any{"service": map[string]any{"namespace": "sluice", "name": "sluice-adapter"}},
+		})
 	})
 	s := httptest.NewTLSServer(mux)
 	t.Cleanup(func() {

@@ -64,6 +64,10 @@ type Options struct {
 	Journal Journal
 	// Explain, when given, explains metrics besides the journal.
 	Explain ExplainMetric
+	// Filter, when given, wraps what answers requests that were authorized.
+	Filter func(http.Handler) http.Handler
+	// Registration says what is watched of the APIServices besides whether they exist.
+	Registration RegistrationOptions
 	// Metrics answers /metrics to who may get that path. Nil means that the library's own metrics
 	// are served there.
 	Metrics http.Handler
@@ -112,14 +116,15 @@ func New(o Options) (*Server, error) {
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("make the metrics API server: %w", err)
 	}
-	r, err := newRegistration(o.apiServices(), o.Log, o.Registerer)
+	r, err := newRegistration(o.apiServices(), o.Registration, o.Log, o.Registerer)
 	if err != nil {
 		return nil, fmt.Errorf("make the metrics API server: %w", err)
 	}
 	return &Server{options: o, registration: r}, nil
 }
 
-// Registered names the APIServices of what is served that do not exist, so that nobody is answered.
+// Registered names the APIServices of what is served that do not exist, so that nobody is answered,
+// and those that somebody else has written to.
 // It is safe for concurrent use.
 func (s *Server) Registered() error { return s.registration.fault() }
 
@@ -187,10 +192,17 @@ func (s *Server) prepare(listener net.Listener) (run func(context.Context) error
 		return nil, err
 	}
 	s.registration.client = client.Discovery().RESTClient()
+	if s.registration.watcher, err = watcher(o.Config); err != nil {
+		return nil, err
+	}
 	config := genericapiserver.NewConfig(apiserver.Codecs)
 	config.ExternalAddress = listener.Addr().String()
 	config.BuildHandlerChainFunc = func(h http.Handler, c *genericapiserver.Config) http.Handler {
-		return genericapiserver.DefaultBuildHandlerChain(checkSelectors(h), c)
+		h = checkSelectors(h)
+		if o.Filter != nil {
+			h = o.Filter(h)
+		}
+		return genericapiserver.DefaultBuildHandlerChain(h, c)
 	}
 	config.EnableProfiling, config.EnableMetrics = false, o.Metrics == nil
 	// The default checks also watch klog, with a goroutine that nothing ends, though nothing here
@@ -258,6 +270,15 @@ func reviewer(c *rest.Config) (kubernetes.Interface, error) {
 		return nil, fmt.Errorf("make a client for reviews: %w", err)
 	}
 	return client, nil
+}
+
+// watcher is a client whose requests may last.
+func watcher(c *rest.Config) (rest.Interface, error) {
+	client, err := kubernetes.NewForConfig(c)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for watches: %w", err)
+	}
+	return client.Discovery().RESTClient(), nil
 }
 
 // discover writes the groups into the discovery documents with all their versions and resources.

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -16,6 +18,7 @@ import (
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -25,6 +28,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/adapter"
 	"github.com/sluice-autoscaler/sluice/adapter/server"
+	"github.com/sluice-autoscaler/sluice/adapter/server/ownership"
 	"github.com/sluice-autoscaler/sluice/adapter/store"
 	"github.com/sluice-autoscaler/sluice/internal/cli"
 	"github.com/sluice-autoscaler/sluice/internal/patience"
@@ -118,7 +122,11 @@ func assemble(ctx context.Context, cfg *rest.Config, o options, api *patience.Pa
 		Config: cfg, Log: log, Registerer: reg, Listen: o.apiListen, Certificate: p.cert,
 		Interval: o.collectInterval, IdleInterval: o.idleInterval, Presets: o.presets, DefaultWindow: o.metricsWindow, Custom: o.apiCustom, External: o.apiExternal, Metrics: metrics,
 		GatewayNamespace: o.namespace, GatewayServiceAccount: o.gatewayServiceAccount, TLS: p.cert.ClientTLS, OnImpostor: p.onImpostor, OnReport: p.onReport, Assigned: p.assigned,
-		OnSilentGateway: p.onSilentGateway,
+		OnSilentGateway: p.onSilentGateway, Delegates: o.delegates.options(o.namespace),
+		Registration: server.RegistrationOptions{
+			Owner:     ownership.Owner{Namespace: o.namespace, Service: "sluice-adapter", CA: p.cert.CA, Managers: []string{name}},
+			OnForeign: p.onForeign,
+		},
 	}
 	if ao.Prometheus, err = o.prometheus.options(); err != nil {
 		return nil, err
@@ -151,32 +159,54 @@ func (p *process) onSilentGateway(g adapter.GatewayPod) {
 		"it runs and has not reported for %v: what it holds counts as nothing, and no slice names it", store.GatewayLost)
 }
 
-// tellOnce records a warning about a pod that all replicas see, from whichever is first: the
-// event's name is the same for all. It does not wait.
+// tellOnce records a warning about a pod that all replicas see, from whichever is first.
 func (p *process) tellOnce(pod *corev1.Pod, reason, action, note string, args ...any) {
-	e := &eventsv1.Event{
-		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: "sluice-" + strings.ToLower(reason) + "-" + string(pod.UID)},
-		EventTime:  metav1.NowMicro(), ReportingController: "sluice", ReportingInstance: name, Type: corev1.EventTypeWarning,
-		Reason: reason, Action: action, Note: fmt.Sprintf(note, args...),
-		Regarding: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
+	p.tell(corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID}, string(pod.UID), reason, action, fmt.Sprintf(note, args...))
+}
+
+// onForeign makes an event of a write by somebody else to an APIService, and has the authority
+// written again. Of one writer and field there is one event, which the cluster keeps for an hour.
+func (p *process) onForeign(w server.ForeignWrite) {
+	if w.Field == ownership.FieldCABundle {
+		p.cert.Announce()
 	}
+	of := corev1.ObjectReference{APIVersion: "apiregistration.k8s.io/v1", Kind: "APIService", Name: w.APIService, UID: types.UID(w.UID)}
+	which := sha256.Sum256([]byte(w.UID + "\x00" + w.Field + "\x00" + w.Manager))
+	p.tell(of, hex.EncodeToString(which[:10]), "APIServiceForeignWrite", "Report", w.String())
+}
+
+// tell records a warning once, whichever replica is first: the event's name is the same for all. It
+// does not wait.
+func (p *process) tell(of corev1.ObjectReference, id, reason, action, note string) {
+	namespace := of.Namespace
+	if namespace == "" { // where Kubernetes keeps events about objects of no namespace
+		namespace = metav1.NamespaceDefault
+	}
+	e := &eventsv1.Event{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "sluice-" + strings.ToLower(reason) + "-" + id},
+		EventTime:  metav1.NowMicro(), ReportingController: "sluice", ReportingInstance: name, Type: corev1.EventTypeWarning,
+		Reason: reason, Action: action, Note: note[:min(len(note), maxNote)], Regarding: of,
+	}
+	object := slog.String("object", strings.ToLower(of.Kind)+" "+of.Namespace+"/"+of.Name)
 	told := p.telling.TryGo(func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), tellTimeout)
 		defer cancel()
-		_, err := p.kube.EventsV1().Events(pod.Namespace).Create(ctx, e, metav1.CreateOptions{})
+		_, err := p.kube.EventsV1().Events(namespace).Create(ctx, e, metav1.CreateOptions{})
 		if err != nil && !apierrors.IsAlreadyExists(err) {
-			p.log.WarnContext(ctx, "event not recorded", slog.String("reason", reason), slog.String("namespace", pod.Namespace), slog.String("pod", pod.Name), slog.Any("error", err))
+			p.log.WarnContext(ctx, "event not recorded", slog.String("reason", reason), object, slog.Any("error", err))
 		}
 		return nil
 	})
 	if !told {
-		p.log.Warn("event not recorded: too many at once", slog.String("reason", reason), slog.String("namespace", pod.Namespace), slog.String("pod", pod.Name))
+		p.log.Warn("event not recorded: too many at once", slog.String("reason", reason), object)
 	}
 }
 
 const (
 	// tellTimeout bounds the writing of one event, tellAtOnce how many are written at once.
 	tellTimeout, tellAtOnce = 10 * time.Second, 16
+	// maxNote bounds an event's text, as the API server does.
+	maxNote = 1024
 )
 
 // alive and ready are the checks of the process.
@@ -194,6 +224,7 @@ func (p *process) ready() []serve.Check {
 		// A missing APIService does not make the replica unready: it scales, and is to answer as
 		// soon as the APIService is there again.
 		{Name: "prometheus", Warning: true, Probe: func(context.Context) error { return p.adapter.SourcesHealthy() }},
+		{Name: "delegates", Warning: true, Probe: func(context.Context) error { return p.adapter.DelegatesHealthy() }},
 		{Name: "apiservices", Warning: true, Probe: func(context.Context) error { return p.adapter.Registered() }},
 	}
 }

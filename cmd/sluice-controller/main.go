@@ -61,6 +61,7 @@ type options struct {
 	grpcHosts    plugin.Hosts
 	history      historyFlags
 	prometheus   prometheusFlags
+	delegates    delegateFlags
 	specs        specsFlags
 	// presetsFile is the flag; presets is what it adds to the built-in ones.
 	presetsFile string
@@ -92,6 +93,7 @@ func flags(o *options) *pflag.FlagSet {
 	o.specs.add(fs)
 	o.history.add(fs)
 	o.prometheus.add(fs)
+	o.delegates.add(fs)
 	o.logging.Bind(fs)
 	fs.Float32Var(&o.qps, "kube-api-qps", 200, "requests per second to the API server, > 0")
 	fs.IntVar(&o.burst, "kube-api-burst", 400, "requests at once to the API server, ≥ 1")
@@ -136,7 +138,7 @@ func (o *options) validate() error {
 	}
 	errs = append(errs, o.logging.Validate())
 	errs = append(errs, o.history.validate())
-	errs = append(errs, o.prometheus.validate())
+	errs = append(errs, o.prometheus.validate(), o.delegates.validate(o.apiCustom || o.apiExternal))
 	if o.presets, err = loadPresets(o.presetsFile); err != nil {
 		errs = append(errs, fmt.Errorf("--presets = %q: %w", o.presetsFile, err))
 	}

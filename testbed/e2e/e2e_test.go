@@ -59,7 +59,9 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(record.dir) //nolint:errcheck // a temporary folder
 	cluster, err = kit.Start(ctx, place, testbed.Options{
-		Progress: os.Stderr, Images: map[string]string{adversaryImage: filepath.Join(place.Bin, "adversary")},
+		Progress: os.Stderr, Images: map[string]string{
+			adversaryImage: filepath.Join(place.Bin, "adversary"), providerImage: filepath.Join(place.Bin, "metrics-provider"),
+		},
 		ExtraArgs: map[string][]string{
 			"kube-apiserver": record.args(),
 			// A node whose API server was stopped for ten minutes is not lost.

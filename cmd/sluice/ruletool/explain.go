@@ -97,9 +97,14 @@ func WriteExplanation(w io.Writer, x fetch.Explanation) error {
 	if x.Rule != "" {
 		line("rule", "%s, of the series %s", x.Rule, x.Series)
 	}
+	if x.Delegate != "" {
+		line("delegate", "%s", x.Delegate)
+	}
 	if x.Query != "" {
 		line("query", "%s", x.Query)
-		if x.Grouped {
+		if x.Delegate != "" {
+			// its answer is nobody else's
+		} else if x.Grouped {
 			line("serves", "everybody who asks in this namespace")
 		} else {
 			line("serves", "these objects alone: %s", x.Ungrouped)

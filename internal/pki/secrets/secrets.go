@@ -36,6 +36,8 @@ const (
 	retryLeast  = time.Second
 	retryMost   = 10 * time.Second
 	maxAttempts = 5
+	// announceEvery is the least time between two announcements that others caused.
+	announceEvery = 5 * time.Second
 )
 
 // Options configure a Keeper. Kube, Namespace, Log and Clock are needed.
@@ -59,6 +61,9 @@ type Options struct {
 type Keeper struct {
 	Options
 
+	// renounced is sent to when somebody else wrote to an APIService.
+	renounced chan struct{}
+
 	mu        sync.Mutex
 	adapter   pki.Pair
 	client    pki.Pair
@@ -67,7 +72,7 @@ type Keeper struct {
 }
 
 // New returns a Keeper that has read nothing yet.
-func New(o Options) *Keeper { return &Keeper{Options: o} }
+func New(o Options) *Keeper { return &Keeper{Options: o, renounced: make(chan struct{}, 1)} }
 
 // Name names the provider in the API server's logs.
 func (k *Keeper) Name() string { return pki.AdapterSecret }
@@ -77,6 +82,21 @@ func (k *Keeper) CurrentCertKeyContent() ([]byte, []byte) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.adapter.Cert, k.adapter.Key
+}
+
+// CA returns the authority that signed the adapter's certificate as PEM, nil while there is none.
+func (k *Keeper) CA() []byte {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.adapter.CA
+}
+
+// Announce has the authority written into the APIServices again, soon. It does not wait.
+func (k *Keeper) Announce() {
+	select {
+	case k.renounced <- struct{}{}:
+	default:
+	}
 }
 
 // AddListener registers whoever is to be told of a new certificate.
@@ -99,13 +119,20 @@ func (k *Keeper) ClientTLS() *tls.Config {
 func (k *Keeper) Run(ctx context.Context) error {
 	wait := time.NewTimer(0)
 	defer wait.Stop()
-	retry := retryLeast
+	retry, last := retryLeast, time.Time{}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-k.renounced:
+			// Two that write in turn are not to do so at full speed.
+			if since := k.Clock().Sub(last); since < announceEvery {
+				wait.Reset(announceEvery - since)
+				continue
+			}
 		case <-wait.C:
 		}
+		last = k.Clock()
 		next := checkEvery
 		if err := errors.Join(k.Ensure(ctx), k.announce(ctx)); err != nil && ctx.Err() == nil {
 			k.Log.WarnContext(ctx, "certificates not kept, will retry", slog.Any("error", err))
