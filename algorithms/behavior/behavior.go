@@ -248,7 +248,20 @@ type Past struct {
 	// Changed is how many pods were added and removed within the period that ends now; nil stands
 	// for what the Limiter remembers.
 	Changed func(period time.Duration) (added, removed int)
+	// Bound, of a past whose changes are unknown, is the lowest or the highest count that any
+	// changes lead to.
+	Bound Bound
 }
+
+// Bound says which of the counts is wanted that unknown changes can lead to.
+type Bound int
+
+// The bounds; the zero value takes the changes as known.
+const (
+	Known Bound = iota
+	Lowest
+	Highest
+)
 
 // Outcome is a count after each of the rules, and the HPA's word for the one that changed it, ""
 // where none did.
@@ -358,6 +371,15 @@ func (l *Limiter) stepOlder(now time.Time, past Past, current, desired, lo, hi i
 func (l *Limiter) limit(now time.Time, d *direction, past Past, current int) int {
 	if d.choose == Disabled {
 		return current
+	}
+	if past.Bound != Known {
+		if d.up != (past.Bound == Highest) {
+			return current
+		}
+		if d.up {
+			return math.MaxInt32
+		}
+		return 0
 	}
 	best := 0
 	for i, p := range d.policies {

@@ -333,8 +333,8 @@ func (p *Policy) perPod(m *metric, o *algorithms.Observation) Proposal {
 	if len(o.Pods) == 0 {
 		return Proposal{Fault: "there are no pods"}
 	}
-	var counted, missing, unready sums
-	var missingUse, gone int64
+	var counted, missing, unready, gone sums
+	var missingUse int64
 	percent := max(100, m.goal)
 	for i := range o.Pods {
 		pod := &o.Pods[i]
@@ -354,10 +354,9 @@ func (p *Policy) perPod(m *metric, o *algorithms.Observation) Proposal {
 		}
 		v, ok := pod.Values[m.name]
 		switch {
-		case pod.State == algorithms.PodGone: // its requests are unknown; of a plain value it counts
-			if m.aim != Utilization && ok && algorithms.Finite(v) {
-				counted.add(milli(v), 0)
-				gone++
+		case pod.State == algorithms.PodGone:
+			if ok && algorithms.Finite(v) {
+				gone.add(milli(v), 0)
 			}
 		case !ok || !algorithms.Finite(v):
 			missing.add(0, requested)
@@ -368,7 +367,13 @@ func (p *Policy) perPod(m *metric, o *algorithms.Observation) Proposal {
 			counted.add(milli(v), requested)
 		}
 	}
-	r := Proposal{Counted: int(counted.n), Missing: int(missing.n), Unready: int(unready.n)}
+	// Of a pod that is gone a plain value counts as that of a pod, though not as a pod that could
+	// be scaled by; of a utilization it counts as a pod once others are filled in.
+	ready, extra := counted.n, gone.n
+	if m.aim != Utilization {
+		counted.n, counted.used, extra = counted.n+gone.n, addSaturating(counted.used, gone.used), 0
+	}
+	r := Proposal{Counted: int(ready), Missing: int(missing.n), Unready: int(unready.n)}
 	if counted.n == 0 {
 		r.Fault = "no pod that counts has a reading"
 		return r
@@ -382,7 +387,7 @@ func (p *Policy) perPod(m *metric, o *algorithms.Observation) Proposal {
 	r.setRatio(first)
 	cur, withUnready := o.Replicas.Current, unready.n > 0 && first > 1
 	if !withUnready && missing.n == 0 {
-		p.simple(&r, cur, float64(counted.n-gone))
+		p.simple(&r, cur, float64(ready))
 		return r
 	}
 	if first != 1 {
@@ -407,7 +412,7 @@ func (p *Policy) perPod(m *metric, o *algorithms.Observation) Proposal {
 	if r.Tolerated = p.inTolerance(second); r.Tolerated {
 		return r
 	}
-	n := ceil(second * float64(counted.n))
+	n := ceil(second * float64(counted.n+extra))
 	r.Turned = first < 1 && second > 1 || first > 1 && second < 1 || second < 1 && n > cur || second > 1 && n < cur
 	if !r.Turned {
 		r.Replicas = n
