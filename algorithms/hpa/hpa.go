@@ -328,45 +328,59 @@ func (s *sums) add(used, requested int64) {
 	s.used, s.requested, s.n = addSaturating(s.used, used), addSaturating(s.requested, requested), s.n+1
 }
 
-// perPod is the proposal of a metric that is read from single pods.
-func (p *Policy) perPod(m *metric, o *algorithms.Observation) Proposal {
-	if len(o.Pods) == 0 {
-		return Proposal{Fault: "there are no pods"}
-	}
-	var counted, missing, unready, gone sums
-	var missingUse int64
+// tally is the pods of a metric by what becomes of their readings.
+type tally struct {
+	counted, missing, unready, gone sums
+	// missingUse is what missing pods are taken to use of a resource on the way down.
+	missingUse int64
+}
+
+// tally sorts the pods; ok is false where one requests none of the resource.
+func (p *Policy) tally(m *metric, o *algorithms.Observation) (t tally, ok bool) {
 	percent := max(100, m.goal)
 	for i := range o.Pods {
 		pod := &o.Pods[i]
 		var requested int64
 		if m.aim == Utilization && pod.State != algorithms.PodGone {
-			var ok bool
 			if requested, ok = p.requested(pod, m.name); !ok {
-				return Proposal{Fault: "a pod requests none of the resource"}
+				return t, false
 			}
 		}
 		if p.ignores(pod) {
 			continue
 		}
 		if pod.State == algorithms.PodPending {
-			unready.add(0, requested)
+			t.unready.add(0, requested)
 			continue
 		}
 		v, ok := pod.Values[m.name]
 		switch {
 		case pod.State == algorithms.PodGone:
 			if ok && algorithms.Finite(v) {
-				gone.add(milli(v), 0)
+				t.gone.add(milli(v), 0)
 			}
 		case !ok || !algorithms.Finite(v):
-			missing.add(0, requested)
-			missingUse = addSaturating(missingUse, requested*percent/100)
+			t.missing.add(0, requested)
+			t.missingUse = addSaturating(t.missingUse, requested*percent/100)
 		case m.cpu && p.unreliable(pod, o.Now):
-			unready.add(0, requested)
+			t.unready.add(0, requested)
 		default:
-			counted.add(milli(v), requested)
+			t.counted.add(milli(v), requested)
 		}
 	}
+	return t, true
+}
+
+// perPod is the proposal of a metric that is read from single pods.
+func (p *Policy) perPod(m *metric, o *algorithms.Observation) Proposal {
+	if len(o.Pods) == 0 {
+		return Proposal{Fault: "there are no pods"}
+	}
+	t, ok := p.tally(m, o)
+	if !ok {
+		return Proposal{Fault: "a pod requests none of the resource"}
+	}
+	counted, missing, unready, gone := t.counted, t.missing, t.unready, t.gone
 	// Of a pod that is gone a plain value counts as that of a pod, though not as a pod that could
 	// be scaled by; of a utilization it counts as a pod once others are filled in.
 	ready, extra := counted.n, gone.n
@@ -378,7 +392,6 @@ func (p *Policy) perPod(m *metric, o *algorithms.Observation) Proposal {
 		r.Fault = "no pod that counts has a reading"
 		return r
 	}
-	var ok bool
 	var first float64
 	if first, r.Usage, ok = m.ratio(counted); !ok {
 		r.Fault = "the pods request none of the resource"
@@ -395,7 +408,7 @@ func (p *Policy) perPod(m *metric, o *algorithms.Observation) Proposal {
 		switch {
 		case first > 1:
 		case m.aim == Utilization:
-			counted.used = addSaturating(counted.used, missingUse)
+			counted.used = addSaturating(counted.used, t.missingUse)
 		default:
 			counted.used = addSaturating(counted.used, m.goal*missing.n)
 		}

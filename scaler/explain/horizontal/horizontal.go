@@ -1,7 +1,7 @@
 // Package horizontal explains a HorizontalPodAutoscaler (autoscaling/v2): what each of its metrics
-// says, what the HPA's own arithmetic makes of it, and which rule holds the count. The arithmetic is
-// that of packages algorithms/hpa and algorithms/behavior, which the test module oracle/hpa holds
-// equal to Kubernetes' controller; the same module holds these explanations against it.
+// says, what the HPA's own arithmetic makes of it, and which rule holds the count. The arithmetic
+// is that of packages algorithms/hpa and algorithms/behavior, which the test module oracle/hpa
+// holds equal to Kubernetes' controller; the same module holds these explanations against it.
 //
 // The controller remembers recommendations and changes of the count, and shows neither. Explain
 // works out the lowest and the highest count that such a memory could lead to, given what the

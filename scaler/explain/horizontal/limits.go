@@ -26,10 +26,12 @@ type memory struct {
 func recall(in *Input, l *behavior.Limiter, c *Controller) (m memory) {
 	able, limited := c.condition(autoscalingv2.AbleToScale), c.condition(autoscalingv2.ScalingLimited)
 	then, free := c.DesiredReplicas, limited.Status == "False"
-	below := limited.Reason == "TooFewReplicas" || limited.Reason == "ScaleDownLimit" // the answer was raised
+	// the answer was raised
+	below := limited.Reason == "TooFewReplicas" || limited.Reason == "ScaleDownLimit"
 	at := func(n int) *int { return &n }
 	up, down, _ := l.Windows()
-	if len(c.Conditions) == 0 { // at its first look the controller takes the count for a recommendation
+	// at its first look the controller takes the count for a recommendation
+	if len(c.Conditions) == 0 {
 		cur := int(in.Scale.Spec.Replicas)
 		if m.most = at(cur); down > 0 {
 			m.some = at(cur)
@@ -40,7 +42,8 @@ func recall(in *Input, l *behavior.Limiter, c *Controller) (m memory) {
 		return m
 	}
 	switch able.Reason {
-	case "ReadyForNewScale": // stabilized to what was recommended, which is then when nothing limited it
+	case "ReadyForNewScale":
+		// stabilized to what was recommended, which is then when nothing limited it
 		switch {
 		case free:
 			m.some, m.few = at(then), at(then)
@@ -93,8 +96,8 @@ func recall(in *Input, l *behavior.Limiter, c *Controller) (m memory) {
 	return m
 }
 
-// rescales are the sizes that the events tell of, which the controller wrote within the time, newest
-// last. ok is false where the events do not tell them all.
+// rescales are the sizes that the events tell of, which the controller wrote within the time,
+// newest last. ok is false where the events do not tell them all.
 func rescales(in *Input, within time.Duration) (at []time.Time, sizes []int, ok bool) {
 	for i := range in.Events {
 		e := &in.Events[i]
@@ -125,7 +128,8 @@ func changes(in *Input, l *behavior.Limiter) (known bool, guess func(time.Durati
 	none := func(time.Duration) (int, int) { return 0, 0 }
 	_, _, longest := l.Windows()
 	last := in.HPA.Status.LastScaleTime
-	if l.Older() || last == nil || in.Now.Sub(last.Time) >= longest+time.Second { // times are cut to seconds
+	// times are cut to seconds
+	if l.Older() || last == nil || in.Now.Sub(last.Time) >= longest+time.Second {
 		return true, none
 	}
 	at, sizes, ok := rescales(in, longest)

@@ -1,14 +1,13 @@
 package horizontal
 
 import (
-	"fmt"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/hpa"
+	"github.com/sluice-autoscaler/sluice/scaler/explain/horizontal/requests"
 )
 
 // readiness is a pod's condition Ready, nil when it has none.
@@ -95,7 +94,7 @@ func podObservation(in *Input, m *source, readings map[string]Reading) (pods []a
 			p.State = algorithms.PodStarting // the controller takes it for unready
 		}
 		if m.aim == hpa.Utilization {
-			v, lack := requested(pod, m.container, m.resource, in.Settings.Release)
+			v, lack := requests.Of(pod, m.container, m.resource, in.Settings.Release == hpa.Release137)
 			if lack != "" {
 				return nil, nil, &Trouble{Cause: lack, Remedy: "set resources.requests." + string(m.resource) + " of every container, or give the metric a target of type AverageValue"}
 			}
@@ -124,93 +123,4 @@ func read(p *algorithms.Pod, key string, r Reading) {
 	if p.ReadAt, p.ReadOver = r.At, r.Over; r.At.IsZero() {
 		p.ReadAt = time.Unix(0, 0) // no instant is old, where the zero time would mean now
 	}
-}
-
-// supported tells whether a pod can request the resource as a whole.
-func supported(r corev1.ResourceName) bool {
-	return r == corev1.ResourceCPU || r == corev1.ResourceMemory || strings.HasPrefix(string(r), corev1.ResourceHugePagesPrefix)
-}
-
-// requested is what a pod, or one of its containers, requests of a resource, in thousandths. Lack
-// says what requests none.
-func requested(pod *corev1.Pod, container string, r corev1.ResourceName, release hpa.Release) (milli int64, lack string) {
-	if container == "" && pod.Spec.Resources != nil {
-		for name := range pod.Spec.Resources.Requests {
-			if supported(name) {
-				return podLevel(pod, r, release)
-			}
-		}
-	}
-	for _, c := range scaled(pod) {
-		if container != "" && c.Name != container {
-			continue
-		}
-		q, ok := c.Resources.Requests[r]
-		if !ok {
-			return 0, fmt.Sprintf("container %s of pod %s requests no %s", c.Name, pod.Name, r)
-		}
-		if milli += q.MilliValue(); container != "" {
-			return milli, ""
-		}
-	}
-	if container != "" {
-		return 0, fmt.Sprintf("pod %s has no container %s", pod.Name, container)
-	}
-	return milli, ""
-}
-
-// restarts tells whether an init container runs beside the others.
-func restarts(c *corev1.Container) bool {
-	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
-}
-
-// scaled are the containers whose requests count.
-func scaled(pod *corev1.Pod) []corev1.Container {
-	all := append([]corev1.Container(nil), pod.Spec.Containers...)
-	for i := range pod.Spec.InitContainers {
-		if c := &pod.Spec.InitContainers[i]; restarts(c) {
-			all = append(all, *c)
-		}
-	}
-	return all
-}
-
-// podLevel is what a pod with requests of its own requests of a resource: those, or where they do
-// not name it what its containers need at once.
-func podLevel(pod *corev1.Pod, r corev1.ResourceName, release hpa.Release) (milli int64, lack string) {
-	q, ok := pod.Spec.Resources.Requests[r]
-	if milli = q.MilliValue(); !ok || !supported(r) {
-		milli, ok = atOnce(pod, r)
-	}
-	if o, has := pod.Spec.Overhead[r]; has && release == hpa.Release137 {
-		milli, ok = milli+o.MilliValue(), true
-	}
-	if !ok {
-		return 0, fmt.Sprintf("pod %s requests no %s", pod.Name, r)
-	}
-	return milli, ""
-}
-
-// atOnce is the most that a pod's containers request at one time: while it runs, or while one of
-// its init containers does.
-func atOnce(pod *corev1.Pod, r corev1.ResourceName) (milli int64, ok bool) {
-	var beside, most int64
-	for i := range pod.Spec.InitContainers {
-		c := &pod.Spec.InitContainers[i]
-		q, has := c.Resources.Requests[r]
-		ok = ok || has
-		if restarts(c) {
-			beside += q.MilliValue()
-			most = max(most, beside)
-		} else {
-			most = max(most, beside+q.MilliValue())
-		}
-	}
-	milli = beside
-	for i := range pod.Spec.Containers {
-		q, has := pod.Spec.Containers[i].Resources.Requests[r]
-		ok = ok || has
-		milli += q.MilliValue()
-	}
-	return max(milli, most), ok
 }

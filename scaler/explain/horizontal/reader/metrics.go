@@ -45,7 +45,8 @@ func (c *metricsClients) connect(cfg *rest.Config) (err error) {
 	return nil
 }
 
-// custom is a client for the version that the cluster serves. As the controller it takes the newest.
+// custom is a client for the version that the cluster serves. As the controller it takes the
+// newest.
 func (r *Reader) custom() (customclient.CustomMetricsClient, string, error) {
 	const newest, older = "v1beta2", "v1beta1"
 	version := newest
@@ -65,25 +66,25 @@ func (r *Reader) custom() (customclient.CustomMetricsClient, string, error) {
 func (r *Reader) answer(ctx context.Context, h *autoscalingv2.HorizontalPodAutoscaler, spec *autoscalingv2.MetricSpec, pods string) horizontal.Answer {
 	switch {
 	case spec.Resource != nil:
-		return r.ofResource(ctx, h.Namespace, spec.Resource.Name, "", pods)
+		return r.askResource(ctx, h.Namespace, spec.Resource.Name, "", pods)
 	case spec.ContainerResource != nil:
-		return r.ofResource(ctx, h.Namespace, spec.ContainerResource.Name, spec.ContainerResource.Container, pods)
+		return r.askResource(ctx, h.Namespace, spec.ContainerResource.Name, spec.ContainerResource.Container, pods)
 	case spec.Pods != nil:
-		return r.ofPods(ctx, h.Namespace, spec.Pods, pods)
+		return r.askPods(ctx, h.Namespace, spec.Pods, pods)
 	case spec.Object != nil:
-		return r.ofObject(ctx, h.Namespace, spec.Object)
+		return r.askObject(ctx, h.Namespace, spec.Object)
 	case spec.External != nil:
-		return r.ofExternal(ctx, h.Namespace, spec.External)
+		return r.askExternal(ctx, h.Namespace, spec.External)
 	}
 	return horizontal.Answer{Trouble: &horizontal.Trouble{Cause: fmt.Sprintf("an HPA has no metrics of type %q", spec.Type)}}
 }
 
-func (r *Reader) ofResource(ctx context.Context, namespace string, name corev1.ResourceName, container, pods string) horizontal.Answer {
+func (r *Reader) askResource(ctx context.Context, namespace string, name corev1.ResourceName, container, pods string) horizontal.Answer {
 	list, err := r.metrics.resource.PodMetricses(namespace).List(ctx, metav1.ListOptions{LabelSelector: pods})
 	if err != nil {
 		return r.trouble(ctx, err, resourceGroup, "v1beta1", string(name), "")
 	}
-	return horizontal.OfResource(list.Items, name, container)
+	return ofResource(list.Items, name, container)
 }
 
 // selectors parses the pods' selector and the metric's.
@@ -100,7 +101,7 @@ func faulty(err error) horizontal.Answer {
 	return horizontal.Answer{Trouble: &horizontal.Trouble{Cause: fmt.Sprintf("the metric's selector is none: %v", err), Remedy: "mend the selector in spec.metrics"}}
 }
 
-func (r *Reader) ofPods(ctx context.Context, namespace string, spec *autoscalingv2.PodsMetricSource, pods string) horizontal.Answer {
+func (r *Reader) askPods(ctx context.Context, namespace string, spec *autoscalingv2.PodsMetricSource, pods string) horizontal.Answer {
 	p, m, err := selectors(pods, spec.Metric.Selector)
 	if err != nil {
 		return faulty(err)
@@ -109,14 +110,14 @@ func (r *Reader) ofPods(ctx context.Context, namespace string, spec *autoscaling
 	if err == nil {
 		list, asked := c.NamespacedMetrics(namespace).GetForObjects(schema.GroupKind{Kind: "Pod"}, p, spec.Metric.Name, m)
 		if asked == nil {
-			return horizontal.OfPods(list.Items)
+			return ofPods(list.Items)
 		}
 		err = asked
 	}
 	return r.trouble(ctx, err, customGroup, version, spec.Metric.Name, "sluice explain metric "+spec.Metric.Name+" -n "+namespace+" --object pods/POD")
 }
 
-func (r *Reader) ofObject(ctx context.Context, namespace string, spec *autoscalingv2.ObjectMetricSource) horizontal.Answer {
+func (r *Reader) askObject(ctx context.Context, namespace string, spec *autoscalingv2.ObjectMetricSource) horizontal.Answer {
 	_, m, err := selectors("", spec.Metric.Selector)
 	if err != nil {
 		return faulty(err)
@@ -133,7 +134,7 @@ func (r *Reader) ofObject(ctx context.Context, namespace string, spec *autoscali
 		}
 		v, asked := scope.GetForObject(kind, object, spec.Metric.Name, m)
 		if asked == nil {
-			return horizontal.OfObject(v)
+			return ofObject(v)
 		}
 		err = asked
 	}
@@ -166,7 +167,7 @@ func (r *Reader) objectMissing(ctx context.Context, namespace string, of autosca
 	return &horizontal.Trouble{Cause: fmt.Sprintf("there is no %s %s/%s", of.Kind, namespace, of.Name), Remedy: "mend describedObject, or make the object"}
 }
 
-func (r *Reader) ofExternal(ctx context.Context, namespace string, spec *autoscalingv2.ExternalMetricSource) horizontal.Answer {
+func (r *Reader) askExternal(ctx context.Context, namespace string, spec *autoscalingv2.ExternalMetricSource) horizontal.Answer {
 	_, m, err := selectors("", spec.Metric.Selector)
 	if err != nil {
 		return faulty(err)
@@ -175,7 +176,7 @@ func (r *Reader) ofExternal(ctx context.Context, namespace string, spec *autosca
 	if err != nil {
 		return r.trouble(ctx, err, externalGroup, "v1beta1", spec.Metric.Name, "sluice explain metric "+spec.Metric.Name+" -n "+namespace)
 	}
-	return horizontal.OfExternal(spec.Metric.Name, list.Items)
+	return ofExternal(spec.Metric.Name, list.Items)
 }
 
 // trouble says why a metric could not be read. More is the command that says more of it.
