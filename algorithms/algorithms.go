@@ -85,6 +85,8 @@ const (
 	PodFailed PodState = "failed"
 	// PodSucceeded has ended without a fault and does not come back.
 	PodSucceeded PodState = "succeeded"
+	// PodGone is not there any more, and its readings are still served.
+	PodGone PodState = "gone"
 )
 
 // Pod is one pod with what was read from it. It is given to policies that look at single pods.

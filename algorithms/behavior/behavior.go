@@ -204,9 +204,13 @@ func New(r Rules) (*Limiter, error) {
 const olderPeriod = 15 * time.Second
 
 // NewOlder returns a Limiter with the rules of an HPA without spec.behavior.
-func NewOlder() *Limiter {
+func NewOlder() *Limiter { return NewOlderOver(300 * time.Second) }
+
+// NewOlderOver is NewOlder with another window for the largest recommendation, the controller's
+// --horizontal-pod-autoscaler-downscale-stabilization.
+func NewOlderOver(window time.Duration) *Limiter {
 	down := resolve(nil, false)
-	down.longest = olderPeriod
+	down.window, down.longest = window, olderPeriod
 	return &Limiter{up: direction{up: true, longest: olderPeriod}, down: down, older: true, state: state{Version: 1}}
 }
 
@@ -236,80 +240,151 @@ func (l *Limiter) Answered(now time.Time, current, n int) {
 	*l.state.Pending = pending{At: now, From: current, To: n}
 }
 
+// Past is what bears upon an answer of what was before.
+type Past struct {
+	// Least is the least recommendation of the scaleUp window, Largest the largest one of the
+	// scaleDown window; nil where there is none.
+	Least, Largest *int
+	// Changed is how many pods were added and removed within the period that ends now; nil stands
+	// for what the Limiter remembers.
+	Changed func(period time.Duration) (added, removed int)
+	// Bound, of a past whose changes are unknown, is the lowest or the highest count that any
+	// changes lead to.
+	Bound Bound
+}
+
+// Bound says which of the counts is wanted that unknown changes can lead to.
+type Bound int
+
+// The bounds; the zero value takes the changes as known.
+const (
+	Known Bound = iota
+	Lowest
+	Highest
+)
+
+// Outcome is a count after each of the rules, and the HPA's word for the one that changed it, ""
+// where none did.
+type Outcome struct {
+	Stabilized   int
+	StabilizedBy string
+	Limited      int
+	LimitedBy    string
+}
+
+// Windows are how long recommendations up and down are looked back at, and Longest is the longest
+// period of the rates.
+func (l *Limiter) Windows() (up, down, longest time.Duration) {
+	return l.up.window, l.down.window, max(l.up.longest, l.down.longest)
+}
+
+// Older tells whether the rules are those of an HPA without spec.behavior.
+func (l *Limiter) Older() bool { return l.older }
+
 // Apply stabilizes desired, bounds it by rates and by lo and hi, and records it. Reason is the
 // HPA's word for what held it back, "" for nothing.
 func (l *Limiter) Apply(now time.Time, current, desired, lo, hi int) (n int, reason string) {
-	if l.older {
-		return l.applyOlder(now, current, desired, lo, hi)
-	}
 	s := &l.state
-	least, largest := desired, desired
+	var past Past
+	down := l.down.window
+	if l.older {
+		down++ // the older rule has the instant itself
+	}
 	if s.Least = fresh(s.Least, now, l.up.window); len(s.Least) > 0 {
-		least = min(least, s.Least[0].Pods)
+		past.Least = &s.Least[0].Pods
 	}
-	if s.Largest = fresh(s.Largest, now, l.down.window); len(s.Largest) > 0 {
-		largest = max(largest, s.Largest[0].Pods)
+	if s.Largest = fresh(s.Largest, now, down); len(s.Largest) > 0 {
+		past.Largest = &s.Largest[0].Pods
 	}
-	n = min(max(current, least), largest)
+	o := l.Step(now, past, current, desired, lo, hi)
 	s.recommend(now, desired, l.up.window, l.down.window)
+	if o.LimitedBy != "" {
+		return o.Limited, o.LimitedBy
+	}
+	return o.Limited, o.StabilizedBy
+}
+
+// Step is what the rules make of a count, given a past. It changes nothing in the Limiter.
+func (l *Limiter) Step(now time.Time, past Past, current, desired, lo, hi int) Outcome {
+	if l.older {
+		return l.stepOlder(now, past, current, desired, lo, hi)
+	}
+	least, largest := desired, desired
+	if past.Least != nil {
+		least = min(least, *past.Least)
+	}
+	if past.Largest != nil {
+		largest = max(largest, *past.Largest)
+	}
+	n := min(max(current, least), largest)
+	o := Outcome{Stabilized: n, Limited: n}
 	if n != desired {
-		if reason = "ScaleDownStabilized"; desired >= current {
-			reason = "ScaleUpStabilized"
+		if o.StabilizedBy = "ScaleDownStabilized"; desired >= current {
+			o.StabilizedBy = "ScaleUpStabilized"
 		}
 	}
 	switch {
 	case n > current:
-		limit := max(current, l.limit(&l.up, now, current))
+		limit := max(current, l.limit(now, &l.up, past, current))
 		if hi <= limit {
 			if n > hi {
-				return hi, "TooManyReplicas"
+				o.Limited, o.LimitedBy = hi, "TooManyReplicas"
 			}
 		} else if n > limit {
-			return limit, "ScaleUpLimit"
+			o.Limited, o.LimitedBy = limit, "ScaleUpLimit"
 		}
 	case n < current:
-		limit := min(current, l.limit(&l.down, now, current))
+		limit := min(current, l.limit(now, &l.down, past, current))
 		if lo >= limit {
 			if n < lo {
-				return lo, "TooFewReplicas"
+				o.Limited, o.LimitedBy = lo, "TooFewReplicas"
 			}
 		} else if n < limit {
-			return limit, "ScaleDownLimit"
+			o.Limited, o.LimitedBy = limit, "ScaleDownLimit"
 		}
 	}
-	return n, reason
+	return o
 }
 
-// applyOlder is Apply by the older rules.
-func (l *Limiter) applyOlder(now time.Time, current, desired, lo, hi int) (n int, reason string) {
-	s := &l.state
-	n = desired
-	if s.Largest = fresh(s.Largest, now, l.down.window+1); len(s.Largest) > 0 && s.Largest[0].Pods > n {
-		n, reason = s.Largest[0].Pods, "ScaleDownStabilized"
+// stepOlder is Step by the older rules.
+func (l *Limiter) stepOlder(now time.Time, past Past, current, desired, lo, hi int) Outcome {
+	o := Outcome{Stabilized: desired}
+	if past.Largest != nil && *past.Largest > desired {
+		o.Stabilized, o.StabilizedBy = *past.Largest, "ScaleDownStabilized"
 	}
-	s.recommend(now, desired, 0, l.down.window)
-	start := current - within(s.Added, now, olderPeriod) + within(s.Removed, now, olderPeriod)
-	limit := max(2*start, 4, current)
+	n := o.Stabilized
+	o.Limited = n
+	added, removed := l.changed(now, past, olderPeriod)
+	limit := max(2*(current-added+removed), 4, current)
 	switch {
 	case n < lo:
-		return lo, "TooFewReplicas"
+		o.Limited, o.LimitedBy = lo, "TooFewReplicas"
 	case hi <= limit && n > hi:
-		return hi, "TooManyReplicas"
+		o.Limited, o.LimitedBy = hi, "TooManyReplicas"
 	case hi > limit && n > limit:
-		return limit, "ScaleUpLimit"
+		o.Limited, o.LimitedBy = limit, "ScaleUpLimit"
 	}
-	return n, reason
+	return o
 }
 
 // limit is how far the rates let the count go.
-func (l *Limiter) limit(d *direction, now time.Time, current int) int {
+func (l *Limiter) limit(now time.Time, d *direction, past Past, current int) int {
 	if d.choose == Disabled {
 		return current
 	}
+	if past.Bound != Known {
+		if d.up != (past.Bound == Highest) {
+			return current
+		}
+		if d.up {
+			return math.MaxInt32
+		}
+		return 0
+	}
 	best := 0
 	for i, p := range d.policies {
-		period := time.Duration(p.PeriodSeconds) * time.Second
-		start := current - within(l.state.Added, now, period) + within(l.state.Removed, now, period)
+		added, removed := l.changed(now, past, time.Duration(p.PeriodSeconds)*time.Second)
+		start := current - added + removed
 		var n int
 		switch {
 		case p.Type == Pods && d.up:
@@ -331,6 +406,14 @@ func (l *Limiter) limit(d *direction, now time.Time, current int) int {
 		}
 	}
 	return best
+}
+
+// changed is how many pods were added and removed within the period.
+func (l *Limiter) changed(now time.Time, past Past, period time.Duration) (added, removed int) {
+	if past.Changed != nil {
+		return past.Changed(period)
+	}
+	return within(l.state.Added, now, period), within(l.state.Removed, now, period)
 }
 
 // within sums the changes younger than the period.

@@ -57,21 +57,31 @@ type Policy struct {
 	down, up float64
 	limiter  *behavior.Limiter // nil when only the calculator runs
 	pace     algorithms.Pace
-	results  []result
+	results  []Proposal
 }
 
-// result is the outcome of one metric.
-type result struct {
-	// fault is why there is no proposal, "" when there is one.
-	fault string
-	// usage is in thousandths per pod or in total, or in percent.
-	usage    int64
-	ratio    float64
-	proposal int
-	missing  int
-	unready  int
-	// existing says that the proposal is the count of existing pods, within tolerance.
-	existing bool
+// Proposal is what one metric asks for, and how that came about.
+type Proposal struct {
+	// Fault is why there is no proposal, "" when there is one.
+	Fault string
+	// Replicas is the count that the metric asks for. It is meaningless with a Fault.
+	Replicas int
+	// Usage is what was compared with the target, before pods were filled in: in thousandths per
+	// pod or in total, or in percent of the requests.
+	Usage int64
+	// First is usage over target as read; Ratio is the same after pods without a reading and
+	// unready pods were filled in, and equals First where none were.
+	First, Ratio float64
+	// Counted pods had a reading that counts. Missing ones had none, and Unready ones none that
+	// counts.
+	Counted, Missing, Unready int
+	// Tolerated says that Ratio is within the tolerance, so that nothing changes.
+	Tolerated bool
+	// Turned says that filling in would have moved the count against First, so that nothing
+	// changes.
+	Turned bool
+	// Existing says that Replicas is the count of existing pods, within tolerance.
+	Existing bool
 }
 
 // New returns a policy with a validated Config.
@@ -83,7 +93,7 @@ func New(c Config) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Policy{cfg: c, metrics: m, results: make([]result, len(m))}
+	p := &Policy{cfg: c, metrics: m, results: make([]Proposal, len(m))}
 	p.down, p.up = c.Behavior.Tolerances(c.Tolerance)
 	switch {
 	case c.Behavior != nil:
@@ -141,25 +151,13 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 			return d
 		}
 	}
-	failed, n := 0, 0
 	for i := range p.metrics {
-		r := &p.results[i]
-		*r = p.compute(&p.metrics[i], &o)
-		switch {
-		case r.fault != "":
-			failed++
-		case n == 0 || r.proposal > n:
-			n = r.proposal
-		}
+		p.results[i] = p.compute(&p.metrics[i], &o)
 	}
-	d := algorithms.Decision{Replicas: n, Valid: true, Reason: "Metrics"}
-	switch {
-	case failed == len(p.metrics):
-		d = algorithms.Decision{Reason: "NoData"}
-	case failed > 0 && n < cur:
-		d = algorithms.Decision{Reason: "SomeMetricsFailed"}
-	case n == cur:
-		d.Reason = "Unchanged"
+	n, _, reason := Combine(p.results, cur)
+	d := algorithms.Decision{Replicas: n, Valid: reason != NoData && reason != SomeMetricsFailed, Reason: reason}
+	if !d.Valid {
+		d.Replicas = 0
 	}
 	raw := n
 	if d.Valid && p.limiter != nil {
@@ -180,6 +178,53 @@ func (p *Policy) Decide(o algorithms.Observation) algorithms.Decision {
 	return d
 }
 
+// The reasons of Combine.
+const (
+	// NoData says that no metric has a proposal.
+	NoData = "NoData"
+	// SomeMetricsFailed says that some have none, and that the others ask for fewer pods than
+	// there are.
+	SomeMetricsFailed = "SomeMetricsFailed"
+	// Unchanged says that the metrics ask for the current count.
+	Unchanged = "Unchanged"
+	// Metrics says that they ask for another one.
+	Metrics = "Metrics"
+)
+
+// Combine is what all metrics together ask for, and the index of the one that asks for it, -1 when
+// there is none. With the reason NoData or SomeMetricsFailed nothing is to change.
+func Combine(all []Proposal, current int) (n, winner int, reason string) {
+	winner = -1
+	failed := 0
+	for i := range all {
+		switch {
+		case all[i].Fault != "":
+			failed++
+		case n == 0 || all[i].Replicas > n:
+			n, winner = all[i].Replicas, i
+		}
+	}
+	switch {
+	case failed == len(all):
+		return n, winner, NoData
+	case failed > 0 && n < current:
+		return n, winner, SomeMetricsFailed
+	case n == current:
+		return n, winner, Unchanged
+	}
+	return n, winner, Metrics
+}
+
+// Propose is what each metric asks for, in the order of Config.Metrics, before all limits. It
+// changes nothing in the policy.
+func (p *Policy) Propose(o algorithms.Observation) []Proposal {
+	all := make([]Proposal, len(p.metrics))
+	for i := range p.metrics {
+		all[i] = p.compute(&p.metrics[i], &o)
+	}
+	return all
+}
+
 // most bounds pod counts.
 const most = 1_000_000
 
@@ -187,7 +232,7 @@ const most = 1_000_000
 func (p *Policy) inTolerance(ratio float64) bool { return 1-p.down <= ratio && ratio <= 1+p.up }
 
 // compute is one metric's proposal.
-func (p *Policy) compute(m *metric, o *algorithms.Observation) result {
+func (p *Policy) compute(m *metric, o *algorithms.Observation) Proposal {
 	if m.kind == Pods || m.kind == Resource {
 		if o.Pods == nil && m.aim == AverageValue && !m.cpu {
 			return p.fromTotal(m, o)
@@ -196,35 +241,39 @@ func (p *Policy) compute(m *metric, o *algorithms.Observation) result {
 	}
 	total, ok := m.read(o)
 	if !ok {
-		return result{fault: "the signal is unknown"}
+		return Proposal{Fault: "the signal is unknown"}
 	}
-	r := result{usage: total}
+	r := Proposal{Usage: total}
 	cur := o.Replicas.Current
 	if m.aim == AverageValue {
 		existing := o.Replicas.Existing()
-		r.ratio = float64(total) / (float64(m.goal) * float64(existing))
-		if p.inTolerance(r.ratio) {
-			r.proposal, r.existing = existing, true
+		r.setRatio(float64(total) / (float64(m.goal) * float64(existing)))
+		if p.inTolerance(r.Ratio) {
+			r.Replicas, r.Existing, r.Tolerated = existing, true, true
 			return r
 		}
-		r.proposal = ceil(float64(total) / float64(m.goal))
+		r.Replicas = ceil(float64(total) / float64(m.goal))
 		return r
 	}
-	r.ratio = float64(total) / float64(m.goal)
+	r.setRatio(float64(total) / float64(m.goal))
 	switch {
 	case cur == 0:
-		r.proposal = ceil(r.ratio)
-	case p.inTolerance(r.ratio):
-		r.proposal = cur
+		r.Replicas = ceil(r.Ratio)
+	case p.inTolerance(r.Ratio):
+		r.Replicas, r.Tolerated = cur, true
 	default:
 		ready, all := ReadyPods(o)
 		if all == 0 {
-			return result{fault: "there are no pods"}
+			return Proposal{Fault: "there are no pods"}
 		}
-		r.proposal = ceil(r.ratio * float64(ready))
+		r.Counted = ready
+		r.Replicas = ceil(r.Ratio * float64(ready))
 	}
 	return r
 }
+
+// setRatio sets a ratio that nothing was filled in for.
+func (r *Proposal) setRatio(v float64) { r.First, r.Ratio = v, v }
 
 // read is the signal's total in thousandths.
 func (m *metric) read(o *algorithms.Observation) (int64, bool) {
@@ -245,21 +294,28 @@ func (m *metric) read(o *algorithms.Observation) (int64, bool) {
 }
 
 // fromTotal is the proposal of a Pods metric when only the total is known.
-func (p *Policy) fromTotal(m *metric, o *algorithms.Observation) result {
+func (p *Policy) fromTotal(m *metric, o *algorithms.Observation) Proposal {
 	total, ok := m.read(o)
 	switch ready := int64(o.Replicas.Ready); {
 	case !ok:
-		return result{fault: "the signal is unknown"}
+		return Proposal{Fault: "the signal is unknown"}
 	case ready < 1:
-		return result{fault: "no pod is ready"}
+		return Proposal{Fault: "no pod is ready"}
 	default:
-		r := result{usage: total / ready}
-		r.ratio = float64(r.usage) / float64(m.goal)
-		if r.proposal = o.Replicas.Current; !p.inTolerance(r.ratio) {
-			r.proposal = ceil(r.ratio * float64(ready))
-		}
+		r := Proposal{Usage: total / ready, Counted: o.Replicas.Ready}
+		r.setRatio(float64(r.Usage) / float64(m.goal))
+		p.simple(&r, o.Replicas.Current, float64(ready))
 		return r
 	}
+}
+
+// simple is the proposal where nothing has to be filled in.
+func (p *Policy) simple(r *Proposal, current int, ready float64) {
+	if r.Tolerated = p.inTolerance(r.Ratio); r.Tolerated {
+		r.Replicas = current
+		return
+	}
+	r.Replicas = ceil(r.Ratio * ready)
 }
 
 // sums are totals over the pods that count.
@@ -272,64 +328,87 @@ func (s *sums) add(used, requested int64) {
 	s.used, s.requested, s.n = addSaturating(s.used, used), addSaturating(s.requested, requested), s.n+1
 }
 
-// perPod is the proposal of a metric that is read from single pods.
-func (p *Policy) perPod(m *metric, o *algorithms.Observation) result {
-	if len(o.Pods) == 0 {
-		return result{fault: "there are no pods"}
-	}
-	var counted, missing, unready sums
-	var missingUse int64
+// tally is the pods of a metric by what becomes of their readings.
+type tally struct {
+	counted, missing, unready, gone sums
+	// missingUse is what missing pods are taken to use of a resource on the way down.
+	missingUse int64
+}
+
+// tally sorts the pods; ok is false where one requests none of the resource.
+func (p *Policy) tally(m *metric, o *algorithms.Observation) (t tally, ok bool) {
 	percent := max(100, m.goal)
 	for i := range o.Pods {
 		pod := &o.Pods[i]
 		var requested int64
-		if m.aim == Utilization {
-			var ok bool
+		if m.aim == Utilization && pod.State != algorithms.PodGone {
 			if requested, ok = p.requested(pod, m.name); !ok {
-				return result{fault: "a pod requests none of the resource"}
+				return t, false
 			}
 		}
 		if p.ignores(pod) {
 			continue
 		}
 		if pod.State == algorithms.PodPending {
-			unready.add(0, requested)
+			t.unready.add(0, requested)
 			continue
 		}
 		v, ok := pod.Values[m.name]
 		switch {
+		case pod.State == algorithms.PodGone:
+			if ok && algorithms.Finite(v) {
+				t.gone.add(milli(v), 0)
+			}
 		case !ok || !algorithms.Finite(v):
-			missing.add(0, requested)
-			missingUse = addSaturating(missingUse, requested*percent/100)
+			t.missing.add(0, requested)
+			t.missingUse = addSaturating(t.missingUse, requested*percent/100)
 		case m.cpu && p.unreliable(pod, o.Now):
-			unready.add(0, requested)
+			t.unready.add(0, requested)
 		default:
-			counted.add(milli(v), requested)
+			t.counted.add(milli(v), requested)
 		}
 	}
-	r := result{missing: int(missing.n), unready: int(unready.n)}
+	return t, true
+}
+
+// perPod is the proposal of a metric that is read from single pods.
+func (p *Policy) perPod(m *metric, o *algorithms.Observation) Proposal {
+	if len(o.Pods) == 0 {
+		return Proposal{Fault: "there are no pods"}
+	}
+	t, ok := p.tally(m, o)
+	if !ok {
+		return Proposal{Fault: "a pod requests none of the resource"}
+	}
+	counted, missing, unready, gone := t.counted, t.missing, t.unready, t.gone
+	// Of a pod that is gone a plain value counts as that of a pod, though not as a pod that could
+	// be scaled by; of a utilization it counts as a pod once others are filled in.
+	ready, extra := counted.n, gone.n
+	if m.aim != Utilization {
+		counted.n, counted.used, extra = counted.n+gone.n, addSaturating(counted.used, gone.used), 0
+	}
+	r := Proposal{Counted: int(ready), Missing: int(missing.n), Unready: int(unready.n)}
 	if counted.n == 0 {
-		r.fault = "no pod that counts has a reading"
+		r.Fault = "no pod that counts has a reading"
 		return r
 	}
-	ready, cur := counted.n, o.Replicas.Current
-	var ok bool
-	if r.ratio, r.usage, ok = m.ratio(counted); !ok {
-		return result{fault: "the pods request none of the resource"}
+	var first float64
+	if first, r.Usage, ok = m.ratio(counted); !ok {
+		r.Fault = "the pods request none of the resource"
+		return r
 	}
-	withUnready := unready.n > 0 && r.ratio > 1
+	r.setRatio(first)
+	cur, withUnready := o.Replicas.Current, unready.n > 0 && first > 1
 	if !withUnready && missing.n == 0 {
-		if r.proposal = cur; !p.inTolerance(r.ratio) {
-			r.proposal = ceil(r.ratio * float64(ready))
-		}
+		p.simple(&r, cur, float64(ready))
 		return r
 	}
-	if r.ratio != 1 {
+	if first != 1 {
 		counted.n, counted.requested = counted.n+missing.n, addSaturating(counted.requested, missing.requested)
 		switch {
-		case r.ratio > 1:
+		case first > 1:
 		case m.aim == Utilization:
-			counted.used = addSaturating(counted.used, missingUse)
+			counted.used = addSaturating(counted.used, t.missingUse)
 		default:
 			counted.used = addSaturating(counted.used, m.goal*missing.n)
 		}
@@ -339,15 +418,17 @@ func (p *Policy) perPod(m *metric, o *algorithms.Observation) result {
 	}
 	second, _, ok := m.ratio(counted)
 	if !ok {
-		return result{fault: "the pods request none of the resource"}
-	}
-	first := r.ratio
-	r.proposal, r.ratio = cur, second
-	if p.inTolerance(second) || first < 1 && second > 1 || first > 1 && second < 1 {
+		r.Fault = "the pods request none of the resource"
 		return r
 	}
-	if n := ceil(second * float64(counted.n)); (second >= 1 || n <= cur) && (second <= 1 || n >= cur) {
-		r.proposal = n
+	r.Replicas, r.Ratio = cur, second
+	if r.Tolerated = p.inTolerance(second); r.Tolerated {
+		return r
+	}
+	n := ceil(second * float64(counted.n+extra))
+	r.Turned = first < 1 && second > 1 || first > 1 && second < 1 || second < 1 && n > cur || second > 1 && n < cur
+	if !r.Turned {
+		r.Replicas = n
 	}
 	return r
 }
@@ -419,31 +500,31 @@ func (p *Policy) explain(d *algorithms.Decision, o *algorithms.Observation, raw 
 	var parts []string
 	for i, r := range p.results {
 		m := &p.metrics[i]
-		if r.fault != "" {
-			parts = append(parts, fmt.Sprintf("%s metric %s: %s", m.kind, m.name, r.fault))
+		if r.Fault != "" {
+			parts = append(parts, fmt.Sprintf("%s metric %s: %s", m.kind, m.name, r.Fault))
 			continue
 		}
-		unit, usage := "", float64(r.usage)/1000
+		unit, usage := "", float64(r.Usage)/1000
 		goal := float64(m.goal) / 1000
 		if m.aim == Utilization {
-			unit, usage, goal = " %", float64(r.usage), float64(m.goal)
+			unit, usage, goal = " %", float64(r.Usage), float64(m.goal)
 		}
 		besides := ""
-		if r.missing > 0 || r.unready > 0 {
-			besides = fmt.Sprintf(" (%d missing and %d unready make the ratio %.4g)", r.missing, r.unready, r.ratio)
+		if r.Missing > 0 || r.Unready > 0 {
+			besides = fmt.Sprintf(" (%d missing and %d unready make the ratio %.4g)", r.Missing, r.Unready, r.Ratio)
 		}
-		if r.existing && r.proposal != o.Replicas.Current {
-			besides = fmt.Sprintf(" (within tolerance the HPA answers the %d pods that exist, not the %d asked for: kubernetes#138505)", r.proposal, o.Replicas.Current)
+		if r.Existing && r.Replicas != o.Replicas.Current {
+			besides = fmt.Sprintf(" (within tolerance the HPA answers the %d pods that exist, not the %d asked for: kubernetes#138505)", r.Replicas, o.Replicas.Current)
 		}
-		parts = append(parts, fmt.Sprintf("%s metric %s is %.6g%s where %s is %.6g%s%s: %d pods", m.kind, m.name, usage, unit, m.aim, goal, unit, besides, r.proposal))
+		parts = append(parts, fmt.Sprintf("%s metric %s is %.6g%s where %s is %.6g%s%s: %d pods", m.kind, m.name, usage, unit, m.aim, goal, unit, besides, r.Replicas))
 		terms = append(terms,
 			algorithms.Term{Name: m.name + "Usage", Value: usage},
 			algorithms.Term{Name: m.name + "Target", Value: goal},
-			algorithms.Term{Name: m.name + "Missing", Value: float64(r.missing)},
-			algorithms.Term{Name: m.name + "Unready", Value: float64(r.unready)},
-			algorithms.Term{Name: m.name + "Pods", Value: float64(r.proposal)})
-		if algorithms.Finite(r.ratio) { // with no pods there is none
-			terms = append(terms, algorithms.Term{Name: m.name + "Ratio", Value: r.ratio})
+			algorithms.Term{Name: m.name + "Missing", Value: float64(r.Missing)},
+			algorithms.Term{Name: m.name + "Unready", Value: float64(r.Unready)},
+			algorithms.Term{Name: m.name + "Pods", Value: float64(r.Replicas)})
+		if algorithms.Finite(r.Ratio) { // with no pods there is none
+			terms = append(terms, algorithms.Term{Name: m.name + "Ratio", Value: r.Ratio})
 		}
 	}
 	d.Message = strings.Join(parts, "; ")

@@ -8,15 +8,15 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-autoscaler/sluice/api/v1alpha1"
+	"github.com/sluice-autoscaler/sluice/cmd/sluice/hpatool"
+	"github.com/sluice-autoscaler/sluice/cmd/sluice/journal"
 	"github.com/sluice-autoscaler/sluice/cmd/sluice/ruletool"
 	"github.com/sluice-autoscaler/sluice/scaler"
 	"github.com/sluice-autoscaler/sluice/scaler/explain"
@@ -27,12 +27,14 @@ type explainFlags struct {
 	kubeconfig, namespace, record, output string
 	every                                 time.Duration
 	show                                  explain.Options
+	hpa                                   hpatool.Flags
 }
 
 func explainer() *cobra.Command {
 	var f explainFlags
 	c := &cobra.Command{
-		Use: "explain AUTOSCALER", Short: "Say what an Autoscaler last decided, and why", Args: usage(cobra.ExactArgs(1)),
+		Use: "explain AUTOSCALER|hpa/NAME", Short: "Say what an Autoscaler last decided, or how a HorizontalPodAutoscaler stands, and why",
+		Args: usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
 	}
 	c.Flags().StringVar(&f.kubeconfig, "kubeconfig", "", "path of the kubeconfig (default: as kubectl)")
@@ -40,9 +42,10 @@ func explainer() *cobra.Command {
 	c.Flags().IntVar(&f.show.Last, "last", 10, "how many decisions to show, at most 64 are kept")
 	c.Flags().BoolVar(&f.show.All, "all", false, "show the rounds that changed nothing, too")
 	c.Flags().BoolVar(&f.show.Terms, "terms", false, "show the numbers behind each decision")
-	c.Flags().StringVarP(&f.output, "output", "o", "", "json prints the journal as it is kept")
+	c.Flags().StringVarP(&f.output, "output", "o", "", "json prints the journal as it is kept, or the HorizontalPodAutoscaler's explanation")
 	c.Flags().StringVar(&f.record, "record", "", "append what the status says as an observation to this `FILE`, for sluice bench backtest and sluice decide")
 	c.Flags().DurationVar(&f.every, "every", 0, "go on recording with this period until interrupted")
+	f.hpa.Add(c)
 	c.AddCommand(ruletool.ExplainMetric())
 	return c
 }
@@ -65,6 +68,9 @@ func (f *explainFlags) run(cmd *cobra.Command, name string) error {
 	if err := f.validate(); err != nil {
 		return err
 	}
+	if err := f.hpa.Validate(cmd, name, f.record); err != nil {
+		return err
+	}
 	ctx, key := cmd.Context(), types.NamespacedName{Namespace: f.namespace, Name: name}
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = f.kubeconfig
@@ -78,7 +84,10 @@ func (f *explainFlags) run(cmd *cobra.Command, name string) error {
 			return fmt.Errorf("find the namespace: %w", err)
 		}
 	}
-	raw, missing := readJournal(ctx, cfg, key)
+	if hpa, ok := hpatool.Name(name); ok {
+		return f.hpa.Run(cmd, cfg, key.Namespace, hpa, f.output)
+	}
+	raw, missing := journal.Read(ctx, cfg, key)
 	if f.output != "" {
 		if missing != nil {
 			return missing
@@ -98,16 +107,16 @@ func (f *explainFlags) run(cmd *cobra.Command, name string) error {
 	if err != nil {
 		return err
 	}
-	var journal scaler.WorkloadJournal
+	var kept scaler.WorkloadJournal
 	if missing == nil {
-		missing = json.Unmarshal(raw, &journal)
+		missing = json.Unmarshal(raw, &kept)
 	}
 	if missing != nil {
 		fmt.Fprintf(cmd.ErrOrStderr(), "sluice: what follows is the status, with the last decisions that changed something: %s\n", explain.Printable(missing.Error()))
-		journal.Entries = nil
+		kept.Entries = nil
 	}
 	f.show.Now = time.Now()
-	if err := explain.Write(cmd.OutOrStdout(), as, journal.Entries, f.show); err != nil || f.record == "" {
+	if err := explain.Write(cmd.OutOrStdout(), as, kept.Entries, f.show); err != nil || f.record == "" {
 		return err
 	}
 	return keepRecord(ctx, f.record, f.every, get, cmd.ErrOrStderr())
@@ -135,36 +144,4 @@ func getter(cfg *rest.Config, key types.NamespacedName) (func(context.Context) (
 		}
 		return as, nil
 	}, nil
-}
-
-const (
-	// journalTries is how often a journal is asked for while replicas answer that do not lead;
-	// journalPause is the time in between.
-	journalTries, journalPause = 4, 500 * time.Millisecond
-)
-
-// readJournal reads an Autoscaler's journal through the API server, as JSON; see docs/metrics.md
-func readJournal(ctx context.Context, cfg *rest.Config, key types.NamespacedName) ([]byte, error) {
-	cfg = rest.CopyConfig(cfg)
-	cfg.NegotiatedSerializer = scheme.Codecs.WithoutConversion()
-	cl, err := rest.UnversionedRESTClientFor(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("reach the cluster: %w", err)
-	}
-	path := []string{"apis", "explain.sluice.dev", "v1alpha1", "namespaces", key.Namespace, "autoscalers", key.Name, "journal"}
-	for try := 1; ; try++ {
-		answer := cl.Get().AbsPath(path...).MaxRetries(0).Timeout(callTimeout).Do(ctx)
-		err := answer.Error() // reads the status that the server answered with, which Raw does not
-		if err == nil {
-			return answer.Raw()
-		}
-		if try == journalTries || !apierrors.IsServiceUnavailable(err) {
-			return nil, fmt.Errorf("read the journal of %s: %w", key, err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(journalPause):
-		}
-	}
 }

@@ -49,6 +49,7 @@ type cluster struct {
 	pods         []*corev1.Pod
 	perPod       map[string]metrics.PodMetricsInfo // by metric
 	totals       map[string]int64                  // by metric; one that is not there cannot be had
+	refuses      bool                              // the scale cannot be written
 }
 
 // start runs a controller on c until the bubble's test ends.
@@ -130,8 +131,11 @@ func (m client) GetObjectMetric(name, _ string, _ *autoscalingv2.CrossVersionObj
 
 func (m client) GetExternalMetric(name, _ string, _ labels.Selector) ([]int64, time.Time, error) {
 	v, at, err := m.GetObjectMetric(name, "", nil, nil)
-	return []int64{v}, at, err
+	return halves(v), at, err
 }
+
+// halves are two values that add up to v: an External metric may have several.
+func halves(v int64) []int64 { return []int64{v / 2, v - v/2} }
 
 type scales struct {
 	scaleclient.ScaleInterface
@@ -149,6 +153,9 @@ func (s scales) Get(_ context.Context, _ schema.GroupResource, name string, _ me
 }
 
 func (s scales) Update(_ context.Context, _ schema.GroupResource, scale *autoscalingv1.Scale, _ metav1.UpdateOptions) (*autoscalingv1.Scale, error) {
+	if s.c.refuses {
+		return nil, errors.New("no")
+	}
 	s.c.spec = scale.Spec.Replicas
 	return scale, nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -61,6 +62,8 @@ func Kinds() map[string]string {
 		"old-labels":     "cAdvisor's labels of before Kubernetes 1.16",
 		"own-labels":     "Prometheus' own label is taken for a kind of object",
 		"single":         "each set of objects needs a query of its own",
+		"group-label":    "labels of a group, which prometheus-adapter does not read back",
+		"utf8":           "a name that Prometheus takes since version 3 only",
 	}
 }
 
@@ -118,6 +121,7 @@ func (c *checker) rule(r *rules.Rule) {
 	}
 	series := example(r)
 	c.names(r, series.Name)
+	c.quoted(r, series)
 	c.labels(r)
 	if r.External {
 		c.external(r, series)
@@ -165,6 +169,18 @@ func (c *checker) names(r *rules.Rule, series string) {
 	}
 }
 
+// classic is a name that every Prometheus takes without quotes.
+var classic = regexp.MustCompile(`^[a-zA-Z_:][a-zA-Z0-9_:]*$`)
+
+// quoted remarks names that need quotes in PromQL.
+func (c *checker) quoted(r *rules.Rule, series rules.Series) {
+	for _, name := range append([]string{series.Name}, append(series.Labels, slices.Sorted(maps.Keys(r.Config.Resources.Overrides))...)...) {
+		if !classic.MatchString(name) {
+			c.add(Remark, r.Field, "utf8", "%q needs quotes in PromQL, which Prometheus takes since version 3; prometheus-adapter v0.12.0 writes none", name)
+		}
+	}
+}
+
 // labels checks which labels name objects.
 func (c *checker) labels(r *rules.Rule) {
 	m := r.Config.Resources
@@ -182,6 +198,10 @@ func (c *checker) labels(r *rules.Rule) {
 			slices.Sort(labels)
 			c.add(Doubt, r.Field+".resources.overrides", "twice", "%s are all labels of %s; queries use %s", strings.Join(labels, " and "), resource, labels[0])
 		}
+	}
+	if strings.Contains(m.Template, ".Group") {
+		c.add(Remark, r.Field+".resources.template", "group-label",
+			"a group is written with underscores; prometheus-adapter v0.12.0 does not read labels of groups with a dot, or of the core group, back: Sluice makes metrics of them")
 	}
 	if strings.TrimSpace(m.Template) == "<<.Resource>>" && !r.External {
 		c.add(Remark, r.Field+".resources.template", "own-labels", "Prometheus' own label job is taken for jobs.batch: each scraped series makes a metric of it")

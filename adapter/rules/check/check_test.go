@@ -59,6 +59,9 @@ func TestFindings(t *testing.T) {
 		{"twice", "rules", `{seriesQuery: 'up{ns!=""}', resources: {overrides: {ns: {resource: namespace}, namespace: {resource: namespace}}}, metricsQuery: 'sum(` + match + `) by (<<.GroupBy>>)'}`},
 		{"old-labels", "rules", `{seriesQuery: 'up{namespace!=""}', resources: {overrides: {namespace: {resource: namespace}, pod_name: {resource: pod}}}, metricsQuery: 'sum(` + match + `) by (<<.GroupBy>>)'}`},
 		{"own-labels", "rules", `{seriesQuery: 'up{namespace!=""}', resources: {template: <<.Resource>>}, metricsQuery: 'sum(` + match + `) by (<<.GroupBy>>)'}`},
+		{"group-label", "rules", `{seriesQuery: 'up{kube__pod!=""}', resources: {template: "kube_<<.Group>>_<<.Resource>>"}, metricsQuery: 'sum(` + match + `) by (<<.GroupBy>>)'}`},
+		{"utf8", "rules", `{seriesQuery: '{"http.requests",namespace!=""}', resources: {overrides: {namespace: {resource: namespace}, pod: {resource: pod}}}, metricsQuery: 'sum(` + match + `) by (<<.GroupBy>>)'}`},
+		{"utf8", "rules", `{seriesQuery: 'up{namespace!=""}', resources: {overrides: {namespace: {resource: namespace}, k8s.pod.name: {resource: pod}}}, metricsQuery: 'sum(` + match + `) by (<<.GroupBy>>)'}`},
 		{"single", "rules", `{` + over + `, metricsQuery: 'topk(1, ` + match + `)'}`},
 	} {
 		found := set(t, c.key, c.rule)
