@@ -228,6 +228,16 @@ bench-live: deps build $(HELM) controlplane ## the simulator against a real cont
 bench-scaler: deps build controlplane ## what rounds cost among many, and 10,000 Autoscalers on a real API server; fifteen minutes on a calm machine
 	@bin/bench-scaler $(BENCH_SCALER_FLAGS)
 
+BENCH_ADAPTER := .cache/bench-adapter
+PROMETHEUS_ADAPTER_VERSION := v0.12.0
+
+# prometheus-adapter is built with the modules that its vendor names, and this machine's Go.
+.PHONY: bench-adapter
+bench-adapter: deps build $(HELM) controlplane prometheus ## the adapter beside prometheus-adapter, on a real API server and Prometheus, 20 minutes; wants a calm machine (BENCH_ADAPTER_FLAGS=--quick: two)
+	@[ -x $(BENCH_ADAPTER)/adapter ] || { mkdir -p $(BENCH_ADAPTER); echo "building prometheus-adapter (about 4 minutes the first time)"; \
+	  cd "$$(go mod download -json sigs.k8s.io/prometheus-adapter@$(PROMETHEUS_ADAPTER_VERSION) | sed -n 's/.*"Dir": "\(.*\)",/\1/p')" && go build -ldflags '-s -w' -o $(CURDIR)/$(BENCH_ADAPTER)/adapter ./cmd/adapter; }
+	@PATH=$(WITH_PROMETHEUS) bin/bench-adapter --upstream $(BENCH_ADAPTER)/adapter $(BENCH_ADAPTER_FLAGS)
+
 .PHONY: mutations
 mutations: ## takes each rule out of the loop and its guard: a scenario must fail
 	go test -tags mutation -count=1 -run '^TestEveryRuleIsCaught$$' ./algorithms/loop

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/labels"
@@ -39,6 +40,32 @@ type plan struct {
 	group   rules.Query
 	grouped bool
 	why     string
+	// index is the last answer to group, by object.
+	index atomic.Pointer[indexed]
+}
+
+// indexed is an answer by object. It is that of the samples that it was made of.
+type indexed struct {
+	*answer.Index
+	of []answer.Sample
+}
+
+// values takes what is asked for out of an answer. One that serves all objects is put to them once,
+// and not for each reader.
+func (p *plan) values(r answer.Result, grouped bool, asked rules.Asked) ([]answer.Value, error) {
+	if !grouped || p.metric.Rule.External || len(r.Samples) == 0 {
+		return p.metric.Values(r, asked)
+	}
+	x := p.index.Load()
+	if x == nil || len(x.of) != len(r.Samples) || &x.of[0] != &r.Samples[0] {
+		index, err := p.metric.Index(r, asked)
+		if err != nil {
+			return nil, err
+		}
+		x = &indexed{index, r.Samples}
+		p.index.Store(x)
+	}
+	return p.metric.Select(x.Index, asked)
 }
 
 // heldKey is a question to which known values are kept.
@@ -202,7 +229,9 @@ func (e *Engine) resolve(q *question, timed bool, read func(memory.Key) memory.O
 		a.query = p.group
 		f = read(p.key(a.query, timed))
 	}
+	grouped := p.grouped
 	if !p.grouped || !q.external && f.Err != nil && clashes(f.Err) {
+		grouped = false
 		if a.query, err = p.metric.Query(q.asked(now)); err != nil {
 			return a, err
 		}
@@ -217,7 +246,7 @@ func (e *Engine) resolve(q *question, timed bool, read func(memory.Key) memory.O
 		err = answer.Unknown(q.metric, q.of(), fmt.Sprintf("the last answer is %s old", age.Round(time.Second)))
 	default:
 		asked := q.asked(now)
-		a.values, err = p.metric.Values(f.Result, asked)
+		a.values, err = p.values(f.Result, grouped, asked)
 	}
 	return e.hold(q, a, now, err)
 }

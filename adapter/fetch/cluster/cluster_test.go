@@ -3,7 +3,10 @@ package cluster_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -75,6 +78,59 @@ func TestObjects(t *testing.T) {
 	client.PrependReactor("list", "*", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, errors.New("forbidden") })
 	if got, err := o.Names(ctx, of("nodes"), "", selector); err == nil {
 		t.Errorf("nodes that may not be listed are %v", got)
+	}
+}
+
+// The index finds the pods that a look at each finds, whatever the selector.
+func TestPodsOfSelectors(t *testing.T) {
+	t.Parallel()
+	random := rand.New(rand.NewPCG(14, 1))
+	word := func() string { return []string{"a", "b", "c"}[random.IntN(3)] }
+	var all []runtime.Object
+	for i := range 60 {
+		set := map[string]string{}
+		for range random.IntN(3) {
+			set[word()] = word()
+		}
+		all = append(all, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: word(), Name: fmt.Sprintf("p%02d", i), Labels: set}})
+	}
+	factory := informers.NewSharedInformerFactory(fake.NewClientset(all...), 0)
+	o := cluster.NewObjects(factory.Core().V1().Pods().Informer(), nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer factory.Shutdown()
+	defer cancel()
+	factory.StartWithContext(ctx)
+	factory.WaitForCacheSyncWithContext(ctx)
+	found := 0
+	for range 500 {
+		var terms []string
+		for range random.IntN(3) {
+			k, v := word(), word()
+			terms = append(terms, []string{k + "=" + v, k + "!=" + v, k + " in (" + v + ")", k + " in (a," + v + ")", k + " notin (" + v + ")", k, "!" + k}[random.IntN(7)])
+		}
+		text := strings.Join(terms, ",")
+		selector, err := labels.Parse(text)
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		namespace := word()
+		got, err := o.Names(ctx, corev1.SchemeGroupVersion.WithResource("pods"), namespace, selector)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want []string
+		for _, p := range all {
+			if p := p.(*corev1.Pod); p.Namespace == namespace && selector.Matches(labels.Set(p.Labels)) {
+				want = append(want, p.Name)
+			}
+		}
+		found += len(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("%q selects %v in %s, want %v", text, got, namespace, want)
+		}
+	}
+	if found == 0 {
+		t.Error("no selector selected anything")
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
 )
@@ -48,9 +49,61 @@ type objectList struct {
 	names []string
 }
 
-// NewObjects lists what a cluster has.
+// byLabel is an index of pods by namespace and each of their labels.
+const byLabel = "label"
+
+func labelKey(namespace, key, value string) string { return namespace + "/" + key + "=" + value }
+
+// labelKeys are the keys of a pod in the index.
+func labelKeys(pod any) ([]string, error) {
+	m, err := meta.Accessor(pod)
+	if err != nil {
+		return nil, err
+	}
+	keys := make([]string, 0, len(m.GetLabels()))
+	for k, v := range m.GetLabels() {
+		keys = append(keys, labelKey(m.GetNamespace(), k, v))
+	}
+	return keys, nil
+}
+
+// NewObjects lists what a cluster has. It gives the informer of pods an index.
 func NewObjects(pods cache.SharedIndexInformer, client metadata.Interface) *Objects {
+	// An informer that takes no index has ended, or has this one already.
+	_ = pods.AddIndexers(cache.Indexers{byLabel: labelKeys})
 	return &Objects{pods: pods, client: client, clock: time.Now, lists: map[listKey]*objectList{}}
+}
+
+// selected calls take for the pods of a namespace that a selector selects. Where the selector
+// demands a label it looks at the pods that have it, since a namespace may have thousands.
+func (o *Objects) selected(namespace string, selector labels.Selector, take func(pod any)) error {
+	requirements, _ := selector.Requirements()
+	var fewest []any
+	indexed := false
+	for i := range requirements {
+		r := &requirements[i]
+		values := r.ValuesUnsorted()
+		if op := r.Operator(); len(values) != 1 || op != selection.Equals && op != selection.DoubleEquals && op != selection.In {
+			continue
+		}
+		pods, err := o.pods.GetIndexer().ByIndex(byLabel, labelKey(namespace, r.Key(), values[0]))
+		if err != nil {
+			return err
+		}
+		if !indexed || len(pods) < len(fewest) {
+			fewest, indexed = pods, true
+		}
+	}
+	if !indexed {
+		return cache.ListAllByNamespace(o.pods.GetIndexer(), namespace, selector, take)
+	}
+	for _, pod := range fewest {
+		m, err := meta.Accessor(pod)
+		if err == nil && selector.Matches(labels.Set(m.GetLabels())) {
+			take(pod)
+		}
+	}
+	return nil
 }
 
 // Pods lists the names of pods by their namespace.
@@ -77,7 +130,7 @@ func (o *Objects) Names(ctx context.Context, resource schema.GroupVersionResourc
 			return nil, errors.New("pods are not listed yet")
 		}
 		var names []string
-		err := cache.ListAllByNamespace(o.pods.GetIndexer(), namespace, selector, func(pod any) {
+		err := o.selected(namespace, selector, func(pod any) {
 			if m, err := meta.Accessor(pod); err == nil {
 				names = append(names, m.GetName())
 			}

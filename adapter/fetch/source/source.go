@@ -32,6 +32,8 @@ type Source struct {
 	allowWarnings bool
 	// labels are what was listed of series by the text that selects them.
 	labels map[string]labelsOf
+	// sets are the labels of samples.
+	sets answer.LabelSets
 }
 
 // New makes a Source. observe is told of each request.
@@ -86,7 +88,7 @@ func (s *Source) query(ctx context.Context, promQL string) (answer.Result, error
 	if err != nil {
 		return answer.Result{}, err
 	}
-	r, warnings, err := answer.Decode(text)
+	r, warnings, err := s.sets.Decode(text)
 	if err != nil {
 		return answer.Result{}, err
 	}

@@ -2,9 +2,11 @@ package answer_test
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"math/big"
 	"math/rand/v2"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -242,6 +244,36 @@ func TestDecode(t *testing.T) {
 		}
 		if !strings.HasPrefix(got, want) || want == "" && got != "" {
 			t.Errorf("Decode(%s) = %q, want %q", text, got, want)
+		}
+	}
+}
+
+// A LabelSets reads what Decode reads, and gives each set of labels once.
+func TestLabelSets(t *testing.T) {
+	t.Parallel()
+	var sets answer.LabelSets
+	random := rand.New(rand.NewPCG(14, 2))
+	shared := map[string]map[string]string{}
+	for turn := range 400 {
+		var text []string
+		for range 100 {
+			text = append(text, fmt.Sprintf(`{"metric":{"pod":"p%d","x":"%d"},"value":[1,"%d"]}`, turn/100*1000+random.IntN(300), turn/100, random.IntN(9)))
+		}
+		body := []byte(`{"status":"success","data":{"resultType":"vector","result":[` + strings.Join(text, ",") + `]}}`)
+		want, _, err := answer.Decode(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, _, err := sets.Decode(body)
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Fatalf("turn %d: it reads %v, %v; want %v", turn, got, err, want)
+		}
+		for _, s := range got.Samples {
+			key := answer.Text(s.Labels)
+			if first, ok := shared[key]; ok && reflect.ValueOf(first).Pointer() != reflect.ValueOf(s.Labels).Pointer() {
+				t.Fatalf("turn %d: %s is there twice", turn, key)
+			}
+			shared[key] = s.Labels
 		}
 	}
 }

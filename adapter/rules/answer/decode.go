@@ -61,7 +61,11 @@ func (p *point) UnmarshalJSON(text []byte) error {
 
 // Decode reads the answer of /api/v1/query: a vector or a scalar. An answer that was cut short, a
 // matrix, a string or a histogram is an error. A result of null is an empty one.
-func Decode(text []byte) (Result, Warnings, error) {
+func Decode(text []byte) (Result, Warnings, error) { return (&LabelSets{}).Decode(text) }
+
+// Decode is the function Decode, for answers whose samples share their sets of labels. These must
+// not be changed.
+func (l *LabelSets) Decode(text []byte) (Result, Warnings, error) {
 	if len(text) > MaxBytes {
 		return Result{}, nil, fmt.Errorf("the answer has %d bytes: want at most %d", len(text), MaxBytes)
 	}
@@ -93,7 +97,7 @@ func Decode(text []byte) (Result, Warnings, error) {
 		}
 		return Result{Scalar: true, Samples: []Sample{{Value: p.value, Time: p.at}}}, body.Warnings, nil
 	case "vector":
-		r, err := vector(body.Data.Result)
+		r, err := l.vector(body.Data.Result)
 		return r, body.Warnings, err
 	}
 	return Result{}, body.Warnings, fmt.Errorf("the result is a %q: want a vector or a scalar", body.Data.ResultType)
@@ -105,7 +109,7 @@ func empty(text json.RawMessage) bool {
 }
 
 // vector reads samples one by one.
-func vector(text json.RawMessage) (Result, error) {
+func (l *LabelSets) vector(text json.RawMessage) (Result, error) {
 	var r Result
 	if empty(text) {
 		return r, nil
@@ -119,20 +123,24 @@ func vector(text json.RawMessage) (Result, error) {
 			return r, fmt.Errorf("the vector has more than %d samples; want a query that aggregates", MaxSamples)
 		}
 		var s struct {
-			Metric    map[string]string
+			Metric    json.RawMessage
 			Value     *point
 			Histogram json.RawMessage
 		}
 		if err := d.Decode(&s); err != nil {
 			return r, fmt.Errorf("read sample %d: %w", len(r.Samples), err)
 		}
+		labels, err := l.set(s.Metric)
+		if err != nil {
+			return r, fmt.Errorf("read sample %d: %w", len(r.Samples), err)
+		}
 		if s.Value == nil {
 			if s.Histogram != nil {
-				return r, fmt.Errorf("sample %s is a histogram: want a number, such as histogram_quantile(…)", Text(s.Metric))
+				return r, fmt.Errorf("sample %s is a histogram: want a number, such as histogram_quantile(…)", Text(labels))
 			}
-			return r, fmt.Errorf("sample %s has no value", Text(s.Metric))
+			return r, fmt.Errorf("sample %s has no value", Text(labels))
 		}
-		r.Samples = append(r.Samples, Sample{Labels: s.Metric, Value: s.Value.value, Time: s.Value.at})
+		r.Samples = append(r.Samples, Sample{Labels: labels, Value: s.Value.value, Time: s.Value.at})
 	}
 	return r, nil
 }

@@ -49,7 +49,7 @@ func (w *Objects) Index(r Result) *Index {
 		x.scalar = r.Samples
 		return x
 	}
-	for _, s := range r.Samples {
+	for i, s := range r.Samples {
 		if x.first == nil {
 			x.first = s.Labels
 		}
@@ -59,8 +59,14 @@ func (w *Objects) Index(r Result) *Index {
 				continue
 			}
 		}
-		if name, ok := s.Labels[w.Label]; ok {
-			x.byName[name] = append(x.byName[name], s)
+		name, ok := s.Labels[w.Label]
+		if !ok {
+			continue
+		}
+		if twice := x.byName[name]; twice != nil {
+			x.byName[name] = append(twice, s)
+		} else { // most have one, which need not be copied
+			x.byName[name] = r.Samples[i : i+1 : i+1]
 		}
 	}
 	return x
