@@ -181,7 +181,7 @@ func (e *Engine) count(api string, err error) error {
 	if errors.As(err, &s) {
 		code = int(s.Status().Code)
 	}
-	e.metrics.answers.WithLabelValues(api, strconv.Itoa(code)).Inc()
+	e.metrics.Answers.WithLabelValues(api, strconv.Itoa(code)).Inc()
 	return err
 }
 
@@ -190,7 +190,7 @@ func (e *Engine) countValues(api string, a answered) {
 	if a.held {
 		result = "held"
 	}
-	e.metrics.answers.WithLabelValues(api, result).Inc()
+	e.metrics.Answers.WithLabelValues(api, result).Inc()
 }
 
 // Question is what Explain explains.
@@ -309,4 +309,23 @@ func (q *Question) internal() *question {
 		in.namespace, in.namespaced, in.names = "", false, []string{q.Namespace}
 	}
 	return in
+}
+
+// Makes reports whether a rule answers for a metric, an external one if the resource is empty. One
+// that it makes and that cannot be read counts. An error means that rules were not listed yet.
+func (e *Engine) Makes(resource schema.GroupResource, namespace, metric string) (bool, error) {
+	st := e.state.Load()
+	if st == nil {
+		return false, errors.New("the metrics of rules are not listed yet")
+	}
+	if resource.Empty() {
+		m, _ := st.registry.ExternalMetric(namespace, metric) // the error is for readers
+		return m != nil, nil
+	}
+	for _, namespaced := range []bool{true, false} {
+		if m, _ := st.registry.Describes(resource, namespaced, metric); m != nil {
+			return true, nil
+		}
+	}
+	return false, nil
 }

@@ -28,6 +28,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/memory"
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
+	"github.com/sluice-autoscaler/sluice/adapter/fetch/telemetry"
 	"github.com/sluice-autoscaler/sluice/adapter/rules"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/answer"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/config"
@@ -94,7 +95,7 @@ type Engine struct {
 	began   time.Time
 	sources []*source.Source
 	memory  *memory.Memory
-	metrics instruments
+	metrics telemetry.Instruments
 	state   atomic.Pointer[state]
 	changes chan struct{}
 	relist  chan struct{}
@@ -125,7 +126,7 @@ func New(o Options) (*Engine, error) {
 		o.Clock = time.Now
 	}
 	e := &Engine{
-		opts: o, began: o.Clock(), metrics: newInstruments(), changes: make(chan struct{}, 1), relist: make(chan struct{}, 1),
+		opts: o, began: o.Clock(), metrics: telemetry.New(), changes: make(chan struct{}, 1), relist: make(chan struct{}, 1),
 		listed: map[string]kept{}, complaints: map[string]string{}, held: map[heldKey]heldValues{},
 	}
 	for i := range o.Config.Sources {
@@ -272,7 +273,7 @@ func (e *Engine) reload(ctx context.Context) bool {
 		e.mu.Lock()
 		e.fault = err
 		e.mu.Unlock()
-		e.metrics.reloadSuccess.Set(0)
+		e.metrics.ReloadSuccess.Set(0)
 		if e.fileErr != err.Error() {
 			e.fileErr = err.Error()
 			e.opts.Log.ErrorContext(ctx, "rules not taken over, the ones before stay in use", slog.Any("error", err))
@@ -283,11 +284,11 @@ func (e *Engine) reload(ctx context.Context) bool {
 	e.fault = nil
 	e.mu.Unlock()
 	e.fileErr = ""
-	e.metrics.reloadSuccess.Set(1)
+	e.metrics.ReloadSuccess.Set(1)
 	if sum == e.fileSum {
 		return false
 	}
-	e.metrics.reloadTime.Set(float64(e.opts.Clock().Unix()))
+	e.metrics.ReloadTime.Set(float64(e.opts.Clock().Unix()))
 	e.opts.Log.InfoContext(ctx, "rules read", slog.Int("rules", len(cfg.Rules)), slog.Int("external_rules", len(cfg.ExternalRules)))
 	e.rules, e.fileSum = cfg, sum
 	return true

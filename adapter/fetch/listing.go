@@ -35,10 +35,10 @@ func (e *Engine) list(ctx context.Context, set *rules.Set) map[*rules.Rule]rules
 				e.listed[key] = kept{l, now}
 			case known && now.Sub(old.at) <= time.Duration(e.opts.Config.KeepNames):
 				l = old.listing
-				e.metrics.listErrors.Inc()
+				e.metrics.ListErrors.Inc()
 			default:
 				l = rules.Listing{Err: err}
-				e.metrics.listErrors.Inc()
+				e.metrics.ListErrors.Inc()
 			}
 			if err != nil && ctx.Err() == nil {
 				e.complain(ctx, "series not listed", key, err)

@@ -117,7 +117,7 @@ func (e *Engine) usage(ctx context.Context, namespace string, names []string, no
 		if err != nil {
 			err = e.count("resource", status(err))
 		} else {
-			e.metrics.answers.WithLabelValues("resource", "ok").Inc()
+			e.metrics.Answers.WithLabelValues("resource", "ok").Inc()
 		}
 	}()
 	st := e.state.Load()
