@@ -75,7 +75,7 @@ func (d *Delegates) ListAllExternalMetrics() []metricsapi.ExternalMetricInfo {
 // whose says who answers a call: a provider, or the source that answers with values or with an
 // error. Its own error is an API status.
 func (d *Delegates) whose(ctx context.Context, c *remote.Call) (*remote.Provider, metricsapi.MetricsProvider, error) {
-	var last metricsapi.MetricsProvider = d.opts.Else
+	last := d.opts.Else
 	var unknown error
 	made := false
 	if d.opts.Rules != nil {

@@ -86,7 +86,7 @@ type Delegates struct {
 	namespaces namespaces
 	table      atomic.Pointer[table]
 	changes    chan struct{}
-	metrics    instruments
+	metrics    *instruments
 
 	// Only Run uses what follows.
 	sum     [sha256.Size]byte
@@ -119,7 +119,7 @@ func New(o Options) (*Delegates, error) {
 	d.remote = remote.Options{Clock: o.Clock, UserAgent: o.UserAgent, DiscoverPeriod: o.DiscoverPeriod, Observe: d.metrics.observe}
 	d.namespaces = namespaces{read: o.Namespace, clock: o.Clock, kept: map[string]namespaceLabels{}}
 	d.table.Store(&table{config: &config.Config{}})
-	m := &d.metrics
+	m := d.metrics
 	for _, c := range []prometheus.Collector{m.requests, m.duration, m.reloadSuccess, m.reloadTime, m.collisions, newState(d)} {
 		if err := o.Registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
@@ -218,6 +218,7 @@ func (d *Delegates) replace(ctx context.Context, next *table, running *sync.Wait
 	for _, p := range next.providers {
 		stays[p], names[p.Name()] = true, true
 	}
+	d.metrics.keep(names)
 	old := d.table.Swap(next)
 	d.mu.Lock()
 	clear(d.collisions)
@@ -229,9 +230,6 @@ func (d *Delegates) replace(ctx context.Context, next *table, running *sync.Wait
 		d.stops[p]()
 		delete(d.stops, p)
 		p.Close()
-		if !names[p.Name()] {
-			d.metrics.forget(p.Name())
-		}
 	}
 	for _, p := range next.providers {
 		if d.stops[p] != nil {

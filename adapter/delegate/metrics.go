@@ -1,6 +1,7 @@
 package delegate
 
 import (
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,10 +14,15 @@ type instruments struct {
 	reloadSuccess prometheus.Gauge
 	reloadTime    prometheus.Gauge
 	collisions    prometheus.Gauge
+
+	mu sync.RWMutex
+	// names are the delegates that there are: a request that ends later makes no series.
+	names map[string]bool
 }
 
-func newInstruments() instruments {
-	return instruments{
+func newInstruments() *instruments {
+	return &instruments{
+		names: map[string]bool{},
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sluice_adapter_delegate_requests_total",
 			Help: "Requests to another provider by delegate, kind (custom, external, discovery) and result: ok, rejected (a status of its own), failed, not_sent (paused after failures, or too many at once).",
@@ -39,16 +45,28 @@ func newInstruments() instruments {
 
 // observe counts a request.
 func (i *instruments) observe(delegate, kind, result string, d time.Duration) {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	if !i.names[delegate] {
+		return
+	}
 	i.requests.WithLabelValues(delegate, kind, result).Inc()
 	if result != "not_sent" {
 		i.duration.WithLabelValues(delegate).Observe(d.Seconds())
 	}
 }
 
-// forget drops what belongs to a delegate that is no longer one.
-func (i *instruments) forget(delegate string) {
-	i.requests.DeletePartialMatch(prometheus.Labels{"delegate": delegate})
-	i.duration.DeletePartialMatch(prometheus.Labels{"delegate": delegate})
+// keep drops what belongs to delegates that are none any more.
+func (i *instruments) keep(names map[string]bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for delegate := range i.names {
+		if !names[delegate] {
+			i.requests.DeletePartialMatch(prometheus.Labels{"delegate": delegate})
+			i.duration.DeletePartialMatch(prometheus.Labels{"delegate": delegate})
+		}
+	}
+	i.names = names
 }
 
 // state exposes how the delegates are that there are now.

@@ -108,8 +108,8 @@ func TestBreaker(t *testing.T) {
 			}
 			b.end(time.Now(), down, false)
 		}
-		for _, pause := range []time.Duration{2, 4, 8, 16, 30, 30} {
-			pause *= time.Second
+		for _, seconds := range []int{2, 4, 8, 16, 30, 30} {
+			pause := time.Duration(seconds) * time.Second
 			time.Sleep(pause - time.Millisecond)
 			if err := b.begin(time.Now()); err == nil || !errors.Is(err, down) || !strings.Contains(err.Error(), "not asked until") {
 				t.Fatalf("before %v: %v", pause, err)
