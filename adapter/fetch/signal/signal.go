@@ -29,7 +29,6 @@ import (
 	"github.com/sluice-autoscaler/sluice/adapter/rules/answer"
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/loop"
-	"github.com/sluice-autoscaler/sluice/prom"
 )
 
 // Rules answer for workloads from memory, and know the operator's sources. fetch.Engine is one.
@@ -112,7 +111,7 @@ const (
 	mostAmount = math.MaxInt64 / 1000
 )
 
-// known is a workload that was declared.
+// declared is a workload that Declare told of.
 type declared struct {
 	Workload
 	// choice is its preset, fault why that cannot be used; both as of chosen.
@@ -598,9 +597,4 @@ func amount(r answer.Result) sample {
 		return sample{missing: fmt.Sprintf("Prometheus answered %g, which is no amount", v)}
 	}
 	return sample{value: v, known: true, at: r.Samples[0].Time, coverage: 1}
-}
-
-// Of is the workload that presets are filled in for.
-func (w *Workload) Of() prom.Workload {
-	return prom.Workload{Namespace: w.Namespace, Kind: w.Kind.Kind, Name: w.Name}
 }
