@@ -68,7 +68,13 @@ func TestEndpoints(t *testing.T) {
 	factory.StartWithContext(ctx)
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done; factory.Shutdown() })
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		factory.Shutdown()
+	})
 	select {
 	case <-n.synced:
 	case <-time.After(20 * time.Second):

@@ -111,7 +111,12 @@ func TestPresetOfWorkload(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- i.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done })
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
 	deadline := time.Now().Add(20 * time.Second)
 	for i.Ready() != nil && time.Now().Before(deadline) {
 		runtime.Gosched()

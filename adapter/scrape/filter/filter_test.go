@@ -3,6 +3,7 @@ package filter_test
 import (
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -14,12 +15,7 @@ import (
 
 func wants(names ...string) *filter.Filter {
 	return &filter.Filter{Body: 1 << 20, Kept: 64 << 10, Sample: 16 << 10, Labels: 4, Family: 8 << 10, Wanted: func(name []byte) bool {
-		for _, n := range names {
-			if string(name) == n {
-				return true
-			}
-		}
-		return false
+		return slices.Contains(names, string(name))
 	}}
 }
 

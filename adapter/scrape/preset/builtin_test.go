@@ -107,7 +107,8 @@ istio_request_duration_milliseconds_sum{reporter="source",response_code="200"} 9
 		},
 		{
 			"istio before the first request", "istio", "istio_build{component=\"proxy\",tag=\"1.27.0\"} 1\n",
-			map[string]float64{"concurrency": 0, "rate": 0}, nil,
+			map[string]float64{"concurrency": 0, "rate": 0},
+			nil,
 		},
 		{
 			"linkerd", "linkerd", `
@@ -121,7 +122,8 @@ response_total{direction="inbound",tls="no_identity",status_code="500",classific
 		},
 		{
 			"linkerd, no response yet", "linkerd", "proxy_build_info{version=\"2\"} 1\nrequest_total{direction=\"inbound\"} 3\n",
-			map[string]float64{"concurrency": 3, "rate": 0}, nil,
+			map[string]float64{"concurrency": 3, "rate": 0},
+			nil,
 		},
 		{
 			"nginx-ingress", "nginx-ingress", `
@@ -183,7 +185,8 @@ phpfpm_total_processes{pool="www",scrape_uri="tcp://127.0.0.1:9000/status"} 10
 		},
 		{
 			"app-gauge", "app-gauge", `http_server_active_requests{http_request_method="GET",url_scheme="http"} 2` + "\n",
-			map[string]float64{"concurrency": 2}, nil,
+			map[string]float64{"concurrency": 2},
+			nil,
 		},
 		{
 			"app-histogram", "app-histogram", `
