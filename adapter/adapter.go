@@ -201,9 +201,11 @@ type Adapter struct {
 	server   *server.Server
 	// engine and signals are nil without rules, presets besides where no metrics API is served,
 	// delegates without other providers.
-	engine    *fetch.Engine
-	signals   *signal.Signals
-	presets   *querypreset.Set
+	engine  *fetch.Engine
+	signals *signal.Signals
+	presets *querypreset.Set
+	// named are the signals that presets of pods give.
+	named     []string
 	delegates *delegate.Delegates
 	// changes is sent to when metrics of either have changed; changing are what it gathers.
 	changes  chan struct{}
@@ -221,6 +223,7 @@ func New(o Options) (*Adapter, error) {
 	}
 	a := &Adapter{
 		opts:      o,
+		named:     o.signals(),
 		store:     store.New(store.Options{Interval: o.Interval, Stale: o.stale(), Signals: o.signals(), OnSilentGateway: o.OnSilentGateway}),
 		heartbeat: serve.NewHeartbeat("adapter", store.SweepPeriod, time.Now()),
 		factory:   informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(discover.Strip)),
@@ -332,7 +335,7 @@ func (a *Adapter) fetch(client kubernetes.Interface) error {
 		return err
 	}
 	a.signals, err = signal.New(signal.Options{
-		Config: a.opts.Prometheus.Config, Rules: a.engine, Pods: a.podNames, Choose: a.choose, Observe: a.engine.Observe,
+		Config: a.opts.Prometheus.Config, Rules: a.engine, Pods: a.podNames, Choose: a.choose, Elsewhere: a.byPods, Observe: a.engine.Observe,
 		Log: a.opts.Log, Registerer: a.opts.Registerer,
 	})
 	return err

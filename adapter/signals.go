@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -40,7 +41,7 @@ func (a *Adapter) Signals(now time.Time, ref loop.Ref, needs []algorithms.Need, 
 	for i := range needs {
 		s := &dst[from+i]
 		if a.signals == nil {
-			if s.Name != algorithms.Concurrency && s.Name != algorithms.Rate && s.Name != algorithms.Waiting {
+			if s.Name != algorithms.Concurrency && s.Name != algorithms.Rate && s.Name != algorithms.Waiting && !slices.Contains(a.named, s.Name) {
 				s.Source, s.Missing = "", noRules
 			}
 			continue
@@ -57,6 +58,24 @@ func (a *Adapter) Signals(now time.Time, ref loop.Ref, needs []algorithms.Need, 
 		}
 	}
 	return dst
+}
+
+// byPods says that presets of pods give a signal, and no rule a metric of that name.
+func (a *Adapter) byPods(namespace, name string) bool {
+	if !slices.Contains(a.named, name) {
+		return false
+	}
+	kinds := []schema.GroupResource{{}, {Resource: "pods"}}
+	for _, r := range []string{"deployments", "statefulsets", "replicasets"} {
+		kinds = append(kinds, schema.GroupResource{Group: appsv1.GroupName, Resource: r})
+	}
+	for _, k := range kinds {
+		// not listed yet: nobody knows
+		if made, err := a.engine.Makes(k, namespace, name); made || err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // sourcePrometheus is the source of signals that Prometheus' series make.

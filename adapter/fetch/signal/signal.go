@@ -46,6 +46,8 @@ type Options struct {
 	Pods func(ref loop.Ref) (ready, others []string)
 	// Choose finds the preset of a workload; nil where it has none, or has sidecars.
 	Choose func(w Workload) (*preset.Choice, error)
+	// Elsewhere says that another source has a signal, and no rule makes it; nil: none has.
+	Elsewhere func(namespace, signal string) bool
 	// Observe returns what is told of requests for tenants to a source.
 	Observe    func(source string) func(kind, result string, d time.Duration)
 	Log        *slog.Logger
@@ -288,6 +290,9 @@ func (s *Signals) Signal(now time.Time, ref loop.Ref, need algorithms.Need) (v V
 		case requests:
 			return v, false
 		}
+	}
+	if own < 0 && s.opts.Elsewhere != nil && s.opts.Elsewhere(w.Namespace, need.Name) {
+		return v, false
 	}
 	key := entryKey{ref, need.Name}
 	e, missing := s.entry(now, key, w.Namespace, own >= 0, func(e *entry) {
