@@ -258,7 +258,8 @@ func (l *Loop) observe(v *View) algorithms.Observation {
 			}
 		case algorithms.PodTerminating:
 			o.Replicas.Terminating++
-		case algorithms.PodFailed, algorithms.PodSucceeded: // another takes its place
+		case algorithms.PodFailed, algorithms.PodSucceeded, algorithms.PodGone:
+			// another takes its place
 		}
 	}
 	if limit > 0 {

@@ -457,7 +457,7 @@ func (f *faults) replicas(r *algorithms.Replicas, l line, pods []algorithms.Pod)
 			r.Starting++
 		case algorithms.PodTerminating:
 			r.Terminating++
-		case algorithms.PodFailed, algorithms.PodSucceeded:
+		case algorithms.PodFailed, algorithms.PodSucceeded, algorithms.PodGone:
 		}
 	}
 	for _, c := range []struct {

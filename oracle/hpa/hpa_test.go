@@ -158,7 +158,7 @@ func pod(rng *rand.Rand, i int, now time.Time, all []metric, c *cluster, load fl
 	k := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: p.Name, Namespace: "ns"}, Status: corev1.PodStatus{Phase: corev1.PodRunning}}
 	ready := corev1.ConditionTrue
 	switch p.State {
-	case algorithms.PodReady:
+	case algorithms.PodReady, algorithms.PodGone:
 	case algorithms.PodStarting:
 		ready = corev1.ConditionFalse
 	case algorithms.PodUnknown:
@@ -308,7 +308,7 @@ func run(t *testing.T, seed uint64, steps int, calculator, guarded bool, mutate 
 					mine.Values = nil
 				}
 				switch mine.State {
-				case algorithms.PodReady:
+				case algorithms.PodReady, algorithms.PodGone:
 					o.Replicas.Ready++
 				case algorithms.PodTerminating, algorithms.PodFailed:
 				default:

@@ -137,10 +137,15 @@ func rarely(rng *rand.Rand, good, bad []string) string {
 
 func randomSeries(rng *rand.Rand) string {
 	var parts []string
+	seen := map[string]bool{}
 	for _, l := range distinct(rng, labelNames, 1+rng.IntN(5)) {
-		parts = append(parts, fmt.Sprintf("%q=%q", l, pick(rng, values...)))
+		if l = oddly(rng, 12, l, oddLabels); seen[l] {
+			continue
+		}
+		seen[l] = true
+		parts = append(parts, fmt.Sprintf("%q=%q", l, oddly(rng, 10, pick(rng, values...), oddValues)))
 	}
-	return fmt.Sprintf("{%q,%s}", pick(rng, seriesNames...), strings.Join(parts, ","))
+	return fmt.Sprintf("{%q,%s}", oddly(rng, 6, pick(rng, seriesNames...), oddSeries), strings.Join(parts, ","))
 }
 
 func distinct(rng *rand.Rand, from []string, n int) []string {
@@ -151,7 +156,9 @@ func distinct(rng *rand.Rand, from []string, n int) []string {
 
 func randomRule(rng *rand.Rand) yaml.MapSlice {
 	query := pick(rng, seriesNames[:9]...)
-	switch rng.IntN(6) {
+	switch rng.IntN(7) {
+	case 4:
+		query = fmt.Sprintf("{__name__=~%q}", oddRegexp(rng, oddly(rng, 2, pick(rng, seriesNames...), oddSeries)))
 	case 0:
 		query = fmt.Sprintf("{__name__=~%q,%s}", pick(rng, "^container_.*", ".*_total", "^.*$", "http.*"), pick(rng, matchers...))
 	case 1:
@@ -166,7 +173,7 @@ func randomRule(rng *rand.Rand) yaml.MapSlice {
 	}
 	rule := yaml.MapSlice{{Key: "seriesQuery", Value: query}}
 	if chance(rng, 3) {
-		f := yaml.MapSlice{{Key: pick(rng, "is", "isNot"), Value: rarely(rng, filters, badFilters)}}
+		f := yaml.MapSlice{{Key: pick(rng, "is", "isNot"), Value: oddly(rng, 6, rarely(rng, filters, badFilters), oddFilters)}}
 		if chance(rng, 60) {
 			f = append(f, yaml.MapItem{Key: pick(rng, "is", "isNot", "isnot"), Value: "x"})
 			if f[0].Key == f[1].Key {
@@ -176,10 +183,14 @@ func randomRule(rng *rand.Rand) yaml.MapSlice {
 		rule = append(rule, yaml.MapItem{Key: "seriesFilters", Value: []any{f}})
 	}
 	rule = append(rule, yaml.MapItem{Key: "resources", Value: randomMapping(rng)})
-	if name := (yaml.MapSlice{{Key: "matches", Value: rarely(rng, matches, badMatches)}, {Key: "as", Value: pick(rng, as...)}}); !chance(rng, 4) {
+	if name := (yaml.MapSlice{{Key: "matches", Value: oddly(rng, 6, rarely(rng, matches, badMatches), oddMatches)}, {Key: "as", Value: oddly(rng, 6, pick(rng, as...), oddAs)}}); !chance(rng, 4) {
 		rule = append(rule, yaml.MapItem{Key: "name", Value: name})
 	}
-	return append(rule, yaml.MapItem{Key: "metricsQuery", Value: rarely(rng, queries, badQueries)})
+	text := rarely(rng, queries, badQueries)
+	if chance(rng, 2) {
+		text = (&grammar{rng: rng}).query()
+	}
+	return append(rule, yaml.MapItem{Key: "metricsQuery", Value: text})
 }
 
 func randomMapping(rng *rand.Rand) yaml.MapSlice {
@@ -187,7 +198,7 @@ func randomMapping(rng *rand.Rand) yaml.MapSlice {
 	if chance(rng, 10) {
 		return m
 	}
-	template := rarely(rng, templates, badTemplates)
+	template := oddly(rng, 10, rarely(rng, templates, badTemplates), oddTemplates)
 	if template != "" {
 		m = append(m, yaml.MapItem{Key: "template", Value: template})
 	}
@@ -208,7 +219,7 @@ func randomMapping(rng *rand.Rand) yaml.MapSlice {
 				continue
 			}
 			used[singular] = true
-			over = append(over, yaml.MapItem{Key: l, Value: yaml.MapSlice{{Key: "group", Value: r[0]}, {Key: "resource", Value: r[1]}}})
+			over = append(over, yaml.MapItem{Key: oddly(rng, 15, l, oddLabels), Value: yaml.MapSlice{{Key: "group", Value: r[0]}, {Key: "resource", Value: r[1]}}})
 		}
 		m = append(m, yaml.MapItem{Key: "overrides", Value: over})
 	}

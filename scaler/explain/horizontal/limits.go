@@ -205,12 +205,12 @@ func (x *Explanation) limit(in *Input, l *behavior.Limiter, n int) {
 	if low == high {
 		mid = low
 	}
-	x.clamps(in, low, high, mid, cur, n)
+	x.clamps(in, low, high, mid, n)
 	x.remember(l, low, high, known)
 }
 
 // clamps lists the rules that changed the count.
-func (x *Explanation) clamps(in *Input, low, high, mid behavior.Outcome, cur, n int) {
+func (x *Explanation) clamps(in *Input, low, high, mid behavior.Outcome, n int) {
 	if mid.StabilizedBy != "" {
 		x.Clamps = append(x.Clamps, Clamp{
 			Rule: mid.StabilizedBy, From: n, To: mid.Stabilized, Certain: low.StabilizedBy == high.StabilizedBy && low.Stabilized == high.Stabilized && low.Stabilized == mid.Stabilized,

@@ -73,6 +73,7 @@ func New(cfg *rest.Config) (*Reader, error) {
 // bounded refuses answers that are too large.
 type bounded struct{ next http.RoundTripper }
 
+// RoundTrip bounds what is read of the answer.
 func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	answer, err := b.next.RoundTrip(r)
 	if err == nil && answer.Body != nil {
@@ -88,6 +89,7 @@ type boundedBody struct {
 
 var errTooLarge = fmt.Errorf("the answer has more than %d MiB", mostBytes>>20)
 
+// Read fails where there is more than the bound.
 func (b *boundedBody) Read(p []byte) (int, error) {
 	if b.left <= 0 {
 		return 0, errTooLarge

@@ -2,6 +2,7 @@ package reader_test
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -68,9 +69,7 @@ func cluster(t *testing.T, metric string, changes map[string]answer) *reader.Rea
 		custom + "services/front/hits":           ok(`{"kind":"MetricValueList","apiVersion":"custom.metrics.k8s.io/v1beta2","items":[{"describedObject":{"kind":"Service","name":"front"},"metric":{"name":"hits"},"timestamp":"2026-01-01T00:00:00Z","value":"40"}]}`),
 		"/api/v1/namespaces/shop/services/front": ok(`{"apiVersion":"v1","kind":"Service","metadata":{"name":"front"}}`),
 	}
-	for path, a := range changes {
-		paths[path] = a
-	}
+	maps.Copy(paths, changes)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		a, known := paths[r.URL.Path]
@@ -108,28 +107,52 @@ func TestRead(t *testing.T) {
 		{"resource", ofCPU, nil, horizontal.Up, []string{"goes from 1 to 3 replicas: cpu is 150% where the target is 50%"}},
 		{"pods", ofPods, nil, horizontal.Up, []string{"goes from 1 to 2 replicas: jobs is 20 a pod where the target is 10 a pod"}},
 		{"object", ofShop, nil, horizontal.Up, []string{"goes from 1 to 4 replicas: hits of Service/front is 40 where the target is 10"}},
-		{"nobody serves it", ofCPU, map[string]answer{usage: {404, "404 page not found"}}, horizontal.NoMetrics,
-			[]string{"nothing serves metrics.k8s.io in this cluster: there is no APIService v1beta1.metrics.k8s.io", "install metrics-server"}},
-		{"its server is down", ofQueue, map[string]answer{queue: {503, "service unavailable"}, services + "v1beta1.external.metrics.k8s.io": apiService("False", "MissingEndpoints", "endpoints for service/adapter in \\\"sluice\\\" have no addresses")},
-			horizontal.NoMetrics, []string{`APIService v1beta1.external.metrics.k8s.io is not available: MissingEndpoints: endpoints for service/adapter in "sluice" have no addresses`, "see the Service sluice/adapter", "caBundle"}},
-		{"no such metric", ofPods, map[string]answer{custom + "pods/*/jobs": refuse(404, "NotFound", "the server could not find the metric jobs for pods"), services + "v1beta2.custom.metrics.k8s.io": up}, horizontal.NoMetrics,
-			[]string{"custom.metrics.k8s.io has no metric jobs here: the server could not find the metric jobs for pods", "kubectl get --raw /apis/custom.metrics.k8s.io/v1beta2", "sluice explain metric jobs -n shop --object pods/POD"}},
+		{
+			"nobody serves it", ofCPU,
+			map[string]answer{usage: {404, "404 page not found"}},
+			horizontal.NoMetrics,
+			[]string{"nothing serves metrics.k8s.io in this cluster: there is no APIService v1beta1.metrics.k8s.io", "install metrics-server"},
+		},
+		{
+			"its server is down", ofQueue,
+			map[string]answer{queue: {503, "service unavailable"}, services + "v1beta1.external.metrics.k8s.io": apiService("False", "MissingEndpoints", "endpoints for service/adapter in \\\"sluice\\\" have no addresses")},
+			horizontal.NoMetrics,
+			[]string{`APIService v1beta1.external.metrics.k8s.io is not available: MissingEndpoints: endpoints for service/adapter in "sluice" have no addresses`, "see the Service sluice/adapter", "caBundle"},
+		},
+		{
+			"no such metric", ofPods,
+			map[string]answer{custom + "pods/*/jobs": refuse(404, "NotFound", "the server could not find the metric jobs for pods"), services + "v1beta2.custom.metrics.k8s.io": up},
+			horizontal.NoMetrics,
+			[]string{"custom.metrics.k8s.io has no metric jobs here: the server could not find the metric jobs for pods", "kubectl get --raw /apis/custom.metrics.k8s.io/v1beta2", "sluice explain metric jobs -n shop --object pods/POD"},
+		},
 		{"no such object", ofShop, map[string]answer{
 			custom + "services/front/hits": refuse(404, "NotFound", "no"), services + "v1beta2.custom.metrics.k8s.io": up,
 			"/api/v1/namespaces/shop/services/front": refuse(404, "NotFound", "no"),
 		}, horizontal.NoMetrics, []string{"there is no Service shop/front", "make the object"}},
 		{"no such kind", ofKind, nil, horizontal.NoMetrics, []string{`the cluster has no kind Queue of "x.io/v1"`, "CRD"}},
-		{"an error", ofQueue, map[string]answer{queue: refuse(500, "InternalError", "two series of\none object"), services + "v1beta1.external.metrics.k8s.io": up}, horizontal.NoMetrics,
-			[]string{"external.metrics.k8s.io answers two series of one object", "sluice explain metric queue -n shop"}},
-		{"an empty list", ofQueue, map[string]answer{queue: ok(`{"kind":"ExternalMetricValueList","apiVersion":"external.metrics.k8s.io/v1beta1","items":[]}`)}, horizontal.NoMetrics,
-			[]string{"external.metrics.k8s.io answers, with no value of queue"}},
+		{
+			"an error", ofQueue,
+			map[string]answer{queue: refuse(500, "InternalError", "two series of\none object"), services + "v1beta1.external.metrics.k8s.io": up},
+			horizontal.NoMetrics,
+			[]string{"external.metrics.k8s.io answers two series of one object", "sluice explain metric queue -n shop"},
+		},
+		{
+			"an empty list", ofQueue,
+			map[string]answer{queue: ok(`{"kind":"ExternalMetricValueList","apiVersion":"external.metrics.k8s.io/v1beta1","items":[]}`)},
+			horizontal.NoMetrics,
+			[]string{"external.metrics.k8s.io answers, with no value of queue"},
+		},
 		{"refused", ofQueue, map[string]answer{queue: refuse(403, "Forbidden", "you cannot list queue")}, horizontal.Hidden, []string{"you may not read it: you cannot list queue"}},
 		{"pods refused", ofPods, map[string]answer{pods: refuse(403, "Forbidden", "no pods")}, horizontal.Hidden, []string{"the pods cannot be listed", "no pods"}},
 		{"pods refused, and not needed", ofQueue, map[string]answer{pods: refuse(403, "Forbidden", "no pods")}, horizontal.Up, []string{"goes from 1 to 4"}},
 		{"no pods match", ofPods, map[string]answer{pods: ok(`{"apiVersion":"v1","kind":"PodList","items":[]}`)}, horizontal.NoMetrics, []string{"no pods match the selector app=web", "labels of the pod template"}},
 		{"no target", ofQueue, map[string]answer{scale: refuse(404, "NotFound", "no")}, horizontal.NoTarget, []string{"is not scaled by its HPA: there is no Deployment shop/web", "scaleTargetRef"}},
-		{"no scale", ofQueue, map[string]answer{scale: refuse(404, "NotFound", "no"), "/apis/apps/v1/namespaces/shop/deployments/web": ok(`{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"web"}}`)},
-			horizontal.NoTarget, []string{"has no scale subresource"}},
+		{
+			"no scale", ofQueue,
+			map[string]answer{scale: refuse(404, "NotFound", "no"), "/apis/apps/v1/namespaces/shop/deployments/web": ok(`{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"web"}}`)},
+			horizontal.NoTarget,
+			[]string{"has no scale subresource"},
+		},
 		{"scale refused", ofQueue, map[string]answer{scale: refuse(403, "Forbidden", "no")}, horizontal.Hidden, []string{"Deployment shop/web cannot be explained: you may not read the scale"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
