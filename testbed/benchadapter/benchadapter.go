@@ -10,7 +10,7 @@
 //
 //	runs        adapter, metrics (HPA metrics), pods (of a workload), series (in Prometheus),
 //	            prometheusLatencyMs (added to each request), getP50Ms and getP99Ms (from a GET to the
-//	            end of its answer; one without an answer counts with the time that it waited),
+//	            end of its answer; one that failed counts with the time to 3 s after the window),
 //	            queries (requests to Prometheus in the window), rssMiB (the most since its start),
 //	            cpuSecondsPer1000Gets (of the adapter's process). Besides: names (metric names that
 //	            the HPA metrics share), gets, failed (no answer, or not 200), windowSeconds,
@@ -124,6 +124,8 @@ type shape struct {
 	unthrottledAt time.Duration
 	// fresh measures new series as well.
 	fresh bool
+	// span is how long a window is, 0 for what fits the number of metrics.
+	span time.Duration
 }
 
 // names are the metric names that HPAs ask for.
