@@ -37,7 +37,7 @@ func TestFill(t *testing.T) {
 		for _, a := range s.asks() {
 			pod := podName(a.workload, s.pods-1)
 			for query, want := range map[string]string{
-				`count({__name__=~"bench_.+"})`: map[bool]string{false: "50000", true: "2000"}[s.own],
+				`count({__name__=~"bench_.+"})`:                                 map[bool]string{false: "50000", true: "2000"}[s.own],
 				`count(` + a.name + `{namespace="bench-10",pod="` + pod + `"})`: "1",
 			} {
 				got, err := get(t.Context(), http.DefaultClient, p.url+"/api/v1/query?query="+url.QueryEscape(query), nil)
