@@ -145,14 +145,17 @@ func (s *shape) String() string {
 	return text
 }
 
+// quickWindow is how long windows are in a quick run.
+const quickWindow = 5 * time.Second
+
 // plan is what is run: the shapes, and the numbers of sidecars.
 func plan(quick bool) (shapes []shape, sidecars []int) {
 	const ms = time.Millisecond
 	both := []string{sluice, upstream}
 	if quick {
 		return []shape{
-			{metrics: 1000, pods: 10, series: 10_000, latencies: []time.Duration{50 * ms}, adapters: both, unthrottledAt: 50 * ms, fresh: true},
-			{metrics: 1000, pods: 10, series: 300_000, latencies: []time.Duration{ms}, adapters: both},
+			{metrics: 1000, pods: 10, series: 10_000, latencies: []time.Duration{50 * ms}, adapters: both, unthrottledAt: 50 * ms, span: quickWindow},
+			{metrics: 1000, pods: 10, series: 300_000, latencies: []time.Duration{ms}, adapters: both, span: quickWindow},
 		}, []int{1000}
 	}
 	all := []time.Duration{ms, 50 * ms, 500 * ms}
@@ -176,7 +179,8 @@ func plan(quick bool) (shapes []shape, sidecars []int) {
 // is missed.
 func Measure(ctx context.Context, o Options) error {
 	log := slog.New(slog.DiscardHandler)
-	klog.SetLogger(logr.FromSlogHandler(log.Handler())) // the client's library would write to stderr
+	// the client's library would write to stderr
+	klog.SetLogger(logr.FromSlogHandler(log.Handler()))
 	ctx, cancel := context.WithTimeout(ctx, o.Limit)
 	defer cancel()
 	if err := os.MkdirAll(filepath.Join(o.Out, "logs"), 0o755); err != nil { //nolint:gosec // results for everybody

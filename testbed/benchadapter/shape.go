@@ -13,7 +13,7 @@ const (
 	// warmUp is how long Sluice runs before it is measured for the first time: it has fetched what
 	// HPAs name by then, as it has in a cluster. settle is how long it runs after a pause, in which
 	// what it had grew old.
-	warmUp, settle = 8 * time.Second, 5 * time.Second
+	warmUp, settle = 7 * time.Second, 5 * time.Second
 	// refill is how long prometheus-adapter rests before it is measured, until it may list pods as
 	// often at once as its flags say.
 	refill = 2 * time.Second
@@ -132,12 +132,9 @@ func (b *bed) others(ctx context.Context, name string, p *prometheus, latency ti
 // measureNew measures how long it takes from a new series to the first answer with it. Others have
 // listed names just before, so that a new name takes the longest; Sluice did so at any time.
 func (b *bed) measureNew(ctx context.Context, p *prometheus, s *shape, ours *adapter) ([]NewSeries, error) {
-	bound, names := 75*time.Second, []string{upstream, minutely}
-	if b.Quick {
-		bound, names = 12*time.Second, names[:1]
-	}
+	const bound = 75 * time.Second
 	all := []*adapter{ours}
-	for _, name := range names {
+	for _, name := range []string{upstream, minutely} {
 		a, err := b.startAdapter(ctx, name, p, s.latencies[0], s)
 		if err != nil {
 			return nil, err
