@@ -1,6 +1,7 @@
 package benchadapter
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -64,9 +65,18 @@ func (b *bed) startAdapter(ctx context.Context, name string, p *prometheus, late
 	}
 	asks := s.asks()
 	last := asks[len(asks)-1]
+	// Discovery first: a GET of values takes one of the few lists of pods that prometheus-adapter
+	// may make.
+	listed := false
 	err = testbed.WaitFor(ctx, time.Minute, name+" to answer", func(ctx context.Context) (string, bool) {
 		if err := a.process.alive(); err != nil {
 			return err.Error(), false
+		}
+		if !listed {
+			got, err := a.get(ctx, api, "application/json")
+			if listed = err == nil && bytes.Contains(got.body, []byte("pods/"+last.name)); !listed {
+				return fmt.Sprintf("its list of metrics has not %s: %d, %v", last.name, got.status, err), false
+			}
 		}
 		n, err := a.items(ctx, s, last)
 		return fmt.Sprintf("%d values, %v", n, err), err == nil && n == s.pods
@@ -179,6 +189,9 @@ func (a *adapter) items(ctx context.Context, s *shape, k ask) (int, error) {
 
 // windowOf is how long a shape is measured: where there are many metrics, a part of them is enough.
 func (s *shape) windowOf() time.Duration {
+	if s.span > 0 {
+		return s.span
+	}
 	if s.metrics < 1000 {
 		return syncPeriod
 	}
@@ -217,6 +230,9 @@ func (a *adapter) window(ctx context.Context, s *shape) (Run, error) {
 			sent := time.Now()
 			got, err := a.get(deadline, s.path(asks[i]), "application/vnd.kubernetes.protobuf,application/json")
 			took[i], ok[i] = float64(time.Since(sent))/1e6, err == nil && got.status == http.StatusOK
+			if !ok[i] { // a quick refusal is no quick answer
+				took[i] = float64(began.Add(span+patience).Sub(sent)) / 1e6
+			}
 		})
 	}
 	// What is to be counted is counted at the end of the window; answers that are late may come.

@@ -2,6 +2,7 @@ package benchadapter
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -11,7 +12,6 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
-
 	"github.com/sluice-autoscaler/sluice/wire"
 )
 
@@ -92,7 +92,7 @@ func TestSidecars(t *testing.T) {
 		decoder, all := expfmt.NewDecoder(bytes.NewReader(rec.Body.Bytes()), expfmt.ResponseFormat(rec.Header())), map[string]float64{}
 		for {
 			var family dto.MetricFamily
-			if err := decoder.Decode(&family); err == io.EOF {
+			if err := decoder.Decode(&family); errors.Is(err, io.EOF) {
 				return all
 			} else if err != nil {
 				t.Fatal(err)

@@ -15,10 +15,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/sluice-autoscaler/sluice/proxy/inflight"
 	"github.com/sluice-autoscaler/sluice/sidecar/exposition"
+	"golang.org/x/sync/errgroup"
+
 	"github.com/sluice-autoscaler/sluice/testbed"
 	"github.com/sluice-autoscaler/sluice/testbed/kit"
 )
@@ -127,9 +127,9 @@ func (b *bed) collect(ctx context.Context, sizes []int, done func(Collection)) e
 		return err
 	}
 	defer p.stop()
-	pods := 100
+	pods, window := 100, collectWindow
 	if b.Quick {
-		pods = 10
+		pods, window = 10, 2*quickWindow
 	}
 	ran := 0
 	for _, n := range sizes {
@@ -142,7 +142,7 @@ func (b *bed) collect(ctx context.Context, sizes []int, done func(Collection)) e
 		if err := g.Wait(); err != nil {
 			return fmt.Errorf("make pods run: %w", err)
 		}
-		c, err := s.measure(ctx, p, n)
+		c, err := s.measure(ctx, p, n, window)
 		if err != nil {
 			return err
 		}
@@ -153,7 +153,7 @@ func (b *bed) collect(ctx context.Context, sizes []int, done func(Collection)) e
 }
 
 // measure waits until n sidecars are read, for as long as it takes within reason, and measures.
-func (s *sidecars) measure(ctx context.Context, p *process, n int) (Collection, error) {
+func (s *sidecars) measure(ctx context.Context, p *process, n int, window time.Duration) (Collection, error) {
 	before := s.reads.Load()
 	err := testbed.WaitFor(ctx, 30*time.Second, "the first reads", func(context.Context) (string, bool) {
 		if err := p.alive(); err != nil {
@@ -173,7 +173,7 @@ func (s *sidecars) measure(ctx context.Context, p *process, n int) (Collection, 
 		return Collection{}, err
 	}
 	reads, began := s.reads.Load(), time.Now()
-	if err := pause(ctx, collectWindow); err != nil {
+	if err := pause(ctx, window); err != nil {
 		return Collection{}, err
 	}
 	after, err := p.cpu()

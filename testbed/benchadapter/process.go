@@ -31,7 +31,7 @@ func start(log, program string, args ...string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer out.Close()                   //nolint:errcheck // the child has its own
+	defer out.Close()                     //nolint:errcheck // the child has its own
 	cmd := exec.Command(program, args...) //nolint:noctx // stop ends it
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}

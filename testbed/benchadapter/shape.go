@@ -13,7 +13,10 @@ const (
 	// warmUp is how long Sluice runs before it is measured for the first time: it has fetched what
 	// HPAs name by then, as it has in a cluster. settle is how long it runs after a pause, in which
 	// what it had grew old.
-	warmUp, settle = 8 * time.Second, 5 * time.Second
+	warmUp, settle = 7 * time.Second, 5 * time.Second
+	// refill is how long prometheus-adapter rests before it is measured, until it may list pods as
+	// often at once as its flags say.
+	refill = 2 * time.Second
 )
 
 // measureShape measures a shape with all its adapters and latencies, in turns. prometheus-adapter
@@ -98,6 +101,9 @@ func (b *bed) others(ctx context.Context, name string, p *prometheus, latency ti
 	if err != nil {
 		return Run{}, fmt.Errorf("%s: %w", name, err)
 	}
+	if err := pause(ctx, refill); err != nil {
+		return Run{}, err
+	}
 	r, err := a.window(ctx, s)
 	if err != nil {
 		return Run{}, fmt.Errorf("%s: %w", name, err)
@@ -123,15 +129,12 @@ func (b *bed) others(ctx context.Context, name string, p *prometheus, latency ti
 	}
 }
 
-// measureNew measures how long it takes from a new series to the first answer with it, right after
-// the adapters have listed names: the longest that it can take.
+// measureNew measures how long it takes from a new series to the first answer with it. Others have
+// listed names just before, so that a new name takes the longest; Sluice did so at any time.
 func (b *bed) measureNew(ctx context.Context, p *prometheus, s *shape, ours *adapter) ([]NewSeries, error) {
-	bound, names := 75*time.Second, []string{upstream, minutely}
-	if b.Quick {
-		bound, names = 12*time.Second, names[:1]
-	}
+	const bound = 75 * time.Second
 	all := []*adapter{ours}
-	for _, name := range names {
+	for _, name := range []string{upstream, minutely} {
 		a, err := b.startAdapter(ctx, name, p, s.latencies[0], s)
 		if err != nil {
 			return nil, err
@@ -187,4 +190,3 @@ func pause(ctx context.Context, d time.Duration) error {
 		return context.Cause(ctx)
 	}
 }
-
