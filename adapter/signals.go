@@ -69,7 +69,7 @@ func (a *Adapter) byPods(namespace, name string) bool {
 	for _, r := range []string{"deployments", "statefulsets", "replicasets"} {
 		kinds = append(kinds, schema.GroupResource{Group: appsv1.GroupName, Resource: r})
 	}
-	for _, k := range kinds {
+	for _, k := range kinds { // not listed yet: nobody knows
 		// not listed yet: nobody knows
 		if made, err := a.engine.Makes(k, namespace, name); made || err != nil {
 			return false
