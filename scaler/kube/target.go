@@ -74,6 +74,7 @@ type Targets struct {
 	scales    scale.ScalesGetter
 	mapper    meta.RESTMapper
 	selectors Selectors
+	buffers   map[string]*sync.Pool
 
 	mu      sync.Mutex
 	targets map[loop.Ref]*target
@@ -106,7 +107,7 @@ type scaleAnswer struct {
 
 // NewTargets returns Targets over a cached reader and a client of scales. Selectors may be nil.
 func NewTargets(cached client.Reader, scales scale.ScalesGetter, mapper meta.RESTMapper, s Selectors) *Targets {
-	return &Targets{cached: cached, scales: scales, mapper: mapper, selectors: s, targets: map[loop.Ref]*target{}, reads: map[string]*rate.Limiter{}}
+	return &Targets{cached: cached, scales: scales, mapper: mapper, selectors: s, buffers: newBuffers(), targets: map[loop.Ref]*target{}, reads: map[string]*rate.Limiter{}}
 }
 
 // Register says that ref scales another object than the one it names, and which Service holds its
@@ -172,7 +173,7 @@ func (t *Targets) Get(ctx context.Context, ref loop.Ref) (scaler.State, error) {
 // read gives the count that was last asked for, the text of the pods' selector, and why pods cannot
 // be created.
 func (t *Targets) read(ctx context.Context, at *target) (n int, selectorText, trouble string, err error) {
-	buffer := buffers(at.ref.Kind)
+	buffer := t.buffers[at.ref.Kind]
 	if buffer == nil {
 		n, selectorText, err = t.readScale(ctx, at)
 		return n, selectorText, "", err
@@ -218,24 +219,14 @@ func (at *target) text(s *metav1.LabelSelector) string {
 	return sel.String()
 }
 
-// The objects into which targets are read from the cache, by the million.
-var (
-	deployments  = sync.Pool{New: func() any { return &appsv1.Deployment{} }}
-	statefulSets = sync.Pool{New: func() any { return &appsv1.StatefulSet{} }}
-	replicaSets  = sync.Pool{New: func() any { return &appsv1.ReplicaSet{} }}
-)
-
-// buffers are for objects of a kind that the cache has; nil for other kinds.
-func buffers(kind string) *sync.Pool {
-	switch kind {
-	case "Deployment.apps":
-		return &deployments
-	case "StatefulSet.apps":
-		return &statefulSets
-	case "ReplicaSet.apps":
-		return &replicaSets
+// newBuffers are for the objects into which targets are read from the cache, by the million, of
+// each kind that the cache has.
+func newBuffers() map[string]*sync.Pool {
+	return map[string]*sync.Pool{
+		"Deployment.apps":  {New: func() any { return &appsv1.Deployment{} }},
+		"StatefulSet.apps": {New: func() any { return &appsv1.StatefulSet{} }},
+		"ReplicaSet.apps":  {New: func() any { return &appsv1.ReplicaSet{} }},
 	}
-	return nil
 }
 
 // scaleOf is the count and the selector in the spec of such an object.
