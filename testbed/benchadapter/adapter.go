@@ -68,7 +68,7 @@ func (b *bed) startAdapter(ctx context.Context, name string, p *prometheus, late
 	// Discovery first: a GET of values takes one of the few lists of pods that prometheus-adapter
 	// may make.
 	listed := false
-	err = testbed.WaitFor(ctx, time.Minute, name+" to answer", func(ctx context.Context) (string, bool) {
+	err = testbed.WaitFor(ctx, 2*time.Minute, name+" to answer", func(ctx context.Context) (string, bool) {
 		if err := a.process.alive(); err != nil {
 			return err.Error(), false
 		}
