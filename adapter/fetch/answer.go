@@ -209,7 +209,9 @@ func (e *Engine) answer(ctx context.Context, q *question) (answered, error) {
 		err = answer.Unknown(q.metric, q.of(), fmt.Sprintf("the last answer is %s old", age.Round(time.Second)))
 	default:
 		asked := q.asked(now)
-		a.values, err = p.metric.Values(f.Result, asked)
+		if a.values, err = p.metric.Values(f.Result, asked); err == nil {
+			a.values, err = known(p, q, a.values)
+		}
 	}
 	return e.hold(q, a, now, err)
 }

@@ -36,7 +36,7 @@ func (e *Engine) PodMetrics(ctx context.Context, namespace string, selector labe
 	}
 	all := []metricsv1beta1.PodMetrics{}
 	for _, ns := range slices.Sorted(maps.Keys(by)) {
-		usage, window, err := e.usage(ctx, ns, by[ns], false)
+		usage, window, err := e.usage(ctx, ns, by[ns], false, namespace != "")
 		if err != nil {
 			return nil, err
 		}
@@ -49,7 +49,7 @@ func (e *Engine) PodMetrics(ctx context.Context, namespace string, selector labe
 
 // PodMetric answers for one pod.
 func (e *Engine) PodMetric(ctx context.Context, namespace, name string) (*metricsv1beta1.PodMetrics, error) {
-	usage, window, err := e.usage(ctx, namespace, []string{name}, false)
+	usage, window, err := e.usage(ctx, namespace, []string{name}, false, false)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +97,7 @@ func (e *Engine) NodeMetric(ctx context.Context, name string) (*metricsv1beta1.N
 }
 
 func (e *Engine) nodes(ctx context.Context, names []string) ([]metricsv1beta1.NodeMetrics, error) {
-	usage, window, err := e.usage(ctx, "", names, true)
+	usage, window, err := e.usage(ctx, "", names, true, false)
 	if err != nil {
 		return nil, err
 	}
@@ -111,8 +111,9 @@ func (e *Engine) nodes(ctx context.Context, names []string) ([]metricsv1beta1.No
 	return all, nil
 }
 
-// usage asks for CPU and memory of pods or nodes. Its error is an API status.
-func (e *Engine) usage(ctx context.Context, namespace string, names []string, nodes bool) (usage []answer.Usage, window time.Duration, err error) {
+// usage asks for CPU and memory of pods or nodes; some makes it an error that none has both. Its
+// error is an API status.
+func (e *Engine) usage(ctx context.Context, namespace string, names []string, nodes, some bool) (usage []answer.Usage, window time.Duration, err error) {
 	defer func() {
 		if err != nil {
 			err = e.count("resource", status(err))
@@ -165,6 +166,9 @@ func (e *Engine) usage(ctx context.Context, namespace string, names []string, no
 		results[i] = f.Result
 	}
 	usage, err = values(results[0], results[1], names)
+	if err == nil && some && len(usage) == 0 {
+		err = usageMissing(of, results)
+	}
 	return usage, r.Window, err
 }
 

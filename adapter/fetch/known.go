@@ -1,0 +1,56 @@
+package fetch
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/sluice-autoscaler/sluice/adapter/rules/answer"
+)
+
+// known takes from the values of a rule those that a HorizontalPodAutoscaler cannot count with, and
+// turns an answer without any value into an error with its cause. It changes no value.
+//
+// The HorizontalPodAutoscaler of Kubernetes before 1.38 computes replicas of pods' and objects'
+// metrics in 32 bits: from the largest quantity it makes a negative number, and scales down.
+func known(p *plan, q *question, values []answer.Value) ([]answer.Value, error) {
+	var first error
+	if p.metric.Rule.Answers.OnInf != answer.Max && slices.ContainsFunc(values, func(v answer.Value) bool { return v.Saturated }) {
+		var kept []answer.Value
+		for _, v := range values {
+			if !v.Saturated {
+				kept = append(kept, v)
+				continue
+			}
+			of := *q
+			if !q.external {
+				of.names = []string{v.Name}
+			}
+			if first == nil {
+				first = answer.Unknown(q.metric, of.of(), "Prometheus answered a value that is too large for a quantity, of which an HPA may make a negative number; onInf: max serves the largest quantity")
+			}
+		}
+		if q.external { // a reader adds them up
+			return nil, first
+		}
+		values = kept
+	}
+	switch {
+	case len(values) > 0:
+		return values, nil
+	case first != nil:
+		return nil, first
+	case q.external, len(q.names) > 0:
+		return nil, answer.Unknown(q.metric, q.of(), "Prometheus has no sample for it")
+	}
+	return values, nil
+}
+
+// usageMissing says why no pod of those that were asked for has usage.
+func usageMissing(of string, results [2]answer.Result) error {
+	cpu, memory := len(results[0].Samples), len(results[1].Samples)
+	why := "Prometheus has no sample"
+	if cpu+memory > 0 {
+		why = fmt.Sprintf("Prometheus has %d samples of CPU and %d of memory, and of no pod a number of both: they are NaN, infinite, too large, or of other pods", cpu, memory)
+	}
+	return answer.Unknown("usage", of, why)
+}
