@@ -105,7 +105,7 @@ oracle-ci: ## what CI runs of it: oracle-short without keda
 	@$(MAKE) --no-print-directory -j2 --output-sync=target oracle-kpa oracle-hpa oracle-prometheus-adapter ORACLE=-short
 
 .PHONY: e2e
-e2e: deps build $(HELM) controlplane prometheus browser ## end-to-end tests on the testbed: a real control plane, real processes, real sockets
+e2e: deps build $(HELM) controlplane prometheus prometheus-adapter browser ## end-to-end tests on the testbed: a real control plane, real processes, real sockets
 	@mkdir -p .cache; cd testbed; PATH=$(WITH_PROMETHEUS) HELM=$(CURDIR)/$(HELM) go test -tags e2e -count=1 -timeout 30m -p 1 -v ./... 2>&1 | tee ../.cache/e2e.log || { \
 	  echo "what the failed tests said, without the logs of the cluster:"; grep -E '^ *--- FAIL|^ +[a-z0-9_]+_test\.go:[0-9]+: [^-]' ../.cache/e2e.log; exit 1; }
 	go test -tags e2e -count=1 -v -run InBrowser ./bench/page
@@ -137,6 +137,15 @@ prometheus: ## fetch the Debian package into .cache if there is no Prometheus, a
 	    { echo "prometheus cannot be fetched. Put prometheus and promtool into the PATH (Debian: apt-get install prometheus) and try again." >&2; exit 1; }; \
 	  dpkg-deb -x prometheus_*.deb .; \
 	fi
+
+BENCH_ADAPTER := .cache/bench-adapter
+
+# As a main module it is built with the versions that its vendor names.
+.PHONY: prometheus-adapter
+prometheus-adapter: ## build prometheus-adapter v0.12.0, to compare with and to migrate from (about 4 minutes the first time)
+	@[ -x $(BENCH_ADAPTER)/adapter ] || { mkdir -p $(BENCH_ADAPTER); echo "building prometheus-adapter (about 4 minutes the first time)"; \
+	  cd oracle/prometheus-adapter; go mod download sigs.k8s.io/prometheus-adapter; \
+	  go build -C "$$(go list -m -f '{{.Dir}}' sigs.k8s.io/prometheus-adapter)" -ldflags '-s -w' -o $(CURDIR)/$(BENCH_ADAPTER)/adapter ./cmd/adapter; }
 
 .PHONY: e2e-prometheus
 e2e-prometheus: prometheus ## sluice bench backtest and tune, and the controller's history, on a real Prometheus

@@ -58,8 +58,12 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(record.dir) //nolint:errcheck // a temporary folder
+	images := map[string]string{adversaryImage: filepath.Join(place.Bin, "adversary")}
+	if _, err := os.Stat(upstream(place)); err == nil { // TestMigration says if it is not there
+		images[upstreamImage] = upstream(place)
+	}
 	cluster, err = kit.Start(ctx, place, testbed.Options{
-		Progress: os.Stderr, Images: map[string]string{adversaryImage: filepath.Join(place.Bin, "adversary")},
+		Progress: os.Stderr, Images: images,
 		ExtraArgs: map[string][]string{
 			"kube-apiserver": record.args(),
 			// A node whose API server was stopped for ten minutes is not lost.
