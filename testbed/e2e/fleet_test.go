@@ -8,9 +8,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -282,11 +284,7 @@ func (f *fleet) forget() {
 func (f *fleet) seen() (changes []change, inactive map[string]string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	inactive = map[string]string{}
-	for name, why := range f.inactive {
-		inactive[name] = why
-	}
-	return append([]change{}, f.changes...), inactive
+	return slices.Clone(f.changes), maps.Clone(f.inactive)
 }
 
 // settled tells, for WaitFor, whether each HPA reads its metric and its app has the replicas that

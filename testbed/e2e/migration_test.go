@@ -15,9 +15,8 @@ import (
 	"testing"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/sluice-autoscaler/sluice/internal/promtest"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sluice-autoscaler/sluice/testbed/internal/network"
 	"github.com/sluice-autoscaler/sluice/testbed/kit"
@@ -303,9 +302,10 @@ func TestMigration(t *testing.T) {
 	c := startCrowd(t, apps)
 	m := &move{fleet: f, crowd: c, began: began}
 
+	had := m.served(t)
 	m.stage(t, "prometheus-adapter", func() {})
-	if n := m.served(t); n != 0 {
-		t.Errorf("Sluice has answered %v reads while prometheus-adapter has the APIs", n)
+	if n := m.served(t); n != had {
+		t.Errorf("Sluice has answered %v reads while prometheus-adapter has the APIs", n-had)
 	}
 	m.stage(t, "the APIServices change hands", func() {
 		patch := toSluice(t)
@@ -313,7 +313,7 @@ func TestMigration(t *testing.T) {
 			patchAPI(t, name, patch)
 		}
 	})
-	if n := m.served(t); n < float64(len(apps)) {
+	if n := m.served(t) - had; n < float64(len(apps)) {
 		t.Errorf("Sluice has answered %v reads, want one of each HPA at least", n)
 	}
 	m.stage(t, "Sluice's chart registers, v1beta2 too", func() {
@@ -334,7 +334,7 @@ func TestMigration(t *testing.T) {
 			patchAPI(t, name, toUpstream)
 		}
 	})
-	had := m.served(t)
+	had = m.served(t)
 	m.stage(t, "prometheus-adapter again", func() {})
 	if n := m.served(t); n != had {
 		t.Errorf("Sluice has answered %v reads more after it gave the APIs back", n-had)

@@ -17,74 +17,11 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/sluice-autoscaler/sluice/internal/promtest"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-autoscaler/sluice/testbed/internal/network"
 )
-
-// point is a sample before it is written.
-type point struct{ labels, value string }
-
-// outage is a way in which a Prometheus fails.
-type outage struct {
-	name string
-	// cause is a part of what an HPA is told, and usage that of HPAs on CPU and memory, where it is
-	// another.
-	cause, usage string
-	// answer answers a query; points are plausible and wrong.
-	answer func(w http.ResponseWriter, f *promtest.Fake, points []point)
-	// all says that it befalls lists of names, too; forgets that the names are gone.
-	all, forgets bool
-}
-
-func vector(at time.Time, points []point) string {
-	var all []string
-	for _, p := range points {
-		all = append(all, promtest.SampleAt(at, p.labels, p.value))
-	}
-	return promtest.Vector(all...)
-}
-
-// outages are the rows of the matrix.
-func outages() []outage {
-	const none, noNumber = "Prometheus has no sample", "of no pod a number of both"
-	value := func(name, value, cause string) outage {
-		return outage{name: name, cause: cause, usage: noNumber, answer: func(w http.ResponseWriter, _ *promtest.Fake, points []point) {
-			for i := range points {
-				points[i].value = value
-			}
-			fmt.Fprint(w, vector(time.Now(), points))
-		}}
-	}
-	text := func(change func(healthy string) string) func(http.ResponseWriter, *promtest.Fake, []point) {
-		return func(w http.ResponseWriter, _ *promtest.Fake, points []point) {
-			fmt.Fprint(w, change(vector(time.Now(), points)))
-		}
-	}
-	status := func(code int) func(http.ResponseWriter, *promtest.Fake, []point) {
-		return func(w http.ResponseWriter, _ *promtest.Fake, _ []point) { http.Error(w, "not now", code) }
-	}
-	empty := text(func(string) string { return promtest.Vector() })
-	return []outage{
-		value("nan", "NaN", "Prometheus answered NaN"),
-		value("inf", "+Inf", "Prometheus answered +Inf"),
-		value("minusinf", "-Inf", "Prometheus answered -Inf"),
-		value("huge", "1e17", "too large for a quantity"),
-		{name: "empty", cause: none, answer: empty},
-		{name: "null", cause: none, answer: text(func(string) string { return `{"status":"success","data":{"resultType":"vector","result":null}}` })},
-		{name: "truncated", cause: "read the answer", answer: text(func(healthy string) string { return healthy[:len(healthy)/2] })},
-		{name: "unauthorized", cause: "status 401", answer: status(http.StatusUnauthorized), all: true},
-		{name: "unavailable", cause: "status 503", answer: status(http.StatusServiceUnavailable), all: true},
-		{name: "hanging", cause: "no answer within 1s", answer: func(_ http.ResponseWriter, f *promtest.Fake, _ []point) { f.Hang() }, all: true},
-		{name: "stale", cause: "it answers for 5m", answer: func(w http.ResponseWriter, _ *promtest.Fake, points []point) {
-			fmt.Fprint(w, vector(time.Now().Add(-5*time.Minute), points))
-		}},
-		{name: "restarted", cause: "the server could not find the metric", usage: none, answer: empty, forgets: true},
-		{name: "partial", cause: "store down", answer: text(func(healthy string) string { return strings.Replace(healthy, "{", `{"warnings":["store down"],`, 1) })},
-	}
-}
 
 // Phases of the matrix.
 const (
@@ -102,11 +39,11 @@ var asked = regexp.MustCompile(`\b(?:(?:jobs|orders|depth|idle)_|resource-)([a-z
 // pointsOf are the samples for a query: 30 of what is to be done, which are 3 replicas, and nothing
 // for who sleeps; during an outage little and much, so that who believes it acts; afterwards 5
 // replicas and 2.
-func pointsOf(query, name string, phase int32) []point {
+func pointsOf(query, name string, phase int32) []promtest.Point {
 	awake, asleep := [...]string{"30", "0.001", "50"}[phase], [...]string{"0", "50", "20"}[phase]
-	perPod := func(pod, more, value string) (all []point) {
+	perPod := func(pod, more, value string) (all []promtest.Point) {
 		for i := range 10 { // all of it at the first, whatever the count
-			all = append(all, point{fmt.Sprintf(`pod="%s-%s-%d"%s`, pod, name, i, more), value})
+			all = append(all, promtest.Point{Labels: fmt.Sprintf(`pod="%s-%s-%d"%s`, pod, name, i, more), Value: value})
 			value = "0"
 		}
 		return all
@@ -115,18 +52,18 @@ func pointsOf(query, name string, phase int32) []point {
 	case strings.Contains(query, "jobs_"):
 		return perPod("pods", "", awake)
 	case strings.Contains(query, "orders_"):
-		return []point{{fmt.Sprintf(`service="shop-%s"`, name), awake}, {fmt.Sprintf(`service="idle-%s"`, name), asleep}}
+		return []promtest.Point{{Labels: fmt.Sprintf(`service="shop-%s"`, name), Value: awake}, {Labels: fmt.Sprintf(`service="idle-%s"`, name), Value: asleep}}
 	case strings.Contains(query, "depth_"):
-		return []point{{"", awake}}
+		return []promtest.Point{{Value: awake}}
 	case strings.Contains(query, "idle_"):
-		return []point{{"", asleep}}
+		return []promtest.Point{{Value: asleep}}
 	}
 	return perPod("resource", `,container="app"`, awake)
 }
 
 // prometheis are the Prometheis of the matrix: one for each outage, and one for CPU and memory,
 // which fails by the pods that are asked for.
-func prometheis(t *testing.T, all []outage, phase *atomic.Int32) (urls map[string]string) {
+func prometheis(t *testing.T, all []promtest.Outage, phase *atomic.Int32) (urls map[string]string) {
 	urls = map[string]string{}
 	grammar := promtest.Grammar{
 		Parse: func(query string) error {
@@ -139,62 +76,62 @@ func prometheis(t *testing.T, all []outage, phase *atomic.Int32) (urls map[strin
 			return regexp.MatchString(`\b`+series["__name__"]+`\b`, selector)
 		},
 	}
-	by := map[string]outage{}
-	for _, o := range append(all, outage{name: "main"}) {
-		by[o.name] = o
+	by := map[string]promtest.Outage{}
+	for _, o := range append(all, promtest.Outage{Name: "main"}) {
+		by[o.Name] = o
 		var series []map[string]string
 		for _, name := range []string{"jobs", "orders", "depth", "idle"} {
 			label := map[string]string{"jobs": "pod", "orders": "service"}[name]
-			s := map[string]string{"__name__": name + "_" + o.name, "namespace": outageNamespace}
+			s := map[string]string{"__name__": name + "_" + o.Name, "namespace": outageNamespace}
 			if label != "" {
 				s[label] = "any"
 			}
 			series = append(series, s)
 		}
 		f := promtest.NewFake(t, network.Host().String(), grammar, series...)
-		urls[o.name] = f.URL
+		urls[o.Name] = f.URL
 		f.Answer = func(w http.ResponseWriter, query string) {
 			name := asked.FindStringSubmatch(query)[1]
 			now := phase.Load()
 			if points := pointsOf(query, name, now); now == during {
-				by[name].answer(w, f, points)
+				by[name].Answer(w, f, points)
 			} else {
-				fmt.Fprint(w, vector(time.Now(), points))
+				fmt.Fprint(w, promtest.VectorAt(time.Now(), points))
 			}
 		}
 		f.Fault = func(w http.ResponseWriter) bool {
 			fails := phase.Load() == during
-			if fails && o.all {
-				o.answer(w, f, nil)
+			if fails && o.All {
+				o.Answer(w, f, nil)
 			}
 			f.Set(func() {
 				f.Series = series
-				if fails && o.forgets {
+				if fails && o.Forgets {
 					f.Series = nil
 				}
 			})
-			return fails && o.all
+			return fails && o.All
 		}
 	}
 	return urls
 }
 
 // outageValues are the chart's values: rules and a source for each outage.
-func outageValues(t *testing.T, all []outage, urls map[string]string) string {
+func outageValues(t *testing.T, all []promtest.Outage, urls map[string]string) string {
 	t.Helper()
 	type object = map[string]any
 	resources := object{"template": "<<.Resource>>"}
 	sources := []object{{"name": "main", "url": urls["main"], "timeout": "1s"}}
 	var custom, external []object
 	for _, o := range all {
-		sources = append(sources, object{"name": o.name, "url": urls[o.name], "timeout": "1s"})
+		sources = append(sources, object{"name": o.Name, "url": urls[o.Name], "timeout": "1s"})
 		for _, name := range []string{"jobs_", "orders_"} {
 			custom = append(custom, object{
-				"seriesQuery": name + o.name, "source": o.name, "resources": resources, "metricsQuery": "sum(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>)",
+				"seriesQuery": name + o.Name, "source": o.Name, "resources": resources, "metricsQuery": "sum(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>)",
 			})
 		}
 		for _, name := range []string{"depth_", "idle_"} {
-			external = append(external, object{"seriesQuery": name + o.name, "source": o.name, "resources": resources, "metricsQuery": "sum(<<.Series>>{<<.LabelMatchers>>})"})
+			external = append(external, object{"seriesQuery": name + o.Name, "source": o.Name, "resources": resources, "metricsQuery": "sum(<<.Series>>{<<.LabelMatchers>>})"})
 		}
 	}
 	usage := func(series string) object {
@@ -219,10 +156,10 @@ func outageValues(t *testing.T, all []outage, urls map[string]string) string {
 }
 
 // outageApps are an HPA of each kind for each outage, and two that sleep.
-func outageApps(all []outage) []app {
+func outageApps(all []promtest.Outage) []app {
 	var apps []app
 	for _, o := range all {
-		n := o.name
+		n := o.Name
 		apps = append(apps,
 			app{"pods-" + n, 1, 3, podsMetric("jobs_"+n, "10"), "labelSelector=app=pods-" + n},
 			app{"object-" + n, 1, 3, serviceMetric("orders_"+n, "shop-"+n, "10"), "/services/shop-" + n + "/orders_" + n},
@@ -239,7 +176,7 @@ func outageApps(all []outage) []app {
 // one, all at once: nobody scales down or wakes, each HPA says why, and afterwards all are right
 // again. It is not parallel: it restarts the controller.
 func TestOutages(t *testing.T) {
-	all := outages()
+	all := promtest.Outages()
 	var phase atomic.Int32
 	values := outageValues(t, all, prometheis(t, all, &phase))
 	began := time.Now()
@@ -285,7 +222,7 @@ func TestOutages(t *testing.T) {
 }
 
 // awaitUnknown waits until each HPA says the cause of its outage, and returns when it was seen to.
-func (f *fleet) awaitUnknown(t *testing.T, all []outage) map[string]time.Time {
+func (f *fleet) awaitUnknown(t *testing.T, all []promtest.Outage) map[string]time.Time {
 	t.Helper()
 	since := map[string]time.Time{}
 	wait(t, time.Minute, "each HPA to say why", func(context.Context) (string, bool) {
@@ -293,12 +230,12 @@ func (f *fleet) awaitUnknown(t *testing.T, all []outage) map[string]time.Time {
 		for _, o := range all {
 			for i := range f.apps {
 				a := &f.apps[i]
-				if _, known := since[a.name]; known || !strings.HasSuffix(a.name, "-"+o.name) {
+				if _, known := since[a.name]; known || !strings.HasSuffix(a.name, "-"+o.Name) {
 					continue
 				}
-				want := o.cause
-				if a.metric.Resource != nil && o.usage != "" {
-					want = o.usage
+				want := o.Cause
+				if a.metric.Resource != nil && o.Usage != "" {
+					want = o.Usage
 				}
 				hpa, err := f.hpas.Get(a.name)
 				if err != nil {
@@ -333,18 +270,18 @@ func (f *fleet) noneBelieves(t *testing.T, since map[string]time.Time) {
 }
 
 // outageState looks at what people look at: sluice explain metric, and the controller's metrics.
-func outageState(t *testing.T, all []outage) {
+func outageState(t *testing.T, all []promtest.Outage) {
 	t.Helper()
 	var mu sync.Mutex
 	var g errgroup.Group
 	g.SetLimit(4)
 	for _, o := range all {
 		g.Go(func() error {
-			said, err := cluster.Sluice(t.Context(), "explain", "metric", "jobs_"+o.name, "-n", outageNamespace, "--object", "pods/pods-"+o.name+"-0")
+			said, err := cluster.Sluice(t.Context(), "explain", "metric", "jobs_"+o.Name, "-n", outageNamespace, "--object", "pods/pods-"+o.Name+"-0")
 			mu.Lock()
 			defer mu.Unlock()
-			if !strings.Contains(said+fmt.Sprint(err), o.cause) {
-				t.Errorf("sluice explain metric of %s does not say %q, but %s, %v", o.name, o.cause, said, err)
+			if !strings.Contains(said+fmt.Sprint(err), o.Cause) {
+				t.Errorf("sluice explain metric of %s does not say %q, but %s, %v", o.Name, o.Cause, said, err)
 			}
 			return nil
 		})
