@@ -62,9 +62,9 @@ func (r running) readings(t *testing.T) []string {
 }
 
 // Whatever befalls a Prometheus that was well, each reader is told why soon, never reads another
-// number, and reads the right ones once it is well again.
+// number, and reads the right ones once it is well again. It is not parallel to tests whose timeouts
+// are short: its rows are enough of a load.
 func TestOutageOfARunningPrometheus(t *testing.T) {
-	t.Parallel()
 	for _, o := range promtest.Outages() {
 		t.Run(o.Name, func(t *testing.T) {
 			t.Parallel()
