@@ -25,6 +25,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	listers "k8s.io/client-go/listers/autoscaling/v2"
 	"k8s.io/client-go/rest"
@@ -47,13 +48,13 @@ func startHollow(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Name: hollowNode},
 		Spec:       corev1.NodeSpec{Unschedulable: true, Taints: []corev1.Taint{{Key: hollowNode, Effect: corev1.TaintEffectNoSchedule}}},
 	}
-	node, err := nodes.Create(ctx, node, metav1.CreateOptions{})
-	if err != nil {
+	if _, err := nodes.Create(ctx, node, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	now := metav1.Now()
-	node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "Hollow", LastHeartbeatTime: now, LastTransitionTime: now}}
-	if _, err := nodes.UpdateStatus(ctx, node, metav1.UpdateOptions{}); err != nil {
+	// A patch, since the node's controllers write it at the same time.
+	now := time.Now().UTC().Format(time.RFC3339)
+	ready := fmt.Appendf(nil, `{"status":{"conditions":[{"type":"Ready","status":"True","reason":"Hollow","lastHeartbeatTime":%q,"lastTransitionTime":%q}]}}`, now, now)
+	if _, err := nodes.Patch(ctx, hollowNode, types.StrategicMergePatchType, ready, metav1.PatchOptions{}, "status"); err != nil {
 		t.Fatal(err)
 	}
 	factory := informers.NewSharedInformerFactoryWithOptions(cluster.Kube, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
