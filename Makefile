@@ -106,7 +106,7 @@ oracle-ci: ## what CI runs of it: oracle-short without keda
 
 .PHONY: e2e
 e2e: deps build $(HELM) controlplane prometheus browser ## end-to-end tests on the testbed: a real control plane, real processes, real sockets
-	@mkdir -p .cache; cd testbed; PATH=$(WITH_PROMETHEUS) HELM=$(CURDIR)/$(HELM) go test -tags e2e -count=1 -timeout 30m -p 1 -v ./... 2>&1 | tee ../.cache/e2e.log || { \
+	@mkdir -p .cache; cd testbed; PATH=$(WITH_PROMETHEUS) HELM=$(CURDIR)/$(HELM) go test -tags e2e -count=1 -timeout 45m -p 1 -v ./... 2>&1 | tee ../.cache/e2e.log || { \
 	  echo "what the failed tests said, without the logs of the cluster:"; grep -E '^ *--- FAIL|^ +[a-z0-9_]+_test\.go:[0-9]+: [^-]' ../.cache/e2e.log; exit 1; }
 	go test -tags e2e -count=1 -v -run InBrowser ./bench/page
 	@$(MAKE) --no-print-directory e2e-prometheus
@@ -121,6 +121,10 @@ faults: deps build $(HELM) controlplane ## what each fault costs, as a table: ou
 .PHONY: robustness
 robustness: deps build $(HELM) controlplane ## random faults under recorded traffic for ten minutes (ROBUSTNESS_FLAGS="-seed N" does it again)
 	@$(E2E_ONE) -timeout 40m -run '^TestRobustness$$' -args -robustness 10m $(ROBUSTNESS_FLAGS)
+
+.PHONY: migration
+migration: deps build $(HELM) controlplane prometheus prometheus-adapter ## a hundred HPAs while the APIServices go from prometheus-adapter to Sluice, and back; three minutes
+	@PATH=$(WITH_PROMETHEUS); export PATH; $(E2E_ONE) -timeout 20m -run '^TestMigration$$' -args -migration
 
 .PHONY: bench-tenants
 bench-tenants: deps build $(HELM) controlplane ## what a hostile tenant costs another's wake-ups: out/bench-tenants/summary.json; wants a calm machine
@@ -137,6 +141,15 @@ prometheus: ## fetch the Debian package into .cache if there is no Prometheus, a
 	    { echo "prometheus cannot be fetched. Put prometheus and promtool into the PATH (Debian: apt-get install prometheus) and try again." >&2; exit 1; }; \
 	  dpkg-deb -x prometheus_*.deb .; \
 	fi
+
+BENCH_ADAPTER := .cache/bench-adapter
+
+# As a main module it is built with the versions that its vendor names.
+.PHONY: prometheus-adapter
+prometheus-adapter: ## build prometheus-adapter v0.12.0, to compare with and to migrate from (about 4 minutes the first time)
+	@[ -x $(BENCH_ADAPTER)/adapter ] || { mkdir -p $(BENCH_ADAPTER); echo "building prometheus-adapter (about 4 minutes the first time)"; \
+	  cd oracle/prometheus-adapter; go mod download sigs.k8s.io/prometheus-adapter; \
+	  go build -C "$$(go list -m -f '{{.Dir}}' sigs.k8s.io/prometheus-adapter)" -ldflags '-s -w' -o $(CURDIR)/$(BENCH_ADAPTER)/adapter ./cmd/adapter; }
 
 .PHONY: e2e-prometheus
 e2e-prometheus: prometheus ## sluice bench backtest and tune, and the controller's history, on a real Prometheus
@@ -228,14 +241,8 @@ bench-live: deps build $(HELM) controlplane ## the simulator against a real cont
 bench-scaler: deps build controlplane ## what rounds cost among many, and 10,000 Autoscalers on a real API server; fifteen minutes on a calm machine
 	@bin/bench-scaler $(BENCH_SCALER_FLAGS)
 
-BENCH_ADAPTER := .cache/bench-adapter
-PROMETHEUS_ADAPTER_VERSION := v0.12.0
-
-# prometheus-adapter is built with the modules that its vendor names, and this machine's Go.
 .PHONY: bench-adapter
-bench-adapter: deps build $(HELM) controlplane prometheus ## the adapter beside prometheus-adapter, on a real API server and Prometheus, 20 minutes; wants a calm machine (BENCH_ADAPTER_FLAGS=--quick: two)
-	@[ -x $(BENCH_ADAPTER)/adapter ] || { mkdir -p $(BENCH_ADAPTER); echo "building prometheus-adapter (about 4 minutes the first time)"; \
-	  cd "$$(go mod download -json sigs.k8s.io/prometheus-adapter@$(PROMETHEUS_ADAPTER_VERSION) | sed -n 's/.*"Dir": "\(.*\)",/\1/p')" && go build -ldflags '-s -w' -o $(CURDIR)/$(BENCH_ADAPTER)/adapter ./cmd/adapter; }
+bench-adapter: deps build $(HELM) controlplane prometheus prometheus-adapter ## the adapter beside prometheus-adapter, on a real API server and Prometheus, 20 minutes; wants a calm machine (BENCH_ADAPTER_FLAGS=--quick: two)
 	@PATH=$(WITH_PROMETHEUS) bin/bench-adapter --upstream $(BENCH_ADAPTER)/adapter $(BENCH_ADAPTER_FLAGS)
 
 .PHONY: mutations

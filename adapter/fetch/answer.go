@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/ask"
+	"github.com/sluice-autoscaler/sluice/adapter/fetch/fault"
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/memory"
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
 	"github.com/sluice-autoscaler/sluice/adapter/rules"
@@ -232,7 +233,7 @@ func (e *Engine) resolve(q *question, timed bool, read func(memory.Key) memory.O
 		f = read(p.key(a.query, timed))
 	}
 	grouped := p.grouped
-	if !p.grouped || !q.external && f.Err != nil && clashes(f.Err) {
+	if !p.grouped || !q.external && f.Err != nil && fault.Clash(f.Err) {
 		grouped = false
 		if a.query, err = p.metric.Query(q.asked(now)); err != nil {
 			return a, err
@@ -243,12 +244,14 @@ func (e *Engine) resolve(q *question, timed bool, read func(memory.Key) memory.O
 	a.at = f.At
 	switch age := now.Sub(f.At); {
 	case f.Err != nil:
-		err = failed(p.metric, q.of(), a.query.Source, f.Err)
+		err = fault.Answer(p.metric, q.of(), a.query.Source, f.Err)
 	case age > e.staleAfter(a.query.Source):
 		err = answer.Unknown(q.metric, q.of(), fmt.Sprintf("the last answer is %s old", age.Round(time.Second)))
 	default:
 		asked := q.asked(now)
-		a.values, err = p.values(f.Result, grouped, asked)
+		if a.values, err = p.values(f.Result, grouped, asked); err == nil {
+			a.values, err = known(p, q, a.values)
+		}
 	}
 	return e.hold(q, a, now, err)
 }

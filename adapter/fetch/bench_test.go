@@ -27,6 +27,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/cluster"
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/mapping"
+	"github.com/sluice-autoscaler/sluice/internal/promtest"
 )
 
 // BenchmarkRead is a GET of the metric of a workload of ten pods, among ever more workloads of the
@@ -44,9 +45,9 @@ func benchmarkRead(b *testing.B, workloads int) {
 	for i := range workloads * each {
 		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: fmt.Sprintf("web-%d-%d", i/each, i%each), Labels: map[string]string{"app": fmt.Sprintf("web-%d", i/each)}}}
 		pods = append(pods, p)
-		samples = append(samples, sample(fmt.Sprintf("pod=%q", p.Name), "12.5"))
+		samples = append(samples, promtest.Sample(fmt.Sprintf("pod=%q", p.Name), "12.5"))
 	}
-	body, metrics := vector(samples...), make([]string, names)
+	body, metrics := promtest.Vector(samples...), make([]string, names)
 	for i := range metrics {
 		metrics[i] = fmt.Sprintf("jobs_%d", i)
 	}

@@ -24,6 +24,7 @@ import (
 
 	"github.com/sluice-autoscaler/sluice/adapter/fetch"
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
+	"github.com/sluice-autoscaler/sluice/internal/promtest"
 )
 
 const rulesText = `
@@ -72,12 +73,12 @@ func code(err error) int {
 func TestServe(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, jobsAndQueue()...)
-	f.answer = func(w http.ResponseWriter, query string) {
+	f.Answer = func(w http.ResponseWriter, query string) {
 		if strings.Contains(query, "queue_depth") {
-			fmt.Fprint(w, vector(sample(`queue="mail"`, "7.5")))
+			fmt.Fprint(w, promtest.Vector(promtest.Sample(`queue="mail"`, "7.5")))
 			return
 		}
-		fmt.Fprint(w, vector(sample(`pod="a"`, "0.25"), sample(`pod="b"`, "1e17"), sample(`pod="c"`, "9")))
+		fmt.Fprint(w, promtest.Vector(promtest.Sample(`pod="a"`, "0.25"), promtest.Sample(`pod="b"`, "1e17"), promtest.Sample(`pod="c"`, "9")))
 	}
 	hpa := &autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}}
 	hpa.Spec.Metrics = []autoscalingv2.MetricSpec{
@@ -86,12 +87,12 @@ func TestServe(t *testing.T) {
 	}
 	list := &podList{names: []string{"a", "b"}}
 	e := start(t, setup{
-		rules: rulesText, sources: []source.Prometheus{{Name: "main", URL: f.URL}}, pods: list,
+		rules: strings.Replace(rulesText, "  name:", "  onInf: max\n  name:", 1), sources: []source.Prometheus{{Name: "main", URL: f.URL}}, pods: list,
 		demand: func() []*autoscalingv2.HorizontalPodAutoscaler { return []*autoscalingv2.HorizontalPodAutoscaler{hpa} },
 	})
 	const grouped, depth = `sum(rate(jobs_total{namespace="shop",pod!=""}[2m])) by (pod)`, `sum(queue_depth{}) by (queue)`
 	eventually(t, "both queries are asked ahead", func() error {
-		if q := f.queries(); q[grouped] == 0 || q[depth] == 0 {
+		if q := f.Queries(); q[grouped] == 0 || q[depth] == 0 {
 			return fmt.Errorf("there are %v", q)
 		}
 		return nil
@@ -121,7 +122,7 @@ func TestServe(t *testing.T) {
 	if err != nil || len(ext.Items) != 1 || ext.Items[0].Value.String() != "7500m" || ext.Items[0].MetricLabels["queue"] != "mail" {
 		t.Errorf("the queue has %+v, %v", ext, err)
 	}
-	if q := f.queries(); len(q) != 2 {
+	if q := f.Queries(); len(q) != 2 {
 		t.Errorf("Prometheus was asked %v, want two queries", q)
 	}
 	if all := e.ListAllMetrics(); len(all) != 2 || all[1] != jobs {
@@ -141,7 +142,7 @@ func TestServe(t *testing.T) {
 // The outage matrix: whatever Prometheus does, a reader gets an error and never a number.
 func TestOutages(t *testing.T) {
 	t.Parallel()
-	pod := func(value string) string { return sample(`pod="a"`, value) }
+	pod := func(value string) string { return promtest.Sample(`pod="a"`, value) }
 	write := func(text string) func(http.ResponseWriter, string) {
 		return func(w http.ResponseWriter, _ string) { fmt.Fprint(w, text) }
 	}
@@ -153,15 +154,17 @@ func TestOutages(t *testing.T) {
 		status  int
 		message string
 	}{
-		"empty":     {write(vector()), 404, "Prometheus has no sample"},
+		"empty":     {write(promtest.Vector()), 404, "Prometheus has no sample"},
 		"null":      {write(`{"status":"success","data":{"resultType":"vector","result":null}}`), 404, "Prometheus has no sample"},
-		"nan":       {write(vector(pod("NaN"))), 503, "NaN"},
-		"inf":       {write(vector(pod("+Inf"))), 503, "+Inf"},
-		"minus inf": {write(vector(pod("-Inf"))), 503, "-Inf"},
-		"truncated": {write(vector(pod("1"))[:40]), 503, "read the answer"},
+		"nan":       {write(promtest.Vector(pod("NaN"))), 503, "NaN"},
+		"inf":       {write(promtest.Vector(pod("+Inf"))), 503, "+Inf"},
+		"minus inf": {write(promtest.Vector(pod("-Inf"))), 503, "-Inf"},
+		"huge":      {write(promtest.Vector(pod("1e17"))), 503, "too large for a quantity"},
+		"stale":     {write(promtest.Vector(promtest.SampleAt(time.Now().Add(-5*time.Minute), `pod="a"`, "1"))), 503, "it answers for 5m"},
+		"truncated": {write(promtest.Vector(pod("1"))[:40]), 503, "read the answer"},
 		"cut short": {func(w http.ResponseWriter, _ string) {
 			w.Header().Set("Content-Length", "1000")
-			fmt.Fprint(w, vector(pod("1")))
+			fmt.Fprint(w, promtest.Vector(pod("1")))
 		}, 503, "unexpected EOF"},
 		"html":         {write("<html>login</html>"), 503, "read the answer"},
 		"401":          {status(401, "no token"), 503, "status 401: no token"},
@@ -170,20 +173,18 @@ func TestOutages(t *testing.T) {
 		"redirect":     {status(302, ""), 503, "status 302"},
 		"refused":      {status(400, `{"status":"error","errorType":"bad_data","error":"no"}`), 500, "bad_data: no"},
 		"hanging":      {nil, 503, "no answer within 300ms"},
-		"partial":      {write(strings.Replace(vector(pod("1")), "{", `{"warnings":["store down"],`, 1)), 503, "store down"},
-		"duplicates":   {write(vector(sample(`pod="a",x="1"`, "1"), sample(`pod="a",x="2"`, "2"))), 500, "2 samples"},
-		"other labels": {write(vector(sample(`instance="a"`, "1"))), 404, "no label pod"},
+		"partial":      {write(strings.Replace(promtest.Vector(pod("1")), "{", `{"warnings":["store down"],`, 1)), 503, "store down"},
+		"duplicates":   {write(promtest.Vector(promtest.Sample(`pod="a",x="1"`, "1"), promtest.Sample(`pod="a",x="2"`, "2"))), 500, "2 samples"},
+		"other labels": {write(promtest.Vector(promtest.Sample(`instance="a"`, "1"))), 404, "no label pod"},
 		"matrix":       {write(`{"status":"success","data":{"resultType":"matrix","result":[]}}`), 503, "want a vector"},
-		"too large":    {write(vector(pod("1")) + strings.Repeat(" ", 33<<20)), 500, "larger than"},
+		"too large":    {write(promtest.Vector(pod("1")) + strings.Repeat(" ", 33<<20)), 500, "larger than"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := newFake(t, jobsAndQueue()...)
-			f.answer = c.answer
+			f.Answer = c.answer
 			if name == "hanging" {
-				hang := make(chan struct{})
-				t.Cleanup(func() { close(hang) }) // before the server is closed
-				f.answer = func(http.ResponseWriter, string) { <-hang }
+				f.Answer = func(http.ResponseWriter, string) { f.Hang() }
 			}
 			e := start(t, setup{
 				rules: rulesText, sources: []source.Prometheus{{URL: f.URL, Timeout: model.Duration(300 * time.Millisecond)}}, pods: &podList{names: []string{"a"}},
@@ -201,12 +202,59 @@ func TestOutages(t *testing.T) {
 	}
 }
 
+// A list, and an external metric, of which nothing is known is an error with its cause: an empty
+// answer tells nobody why.
+func TestNothingKnown(t *testing.T) {
+	t.Parallel()
+	huge, none := promtest.Vector(promtest.Sample(`pod="a"`, "1e17"), promtest.Sample(`pod="b"`, "2")), promtest.Vector()
+	for name, c := range map[string]struct {
+		answer, onInf string
+		pods          string // values, or a part of the error
+		external      string
+	}{
+		"empty":           {none, "", "Prometheus has no sample", "Prometheus has no sample"},
+		"one too large":   {huge, "", "b=2", "too large for a quantity"},
+		"the largest":     {huge, "  onInf: max\n", "a=9223372036854775807m b=2", "9223372036854775807m 2"},
+		"all too large":   {promtest.Vector(promtest.Sample(`pod="b"`, "-1e17")), "", "too large for a quantity", "too large for a quantity"},
+		"of nobody asked": {promtest.Vector(promtest.Sample(`pod="x"`, "1")), "", "Prometheus has no sample", "1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFake(t, jobsAndQueue()...)
+			f.Answer = func(w http.ResponseWriter, _ string) { fmt.Fprint(w, c.answer) }
+			e := start(t, setup{
+				rules: strings.ReplaceAll(rulesText, "  metricsQuery", c.onInf+"  metricsQuery"), sources: []source.Prometheus{{URL: f.URL}}, pods: &podList{names: []string{"a", "b"}},
+			})
+			got := []string{}
+			list, err := e.GetMetricBySelector(t.Context(), "shop", labels.Everything(), jobs, labels.Everything())
+			if err == nil {
+				for _, v := range list.Items {
+					got = append(got, v.DescribedObject.Name+"="+v.Value.String())
+				}
+			}
+			if text := strings.Join(got, " "); err == nil && text != c.pods || err != nil && (code(err) != 503 || !strings.Contains(err.Error(), c.pods)) {
+				t.Errorf("the pods have %s, %v, want %s", text, err, c.pods)
+			}
+			got = nil
+			ext, err := e.GetExternalMetric(t.Context(), "shop", labels.Everything(), metricsapi.ExternalMetricInfo{Metric: "queue_depth"})
+			if err == nil {
+				for _, v := range ext.Items {
+					got = append(got, v.Value.String())
+				}
+			}
+			if text := strings.Join(got, " "); err == nil && text != c.external || err != nil && (code(err) != 503 || !strings.Contains(err.Error(), c.external)) {
+				t.Errorf("the queue has %s, %v, want %s", text, err, c.external)
+			}
+		})
+	}
+}
+
 // An unknown value after a known one is unknown at once; with hold the known one stands in.
 func TestHoldAndRecovery(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, jobsAndQueue()...)
-	good := func(w http.ResponseWriter, _ string) { fmt.Fprint(w, vector(sample(`pod="a"`, "3"))) }
-	f.answer = good
+	good := func(w http.ResponseWriter, _ string) { fmt.Fprint(w, promtest.Vector(promtest.Sample(`pod="a"`, "3"))) }
+	f.Answer = good
 	hold := strings.Replace(rulesText, "  name:", "  hold: 1h\n  name:", 1)
 	source := []source.Prometheus{{URL: f.URL}}
 	strict, lenient := start(t, setup{rules: rulesText, sources: source}), start(t, setup{rules: hold, sources: source})
@@ -222,7 +270,7 @@ func TestHoldAndRecovery(t *testing.T) {
 			t.Fatalf("it answers %s, %v", v, err)
 		}
 	}
-	f.set(func() { f.answer = func(w http.ResponseWriter, _ string) { w.WriteHeader(http.StatusBadGateway) } })
+	f.Set(func() { f.Answer = func(w http.ResponseWriter, _ string) { w.WriteHeader(http.StatusBadGateway) } })
 	eventually(t, "the value is unknown", func() error {
 		if v, err := ask(strict); code(err) != http.StatusServiceUnavailable {
 			return fmt.Errorf("it answers %s, %w", v, err)
@@ -244,7 +292,7 @@ func TestHoldAndRecovery(t *testing.T) {
 		}
 		return nil
 	})
-	f.set(func() { f.answer = good })
+	f.Set(func() { f.Answer = good })
 	eventually(t, "the value is known again", func() error { _, err := ask(strict); return err })
 }
 
@@ -315,7 +363,7 @@ func TestNames(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, jobsAndQueue()...)
 	other := newFake(t)
-	other.fault = func(w http.ResponseWriter) bool { w.WriteHeader(http.StatusInternalServerError); return true }
+	other.Fault = func(w http.ResponseWriter) bool { w.WriteHeader(http.StatusInternalServerError); return true }
 	e := start(t, setup{
 		rules: rulesText + `
 - {seriesQuery: up, source: other, resources: {namespaced: false}, metricsQuery: 'sum(<<.Series>>{<<.LabelMatchers>>})'}
@@ -340,12 +388,12 @@ func TestUngrouped(t *testing.T) {
 	other := newFake(t, jobsAndQueue()...)
 	var times atomic.Int64
 	times.Store(time.Now().Add(-time.Minute).Unix())
-	other.answer = func(w http.ResponseWriter, query string) {
+	other.Answer = func(w http.ResponseWriter, query string) {
 		value := "1"
 		if strings.Contains(query, "timestamp") {
 			value = strconv.FormatInt(times.Load(), 10)
 		}
-		fmt.Fprint(w, vector(sample(`pod="a"`, value)))
+		fmt.Fprint(w, promtest.Vector(promtest.Sample(`pod="a"`, value)))
 	}
 	list := &podList{names: []string{"a", "b"}}
 	e := start(t, setup{
@@ -371,12 +419,12 @@ rules:
 	}
 	want := []string{`topk(1, jobs_total{namespace="shop",pod="a"})`, `topk(1, jobs_total{namespace="shop",pod=~"a|b"})`}
 	for _, q := range want {
-		if other.queries()[q] == 0 {
-			t.Errorf("%s was not asked, but %v", q, other.queries())
+		if other.Queries()[q] == 0 {
+			t.Errorf("%s was not asked, but %v", q, other.Queries())
 		}
 	}
-	if len(f.queries()) != 0 {
-		t.Errorf("the first source was asked %v", f.queries())
+	if len(f.Queries()) != 0 {
+		t.Errorf("the first source was asked %v", f.Queries())
 	}
 	x := e.Explain(t.Context(), fetch.Question{Resource: pods, Namespace: "shop", Name: "a", Metric: "jobs_total", Selector: labels.Everything()})
 	if x.Rule != "rules[0]" || x.Grouped || x.Ungrouped == "" || x.Query != want[0] || x.SampleCount != 1 || !slices.Equal(x.Values, []string{"a = 1"}) || x.Status != 200 {
@@ -397,22 +445,23 @@ rules:
 func TestResource(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)
-	f.answer = func(w http.ResponseWriter, query string) {
+	f.Answer = func(w http.ResponseWriter, query string) {
 		switch {
 		case strings.Contains(query, "node_memory"):
-			fmt.Fprint(w, vector(sample(`node="n1"`, "1048576")))
+			fmt.Fprint(w, promtest.Vector(promtest.Sample(`node="n1"`, "1048576")))
 		case strings.Contains(query, "node_cpu"):
-			fmt.Fprint(w, vector(sample(`node="n1"`, "2.5")))
+			fmt.Fprint(w, promtest.Vector(promtest.Sample(`node="n1"`, "2.5")))
 		case strings.Contains(query, "memory"):
-			fmt.Fprint(w, vector(sample(`pod="a",container="app"`, "1024"), sample(`pod="b",container="app"`, "NaN")))
+			fmt.Fprint(w, promtest.Vector(promtest.Sample(`pod="a",container="app"`, "1024"), promtest.Sample(`pod="b",container="app"`, "NaN")))
 		default:
-			fmt.Fprint(w, vector(sample(`pod="a",container="app"`, "0.25"), sample(`pod="b",container="app"`, "1")))
+			fmt.Fprint(w, promtest.Vector(promtest.Sample(`pod="a",container="app"`, "0.25"), promtest.Sample(`pod="b",container="app"`, "1")))
 		}
 	}
+	list := &podList{names: []string{"a", "b"}}
 	const part = `containerQuery: 'sum(%[1]s{<<.LabelMatchers>>}) by (<<.GroupBy>>)', nodeQuery: 'sum(node_%[1]s{<<.LabelMatchers>>}) by (<<.GroupBy>>)', resources: {template: <<.Resource>>}, containerLabel: container`
 	e := start(t, setup{
 		rules:   "rules: []\nresourceRules: {window: 1m, cpu: {" + fmt.Sprintf(part, "cpu") + "}, memory: {" + fmt.Sprintf(part, "memory") + "}}\n",
-		sources: []source.Prometheus{{URL: f.URL}}, pods: &podList{names: []string{"a", "b"}},
+		sources: []source.Prometheus{{URL: f.URL}}, pods: list,
 	})
 	for _, namespace := range []string{"shop", ""} {
 		all, err := e.PodMetrics(t.Context(), namespace, labels.Everything())
@@ -426,12 +475,19 @@ func TestResource(t *testing.T) {
 	if _, err := e.PodMetric(t.Context(), "shop", "b"); code(err) != http.StatusNotFound {
 		t.Errorf("a pod of which NaN is known: %v", err)
 	}
+	list.set("b", "c")
+	if all, err := e.PodMetrics(t.Context(), "shop", labels.Everything()); code(err) != http.StatusServiceUnavailable || !strings.Contains(err.Error(), "of no pod a number of both") {
+		t.Errorf("pods of which nothing is known: %+v, %v", all, err)
+	}
+	if all, err := e.PodMetrics(t.Context(), "", labels.Everything()); err != nil || len(all) != 0 {
+		t.Errorf("all pods, of one namespace nothing is known: %+v, %v", all, err)
+	}
 	n, err := e.NodeMetric(t.Context(), "n1")
 	if err != nil || n.Usage.Cpu().String() != "2500m" || n.Usage.Memory().String() != "1Mi" {
 		t.Errorf("the node uses %+v, %v", n, err)
 	}
-	f.set(func() {
-		f.fault = func(w http.ResponseWriter) bool { w.WriteHeader(http.StatusServiceUnavailable); return true }
+	f.Set(func() {
+		f.Fault = func(w http.ResponseWriter) bool { w.WriteHeader(http.StatusServiceUnavailable); return true }
 	})
 	if all, err := e.PodMetrics(t.Context(), "other", labels.Everything()); code(err) != http.StatusServiceUnavailable {
 		t.Errorf("without Prometheus: %+v, %v", all, err)
@@ -442,10 +498,8 @@ func TestResource(t *testing.T) {
 // unknown.
 func TestHangingAtStart(t *testing.T) {
 	t.Parallel()
-	hang := make(chan struct{})
 	f := newFake(t)
-	t.Cleanup(func() { close(hang) })
-	f.fault = func(http.ResponseWriter) bool { <-hang; return true }
+	f.Fault = func(http.ResponseWriter) bool { f.Hang(); return true }
 	began := time.Now()
 	e := start(t, setup{rules: rulesText, sources: []source.Prometheus{{URL: f.URL, Timeout: model.Duration(time.Minute)}}})
 	if took := time.Since(began); took > 18*time.Second {

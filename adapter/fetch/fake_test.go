@@ -2,16 +2,10 @@ package fetch_test
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"maps"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -27,118 +21,22 @@ import (
 	"github.com/sluice-autoscaler/sluice/adapter/fetch"
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/mapping"
+	"github.com/sluice-autoscaler/sluice/internal/promtest"
 	"github.com/sluice-autoscaler/sluice/prom/promql"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fakePrometheus speaks the part of the API that is used, and is strict about it.
-type fakePrometheus struct {
-	*httptest.Server
-	t *testing.T
-
-	mu sync.Mutex
-	// series are the labels of series, with __name__.
-	series []map[string]string
-	// answer answers a query; nil answers what series have, 1 each.
-	answer func(w http.ResponseWriter, query string)
-	asked  map[string]int
-	// lists counts requests for names and labels.
-	lists int
-	fault func(w http.ResponseWriter) bool
-}
-
-func newFake(t *testing.T, series ...map[string]string) *fakePrometheus {
+// newFake runs a Prometheus that knows PromQL.
+func newFake(t *testing.T, series ...map[string]string) *promtest.Fake {
 	t.Helper()
-	f := &fakePrometheus{t: t, series: series, asked: map[string]int{}}
-	f.Server = httptest.NewServer(http.HandlerFunc(f.serve))
-	t.Cleanup(f.Close)
-	return f
-}
-
-func (f *fakePrometheus) set(change func()) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	change()
-}
-
-func (f *fakePrometheus) queries() map[string]int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return maps.Clone(f.asked)
-}
-
-func (f *fakePrometheus) serve(w http.ResponseWriter, r *http.Request) {
-	if err := r.ParseForm(); err != nil {
-		f.t.Errorf("%s: %v", r.URL, err)
-	}
-	f.mu.Lock()
-	fault, answer := f.fault, f.answer
-	f.mu.Unlock()
-	if fault != nil && fault(w) {
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	switch {
-	case r.URL.Path == "/api/v1/query" && r.Method == http.MethodPost:
-		query := r.PostForm.Get("query")
-		if _, err := promql.Parse(query); err != nil {
-			w.WriteHeader(http.StatusBadRequest)
-			fmt.Fprintf(w, `{"status":"error","errorType":"bad_data","error":%q}`, err.Error())
-			return
-		}
-		f.set(func() { f.asked[query]++ })
-		if answer != nil {
-			answer(w, query)
-			return
-		}
-		fmt.Fprint(w, vector())
-	case r.URL.Path == "/api/v1/label/__name__/values" && r.Method == http.MethodGet, r.URL.Path == "/api/v1/labels" && r.Method == http.MethodPost:
-		selector, err := promql.ParseSelector(r.Form.Get("match[]"))
-		_, bad := strconv.ParseInt(r.Form.Get("start"), 10, 64)
-		if err != nil || bad != nil {
-			f.t.Errorf("%s with %v: %v, %v", r.URL.Path, r.Form, err, bad)
-		}
-		found := map[string]bool{}
-		f.set(func() {
-			f.lists++
-			for _, s := range f.series {
-				if !selector.Matches(s) {
-					continue
-				}
-				if r.Method == http.MethodGet {
-					found[s["__name__"]] = true
-					continue
-				}
-				for label := range s {
-					found[label] = true
-				}
-			}
-		})
-		quoted := []string{}
-		for _, v := range slices.Sorted(maps.Keys(found)) {
-			quoted = append(quoted, strconv.Quote(v))
-		}
-		fmt.Fprintf(w, `{"status":"success","data":[%s]}`, strings.Join(quoted, ","))
-	default:
-		f.t.Errorf("unexpected %s %s", r.Method, r.URL)
-		w.WriteHeader(http.StatusNotFound)
-	}
-}
-
-// sample writes a sample for vector: labels such as pod="a", and a value.
-func sample(labels, value string) string {
-	var pairs []string
-	for pair := range strings.SplitSeq(labels, ",") {
-		if k, v, ok := strings.Cut(pair, "="); ok {
-			pairs = append(pairs, strconv.Quote(k)+":"+v)
-		}
-	}
-	return fmt.Sprintf(`{"metric":{%s},"value":[%d.25,%q]}`, strings.Join(pairs, ","), time.Now().Unix(), value)
-}
-
-func vector(samples ...string) string {
-	return `{"status":"success","data":{"resultType":"vector","result":[` + strings.Join(samples, ",") + `]}}`
+	return promtest.NewFake(t, promtest.Loopback, promtest.Grammar{
+		Parse: func(query string) error { _, err := promql.Parse(query); return err },
+		Matches: func(selector string, series map[string]string) (bool, error) {
+			s, err := promql.ParseSelector(selector)
+			return err == nil && s.Matches(series), err
+		},
+	}, series...)
 }
 
 // podList is Objects with the same names for every selector.
@@ -156,6 +54,12 @@ func (p *podList) Names(_ context.Context, _ schema.GroupVersionResource, _ stri
 func (p *podList) Pods(labels.Selector) (map[string][]string, error) {
 	names, err := p.Names(context.Background(), schema.GroupVersionResource{}, "", nil)
 	return map[string][]string{"shop": names}, err
+}
+
+func (p *podList) set(names ...string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.names = names
 }
 
 // setup is what an engine is made of.

@@ -87,6 +87,7 @@ func TestRealPrometheus(t *testing.T) {
 			rule("inf", "max(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>) * 0 + 1 / 0", "") +
 			rule("minus_inf", "max(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>) * 0 - 1 / 0", "") +
 			rule("huge", "max(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>) * 0 + 1e17", "") +
+			rule("huge_max", "max(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>) * 0 + 1e17", ", onInf: max") +
 			rule("empty", "max(<<.Series>>{<<.LabelMatchers>>} > 1e9) by (<<.GroupBy>>)", "") +
 			rule("refused", "max(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>) + on(node) depth", "") +
 			rulesText[strings.Index(rulesText, "externalRules"):],
@@ -116,13 +117,13 @@ func TestRealPrometheus(t *testing.T) {
 	if err != nil || len(ext.Items) != 1 || ext.Items[0].Value.String() != "42500m" {
 		t.Errorf("the queue has %v, %v", ext, err)
 	}
-	if v, err := get("huge", "p1"); err != nil || v != "9223372036854775807m" && v != "9223372036854775800m" {
+	if v, err := get("huge_max", "p1"); err != nil || v != "9223372036854775807m" && v != "9223372036854775800m" {
 		t.Errorf("1e17 is %s, %v", v, err)
 	}
 	if _, err := get("depth", "p7"); err != nil {
 		t.Errorf("a sample of 3 minutes ago: %v", err)
 	}
-	for metric, want := range map[string]int{"nan": 503, "inf": 503, "minus_inf": 503, "empty": 404, "refused": 500} {
+	for metric, want := range map[string]int{"nan": 503, "inf": 503, "minus_inf": 503, "huge": 503, "empty": 404, "refused": 500} {
 		if v, err := get(metric, "p1"); code(err) != want {
 			t.Errorf("%s answers %s, %v (%d), want %d", metric, v, err, code(err), want)
 		}

@@ -8,12 +8,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/memory"
+	"github.com/sluice-autoscaler/sluice/adapter/fetch/resource"
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
 	"github.com/sluice-autoscaler/sluice/adapter/rules"
 	"github.com/sluice-autoscaler/sluice/adapter/rules/answer"
@@ -36,12 +36,12 @@ func (e *Engine) PodMetrics(ctx context.Context, namespace string, selector labe
 	}
 	all := []metricsv1beta1.PodMetrics{}
 	for _, ns := range slices.Sorted(maps.Keys(by)) {
-		usage, window, err := e.usage(ctx, ns, by[ns], false)
+		usage, window, err := e.usage(ctx, ns, by[ns], false, namespace != "")
 		if err != nil {
 			return nil, err
 		}
 		for _, u := range usage {
-			all = append(all, podMetrics(ns, u, window))
+			all = append(all, resource.Pod(ns, u, window))
 		}
 	}
 	return all, nil
@@ -49,30 +49,15 @@ func (e *Engine) PodMetrics(ctx context.Context, namespace string, selector labe
 
 // PodMetric answers for one pod.
 func (e *Engine) PodMetric(ctx context.Context, namespace, name string) (*metricsv1beta1.PodMetrics, error) {
-	usage, window, err := e.usage(ctx, namespace, []string{name}, false)
+	usage, window, err := e.usage(ctx, namespace, []string{name}, false, false)
 	if err != nil {
 		return nil, err
 	}
 	if len(usage) == 0 {
 		return nil, apierrors.NewNotFound(schema.GroupResource{Group: metricsv1beta1.GroupName, Resource: "pods"}, namespace+"/"+name)
 	}
-	m := podMetrics(namespace, usage[0], window)
+	m := resource.Pod(namespace, usage[0], window)
 	return &m, nil
-}
-
-func podMetrics(namespace string, u answer.Usage, window time.Duration) metricsv1beta1.PodMetrics {
-	m := metricsv1beta1.PodMetrics{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: u.Name, CreationTimestamp: metav1.NewTime(u.Time)},
-		Timestamp:  metav1.NewTime(u.Time), Window: metav1.Duration{Duration: window},
-	}
-	for _, c := range u.Containers {
-		m.Containers = append(m.Containers, metricsv1beta1.ContainerMetrics{Name: c.Name, Usage: resources(c)})
-	}
-	return m
-}
-
-func resources(c answer.Container) corev1.ResourceList {
-	return corev1.ResourceList{corev1.ResourceCPU: c.CPU, corev1.ResourceMemory: c.Memory}
 }
 
 // NodeMetrics answers for the nodes whose own labels match.
@@ -97,22 +82,20 @@ func (e *Engine) NodeMetric(ctx context.Context, name string) (*metricsv1beta1.N
 }
 
 func (e *Engine) nodes(ctx context.Context, names []string) ([]metricsv1beta1.NodeMetrics, error) {
-	usage, window, err := e.usage(ctx, "", names, true)
+	usage, window, err := e.usage(ctx, "", names, true, false)
 	if err != nil {
 		return nil, err
 	}
 	all := []metricsv1beta1.NodeMetrics{}
 	for _, u := range usage {
-		all = append(all, metricsv1beta1.NodeMetrics{
-			ObjectMeta: metav1.ObjectMeta{Name: u.Name, CreationTimestamp: metav1.NewTime(u.Time)},
-			Timestamp:  metav1.NewTime(u.Time), Window: metav1.Duration{Duration: window}, Usage: resources(u.Containers[0]),
-		})
+		all = append(all, resource.Node(u, window))
 	}
 	return all, nil
 }
 
-// usage asks for CPU and memory of pods or nodes. Its error is an API status.
-func (e *Engine) usage(ctx context.Context, namespace string, names []string, nodes bool) (usage []answer.Usage, window time.Duration, err error) {
+// usage asks for CPU and memory of pods or nodes; some makes it an error that none has both. Its
+// error is an API status.
+func (e *Engine) usage(ctx context.Context, namespace string, names []string, nodes, some bool) (usage []answer.Usage, window time.Duration, err error) {
 	defer func() {
 		if err != nil {
 			err = e.count("resource", status(err))
@@ -165,6 +148,9 @@ func (e *Engine) usage(ctx context.Context, namespace string, names []string, no
 		results[i] = f.Result
 	}
 	usage, err = values(results[0], results[1], names)
+	if err == nil && some && len(usage) == 0 {
+		err = resource.Missing(of, results)
+	}
 	return usage, r.Window, err
 }
 

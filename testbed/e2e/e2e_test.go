@@ -36,6 +36,7 @@ var (
 	faultsOut      = flag.String("faults", "", "TestFaults does all faults, and writes its table to this `folder`")
 	faultsLong     = flag.String("faults-long", "30,90", "`seconds` for which the API server and etcd are stopped, such as 30,90,600")
 	faultsOnly     = flag.String("faults-only", "", "`part` of the names of the faults to do")
+	migrationRuns  = flag.Bool("migration", false, "run TestMigration")
 	tenantsOut     = flag.String("tenants", "", "TestTenantsBench writes its summary to this `folder`")
 	tenantsCycles  = flag.Int("cycles", 20, "how often TestTenantsBench wakes its victim under each attack")
 )
@@ -58,10 +59,14 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(record.dir) //nolint:errcheck // a temporary folder
+	images := map[string]string{
+		adversaryImage: filepath.Join(place.Bin, "adversary"), providerImage: filepath.Join(place.Bin, "metrics-provider"),
+	}
+	if _, err := os.Stat(upstream(place)); err == nil { // TestMigration says if it is not there
+		images[upstreamImage] = upstream(place)
+	}
 	cluster, err = kit.Start(ctx, place, testbed.Options{
-		Progress: os.Stderr, Images: map[string]string{
-			adversaryImage: filepath.Join(place.Bin, "adversary"), providerImage: filepath.Join(place.Bin, "metrics-provider"),
-		},
+		Progress: os.Stderr, Images: images,
 		ExtraArgs: map[string][]string{
 			"kube-apiserver": record.args(),
 			// A node whose API server was stopped for ten minutes is not lost.

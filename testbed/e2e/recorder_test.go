@@ -20,7 +20,8 @@ import (
 	"github.com/sluice-autoscaler/sluice/testbed/promises"
 )
 
-// auditPolicy has the API server record who writes scales and leases, and what Sluice asks for.
+// auditPolicy has the API server record who writes scales and leases, what Sluice asks for, and
+// which metrics HorizontalPodAutoscalers read.
 const auditPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
@@ -36,11 +37,20 @@ rules:
       - {group: coordination.k8s.io, resources: [leases]}
   - level: Metadata
     users: [` + controllerUser + `]
+  - level: Metadata
+    users: [` + hpaUser + `]
+    resources:
+      - {group: custom.metrics.k8s.io}
+      - {group: external.metrics.k8s.io}
+      - {group: metrics.k8s.io}
   - level: None
 `
 
 // controllerUser is the controller's ServiceAccount.
 const controllerUser = "system:serviceaccount:" + kit.Namespace + ":sluice-controller"
+
+// hpaUser is the HorizontalPodAutoscaler controller's ServiceAccount.
+const hpaUser = "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
 
 // audit is the API server's record, in a folder of its own.
 type audit struct{ dir string }

@@ -111,7 +111,7 @@ func TestOutages(t *testing.T) {
 		"nan":         {answer: always(value("NaN")), message: "NaN"},
 		"inf":         {answer: always(value("+Inf")), message: "+Inf"},
 		"minus inf":   {answer: always(value("-Inf")), message: "-Inf"},
-		"1e17":        {answer: always(value("1e17")), message: "1e+17"},
+		"1e17":        {answer: always(value("1e17")), message: "Prometheus answered"},
 		"negative":    {answer: always(value("-3")), message: "-3"},
 		"truncated":   {answer: always(value("7")[:40]), message: ""},
 		"html":        {answer: always("<html>login</html>"), message: ""},

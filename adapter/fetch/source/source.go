@@ -29,6 +29,7 @@ type Source struct {
 	Name    string
 	Timeout time.Duration
 
+	clock         func() time.Time
 	allowWarnings bool
 	// labels are what was listed of series by the text that selects them.
 	labels map[string]labelsOf
@@ -47,7 +48,7 @@ func newSource(p *Prometheus, c prom.EndpointConfig, clock func() time.Time, obs
 	if err != nil {
 		return nil, err
 	}
-	return &Source{Endpoint: endpoint, Name: p.Name, Timeout: c.Timeout, allowWarnings: p.AllowWarnings, labels: map[string]labelsOf{}}, nil
+	return &Source{Endpoint: endpoint, Name: p.Name, Timeout: c.Timeout, clock: clock, allowWarnings: p.AllowWarnings, labels: map[string]labelsOf{}}, nil
 }
 
 // Bounds of the queries of one tenant.
@@ -84,6 +85,7 @@ func (e *partialError) Error() string {
 
 // query asks for an instant value. What may be partial is an error.
 func (s *Source) query(ctx context.Context, promQL string) (answer.Result, error) {
+	asked := s.clock()
 	text, err := s.Query(ctx, promQL)
 	if err != nil {
 		return answer.Result{}, err
@@ -95,8 +97,17 @@ func (s *Source) query(ctx context.Context, promQL string) (answer.Result, error
 	if err := s.whole(warnings); err != nil {
 		return answer.Result{}, err
 	}
+	// The time of a sample is the instant for which the server computed it.
+	for i := range r.Samples {
+		if age := asked.Sub(r.Samples[i].Time); age > maxLag {
+			return answer.Result{}, fmt.Errorf("it answers for %s ago: want at most %s; a cache may be between, or its clock stands", age.Round(time.Second), maxLag)
+		}
+	}
 	return r, nil
 }
+
+// maxLag is how far behind the own clock the instant of an answer may be. Clocks differ by less.
+const maxLag = 2 * time.Minute
 
 // Fetch asks for a value, and for the times of the samples that it is made of where those matter.
 func (s *Source) Fetch(ctx context.Context, q Query) (answer.Result, error) {

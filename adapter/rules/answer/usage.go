@@ -34,7 +34,8 @@ type figure struct {
 // Pods answers for pods from the answers for CPU and memory. labels are those that name the pod and
 // the container in each. As in v0.12.0 a container without one of the two has 0 there, a negative
 // value and NaN are 0, and a pod without samples of both is left out. Unlike there a pod of which a
-// value is infinite, or all values of a resource are NaN, is left out, since 0 would be wrong.
+// value is infinite or too large, or all values of a resource are NaN, is left out, since 0 would
+// be wrong.
 func Pods(cpu, memory Result, pods []string, podLabels, containerLabels [2]string) []Usage {
 	var all []Usage
 	by := [2]map[string][]Sample{group(cpu, podLabels[0]), group(memory, podLabels[1])}
@@ -106,7 +107,7 @@ func group(r Result, label string) map[string][]Sample {
 func usable(samples []Sample) bool {
 	numbers := 0
 	for _, s := range samples {
-		if math.IsInf(s.Value, 0) {
+		if _, large := Quantity(s.Value, resource.DecimalSI); large && s.Value > 0 || math.IsInf(s.Value, 0) {
 			return false
 		}
 		if !math.IsNaN(s.Value) {

@@ -1,4 +1,5 @@
-package fetch
+// Package fault tells what failures of Prometheus mean for those who read metrics of rules.
+package fault
 
 import (
 	"errors"
@@ -11,9 +12,9 @@ import (
 	"github.com/sluice-autoscaler/sluice/prom"
 )
 
-// failed is the answer to a reader where a query failed: the rule's fault where Prometheus refused
+// Answer is the answer to a reader where a query failed: the rule's fault where Prometheus refused
 // the query, and unknown else.
-func failed(m *rules.Metric, of, source string, err error) *answer.Error {
+func Answer(m *rules.Metric, of, source string, err error) *answer.Error {
 	where := "Prometheus"
 	if source != "" {
 		where += " " + source
@@ -24,9 +25,9 @@ func failed(m *rules.Metric, of, source string, err error) *answer.Error {
 	return answer.Unknown(m.Name, of, fmt.Sprintf("%s: %v", where, err))
 }
 
-// clashes reports whether Prometheus refused to execute a query that it understood. A grouped one
+// Clash reports whether Prometheus refused to execute a query that it understood. A grouped one
 // may fail so because of an object that nobody asked for.
-func clashes(err error) bool {
+func Clash(err error) bool {
 	status, ok := errors.AsType[*prom.StatusError](err)
 	return ok && (status.Status == http.StatusUnprocessableEntity || strings.Contains(status.Type, "execution"))
 }
