@@ -183,11 +183,12 @@ func TestOutages(t *testing.T) {
 			t.Parallel()
 			f := newFake(t, jobsAndQueue()...)
 			f.Answer = c.answer
+			timeout := 20 * time.Second // others are not to run into it on a busy machine
 			if name == "hanging" {
-				f.Answer = func(http.ResponseWriter, string) { f.Hang() }
+				f.Answer, timeout = func(http.ResponseWriter, string) { f.Hang() }, 300*time.Millisecond
 			}
 			e := start(t, setup{
-				rules: rulesText, sources: []source.Prometheus{{URL: f.URL, Timeout: model.Duration(300 * time.Millisecond)}}, pods: &podList{names: []string{"a"}},
+				rules: rulesText, sources: []source.Prometheus{{URL: f.URL, Timeout: model.Duration(timeout)}}, pods: &podList{names: []string{"a"}},
 			})
 			if name == "too large" {
 				e = start(t, setup{rules: rulesText, sources: []source.Prometheus{{URL: f.URL}}})
