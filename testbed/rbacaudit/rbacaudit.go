@@ -51,7 +51,8 @@ type event struct {
 
 // Report is what a log tells of a program.
 type Report struct {
-	// Unused are rights that no request needed; Refused are requests that no right allowed. Both in
+	// Unused are rights that no request needed; Refused are requests that were never allowed: an
+	// API server that has just started refuses what it has not read the rights to yet. Both in
 	// order.
 	Unused, Refused []string
 }
@@ -70,7 +71,7 @@ func Compare(rules []rbacv1.PolicyRule, user string, log io.Reader) (Report, err
 			}
 		}
 	}
-	refused := map[string]bool{}
+	refused, allowed := map[string]bool{}, map[string]bool{}
 	lines := bufio.NewScanner(log)
 	lines.Buffer(nil, 16<<20)
 	for n := 1; lines.Scan(); n++ {
@@ -90,6 +91,7 @@ func Compare(rules []rbacv1.PolicyRule, user string, log io.Reader) (Report, err
 			refused[asked.String()] = true
 			continue
 		}
+		allowed[asked.String()] = true
 		for right, names := range unused {
 			if right.allows(asked, names) {
 				delete(unused, right)
@@ -104,6 +106,7 @@ func Compare(rules []rbacv1.PolicyRule, user string, log io.Reader) (Report, err
 		out.Unused = append(out.Unused, right.String())
 	}
 	slices.Sort(out.Unused)
+	maps.DeleteFunc(refused, func(asked string, _ bool) bool { return allowed[asked] })
 	out.Refused = slices.Sorted(maps.Keys(refused))
 	return out, nil
 }

@@ -58,6 +58,10 @@ func TestCompare(t *testing.T) {
 			want: rbacaudit.Report{Refused: []string{"delete pods web-0"}},
 		},
 		{
+			name: "refused by an API server that has just started", rule: rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"list"}},
+			log: []string{line(user, "list", "", "pods", "", "", "forbid"), line(user, "list", "", "pods", "", "", "allow")},
+		},
+		{
 			name: "a request that only came in", rule: rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"list"}},
 			log:  []string{strings.Replace(line(user, "list", "", "pods", "", "", "allow"), "ResponseComplete", "RequestReceived", 1)},
 			want: rbacaudit.Report{Unused: []string{"list pods"}},
