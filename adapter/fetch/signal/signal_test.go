@@ -126,7 +126,7 @@ func TestOutages(t *testing.T) {
 			t.Parallel()
 			f := newFake(t, ruleSeries()...)
 			f.answer = good
-			answer, timeout := c.answer, 20*time.Second // others are not to run into it on a busy machine
+			answer, timeout := c.answer, 20*time.Second // a busy machine is not to run into it
 			if name == "hanging" {
 				timeout = 2 * time.Second
 				hang := make(chan struct{})
