@@ -120,7 +120,7 @@ faults: deps build $(HELM) controlplane ## what each fault costs, as a table: ou
 
 .PHONY: robustness
 robustness: deps build $(HELM) controlplane ## random faults under recorded traffic for ten minutes (ROBUSTNESS_FLAGS="-seed N" does it again)
-	@$(E2E_ONE) -timeout 40m -run '^TestRobustness$$' -args -robustness 10m $(ROBUSTNESS_FLAGS)
+	@$(E2E_ONE) -timeout 40m -run '^TestRobustness$$' -args -robustness 10m -seed 0 $(ROBUSTNESS_FLAGS)
 
 .PHONY: migration
 migration: deps build $(HELM) controlplane prometheus prometheus-adapter ## a hundred HPAs while the APIServices go from prometheus-adapter to Sluice, and back; three minutes
