@@ -65,12 +65,15 @@ func (a *Adapter) byPods(namespace, name string) bool {
 	if !slices.Contains(a.named, name) {
 		return false
 	}
-	kinds := []schema.GroupResource{{}, {Resource: "pods"}}
-	for _, r := range []string{"deployments", "statefulsets", "replicasets"} {
-		kinds = append(kinds, schema.GroupResource{Group: appsv1.GroupName, Resource: r})
+	kinds := [...]schema.GroupResource{
+		{},
+		{Resource: "pods"},
+		{Group: appsv1.GroupName, Resource: "deployments"},
+		{Group: appsv1.GroupName, Resource: "statefulsets"},
+		{Group: appsv1.GroupName, Resource: "replicasets"},
 	}
-	for _, k := range kinds { // not listed yet: nobody knows
-		// not listed yet: nobody knows
+	for _, k := range kinds {
+		// While rules are not listed yet nobody knows.
 		if made, err := a.engine.Makes(k, namespace, name); made || err != nil {
 			return false
 		}

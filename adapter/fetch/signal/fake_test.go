@@ -31,6 +31,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/adapter/rules/mapping"
 	"github.com/sluice-autoscaler/sluice/algorithms"
 	"github.com/sluice-autoscaler/sluice/algorithms/loop"
+	"github.com/sluice-autoscaler/sluice/internal/promtest"
 	"github.com/sluice-autoscaler/sluice/prom/promql"
 )
 
@@ -88,12 +89,12 @@ func (f *fakePrometheus) serve(w http.ResponseWriter, r *http.Request) {
 			if strings.Contains(query, "by (") {
 				var all []string
 				for _, name := range []string{"web-0", "web-1", "web-2"} {
-					all = append(all, sample(`pod="`+name+`"`, strconv.FormatFloat(at, 'f', 3, 64)))
+					all = append(all, promtest.Sample(`pod="`+name+`"`, strconv.FormatFloat(at, 'f', 3, 64)))
 				}
-				fmt.Fprint(w, vector(append(all, sample(`deployment="web"`, strconv.FormatFloat(at, 'f', 3, 64)))...))
+				fmt.Fprint(w, promtest.Vector(append(all, promtest.Sample(`deployment="web"`, strconv.FormatFloat(at, 'f', 3, 64)))...))
 				return
 			}
-			fmt.Fprint(w, vector(sample("", strconv.FormatFloat(at, 'f', 3, 64))))
+			fmt.Fprint(w, promtest.Vector(promtest.Sample("", strconv.FormatFloat(at, 'f', 3, 64))))
 			return
 		}
 		f.set(func() { f.asked[query]++ })
@@ -120,20 +121,6 @@ func (f *fakePrometheus) serve(w http.ResponseWriter, r *http.Request) {
 	default:
 		f.t.Errorf("unexpected %s %s", r.Method, r.URL)
 	}
-}
-
-func sample(labels, value string) string {
-	var pairs []string
-	for pair := range strings.SplitSeq(labels, ",") {
-		if k, v, ok := strings.Cut(pair, "="); ok {
-			pairs = append(pairs, strconv.Quote(k)+":"+v)
-		}
-	}
-	return fmt.Sprintf(`{"metric":{%s},"value":[%d.25,%q]}`, strings.Join(pairs, ","), time.Now().Unix(), value)
-}
-
-func vector(samples ...string) string {
-	return `{"status":"success","data":{"resultType":"vector","result":[` + strings.Join(samples, ",") + `]}}`
 }
 
 // always answers every query alike.

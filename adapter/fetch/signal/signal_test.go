@@ -15,6 +15,7 @@ import (
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/signal"
 	"github.com/sluice-autoscaler/sluice/adapter/fetch/source"
 	"github.com/sluice-autoscaler/sluice/algorithms"
+	"github.com/sluice-autoscaler/sluice/internal/promtest"
 	"github.com/sluice-autoscaler/sluice/prom"
 )
 
@@ -39,16 +40,16 @@ func TestRuleSignals(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, ruleSeries()...)
 	f.age = 25 * time.Second
-	pods := []string{sample(`pod="web-0"`, "1.5"), sample(`pod="web-1"`, "0.0004"), sample(`pod="other"`, "50")}
+	pods := []string{promtest.Sample(`pod="web-0"`, "1.5"), promtest.Sample(`pod="web-1"`, "0.0004"), promtest.Sample(`pod="other"`, "50")}
 	f.answer = func(w http.ResponseWriter, query string) {
 		switch {
 		case strings.Contains(query, "queue_depth"):
-			fmt.Fprint(w, vector(sample(`queue="mail"`, "40"), sample(`queue="sms"`, "2.5")))
+			fmt.Fprint(w, promtest.Vector(promtest.Sample(`queue="mail"`, "40"), promtest.Sample(`queue="sms"`, "2.5")))
 		case strings.Contains(query, `deployment`):
-			fmt.Fprint(w, vector(sample(`deployment="web"`, "61"), sample(`deployment="other"`, "1000")))
+			fmt.Fprint(w, promtest.Vector(promtest.Sample(`deployment="web"`, "61"), promtest.Sample(`deployment="other"`, "1000")))
 		default:
 			f.mu.Lock()
-			text := vector(pods...)
+			text := promtest.Vector(pods...)
 			f.mu.Unlock()
 			fmt.Fprint(w, text)
 		}
@@ -96,7 +97,7 @@ func TestRuleSignals(t *testing.T) {
 // unknown and never a number, also after it was known, and is known again afterwards.
 func TestOutages(t *testing.T) {
 	t.Parallel()
-	value := func(v string) string { return vector(sample("", v)) }
+	value := func(v string) string { return promtest.Vector(promtest.Sample("", v)) }
 	status := func(code int, text string) func(http.ResponseWriter, string) {
 		return func(w http.ResponseWriter, _ string) { w.WriteHeader(code); fmt.Fprint(w, text) }
 	}
@@ -106,7 +107,7 @@ func TestOutages(t *testing.T) {
 		age     time.Duration
 		message string
 	}{
-		"empty":       {answer: always(vector()), message: "no sample"},
+		"empty":       {answer: always(promtest.Vector()), message: "no sample"},
 		"null":        {answer: always(`{"status":"success","data":{"resultType":"vector","result":null}}`), message: "no sample"},
 		"nan":         {answer: always(value("NaN")), message: "NaN"},
 		"inf":         {answer: always(value("+Inf")), message: "+Inf"},
@@ -171,7 +172,7 @@ func TestOutages(t *testing.T) {
 func TestRecovery(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, ruleSeries()...)
-	good := always(vector(sample(`queue="mail"`, "3")))
+	good := always(promtest.Vector(promtest.Sample(`queue="mail"`, "3")))
 	f.answer = good
 	s := start(t, setup{sources: []source.Prometheus{{Name: "main", URL: f.URL}}})
 	s.Declare(ref("web"), web())
@@ -196,7 +197,7 @@ func TestRecovery(t *testing.T) {
 func TestTenantQueriesAreNarrowed(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, ruleSeries()...)
-	f.answer = always(vector(sample("", "7")))
+	f.answer = always(promtest.Vector(promtest.Sample("", "7")))
 	closed := start(t, setup{sources: []source.Prometheus{{Name: "main", URL: f.URL}}})
 	closed.Declare(ref("web"), web(signal.Query{Signal: "own", PromQL: "sum(queue)"}))
 	if v := read(t, closed, ref("web"), "own", 0); v.Known || !strings.Contains(v.Missing, "no Prometheus takes queries of Autoscalers") {
@@ -235,7 +236,7 @@ func TestTenantsShareASource(t *testing.T) {
 		if strings.Contains(query, `namespace="evil"`) && strings.Contains(query, "slow") {
 			<-hang
 		}
-		fmt.Fprint(w, vector(sample("", "7")))
+		fmt.Fprint(w, promtest.Vector(promtest.Sample("", "7")))
 	}
 	s := start(t, setup{sources: []source.Prometheus{{Name: "main", URL: f.URL, Tenants: true, MaxConcurrent: 4, Timeout: model.Duration(300 * time.Millisecond)}}})
 	evil := web()
@@ -267,7 +268,7 @@ func TestTenantsShareASource(t *testing.T) {
 		return errors.New("it is")
 	})
 	t.Logf("after %v", time.Since(begin))
-	f.set(func() { f.answer = always(vector(sample("", "9"))) })
+	f.set(func() { f.answer = always(promtest.Vector(promtest.Sample("", "9"))) })
 	becomes(t, s, ref("web"), "own", 0, 9)
 	s.Forget(ref("evil"))
 	s.Declare(ref("evil"), evil)
@@ -285,11 +286,11 @@ func TestPresetSignals(t *testing.T) {
 	f.answer = func(w http.ResponseWriter, query string) {
 		switch {
 		case strings.Contains(query, "/ sum(rate(app_seconds_count"):
-			fmt.Fprint(w, vector(sample("", "NaN")))
+			fmt.Fprint(w, promtest.Vector(promtest.Sample("", "NaN")))
 		case strings.Contains(query, "app_seconds_sum"):
-			fmt.Fprint(w, vector(sample("", "12.5")))
+			fmt.Fprint(w, promtest.Vector(promtest.Sample("", "12.5")))
 		default:
-			fmt.Fprint(w, vector(sample("", "30")))
+			fmt.Fprint(w, promtest.Vector(promtest.Sample("", "30")))
 		}
 	}
 	sources := []source.Prometheus{{Name: "main", URL: f.URL}}
